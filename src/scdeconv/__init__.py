@@ -1,0 +1,27 @@
+"""Cell-type fractions of bulk RNA-seq, learned from real pairs of bulk and single cells."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import datasets, metrics, pl, pp, tl
+
+__all__ = ["datasets", "metrics", "pl", "pp", "tl"]
+
+
+def __getattr__(name: str) -> Any:
+    # importing torch, scvi-tools and scanpy takes seconds, so a submodule is loaded when it is first used
+    if name in __all__:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version(__name__)
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,100 @@
+"""Gene names: versions, identifiers of different kinds, and putting a matrix into a model's gene order."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from ._validation import Problems, check_expression, check_names, examples, get_matrix
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+ENSEMBL = r"^ENS[A-Z]*G\d{6,}"
+LEAST_SHARE_OF_GENES = 0.5
+
+
+def strip_versions(names: pd.Index) -> pd.Index:
+    """Remove the version of Ensembl identifiers: ``ENSG00000141510.17`` becomes ``ENSG00000141510``."""
+    return names.astype(str).str.replace(rf"({ENSEMBL})\.\d+$", r"\1", regex=True)
+
+
+def is_ensembl(names: pd.Index) -> bool:
+    """Say whether most names are Ensembl gene identifiers."""
+    return bool(len(names)) and float(names.str.match(ENSEMBL).mean()) > 0.5
+
+
+def columns_that_match(adata: AnnData, names: pd.Index) -> list[str]:
+    """Return the columns of ``adata.var`` that hold at least a tenth of the given gene names."""
+    hits = {column: strip_versions(pd.Index(adata.var[column])).isin(names).mean() for column in adata.var}
+    return [column for column, share in hits.items() if share > 0.1]
+
+
+def sum_duplicates(matrix: np.ndarray | sp.csr_matrix, names: pd.Index) -> tuple[np.ndarray | sp.csr_matrix, pd.Index]:
+    """Add up the columns of genes with the same name; the order of first occurrence is kept."""
+    codes, unique = pd.factorize(names)
+    members = sp.csr_matrix((np.ones(len(names), matrix.dtype), (np.arange(len(names)), codes)))
+    return matrix @ members, pd.Index(unique)
+
+
+def align_genes(
+    adata: AnnData, genes: pd.Index, *, layer: str | None = None
+) -> tuple[np.ndarray, pd.Index]:
+    """Return the expression of ``genes`` in ``adata``, by name, for a model to read.
+
+    Parameters
+    ----------
+    adata
+        Bulk samples × genes on a linear scale (counts or TPM). Not changed.
+    genes
+        The model's genes.
+    layer
+        Layer to read instead of ``X``.
+
+    Returns
+    -------
+    Array samples × genes with NaN columns for the genes that are missing, and the missing genes.
+
+    Raises
+    ------
+    ValueError
+        Where values are not expression on a linear scale, or less than half of the genes are there.
+    """
+    matrix = get_matrix(adata, layer, "adata")
+    problems = Problems("adata cannot be predicted")
+    check_names(problems, adata, "adata")
+    check_expression(problems, adata, matrix, "adata")
+    names = strip_versions(adata.var_names)
+    positions = pd.Series(np.arange(len(names)), index=names)
+    positions = positions[~positions.index.duplicated()].reindex(genes)
+    missing = genes[positions.isna()]
+    share = 1 - len(missing) / len(genes)
+    if share < LEAST_SHARE_OF_GENES:
+        message = (
+            f"Expected at least half of the model's {len(genes)} genes in adata, found {len(genes) - len(missing)} "
+            f"({share:.0%}). The model knows {examples(genes)}; adata has {examples(names)}. "
+        )
+        columns = columns_that_match(adata, genes)
+        if columns:
+            message += f"Set adata.var_names = adata.var[{columns[0]!r}]."
+        elif pd.Index(adata.obs_names).isin(genes).mean() > 0.1:
+            message += "Its obs_names are genes: pass adata.T."
+        else:
+            message += "Use the same gene identifiers as in training."
+        problems.add(message)
+    problems.raise_if_any()
+    if len(missing):
+        warnings.warn(
+            f"{len(missing)} of the model's {len(genes)} genes ({1 - share:.0%}) are not in adata: {examples(missing)}. "
+            "The estimate uses the others.",
+            stacklevel=4,
+        )
+    present = ~positions.isna().to_numpy()
+    values = np.full((adata.n_obs, len(genes)), np.nan)
+    columns_of_present = matrix[:, positions[present].to_numpy(dtype=int)]
+    values[:, present] = columns_of_present.toarray() if sp.issparse(columns_of_present) else columns_of_present
+    return values, missing

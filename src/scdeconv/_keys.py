@@ -1,0 +1,27 @@
+"""Names of everything that scdeconv reads and writes in AnnData and MuData objects."""
+
+from __future__ import annotations
+
+# modalities of the MuData
+BULK = "bulk"
+CELLS = "sc"
+PROFILES = "profiles"
+PSEUDOBULK = "pseudobulk"
+SIMULATED = "simulated"
+
+# obs columns
+DONOR = "donor"
+CELL_TYPE = "cell_type"
+CELL_SIZE = "cell_size_umi"
+
+# var columns of the bulk modality
+SELECTED = "selected"
+
+# obsm of bulk samples
+MEASURED = "measured_fractions"
+MEASURED_CELLS = "measured_cells"
+AUGMENTED = "augmented_fractions"
+FRACTIONS = "fractions"
+
+# uns: uns[UNS][<step or obsm key>] is a record of plain values
+UNS = "scdeconv"
