@@ -41,9 +41,7 @@ def sum_duplicates(matrix: np.ndarray | sp.csr_matrix, names: pd.Index) -> tuple
     return matrix @ members, pd.Index(unique)
 
 
-def align_genes(
-    adata: AnnData, genes: pd.Index, *, layer: str | None = None
-) -> tuple[np.ndarray, pd.Index]:
+def align_genes(adata: AnnData, genes: pd.Index, *, layer: str | None = None) -> np.ndarray:
     """Return the expression of ``genes`` in ``adata``, by name, for a model to read.
 
     Parameters
@@ -57,7 +55,7 @@ def align_genes(
 
     Returns
     -------
-    Array samples × genes with NaN columns for the genes that are missing, and the missing genes.
+    Array samples × genes with NaN columns for the genes that are missing.
 
     Raises
     ------
@@ -67,12 +65,12 @@ def align_genes(
     matrix = get_matrix(adata, layer, "adata")
     problems = Problems("adata cannot be predicted")
     check_names(problems, adata, "adata")
-    check_expression(problems, adata, matrix, "adata")
+    check_expression(problems, adata, matrix, "adata", logged="log1p" in adata.uns and layer is None)
     names = strip_versions(adata.var_names)
     positions = pd.Series(np.arange(len(names)), index=names)
     positions = positions[~positions.index.duplicated()].reindex(genes)
     missing = genes[positions.isna()]
-    share = 1 - len(missing) / len(genes)
+    share = 1 - len(missing) / max(len(genes), 1)
     if share < LEAST_SHARE_OF_GENES:
         message = (
             f"Expected at least half of the model's {len(genes)} genes in adata, found {len(genes) - len(missing)} "
@@ -97,4 +95,4 @@ def align_genes(
     values = np.full((adata.n_obs, len(genes)), np.nan)
     columns_of_present = matrix[:, positions[present].to_numpy(dtype=int)]
     values[:, present] = columns_of_present.toarray() if sp.issparse(columns_of_present) else columns_of_present
-    return values, missing
+    return values

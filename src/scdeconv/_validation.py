@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +9,8 @@ import pandas as pd
 import scipy.sparse as sp
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from anndata import AnnData
 
 # the largest log2(x + 1) of a bulk sample is about 20, the largest TPM or count is in the thousands
@@ -82,7 +83,15 @@ def check_names(problems: Problems, adata: AnnData, name: str, *, genes: bool = 
         )
 
 
-def check_expression(problems: Problems, adata: AnnData, matrix: np.ndarray | sp.csr_matrix, name: str) -> None:
+def check_expression(
+    problems: Problems,
+    adata: AnnData,
+    matrix: np.ndarray | sp.csr_matrix,
+    name: str,
+    *,
+    logged: bool = False,
+    may_be_small: bool = False,
+) -> None:
     """Report values that cannot be expression on a linear scale."""
     values = stored_values(matrix)
     if values.size == 0 and 0 in matrix.shape:
@@ -105,8 +114,7 @@ def check_expression(problems: Problems, adata: AnnData, matrix: np.ndarray | sp
         )
         return
     largest = float(values.max()) if values.size else 0.0
-    logged = "log1p" in adata.uns or largest < LARGEST_LOG_VALUE
-    if logged and not is_integer(matrix):
+    if (logged or (largest < LARGEST_LOG_VALUE and not may_be_small)) and not is_integer(matrix):
         problems.add(
             f"Expected linear values in {name}, found log-transformed ones (largest value {largest:.3g}, not whole "
             'numbers). Pass counts or TPM: a layer with layer="counts", or np.expm1 of the values.'

@@ -338,15 +338,15 @@ def _aligned(measured: Fractions, predicted: Fractions) -> tuple[NDArray, NDArra
     return true, estimate, frame.columns
 
 
-def _check_same_names(measured: pd.Index, predicted: pd.Index, what: str) -> None:
+def _check_same_names(measured: pd.Index, other: pd.Index, what: str, side: str = "predicted") -> None:
     """Both indices must hold the same names, in any order; repeated names only where the order is the same too."""
-    if measured.equals(predicted):
+    if measured.equals(other):
         return
-    absent, extra = list(measured.difference(predicted)), list(predicted.difference(measured))
-    if absent or extra or not (measured.is_unique and predicted.is_unique):
+    absent, extra = list(measured.difference(other)), list(other.difference(measured))
+    if absent or extra or not (measured.is_unique and other.is_unique):
         msg = (
             f"Expected the same {what}, each once, on both sides, found only measured: {absent[:5]} ({len(absent)}), "
-            f"only predicted: {extra[:5]} ({len(extra)}). Rename or select them, or pass arrays to compare by position."
+            f"only {side}: {extra[:5]} ({len(extra)}). Rename or select them, or pass arrays to compare by position."
         )
         raise ValueError(msg)
 
@@ -372,7 +372,8 @@ def _floored(values: NDArray, epsilon: float) -> NDArray:
 
 def _ground_metric(distance: NDArray[np.floating] | pd.DataFrame, types: pd.Index) -> NDArray:
     if isinstance(distance, pd.DataFrame):
-        _check_same_names(types, distance.columns, "cell types")
+        for names in distance.axes:
+            _check_same_names(types, names, "cell types", "in distance")
         distance = distance.loc[types, types]
     cost = np.asarray(distance, dtype=float)
     k = len(types)

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_COMMON = ("Macrophage", "CD4 T cell", "CD8 T cell", "Monocyte", "Dendritic cell", "Epithelial cell", "B cell")
-_COMMON += ("NK cell", "Neutrophil", "Plasma cell", "Fibroblast", "Endothelial cell")
+_COMMON = (
+    *("Macrophage", "CD4 T cell", "CD8 T cell", "Monocyte", "Dendritic cell", "Epithelial cell", "B cell"),
+    *("NK cell", "Neutrophil", "Plasma cell", "Fibroblast", "Endothelial cell"),
+)
 _RARE = "Mast cell"
 
 
@@ -31,12 +33,13 @@ def paired_cohort(
 ) -> tuple[AnnData, AnnData]:
     """Simulate a cohort of donors with single cells and bulk RNA-seq of the same tissue.
 
-    Every donor has a tissue composition (logistic-normal, one dominating and one rare type) and own shifts of
-    expression. Cells are sampled from that composition, counted with negative binomial noise. Bulk is the sum of
-    the types' RNA (composition times RNA per cell) after what bulk sequencing does to it: a shift of each gene,
-    a batch effect, noise correlated between genes (few factors, such as RNA quality) and independent noise. The
-    first two T cell types share most of their profile. The constants were set to resemble 14 real pairs of human
-    retina (:func:`retina_pairs`) in how far bulk departs from the donor's own cells and how hard it is to read.
+    Every donor has a tissue composition (logistic-normal, one dominating and one rare type) and own expression. Cells
+    are sampled from that composition and counted with negative binomial noise. Bulk is the sum of the types' RNA
+    (composition times RNA per cell) after what bulk sequencing does to it: a shift of each gene, stronger for faint
+    genes and partly different between types; a batch effect; noise correlated between genes (few factors, such as RNA
+    quality); independent noise. CD4 and CD8 T cells share most of their profile. The constants are set to resemble
+    real pairs of human retina (:func:`retina_pairs`) in how far bulk departs from the donor's own cells and in how
+    much of the composition a regression on the pairs can read from it.
 
     Parameters
     ----------
@@ -58,14 +61,16 @@ def paired_cohort(
     Returns
     -------
     cells
-        Cells × genes, int32 counts (CSR), ``obs["donor"]`` and ``obs["cell_type"]`` (categorical).
+        Cells × genes, int32 counts (CSR), ``obs["donor"]`` and ``obs["cell_type"]`` (categorical). Every type has at
+        least one cell.
     bulk
         Donors × genes, int32 counts, ``obs["donor"]`` and ``obs["batch"]``. The donors are in another order than in
         ``cells``. The planted truth is in ``obsm["true_fractions"]`` (cell shares of the tissue, samples × cell
         types) and ``uns["cohort"]``: ``cell_types``; ``cell_size`` (RNA per cell, smallest type 1); ``profiles``
-        (cell types × genes, rows sum to 1); ``platform_shift`` (natural log, per gene); ``batch_shift`` (natural
-        log, batches × genes); ``noise_loadings`` (factors × genes, natural log per unit of a standard normal
-        factor); ``noise_sd`` (independent noise per gene, natural log).
+        (cell types × genes, rows sum to 1); and, in natural logs, ``platform_shift`` (per gene),
+        ``platform_shift_of_type`` (cell types × genes, added to it), ``batch_shift`` (batches × genes),
+        ``noise_loadings`` (factors × genes, per unit of a standard normal factor) and ``noise_sd`` (independent noise,
+        per gene).
 
     Raises
     ------
@@ -79,7 +84,14 @@ def paired_cohort(
     >>> bulk.n_obs, cells.obs["donor"].nunique()
     (10, 6)
     """
-    _check(n_donors, n_bulk_only, n_reference_only, n_genes, cells_per_donor, n_cell_types)
+    _check(
+        cells_per_donor,
+        n_donors=n_donors,
+        n_bulk_only=n_bulk_only,
+        n_reference_only=n_reference_only,
+        n_genes=n_genes,
+        n_cell_types=n_cell_types,
+    )
     rng = np.random.default_rng(seed)
     n_all = n_donors + n_bulk_only + n_reference_only
     names = np.array([f"D{i:03d}" for i in rng.permutation(n_all) + 1])
@@ -91,24 +103,24 @@ def paired_cohort(
     profiles = _profiles(rng, n_cell_types, n_genes)
     cell_size = rng.permutation(np.geomspace(1, 4, n_cell_types))
     fractions = _compositions(rng, n_all, n_cell_types)
-    # A donor differs in a few gene programmes, the same in all types, and in each gene of each type by itself.
+    # Donors differ in a few gene programmes, in each gene of each type, and in how much RNA a cell of a type holds.
     programmes = rng.normal(size=(n_all, 1, 4)) @ rng.normal(0, 0.5, (4, n_genes))
     effects = np.exp(0.1 * (programmes + rng.normal(size=(n_all, n_cell_types, n_genes))))
-    rna = cell_size[:, None] * profiles * effects
+    rna = cell_size[:, None] * rng.lognormal(0, 0.13, (n_all, n_cell_types, 1)) * profiles * effects
 
     order = rng.permutation(has_cells)
     cells = _sample_cells(rng, rna[order], fractions[order], cells_per_donor)
     cells.obs = pd.DataFrame(
         {
             "donor": pd.Categorical(names[order][cells.obs["donor"]]),
-            "cell_type": pd.Categorical.from_codes(cells.obs["cell_type"].to_numpy(), categories=cell_types),
+            "cell_type": pd.Categorical(np.array(cell_types)[cells.obs["cell_type"]], categories=cell_types),
         },
         index=[f"cell{i}" for i in range(cells.n_obs)],
     )
     cells.var_names = genes
 
     order = rng.permutation(has_bulk)
-    planted, batch, counts = _sequence_bulk(rng, np.einsum("dk,dkg->dg", fractions[order], rna[order]), profiles)
+    planted, batch, counts = _sequence_bulk(rng, fractions[order, :, None] * rna[order], profiles)
     obs = pd.DataFrame(
         {"donor": pd.Categorical(names[order]), "batch": pd.Categorical([f"batch{b + 1}" for b in batch])},
         index=[f"bulk_{name}" for name in names[order]],
@@ -124,30 +136,16 @@ def paired_cohort(
     return cells, bulk
 
 
-def _check(
-    n_donors: int,
-    n_bulk_only: int,
-    n_reference_only: int,
-    n_genes: int,
-    cells_per_donor: tuple[int, int],
-    n_cell_types: int,
-) -> None:
+def _check(cells_per_donor: tuple[int, int], **found: int) -> None:
     least = {"n_donors": 1, "n_bulk_only": 0, "n_reference_only": 0, "n_genes": 20, "n_cell_types": 4}
-    found = {
-        "n_donors": n_donors,
-        "n_bulk_only": n_bulk_only,
-        "n_reference_only": n_reference_only,
-        "n_genes": n_genes,
-        "n_cell_types": n_cell_types,
-    }
     for name, minimum in least.items():
         if found[name] < minimum:
             msg = f"Expected {name} of at least {minimum}, found {found[name]}. Ask for more."
             raise ValueError(msg)
     low, high = cells_per_donor
     if not 1 <= low <= high:
-        msg = f"Expected cells_per_donor as (smallest, largest) with 1 <= smallest <= largest, found {cells_per_donor}."
-        raise ValueError(msg + " Swap or raise them.")
+        msg = f"Expected cells_per_donor from 1 up, the smaller first, found {cells_per_donor}. Change or swap them."
+        raise ValueError(msg)
 
 
 def _cell_type_names(n_cell_types: int) -> list[str]:
@@ -170,25 +168,26 @@ def _profiles(rng: np.random.Generator, n_cell_types: int, n_genes: int) -> Arra
 def _compositions(rng: np.random.Generator, n_donors: int, n_cell_types: int) -> Array:
     middle = np.geomspace(0.2, 0.04, n_cell_types - 2)
     mean = np.r_[0.54, 0.45 * middle / middle.sum(), 0.01]
-    spread = np.r_[np.full(n_cell_types - 1, 0.4), 0.7]
+    spread = np.r_[np.full(n_cell_types - 1, 0.45), 0.7]
     logits = np.log(mean) + spread * rng.normal(size=(n_donors, n_cell_types))
     fractions = np.exp(logits)
     return fractions / fractions.sum(axis=1, keepdims=True)
 
 
-def _sample_cells(
-    rng: np.random.Generator, rna: Array, fractions: Array, cells_per_donor: tuple[int, int]
-) -> AnnData:
+def _sample_cells(rng: np.random.Generator, rna: Array, fractions: Array, cells_per_donor: tuple[int, int]) -> AnnData:
     """Counts of all donors; ``obs`` holds the position of donor and cell type."""
     low, high = np.log(cells_per_donor)
-    n_cells = np.exp(rng.uniform(low, high, len(rna))).round().astype(int)
-    dispersion = rng.lognormal(np.log(0.5), 0.5, rna.shape[2])
+    n_cells = np.exp(rng.uniform(low, high, size=len(rna))).round().astype(int)
+    dispersion = rng.lognormal(np.log(0.5), 0.5, rna.shape[2:])
+    n_of_type = rng.multinomial(n_cells, fractions)
+    # A small cohort may have missed the rare type; a reference needs a cell of each.
+    missed = np.flatnonzero(n_of_type.sum(axis=0) == 0)
+    n_of_type[fractions.argmax(axis=0)[missed], missed] = 1
     counts, donor, cell_type = [], [], []
-    for d, (share, n) in enumerate(zip(fractions, n_cells, strict=True)):
-        for k, n_k in enumerate(rng.multinomial(n, share)):
-            counts.append(_negative_binomial(rng, 250 * rna[d, k], rng.lognormal(0, 0.35, n_k), dispersion))
-            donor += [d] * n_k
-            cell_type += [k] * n_k
+    for (d, k), n in np.ndenumerate(n_of_type):
+        counts.append(_negative_binomial(rng, 250 * rna[d, k], rng.lognormal(0, 0.35, n), dispersion))
+        donor += [d] * n
+        cell_type += [k] * n
     shuffled = rng.permutation(len(donor))
     cells = AnnData(vstack(counts, format="csr")[shuffled])
     cells.obs["donor"], cells.obs["cell_type"] = np.array(donor)[shuffled], np.array(cell_type)[shuffled]
@@ -212,23 +211,25 @@ def _negative_binomial(rng: np.random.Generator, mean: Array, depth: Array, disp
 def _sequence_bulk(
     rng: np.random.Generator, rna: Array, profiles: Array
 ) -> tuple[dict[str, Array], NDArray[np.int64], NDArray[np.int32]]:
-    """Planted distortions, batch of each sample, counts of samples × genes whose RNA is given."""
-    n_samples, n_genes = rna.shape
+    """Planted distortions, batch of each sample, counts of samples × genes; ``rna`` is samples × cell types × genes."""
+    n_samples, n_cell_types, n_genes = rna.shape
     level = np.log(profiles.mean(axis=0))
     batch = rng.permutation(np.arange(n_samples) % 3 > 0).astype(np.int64)
     planted = {
         "platform_shift": rng.normal(0, 0.9, n_genes) - 0.6 * (level - level.mean()),
+        "platform_shift_of_type": rng.normal(0, 0.3, (n_cell_types, n_genes)),
         "batch_shift": rng.normal(0, 0.1, (2, n_genes)),
-        "noise_loadings": np.array([0.17, 0.12, 0.09, 0.07])[:, None] * rng.normal(size=(4, n_genes)),
+        "noise_loadings": np.array([0.14, 0.1, 0.08, 0.06])[:, None] * rng.normal(size=(4, n_genes)),
         "noise_sd": rng.lognormal(np.log(0.08), 0.4, n_genes),
     }
     distortion = (
         planted["platform_shift"]
         + planted["batch_shift"][batch]
         + rng.normal(size=(n_samples, 4)) @ planted["noise_loadings"]
-        + planted["noise_sd"] * rng.normal(size=rna.shape)
+        + planted["noise_sd"] * rng.normal(size=(n_samples, n_genes))
     )
-    expected = rna * np.exp(distortion)
+    captured = np.einsum("dkg,kg->dg", rna, np.exp(planted["platform_shift_of_type"]))
+    expected = captured * np.exp(distortion)
     depth = np.where(batch == 0, rng.uniform(30e6, 40e6, n_samples), rng.uniform(3e6, 8e6, n_samples))
     counts = rng.poisson(depth[:, None] * expected / expected.sum(axis=1, keepdims=True))
     return planted, batch, counts.astype(np.int32)

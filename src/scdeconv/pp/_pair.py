@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from typing import TYPE_CHECKING, Literal
 
 import mudata
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
-from anndata import AnnData
 
 from scdeconv import _keys as keys
-from scdeconv._genes import columns_that_match, is_ensembl, strip_versions, sum_duplicates
-from scdeconv._validation import (
-    Problems,
-    check_cell_type_names,
-    check_expression,
-    check_fractions,
-    check_names,
-    examples,
-    get_matrix,
-    is_integer,
-)
+from scdeconv._validation import Problems, is_integer
 
+from ._inputs import check_donor_names, check_genes, given_fractions, read_table, set_cell_types, set_donors
 from ._reference import count_cells, make_profiles, make_pseudobulk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from anndata import AnnData
     from mudata import MuData
 
 FEWEST_PAIRS = 3
@@ -39,6 +28,13 @@ def make_mudata(modalities: Mapping[str, AnnData]) -> MuData:
     """Join the modalities, which share genes and, where names agree, observations."""
     with mudata.set_options(pull_on_update=False):
         return mudata.MuData(dict(modalities), axis=-1)
+
+
+def add_modality(mdata: MuData, name: str, adata: AnnData) -> None:
+    """Put a modality into ``mdata``, or replace it."""
+    mdata.mod[name] = adata
+    with mudata.set_options(pull_on_update=False):
+        mdata.update()
 
 
 def pair(
@@ -113,38 +109,97 @@ def pair(
     if pseudobulk is not None and profiles is None:
         problems.add("Expected profiles beside pseudobulk, found none. With cells, pair makes the pseudobulk itself.")
     problems.raise_if_any()
-    assert bulk is not None
-
     inputs = {"bulk": bulk, "cells": cells, "profiles": profiles, "pseudobulk": pseudobulk}
-    tables = {
-        name: _read(problems, adata, name, layer, duplicates) for name, adata in inputs.items() if adata is not None
-    }
-    if layer is not None and not any(layer in adata.layers for adata in inputs.values() if adata is not None):
+    originals = {name: adata for name, adata in inputs.items() if adata is not None}
+    if layer is not None and not any(layer in adata.layers for adata in originals.values()):
         problems.add(f"Expected layer {layer!r} in cells or bulk, found it in neither.")
-    _check_genes(problems, tables, bulk)
-    _set_donors(problems, tables, donor_key)
-    _set_cell_types(problems, tables, cell_type_key)
-    given = _given_fractions(problems, bulk, fractions_key, tables)
+    tables = {name: read_table(problems, adata, name, layer, duplicates) for name, adata in originals.items()}
+    check_genes(problems, tables, originals)
+    set_donors(problems, tables, donor_key)
+    set_cell_types(problems, tables, cell_type_key)
+    given = given_fractions(problems, originals["bulk"], fractions_key, tables)
     if "cells" in tables and keys.DONOR in tables["cells"].obs:
-        _check_donor_names(problems, tables)
+        donors = (pd.Index(tables[name].obs[keys.DONOR].unique()) for name in ("bulk", "cells"))
+        check_donor_names(problems, *donors)
     problems.raise_if_any()
 
-    genes = _shared_genes(tables)
-    tables = {name: adata[:, genes].copy() for name, adata in tables.items()}
+    for table in tables.values():
+        table.obs["total"] = np.asarray(table.X.sum(axis=1)).ravel()
+    unit = _bulk_unit(tables["bulk"])
+    genes = tables["bulk"].var_names
+    for table in tables.values():
+        genes = genes[genes.isin(table.var_names)]
+    tables = {name: table[:, genes].copy() for name, table in tables.items()}
     modalities = {keys.BULK: tables["bulk"]}
     if "cells" in tables:
         modalities[keys.CELLS] = tables["cells"]
-        cell_types = list(tables["cells"].obs[keys.CELL_TYPE].cat.categories)
-        modalities[keys.PROFILES] = make_profiles(tables["cells"], cell_types)
-        modalities[keys.PSEUDOBULK] = make_pseudobulk(tables["cells"])
+        modalities |= make_reference(tables["cells"])
     else:
-        cell_types = list(tables["profiles"].obs[keys.CELL_TYPE])
-        modalities[keys.PROFILES] = tables["profiles"]
-        if "pseudobulk" in tables:
-            modalities[keys.PSEUDOBULK] = tables["pseudobulk"]
-    _measure(tables["bulk"], tables.get("cells"), given, cell_types)
+        obs = tables["profiles"].obs
+        obs[keys.CELL_SIZE] = obs[keys.CELL_SIZE if keys.CELL_SIZE in obs else "total"].astype(float)
+        tables["profiles"].obs_names = obs[keys.CELL_TYPE].to_numpy()
+        modalities |= {name: tables[name] for name in (keys.PROFILES, keys.PSEUDOBULK) if name in tables}
+    _measure(modalities, given)
 
     mdata = make_mudata(modalities)
-    mdata.uns[keys.UNS] = {"pair": {"bulk_unit": _bulk_unit(bulk, layer), "n_genes": len(genes)}}
-    _summarise(mdata, {name: adata.n_vars for name, adata in inputs.items() if adata is not None})
+    record = {"bulk_unit": unit, "n_genes": len(genes)}
+    mdata.uns[keys.UNS] = {"pair": record}
+    shares = ", ".join(f"{name} {adata.n_vars}" for name, adata in originals.items())
+    print(f"{_count_donors(mdata)}; {len(genes)} shared genes ({shares}); bulk in {unit}")
+    n_pairs = len(paired_donors(mdata))
+    if n_pairs < FEWEST_PAIRS:
+        warnings.warn(
+            f"Only {n_pairs} paired donors (at least {FEWEST_PAIRS} are needed to learn from pairs): what follows is "
+            "reference-only. tl.train takes a method that needs no pairs.",
+            stacklevel=2,
+        )
     return mdata
+
+
+def make_reference(cells: AnnData) -> dict[str, AnnData]:
+    """Return the modalities that the cells determine: profiles of every type that has cells, and pseudobulk."""
+    cell_types = list(cells.obs[keys.CELL_TYPE].cat.categories)
+    return {keys.PROFILES: make_profiles(cells, cell_types), keys.PSEUDOBULK: make_pseudobulk(cells)}
+
+
+def paired_donors(mdata: MuData) -> list[str]:
+    """Return the donors of bulk samples whose fractions are known."""
+    bulk = mdata[keys.BULK]
+    known = bulk.obsm[keys.MEASURED].notna().all(axis=1)
+    return sorted(bulk.obs[keys.DONOR][known].unique())
+
+
+def _bulk_unit(bulk: AnnData) -> str:
+    if is_integer(bulk.X):
+        return "counts"
+    totals = bulk.obs["total"]
+    if (totals.between(0.3e6, 1.05e6)).all():
+        return "TPM"
+    return "estimated counts (not whole numbers)"
+
+
+def _measure(modalities: Mapping[str, AnnData], given: pd.DataFrame | None) -> None:
+    """Write the truth of each bulk sample: its donor's cells, else the fractions given with it, else NaN."""
+    bulk = modalities[keys.BULK]
+    cell_types = list(modalities[keys.PROFILES].obs[keys.CELL_TYPE])
+    measured = pd.DataFrame(np.nan, index=bulk.obs_names, columns=cell_types)
+    if given is not None:
+        measured = given[cell_types].set_axis(bulk.obs_names)
+    if keys.CELLS in modalities:
+        counts = count_cells(modalities[keys.CELLS], bulk.obs[keys.DONOR], cell_types).set_axis(bulk.obs_names)
+        counted = counts.sum(axis=1) > 0
+        measured[counted] = counts[counted].div(counts[counted].sum(axis=1), axis=0)
+        if counted.any():
+            bulk.obsm[keys.MEASURED_CELLS] = counts
+    bulk.obsm[keys.MEASURED] = measured
+
+
+def _count_donors(mdata: MuData) -> str:
+    donors = {name: set(mdata[name].obs[keys.DONOR]) for name in (keys.BULK, keys.PSEUDOBULK) if name in mdata.mod}
+    pairs = set(paired_donors(mdata))
+    text = f"paired {len(pairs)} donors ({mdata[keys.BULK].n_obs} bulk samples"
+    if keys.CELLS in mdata.mod:
+        text += f", {mdata[keys.CELLS].n_obs} cells"
+    text += f", {mdata[keys.PROFILES].n_obs} cell types)"
+    only_cells = len(donors.get(keys.PSEUDOBULK, set()) - donors[keys.BULK])
+    return f"{text}; {len(donors[keys.BULK] - pairs)} donors with bulk only, {only_cells} with cells only"

@@ -55,6 +55,7 @@ def make_pseudobulk(cells: AnnData) -> AnnData:
     donors = sorted(cells.obs[keys.DONOR].astype(str).unique())
     rows = indicator(cells.obs[keys.DONOR].astype(str), donors)
     obs = pd.DataFrame(
-        {keys.DONOR: donors, "n_cells": np.asarray(rows.sum(axis=1)).ravel().astype(int)}, index=pd.Index(donors, dtype=str)
+        {keys.DONOR: donors, "n_cells": np.asarray(rows.sum(axis=1)).ravel().astype(int)},
+        index=pd.Index(donors, dtype=str),
     )
     return AnnData(_dense_sum(rows, cells.X).astype(np.float32), obs=obs, var=cells.var[[]].copy())

@@ -1,0 +1,9 @@
+"""Toy cohorts with planted truth, and loaders of public pairs of bulk and single cells."""
+
+from __future__ import annotations
+
+from ._cohort import paired_cohort
+from ._demixsc import ovarian_pairs, retina_pairs
+from ._mixology import cell_line_mixtures
+
+__all__ = ["cell_line_mixtures", "ovarian_pairs", "paired_cohort", "retina_pairs"]

@@ -1,0 +1,220 @@
+"""Pairs of bulk and single-nucleus or single-cell RNA-seq that come with DeMixSC."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy.sparse import csr_matrix
+
+from scdeconv import _keys as keys
+
+from ._fetch import Source, load
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_URL = "https://raw.githubusercontent.com/wwylab/DeMixSC/697cc9551502460413ad5939d35415968562b04a/data"
+
+
+def retina_pairs() -> tuple[AnnData, AnnData, AnnData]:
+    """Load 24 human macular retinas with bulk RNA-seq and summed single nuclei of the same sample.
+
+    Downloaded once and kept; the environment variable ``SCDECONV_DATA_DIR`` names a folder to read from instead.
+
+    Returns
+    -------
+    bulk
+        24 samples × 9,054 genes, counts; ``obs["donor"]``, ``obs["batch"]``;
+        ``obsm["measured_fractions"]``: share of nuclei of 7 cell types.
+    profiles
+        7 cell types × genes, mean UMI per nucleus, the mean of the two batches;
+        ``obs["cell_type"]``, ``obs["cell_size_umi"]``.
+    pseudobulk
+        24 samples × 9,054 genes, the counts of all nuclei of the sample.
+
+    Raises
+    ------
+    FileNotFoundError
+        If ``SCDECONV_DATA_DIR`` is set and the files are not there.
+    ConnectionError
+        If the download fails.
+    ValueError
+        If a file in the cache has changed since it was downloaded.
+
+    Notes
+    -----
+    Guo et al. 2024, Genome Research, doi:10.1101/gr.278822.123; github.com/wwylab/DeMixSC (AGPL-3.0), commit 697cc95.
+    The authors publish no checksums: the first download is trusted, its SHA-256 recorded and compared ever after.
+
+    The measured fractions are not orthogonal: a bias of nuclei sorting is in them too. Batch 1 is sequenced about
+    ten times deeper than batch 2. Sample ``Macular_D018_13`` is an outlier (6 % rods).
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> bulk, profiles, pseudobulk = scdeconv.datasets.retina_pairs()  # doctest: +SKIP
+    >>> mdata = scdeconv.pp.pair(bulk=bulk, profiles=profiles, pseudobulk=pseudobulk)  # doctest: +SKIP
+    """
+    bulk, pseudobulk, *references = load(_RETINA)
+    return bulk, _mean_profiles(references, list(bulk.obsm[keys.MEASURED].columns)), pseudobulk
+
+
+def ovarian_pairs() -> tuple[AnnData, AnnData, AnnData]:
+    """Load 7 high-grade serous ovarian tumours with bulk RNA-seq and summed single cells of the same tumour.
+
+    Downloaded once and kept; the environment variable ``SCDECONV_DATA_DIR`` names a folder to read from instead.
+
+    Returns
+    -------
+    bulk
+        7 samples × genes, counts; ``obs["donor"]``; ``obsm["measured_fractions"]``: share of cells of 13 cell types.
+    profiles
+        13 cell types × genes, mean UMI per cell; ``obs["cell_type"]``, ``obs["cell_size_umi"]``.
+    pseudobulk
+        7 samples × the genes of ``bulk``, the counts of all cells of the sample.
+
+    Raises
+    ------
+    FileNotFoundError
+        If ``SCDECONV_DATA_DIR`` is set and the files are not there.
+    ConnectionError
+        If the download fails.
+    ValueError
+        If a file in the cache has changed since it was downloaded.
+
+    Notes
+    -----
+    Hippen et al. 2023, Genome Biology, doi:10.1186/s13059-023-03077-7, as distributed by github.com/wwylab/DeMixSC
+    (AGPL-3.0), commit 697cc95. The authors publish no checksums: the first download is trusted, its SHA-256 recorded
+    and compared ever after.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> bulk, profiles, pseudobulk = scdeconv.datasets.ovarian_pairs()  # doctest: +SKIP
+    """
+    bulk, pseudobulk, reference = load(_OVARIAN)
+    return bulk, _mean_profiles([reference], list(bulk.obsm[keys.MEASURED].columns)), pseudobulk
+
+
+def convert_retina(files: Mapping[str, Path]) -> dict[str, AnnData]:
+    """Make the prepared objects from the seven ``retina_benchmark_*.rda`` files, given by name."""
+    stem, batches = "retina_benchmark", ("batch1", "batch2")
+    truth = _table(_read(files[f"{stem}_ground_truth.rda"]))
+    tables = {
+        kind: [_table(_read(files[f"{stem}_{kind}_{batch}.rda"])) for batch in batches]
+        for kind in ("bulk", "pseudobulk")
+    }
+    genes = tables["bulk"][0].index
+    for table in tables["bulk"] + tables["pseudobulk"]:
+        genes = genes.intersection(table.index, sort=False)
+    batch = [name for name, table in zip(batches, tables["bulk"], strict=True) for _ in table.columns]
+    converted = {}
+    for kind, pieces in tables.items():
+        adata = _samples(pd.concat([piece.loc[genes] for piece in pieces], axis=1), truth)
+        adata.obs["batch"] = batch
+        adata.obs["donor"] = adata.obs["sample"].str.removeprefix("Macular_")
+        adata.uns["fractions_kind"] = "share of nuclei in snRNA-seq of the same sample (not orthogonal)"
+        converted[f"{kind}.h5ad"] = adata
+    for name in batches:
+        reference = _read(files[f"{stem}_reference_{name}.rda"])["reference"]
+        converted[f"reference_means_{name}.h5ad"] = _profiles(_table(reference))
+    return converted
+
+
+def convert_ovarian(files: Mapping[str, Path]) -> dict[str, AnnData]:
+    """Make the prepared objects from the four ``hgsc_benchmark_*.rda`` files, given by name."""
+    truth, bulk, pseudobulk = (
+        _table(_read(files[f"hgsc_benchmark_{kind}.rda"])) for kind in ("ground_truth", "bulk", "pseudobulk")
+    )
+    genes = bulk.index.intersection(pseudobulk.index, sort=False)
+    converted = {}
+    for kind, table in {"bulk": bulk, "pseudobulk": pseudobulk}.items():
+        adata = _samples(table.loc[genes, bulk.columns], truth)
+        adata.uns["fractions_kind"] = "share of cells in scRNA-seq of the same tumour"
+        converted[f"{kind}.h5ad"] = adata
+    reference = _read(files["hgsc_benchmark_reference.rda"])["reference"]
+    return {**converted, "reference_means.h5ad": _profiles(_table(reference))}
+
+
+def _read(path: Path) -> Any:
+    """Read the one object of an R file, which has the name of the file."""
+    import rdata
+
+    return rdata.read_rda(path)[path.stem]
+
+
+def _table(r_object: Any) -> pd.DataFrame:
+    """Turn a named R matrix or data frame into a DataFrame."""
+    table = r_object if isinstance(r_object, pd.DataFrame) else r_object.to_pandas()
+    # R puts an X before column names that begin with a digit in data frames, not in matrices.
+    columns = table.columns.astype(str).str.replace(r"^X(?=\d)", "", regex=True)
+    return table.set_axis(table.index.astype(str), axis=0).set_axis(columns, axis=1)
+
+
+def _samples(table: pd.DataFrame, truth: pd.DataFrame) -> AnnData:
+    """Make samples × genes from genes × samples, with the fractions from cell types × samples."""
+    missing = table.columns.difference(truth.columns)
+    if len(missing):
+        msg = (
+            f"Expected measured fractions of every sample, found none of {list(missing)[:3]}; they are known of "
+            f"{list(truth.columns)[:3]}. Check that the files belong together."
+        )
+        raise KeyError(msg)
+    names = table.columns.to_numpy()
+    obs = pd.DataFrame({"sample": names, "donor": names}, index=names)
+    adata = AnnData(_compact(table), obs=obs, var=pd.DataFrame(index=table.index.to_numpy()))
+    fractions = truth[names].T.to_numpy(dtype=float)
+    fractions = fractions / fractions.sum(axis=1, keepdims=True)
+    adata.obsm[keys.MEASURED] = pd.DataFrame(fractions, index=names, columns=truth.index.to_numpy())
+    return adata
+
+
+def _profiles(reference: pd.DataFrame) -> AnnData:
+    """Make cell types × genes from genes × cell types; the reference adds up to the mean UMI of a cell."""
+    names = reference.columns.to_numpy()
+    sizes = reference.sum(axis=0).to_numpy(dtype=float)
+    obs = pd.DataFrame({keys.CELL_TYPE: names, keys.CELL_SIZE: sizes}, index=names)
+    return AnnData(_compact(reference), obs=obs, var=pd.DataFrame(index=reference.index.to_numpy()))
+
+
+def _compact(table: pd.DataFrame) -> csr_matrix:
+    values = table.to_numpy(dtype=float).T
+    whole = np.array_equal(values, np.rint(values))
+    return csr_matrix(values.astype(np.int32 if whole else np.float32))
+
+
+def _mean_profiles(references: list[AnnData], cell_types: list[str]) -> AnnData:
+    """Average the batches' profiles, each with the same weight, over the genes they share."""
+    genes = references[0].var_names
+    for reference in references[1:]:
+        genes = genes.intersection(reference.var_names, sort=False)
+    aligned = [reference[cell_types, genes] for reference in references]
+    means = [piece.to_df().to_numpy() for piece in aligned]
+    sizes = np.mean([piece.obs[keys.CELL_SIZE] for piece in aligned], axis=0)
+    obs = pd.DataFrame({keys.CELL_TYPE: cell_types, keys.CELL_SIZE: sizes}, index=cell_types)
+    return AnnData(np.mean(means, axis=0, dtype=np.float32), obs=obs, var=pd.DataFrame(index=genes.to_numpy()))
+
+
+_BATCHED = ("bulk", "pseudobulk", "reference")
+_RETINA = Source(
+    folder="retina_paired",
+    prepared=("bulk.h5ad", "pseudobulk.h5ad", "reference_means_batch1.h5ad", "reference_means_batch2.h5ad"),
+    url=_URL,
+    originals=(
+        "retina_benchmark_ground_truth.rda",
+        *(f"retina_benchmark_{kind}_batch{batch}.rda" for kind in _BATCHED for batch in (1, 2)),
+    ),
+    convert=convert_retina,
+)
+_OVARIAN = Source(
+    folder="ovarian_paired",
+    prepared=("bulk.h5ad", "pseudobulk.h5ad", "reference_means.h5ad"),
+    url=_URL,
+    originals=tuple(f"hgsc_benchmark_{kind}.rda" for kind in ("ground_truth", *_BATCHED)),
+    convert=convert_ovarian,
+)

@@ -1,0 +1,140 @@
+"""What the neural methods share: set-up through scvi-tools, training rows, donor folds, arrays for files."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import mudata
+import numpy as np
+import scipy.sparse as sp
+import torch
+from scvi.data import AnnDataManager
+from scvi.data.fields import LayerField, ObsmField
+from scvi.model.base import BaseModelClass
+
+from scdeconv import _keys as keys
+from scdeconv._validation import get_matrix
+from scdeconv.nn import quiet
+
+from ._base import DeconvolutionModel, input_genes
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+    from mudata import MuData
+
+Source = Literal["pairs", "simulated"]
+
+
+@dataclass
+class TrainingRows:
+    """Expression (rows × genes), fractions (rows × choices × types), donor and weight of each row."""
+
+    expression: np.ndarray
+    fractions: np.ndarray
+    donors: np.ndarray
+    weights: np.ndarray
+
+
+def training_rows(adata: AnnData, genes: pd.Index) -> TrainingRows:
+    """Take the samples whose fractions are known; donors weigh the same however many samples they have."""
+    measured = adata.obsm[keys.MEASURED]
+    known = measured.notna().all(axis=1).to_numpy()
+    matrix = get_matrix(adata[known, genes], None, "adata")
+    fractions = measured.to_numpy(dtype=float)[known, None, :]
+    if keys.AUGMENTED in adata.obsm:
+        augmented = adata.obsm[keys.AUGMENTED][known]
+        missing = np.isnan(augmented).any(axis=(1, 2), keepdims=True)
+        fractions = np.where(missing, fractions, augmented)
+    donors = adata.obs[keys.DONOR].to_numpy()[known].astype(str)
+    _, codes, sizes = np.unique(donors, return_inverse=True, return_counts=True)
+    weights = 1 / sizes[codes]
+    return TrainingRows(
+        np.asarray(matrix.todense() if sp.issparse(matrix) else matrix, dtype=float),
+        fractions,
+        donors,
+        weights / weights.mean(),
+    )
+
+
+def donor_folds(donors: np.ndarray, n_folds: int, rng: np.random.Generator) -> np.ndarray:
+    """Give every row a fold so that no donor is in two; rows are the units where there are fewer than three donors."""
+    unique, codes = np.unique(donors, return_inverse=True)
+    if len(unique) < 3:
+        unique, codes = np.arange(len(donors)), np.arange(len(donors))
+    return (rng.permutation(len(unique)) % n_folds)[codes]
+
+
+class NeuralModel(DeconvolutionModel, BaseModelClass):
+    """Base of the neural methods: an scvi-tools model whose data are bulk samples with measured fractions."""
+
+    module: torch.nn.Module
+
+    def __init__(self, data: AnnData | MuData | None, train_on: Source, parameters: dict[str, Any]) -> None:
+        self.parameters_ = {"train_on": train_on, **parameters}
+        if data is None:
+            # a loaded model: everything it needs comes from its files
+            self.is_trained_ = False
+            return
+        self.train_on = train_on
+        self.rows_from = self._registered(data, train_on)
+        BaseModelClass.__init__(self, self.rows_from)
+        self.genes_ = input_genes(data) if isinstance(data, mudata.MuData) else data.var_names
+        self.cell_types_ = list(self.rows_from.obsm[keys.MEASURED].columns)
+
+    @staticmethod
+    def _registered(data: AnnData | MuData, train_on: Source) -> AnnData:
+        if not isinstance(data, mudata.MuData):
+            return data
+        modality = keys.BULK if train_on == "pairs" else keys.SIMULATED
+        if modality not in data.mod:
+            msg = (
+                f"Expected modality {modality!r} to train on, found {sorted(data.mod)}. Call pp.simulate(mdata) first."
+            )
+            raise KeyError(msg)
+        return data[modality]
+
+    @classmethod
+    def setup_anndata(cls, adata: AnnData, **kwargs: Any) -> None:
+        """Register bulk samples with ``obs["donor"]`` and ``obsm["measured_fractions"]``.
+
+        As everywhere in scvi-tools, marks of the registration are written to ``adata.uns``.
+        """
+        for container, key in (("obs", keys.DONOR), ("obsm", keys.MEASURED)):
+            if key not in getattr(adata, container):
+                msg = f"Expected {container}[{key!r}] in adata, found {list(getattr(adata, container))}. Call pp.pair."
+                raise KeyError(msg)
+        setup_method_args = cls._get_setup_method_args(**{"cls": cls, "adata": adata})
+        fields = [LayerField("X", None, is_count_data=False), ObsmField("fractions", keys.MEASURED)]
+        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
+        with quiet("scvi"):
+            manager.register_fields(adata, **kwargs)
+        cls.register_manager(manager)
+
+    @classmethod
+    def setup_mudata(cls, mdata: MuData, train_on: Source = "pairs", **kwargs: Any) -> None:
+        """Register the modality that is trained on: ``bulk`` (pairs) or ``simulated``."""
+        cls.setup_anndata(cls._registered(mdata, train_on), **kwargs)
+
+    @abstractmethod
+    def _make_module(self, arrays: dict[str, np.ndarray]) -> torch.nn.Module:
+        """Return the network with the sizes that the saved arrays have."""
+
+    @abstractmethod
+    def _input(self, expression: np.ndarray) -> np.ndarray:
+        """Return what the network reads of linear expression, samples × genes (NaN: gene missing)."""
+
+    @torch.no_grad()
+    def _fractions(self, expression: np.ndarray) -> np.ndarray:
+        x = torch.as_tensor(self._input(expression), dtype=torch.float32)
+        return torch.softmax(self.module(x), dim=-1).mean(dim=0).numpy().astype(float)
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {name: tensor.cpu().numpy() for name, tensor in self.module.state_dict().items()}
+
+    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
+        self.module = self._make_module(arrays)
+        self.module.load_state_dict({name: torch.as_tensor(array) for name, array in arrays.items()})
+        self.module.eval()

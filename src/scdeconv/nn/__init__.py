@@ -1,0 +1,19 @@
+"""Torch parts shared by the neural models: networks, losses and the training loop."""
+
+from __future__ import annotations
+
+from ._losses import LOSSES, Loss
+from ._networks import BatchedLinear, Ensemble, Perceptrons, centred_log_ratio
+from ._training import TrainingData, fit, quiet
+
+__all__ = [
+    "LOSSES",
+    "BatchedLinear",
+    "Ensemble",
+    "Loss",
+    "Perceptrons",
+    "TrainingData",
+    "centred_log_ratio",
+    "fit",
+    "quiet",
+]

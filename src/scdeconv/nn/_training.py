@@ -1,0 +1,251 @@
+"""The training loop: a lean Lightning plan that stops early, keeps the best weights and survives Ctrl-C."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as lightning
+import pandas as pd
+import torch
+from torch import nn
+
+from scdeconv._progress import progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ._losses import Loss
+
+
+@dataclass
+class TrainingData:
+    """Rows to learn from.
+
+    Parameters
+    ----------
+    x
+        Input, rows × genes.
+    targets
+        Fractions, rows × choices × types. Each time a row is used, one of its choices is drawn (augmentation).
+    weights
+        Weight of each row for each member, members × rows. Zero keeps a row out of a member's training.
+    validation
+        Weight of each row in each member's validation, members × rows, or None for no validation.
+    """
+
+    x: torch.Tensor
+    targets: torch.Tensor
+    weights: torch.Tensor
+    validation: torch.Tensor | None = None
+
+
+class Plan(lightning.LightningModule):
+    """Trains every member of ``module`` at once; one Lightning "batch" is an epoch over data that stay on the device."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        data: TrainingData,
+        loss: Loss,
+        *,
+        max_steps: int,
+        batch_size: int,
+        learning_rate: float,
+        weight_decay: float,
+        adam_epsilon: float,
+        patience: int | None,
+        description: str,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.module = module
+        self.data = data
+        self.loss = loss
+        self.batch_size = min(batch_size, len(data.x))
+        self.steps_per_epoch = max(1, len(data.x) // self.batch_size)
+        self.max_epochs = -(-max_steps // self.steps_per_epoch)
+        self.steps_left = max_steps
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.adam_epsilon = adam_epsilon
+        self.patience = patience
+        self.description = description
+        self.queue = torch.empty(0, dtype=torch.long)
+        self.train_losses: list[float] = []
+        self.validation_losses: list[float] = []
+        self.best_epoch = 0
+        self.best_weights: dict[str, torch.Tensor] = {}
+        self.stop = False
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return Adam, or AdamW where weights decay."""
+        if self.weight_decay == 0:
+            return torch.optim.Adam(self.module.parameters(), lr=self.learning_rate, eps=self.adam_epsilon)
+        return torch.optim.AdamW(
+            self.module.parameters(), lr=self.learning_rate, eps=self.adam_epsilon, weight_decay=self.weight_decay
+        )
+
+    def on_fit_start(self) -> None:
+        """Move the data to the device once and note how good the starting point is."""
+        for name in ("x", "targets", "weights", "validation"):
+            value = getattr(self.data, name)
+            setattr(self.data, name, None if value is None else value.to(self.device))
+        self.bar = progress(self.max_epochs, self.description)
+        self.validate(epoch=0)
+
+    def next_rows(self) -> torch.Tensor:
+        """Return the rows of the next batch from an endless stream of permutations."""
+        while len(self.queue) < self.batch_size:
+            self.queue = torch.cat([self.queue, torch.randperm(len(self.data.x))])
+        rows, self.queue = self.queue[: self.batch_size], self.queue[self.batch_size :]
+        return rows.to(self.device)
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """Run one epoch of optimiser steps."""
+        optimizer = self.optimizers()
+        data, total, n_steps = self.data, torch.zeros((), device=self.device), 0
+        n_choices = data.targets.shape[1]
+        for _ in range(min(self.steps_per_epoch, self.steps_left)):
+            if self.stop:
+                break
+            rows = self.next_rows()
+            choice = torch.randint(n_choices, (len(rows),)).to(self.device) if n_choices > 1 else 0
+            losses = self.loss(self.module(data.x[rows]), data.targets[rows, choice])
+            weights = data.weights[:, rows]
+            # each member's loss is its own mean, so that the sum leaves their gradients apart
+            loss = ((losses * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1e-12)).sum()
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+            total += loss.detach()
+            n_steps += 1
+        self.steps_left -= n_steps
+        self.train_losses.append(float(total) / max(n_steps, 1) / len(data.weights))
+        self.log("train_loss", self.train_losses[-1])
+        self.validate(epoch=len(self.train_losses))
+        self.bar.update()
+        self.bar.set_postfix(train_loss=f"{self.train_losses[-1]:.4g}")
+        stale = self.patience is not None and len(self.train_losses) - self.best_epoch >= self.patience
+        self.trainer.should_stop = self.stop or (stale and self.data.validation is not None)
+
+    @torch.no_grad()
+    def validate(self, epoch: int) -> None:
+        """Note the validation loss, and the weights where it is the lowest so far."""
+        if self.data.validation is None:
+            return
+        self.module.eval()
+        losses = self.loss(self.module(self.data.x), self.data.targets.mean(dim=1))
+        self.module.train()
+        value = float((losses * self.data.validation).sum() / self.data.validation.sum())
+        self.log("validation_loss", value) if epoch else None
+        if not self.validation_losses or value < min(self.validation_losses):
+            self.best_epoch = epoch
+            self.best_weights = {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}
+        self.validation_losses.append(value)
+
+    def on_fit_end(self) -> None:
+        """Close the progress bar and go back to the best weights."""
+        self.bar.close()
+        if self.best_weights:
+            self.module.load_state_dict(self.best_weights)
+
+    def history(self) -> dict[str, pd.DataFrame]:
+        """Return the losses by epoch; epoch 0 is the starting point."""
+        curves = {"train_loss": (1, self.train_losses), "validation_loss": (0, self.validation_losses)}
+        return {
+            name: pd.DataFrame({name: values}, index=pd.RangeIndex(start, start + len(values), name="epoch"))
+            for name, (start, values) in curves.items()
+            if values
+        }
+
+
+@contextmanager
+def _stop_on_interrupt(plan: Plan) -> Iterator[None]:
+    """Let the first Ctrl-C end training after the current step; Lightning would end the whole process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.getsignal(signal.SIGINT)
+
+    def stop(signum: int, frame: Any) -> None:
+        plan.stop = True
+        signal.signal(signal.SIGINT, previous)
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+@contextmanager
+def quiet(logger_name: str) -> Iterator[None]:
+    """Show errors only of a library's logger, and put its level back afterwards."""
+    logger = logging.getLogger(logger_name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def fit(
+    module: nn.Module,
+    data: TrainingData,
+    loss: Loss,
+    *,
+    max_steps: int,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float = 0.0,
+    adam_epsilon: float = 1e-8,
+    patience: int | None = None,
+    accelerator: str = "auto",
+    devices: int | str | Sequence[int] = 1,
+    description: str = "training",
+    **trainer_kwargs: Any,
+) -> Plan:
+    """Train ``module`` in place and return the plan with its history.
+
+    With validation rows the best weights, the starting point included, are put back at the end, and training stops after
+    ``patience`` epochs without a better one. Ctrl-C stops after the current step and keeps what was learned
+    (``plan.stop`` is then True).
+    """
+    plan = Plan(
+        module,
+        data,
+        loss,
+        max_steps=max_steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        adam_epsilon=adam_epsilon,
+        patience=patience,
+        description=description,
+    )
+    module.train()
+    with quiet("lightning.pytorch"), warnings.catch_warnings(), _stop_on_interrupt(plan):
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        trainer = lightning.Trainer(
+            max_epochs=plan.max_epochs,
+            accelerator=accelerator,
+            devices=devices,
+            **{
+                "logger": False,
+                "enable_checkpointing": False,
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+                **trainer_kwargs,
+            },
+        )
+        trainer.fit(plan, train_dataloaders=[0])
+    module.eval()
+    module.cpu()
+    return plan

@@ -1,0 +1,10 @@
+"""Plots: they read what is stored in AnnData (or the tables of ``tl``), draw on `ax` and return it."""
+
+from __future__ import annotations
+
+from ._benchmark import benchmark
+from ._fractions import fractions
+from ._history import history
+from ._measured_vs_predicted import measured_vs_predicted
+
+__all__ = ["benchmark", "fractions", "history", "measured_vs_predicted"]

@@ -1,0 +1,97 @@
+"""More measured compositions per donor, by subsampling its cells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scdeconv import _keys as keys
+
+if TYPE_CHECKING:
+    from mudata import MuData
+
+
+def subsample_fractions(counts: np.ndarray, n_aug: int, aug_ratio: float, rng: np.random.Generator) -> np.ndarray:
+    """Draw the compositions of random subsets of one donor's cells, without touching a cell.
+
+    A subset of ``m`` out of ``N`` cells drawn without replacement has multivariate hypergeometric counts.
+
+    Parameters
+    ----------
+    counts
+        Cells of each type, length K.
+    n_aug
+        Number of subsets.
+    aug_ratio
+        Share of the cells in a subset: ``m = max(1, floor(aug_ratio * N))``.
+    rng
+        Source of randomness.
+
+    Returns
+    -------
+    Fractions, n_aug × K, float32.
+    """
+    size = max(1, int(aug_ratio * counts.sum()))
+    drawn = rng.multivariate_hypergeometric(counts, size, size=n_aug, method="marginals")
+    return (drawn / size).astype(np.float32)
+
+
+def augment(mdata: MuData, n_aug: int = 100, aug_ratio: float = 0.8, *, seed: int = 0) -> None:
+    """Give every paired sample ``n_aug`` compositions, each of a random ``aug_ratio`` of its donor's cells.
+
+    This is the paper's augmentation (SimpleDNN, section 3.1). The bulk rows are not copied, and the time does not depend
+    on the number of cells. A subset says nothing new about the donor: it adds the sampling noise of the measured
+    composition, which a model should not fit, and nothing else.
+
+    Parameters
+    ----------
+    mdata
+        From :func:`scdeconv.pp.pair` with cells.
+    n_aug
+        Compositions per sample.
+    aug_ratio
+        Share of the donor's cells in each, above 0 and at most 1.
+    seed
+        Seed of the draws.
+
+    Writes
+    ------
+    ``mdata["bulk"].obsm["augmented_fractions"]``: array samples × n_aug × cell types, NaN for samples without cells.
+
+    Raises
+    ------
+    KeyError
+        Where the numbers of cells are not known.
+    ValueError
+        Where an argument is out of range.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> mdata = scdeconv.pp.pair(
+    ...     *scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    ... )  # doctest: +ELLIPSIS
+    paired 6 donors ...
+    >>> scdeconv.pp.augment(mdata, n_aug=10)
+    >>> mdata["bulk"].obsm["augmented_fractions"].shape[1]
+    10
+    """
+    if n_aug < 1 or not 0 < aug_ratio <= 1:
+        msg = f"Expected n_aug of at least 1 and aug_ratio above 0 and at most 1, found {n_aug} and {aug_ratio}."
+        raise ValueError(msg)
+    bulk = mdata[keys.BULK]
+    if keys.MEASURED_CELLS not in bulk.obsm:
+        msg = (
+            f"Expected the number of cells of each type in mdata['bulk'].obsm[{keys.MEASURED_CELLS!r}], found none. "
+            "Augmentation subsamples counted cells: pair with cells, or put the counts there; "
+            "or train without augmentation."
+        )
+        raise KeyError(msg)
+    rng = np.random.default_rng(seed)
+    counts = bulk.obsm[keys.MEASURED_CELLS].to_numpy()
+    augmented = np.full((len(counts), n_aug, counts.shape[1]), np.nan, dtype=np.float32)
+    for row in np.flatnonzero(counts.sum(axis=1) > 0):
+        augmented[row] = subsample_fractions(counts[row], n_aug, aug_ratio, rng)
+    bulk.obsm[keys.AUGMENTED] = augmented
+    mdata.uns.setdefault(keys.UNS, {})["augment"] = {"n_aug": n_aug, "aug_ratio": aug_ratio, "seed": seed}

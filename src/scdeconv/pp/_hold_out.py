@@ -1,0 +1,85 @@
+"""Take donors out of the data, for evaluation on donors that nothing has seen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from scdeconv import _keys as keys
+
+from ._pair import make_mudata, make_reference
+from ._select_genes import select_genes
+from ._simulate import simulate
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from anndata import AnnData
+    from mudata import MuData
+
+REDONE = {"simulate": simulate, "select_genes": select_genes}
+
+
+def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
+    """Split off donors: their bulk, their cells and everything that was learned from either.
+
+    Profiles and pseudobulk are made again from the cells that stay, and simulation and gene selection are repeated with
+    the arguments recorded in ``mdata.uns["scdeconv"]``. Profiles that were given instead of cells stay as they are: what
+    the held-out donors put into them cannot be taken out.
+
+    Parameters
+    ----------
+    mdata
+        From :func:`scdeconv.pp.pair`. Not changed.
+    donors
+        Donors to hold out.
+
+    Returns
+    -------
+    The data without the donors, and the bulk samples of the donors.
+
+    Raises
+    ------
+    ValueError
+        Where a donor has no bulk sample.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> mdata = scdeconv.pp.pair(
+    ...     *scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    ... )  # doctest: +ELLIPSIS
+    paired 6 donors ...
+    >>> donor = mdata["bulk"].obs["donor"].iloc[0]
+    >>> train, held_out = scdeconv.pp.hold_out(mdata, [donor])
+    >>> held_out.n_obs, donor in set(train["sc"].obs["donor"])
+    (1, False)
+    """
+    bulk = mdata[keys.BULK]
+    unknown = sorted(set(donors) - set(bulk.obs[keys.DONOR]))
+    if unknown:
+        msg = (
+            f"Expected donors of the bulk samples, found {unknown}. The donors are {sorted(set(bulk.obs[keys.DONOR]))}."
+        )
+        raise ValueError(msg)
+    out = bulk.obs[keys.DONOR].isin(donors).to_numpy()
+    held_out, kept = bulk[out].copy(), bulk[~out].copy()
+    kept.var = kept.var.drop(columns=keys.SELECTED, errors="ignore")
+    modalities = {keys.BULK: kept}
+    if keys.CELLS in mdata.mod:
+        cells = mdata[keys.CELLS]
+        cells = cells[~cells.obs[keys.DONOR].isin(donors).to_numpy()].copy()
+        all_types = list(mdata[keys.PROFILES].obs[keys.CELL_TYPE])
+        cells.obs[keys.CELL_TYPE] = cells.obs[keys.CELL_TYPE].cat.set_categories(all_types)
+        modalities |= {keys.CELLS: cells} | make_reference(cells)
+    else:
+        modalities[keys.PROFILES] = mdata[keys.PROFILES].copy()
+        if keys.PSEUDOBULK in mdata.mod:
+            pseudobulk = mdata[keys.PSEUDOBULK]
+            modalities[keys.PSEUDOBULK] = pseudobulk[~pseudobulk.obs[keys.DONOR].isin(donors).to_numpy()].copy()
+    train = make_mudata(modalities)
+    steps = mdata.uns.get(keys.UNS, {})
+    train.uns[keys.UNS] = {name: record for name, record in steps.items() if name not in REDONE}
+    for name, step in REDONE.items():
+        if name in steps:
+            step(train, **steps[name])
+    return train, held_out

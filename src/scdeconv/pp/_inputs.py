@@ -1,0 +1,192 @@
+"""Reading and checking what the user hands to :func:`scdeconv.pp.pair`."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from typing import TYPE_CHECKING, Literal
+
+import pandas as pd
+from anndata import AnnData
+
+from scdeconv import _keys as keys
+from scdeconv._genes import columns_that_match, is_ensembl, strip_versions, sum_duplicates
+from scdeconv._validation import (
+    Problems,
+    check_cell_type_names,
+    check_expression,
+    check_fractions,
+    check_names,
+    examples,
+    get_matrix,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def read_table(
+    problems: Problems, adata: AnnData, name: str, layer: str | None, duplicates: Literal["error", "sum"]
+) -> AnnData:
+    """Return a slim AnnData of our own (matrix, obs, gene names without versions) and report what is wrong with it."""
+    matrix = get_matrix(adata, layer if layer in adata.layers else None, name)
+    var_names = strip_versions(adata.var_names)
+    if duplicates == "sum" and not var_names.is_unique:
+        matrix, var_names = sum_duplicates(matrix, var_names)
+    table = AnnData(matrix, obs=adata.obs.copy(), var=pd.DataFrame(index=var_names))
+    check_names(problems, table, name)
+    logged = "log1p" in adata.uns
+    # a mean per cell may be small in every gene, so for profiles only scanpy's own mark says that it was logged
+    check_expression(problems, table, matrix, name, logged=logged, may_be_small=name == "profiles")
+    return table
+
+
+def check_genes(problems: Problems, tables: Mapping[str, AnnData], originals: Mapping[str, AnnData]) -> None:
+    """Report gene names that cannot be matched, with the likely reason."""
+    genes = tables["bulk"].var_names
+    for name, table in tables.items():
+        if name == "bulk":
+            continue
+        shared = genes.intersection(table.var_names)
+        if len(shared):
+            continue
+        sides = f"bulk has {len(genes)} ({examples(genes)}), {name} has {len(table.var_names)} ({examples(table.var_names)})"
+        if strip_versions(tables["bulk"].obs_names).isin(table.var_names).mean() > 0.1:
+            problems.add(f"Expected bulk as samples × genes, found genes in bulk.obs_names: {sides}. Pass bulk.T.")
+        elif is_ensembl(genes) != is_ensembl(table.var_names):
+            ensembl, symbols = ("bulk", name) if is_ensembl(genes) else (name, "bulk")
+            hint = f"Give {ensembl} gene symbols or {symbols} Ensembl identifiers"
+            for side, other in ((ensembl, symbols), (symbols, ensembl)):
+                columns = columns_that_match(originals[side], tables[other].var_names)
+                if columns:
+                    hint = f"Set {side}.var_names = {side}.var[{columns[0]!r}].astype(str)"
+                    break
+            problems.add(
+                f"Expected the same gene identifiers, found Ensembl identifiers in {ensembl} and symbols in {symbols}: "
+                f"{sides}. {hint}."
+            )
+        elif genes.str.upper().intersection(table.var_names.str.upper()).size:
+            problems.add(
+                f"Expected shared genes, found names that differ only in case: {sides}. Are both of the same species? "
+                "If so, set var_names to upper case on both."
+            )
+        else:
+            problems.add(f"Expected shared genes, found none: {sides}. Use the same identifiers for both.")
+
+
+def set_donors(problems: Problems, tables: Mapping[str, AnnData], donor_key: str) -> None:
+    """Write ``obs["donor"]``; where bulk or pseudobulk have no such column, their ``obs_names`` are the donors."""
+    for name in ("bulk", "pseudobulk", "cells"):
+        if name not in tables:
+            continue
+        obs = tables[name].obs
+        if donor_key in obs:
+            donors = obs[donor_key]
+        elif name == "cells":
+            problems.add(
+                f"Expected the donor of each cell in cells.obs[{donor_key!r}], found columns {list(obs.columns)}. "
+                "Name the column with donor_key=."
+            )
+            continue
+        else:
+            donors = pd.Series(obs.index, index=obs.index)
+        if donors.isna().any():
+            problems.add(
+                f"Expected a donor for every row of {name}, found {int(donors.isna().sum())} without. Remove those rows."
+            )
+        obs[keys.DONOR] = donors.astype(str)
+
+
+def set_cell_types(problems: Problems, tables: Mapping[str, AnnData], cell_type_key: str) -> None:
+    """Write ``obs["cell_type"]`` of the cells (categorical) and of the profiles."""
+    if "cells" in tables:
+        obs = tables["cells"].obs
+        if cell_type_key not in obs:
+            problems.add(
+                f"Expected the type of each cell in cells.obs[{cell_type_key!r}], found columns {list(obs.columns)}. "
+                "Name the column with cell_type_key=."
+            )
+            return
+        labels = obs[cell_type_key]
+        if labels.isna().any():
+            problems.add(
+                f"Expected a cell type for every cell, found {int(labels.isna().sum())} cells without. Remove those cells."
+            )
+        labels = labels.astype(str).astype("category") if labels.dtype != "category" else labels
+        empty = labels.cat.categories.difference(labels.unique())
+        if len(empty):
+            problems.add(
+                f"Expected cells of every type, found none of {examples(empty)} in cells.obs[{cell_type_key!r}]. "
+                "Call .cat.remove_unused_categories() on the column."
+            )
+        obs[keys.CELL_TYPE] = labels.cat.rename_categories(str)
+        check_cell_type_names(problems, obs[keys.CELL_TYPE].cat.categories, f"cells.obs[{cell_type_key!r}]")
+        return
+    obs = tables["profiles"].obs
+    obs[keys.CELL_TYPE] = (
+        obs[cell_type_key] if cell_type_key in obs else pd.Series(obs.index, index=obs.index)
+    ).astype(str)
+    check_cell_type_names(problems, obs[keys.CELL_TYPE], "profiles")
+
+
+def given_fractions(
+    problems: Problems, bulk: AnnData, fractions_key: str, tables: Mapping[str, AnnData]
+) -> pd.DataFrame | None:
+    """Return the fractions that the bulk brought along, with a column for every cell type of the reference."""
+    if fractions_key not in bulk.obsm:
+        if "profiles" in tables:
+            warnings.warn(
+                f"bulk.obsm[{fractions_key!r}] is not there, so no donor is paired: only methods that need no pairs "
+                "can be trained.",
+                stacklevel=3,
+            )
+        return None
+    fractions = bulk.obsm[fractions_key]
+    name = f"bulk.obsm[{fractions_key!r}]"
+    before = len(problems.messages)
+    check_fractions(problems, fractions, name)
+    source = "cells" if "cells" in tables else "profiles"
+    if len(problems.messages) > before or keys.CELL_TYPE not in tables[source].obs:
+        return None
+    check_cell_type_names(problems, fractions.columns, name)
+    labels = tables[source].obs[keys.CELL_TYPE]
+    cell_types = pd.Index(labels.cat.categories if labels.dtype == "category" else labels)
+    unknown = fractions.columns.difference(cell_types)
+    if len(unknown):
+        problems.add(
+            f"Expected only cell types of the {source} in {name}, found also {examples(unknown)}; the {source} have "
+            f"{examples(cell_types, n=len(cell_types))}. Rename the columns, or drop them and divide each row by its sum."
+        )
+        return None
+    known = fractions.notna().all(axis=1)
+    full = fractions.reindex(columns=cell_types, fill_value=0.0).astype(float)
+    # rounding in the source leaves sums of 0.999; the truth sums to one
+    full = full.div(full.sum(axis=1).where(known), axis=0)
+    return full
+
+
+def _tokens(donor: str) -> frozenset[str]:
+    parts = re.findall(r"[a-z]+|\d+", donor.lower())
+    return frozenset(part.lstrip("0") or "0" for part in parts)
+
+
+def check_donor_names(problems: Problems, bulk_donors: pd.Index, cell_donors: pd.Index) -> None:
+    """Report donors of the two sides that nearly match (case, separators, zeros, a prefix) but are not the same."""
+    lonely_bulk = bulk_donors.difference(cell_donors)
+    lonely_cells = cell_donors.difference(bulk_donors)
+    spelled = {_tokens(donor): donor for donor in lonely_cells}
+    near = [(donor, spelled[_tokens(donor)]) for donor in lonely_bulk if _tokens(donor) in spelled]
+    if not near and len(lonely_bulk) == len(bulk_donors):
+        # nothing matches: one side may carry a prefix or suffix such as "bulk_"
+        near = [
+            (donor, other)
+            for donor in lonely_bulk
+            for tokens, other in spelled.items()
+            if min(len(tokens), len(_tokens(donor))) > 1 and (tokens < _tokens(donor) or _tokens(donor) < tokens)
+        ]
+    if near:
+        problems.add(
+            f"Expected donors to have the same names, found {len(near)} that nearly match ({len(bulk_donors)} donors in "
+            f"bulk, {len(cell_donors)} in cells): bulk {examples(donor for donor, _ in near)}; "
+            f"cells {examples(other for _, other in near)}. Rename one side."
+        )

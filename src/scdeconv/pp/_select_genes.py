@@ -1,0 +1,141 @@
+"""Fewer, informative genes as the input of a model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from scdeconv import _keys as keys
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+
+Criterion = Literal["markers", "variance", "agreement"]
+GENES_PER_TYPE = 50
+
+
+def log_proportions(matrix: np.ndarray | sp.spmatrix, per_million: float = 1e6) -> np.ndarray:
+    """Return log1p of counts per million, rows × genes."""
+    dense = np.asarray(matrix.todense() if sp.issparse(matrix) else matrix, dtype=float)
+    return np.log1p(dense / dense.sum(axis=1, keepdims=True) * per_million)
+
+
+def marker_ratio(profiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return, per gene, the cell type that expresses it most and by how much more than the second.
+
+    The score is log2 of the highest over the second highest share of a type's RNA (Mean Ratio; Huuki-Myers et al. 2025),
+    with a pseudo-count of one tenth of the mean share, so that genes that are hardly seen do not win.
+
+    Parameters
+    ----------
+    profiles
+        Mean expression, cell types × genes.
+
+    Returns
+    -------
+    Index of the type and score, both of length genes.
+    """
+    totals = profiles.sum(axis=1, keepdims=True)
+    shares = profiles / np.where(totals > 0, totals, 1)
+    shares = shares + 0.1 / profiles.shape[1]
+    if len(shares) == 1:
+        return np.zeros(shares.shape[1], dtype=int), shares[0]
+    highest = np.partition(shares, -2, axis=0)
+    return shares.argmax(axis=0), np.log2(highest[-1] / highest[-2])
+
+
+def best_per_type(cell_type: np.ndarray, score: np.ndarray, n_genes: int) -> np.ndarray:
+    """Return a mask of about ``n_genes`` genes, the same number for each type, the best of each."""
+    rank = pd.Series(-score).groupby(cell_type).rank(method="first").to_numpy()
+    chosen = np.lexsort((-score, rank))[:n_genes]
+    mask = np.zeros(len(score), dtype=bool)
+    mask[chosen] = True
+    return mask
+
+
+def agreement(bulk: np.ndarray, pseudobulk: np.ndarray) -> np.ndarray:
+    """Return each gene's correlation, over donors, between bulk and the pseudobulk of the same donors."""
+    first, second = (values - values.mean(axis=0) for values in (bulk, pseudobulk))
+    scale = np.sqrt((first**2).sum(axis=0) * (second**2).sum(axis=0))
+    return (first * second).sum(axis=0) / np.where(scale > 0, scale, np.inf)
+
+
+def _paired_rows(mdata: MuData) -> tuple[AnnData, AnnData]:
+    bulk, pseudobulk = mdata[keys.BULK], mdata[keys.PSEUDOBULK]
+    position = pd.Series(np.arange(pseudobulk.n_obs), index=pseudobulk.obs[keys.DONOR].to_numpy())
+    partner = position.reindex(bulk.obs[keys.DONOR]).to_numpy()
+    found = ~np.isnan(partner)
+    return bulk[found], pseudobulk[partner[found].astype(int)]
+
+
+def select_genes(mdata: MuData, n_genes: int | None = None, *, criterion: Criterion = "markers") -> None:
+    """Mark the genes that a model will read.
+
+    Everything is computed on ``mdata`` as it is: inside a cross-validation (:func:`scdeconv.tl.benchmark`) the selection
+    is made again on the training donors of each fold, with the same arguments.
+
+    Parameters
+    ----------
+    mdata
+        From :func:`scdeconv.pp.pair`.
+    n_genes
+        How many; 50 for each cell type by default.
+    criterion
+        ``"markers"``: the ratio between the type that expresses a gene most and the second, the same number of genes for
+        each type. ``"variance"``: the variance of log CPM over bulk samples, donors averaged first. ``"agreement"``: the
+        correlation over pairs between bulk and the donor's pseudobulk.
+
+    Writes
+    ------
+    ``mdata["bulk"].var["selected"]``: bool.
+
+    Raises
+    ------
+    ValueError
+        Where an argument is out of range, or fewer than 3 donors have bulk and pseudobulk (``"agreement"``).
+    KeyError
+        Where there is no pseudobulk (``"agreement"``).
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> mdata = scdeconv.pp.pair(
+    ...     *scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    ... )  # doctest: +ELLIPSIS
+    paired 6 donors ...
+    >>> scdeconv.pp.select_genes(mdata, 70)
+    >>> int(mdata["bulk"].var["selected"].sum())
+    70
+    """
+    if criterion not in get_args(Criterion):
+        msg = f"Expected criterion to be one of {get_args(Criterion)}, found {criterion!r}."
+        raise ValueError(msg)
+    bulk = mdata[keys.BULK]
+    wanted = GENES_PER_TYPE * mdata[keys.PROFILES].n_obs if n_genes is None else n_genes
+    if wanted < 1:
+        msg = f"Expected n_genes of at least 1, found {n_genes}."
+        raise ValueError(msg)
+    wanted = min(wanted, bulk.n_vars)
+    if criterion == "markers":
+        profiles = mdata[keys.PROFILES].X
+        dense = np.asarray(profiles.todense() if sp.issparse(profiles) else profiles, dtype=float)
+        selected = best_per_type(*marker_ratio(dense), wanted)
+    elif criterion == "variance":
+        donors = pd.DataFrame(log_proportions(bulk.X)).groupby(bulk.obs[keys.DONOR].to_numpy()).mean()
+        selected = best_per_type(np.zeros(bulk.n_vars), donors.var(axis=0).to_numpy(), wanted)
+    else:
+        if keys.PSEUDOBULK not in mdata.mod:
+            msg = "Expected mdata['pseudobulk'] for criterion='agreement', found none. Give pseudobulk to pp.pair."
+            raise KeyError(msg)
+        first, second = _paired_rows(mdata)
+        if first.n_obs < 3:
+            msg = f"Expected 3 donors with bulk and pseudobulk, found {first.n_obs}. Use criterion='markers'."
+            raise ValueError(msg)
+        score = agreement(log_proportions(first.X), log_proportions(second.X))
+        selected = best_per_type(np.zeros(bulk.n_vars), score, wanted)
+    bulk.var[keys.SELECTED] = selected
+    mdata.uns.setdefault(keys.UNS, {})["select_genes"] = {"n_genes": n_genes, "criterion": criterion}

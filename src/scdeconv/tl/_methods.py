@@ -1,0 +1,76 @@
+"""The methods there are, and what each needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from scdeconv import models
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method: where its class is, what it needs and where it comes from."""
+
+    name: str
+    class_name: str
+    needs: str
+    kind: str
+    reference: str
+    stochastic: bool = False
+    # methods with a rule of their own for genes are not given a selection that the user did not make
+    selects_genes: bool = False
+
+    def load_class(self) -> Any:
+        """Import the class of the method, which may take seconds where torch is needed."""
+        return getattr(models, self.class_name)
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method("simplednn", "SimpleDNN", "pairs", "network", "SimpleDNN paper (2025)", stochastic=True),
+        Method(
+            "scaden",
+            "Scaden",
+            "cells or profiles",
+            "network",
+            "Menden et al. 2020",
+            stochastic=True,
+            selects_genes=True,
+        ),
+        Method("nnls", "NNLS", "cells or profiles", "linear", "Lawson & Hanson 1974"),
+        Method("mean_composition", "MeanComposition", "pairs", "baseline", "baseline"),
+    )
+}
+
+
+def get_method(name: str) -> Method:
+    """Return the method's record; raise ``ValueError`` with the known names for an unknown one."""
+    if name not in METHODS:
+        msg = f"Expected a method out of {sorted(METHODS)}, found {name!r}. See scdeconv.tl.methods()."
+        raise ValueError(msg)
+    return METHODS[name]
+
+
+def methods() -> pd.DataFrame:
+    """List the methods that :func:`scdeconv.tl.train` knows.
+
+    Returns
+    -------
+    One row per method: what it needs, its kind, whether the fractions depend on the seed, and its source.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> "simplednn" in scdeconv.tl.methods().index
+    True
+    """
+    columns = ["needs", "kind", "stochastic", "reference"]
+    return pd.DataFrame(
+        [[getattr(method, column) for column in columns] for method in METHODS.values()],
+        index=pd.Index(METHODS, name="method"),
+        columns=columns,
+    )

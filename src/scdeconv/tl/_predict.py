@@ -1,0 +1,122 @@
+"""Predict the composition of bulk samples, and judge it where it is known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from scdeconv import __version__, metrics
+from scdeconv import _keys as keys
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from scdeconv.models import DeconvolutionModel
+
+
+def predict(
+    adata: AnnData, model: DeconvolutionModel, *, key_added: str = keys.FRACTIONS, layer: str | None = None
+) -> None:
+    """Write a model's estimate of the composition of bulk samples.
+
+    Parameters
+    ----------
+    adata
+        Bulk samples × genes, counts or TPM as in training. Genes are found by name.
+    model
+        From :func:`scdeconv.tl.train`, or loaded.
+    key_added
+        Key to write to.
+    layer
+        Layer to read instead of ``X``.
+
+    Writes
+    ------
+    ``adata.obsm[key_added]``
+        DataFrame samples × cell types, rows sum to 1.
+    ``adata.uns["scdeconv"][key_added]``
+        Method, version, parameters, kind of fraction (of cells or of RNA) and number of genes.
+
+    Raises
+    ------
+    ValueError
+        Where values are not linear expression or less than half of the model's genes are there. Nothing is written.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> cells, bulk = scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    >>> model = scdeconv.tl.train(scdeconv.pp.pair(cells, bulk), method="nnls")  # doctest: +ELLIPSIS
+    paired ...
+    >>> scdeconv.tl.predict(bulk, model)
+    >>> bulk.obsm["fractions"].shape
+    (12, 7)
+    """
+    fractions = model.predict(adata, layer=layer)
+    adata.obsm[key_added] = fractions
+    adata.uns.setdefault(keys.UNS, {})[key_added] = {
+        "method": model.method,
+        "version": __version__,
+        "parameters": model.parameters_,
+        "fraction_kind": model.fraction_kind,
+        "n_genes": len(model.genes_),
+    }
+
+
+def evaluate(adata: AnnData, key: str = keys.FRACTIONS, *, measured_key: str = keys.MEASURED) -> pd.DataFrame:
+    """Compare estimated with measured fractions, cell type by cell type, beside the mean composition.
+
+    Samples without measured fractions are left out. A type that only one side has counts as 0 on the other.
+
+    Parameters
+    ----------
+    adata
+        Bulk samples with both.
+    key
+        Key of ``obsm`` with the estimate.
+    measured_key
+        Key of ``obsm`` with the truth.
+
+    Returns
+    -------
+    One row per cell type, then "all entries" (pooled) and "mean of types", with the columns of
+    :func:`scdeconv.metrics.table` and ``rmse_mean_composition``: the error of predicting the mean of these very samples,
+    the best constant in hindsight.
+
+    Raises
+    ------
+    KeyError
+        Where a key is missing.
+    ValueError
+        Where no sample has measured fractions.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> cells, bulk = scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    >>> mdata = scdeconv.pp.pair(cells, bulk)  # doctest: +ELLIPSIS
+    paired ...
+    >>> scdeconv.tl.predict(mdata["bulk"], scdeconv.tl.train(mdata, method="nnls"))
+    nnls: 7 profiles, 300 genes
+    >>> scdeconv.tl.evaluate(mdata["bulk"]).loc["all entries", "n"] > 0
+    True
+    """
+    for name in (key, measured_key):
+        if name not in adata.obsm:
+            msg = f"Expected adata.obsm[{name!r}], found keys {sorted(adata.obsm)}. Call tl.predict or pp.pair first."
+            raise KeyError(msg)
+    measured = adata.obsm[measured_key].dropna()
+    if measured.empty:
+        msg = f"Expected samples with measured fractions in adata.obsm[{measured_key!r}], found none."
+        raise ValueError(msg)
+    predicted = adata.obsm[key].loc[measured.index]
+    cell_types = measured.columns.union(predicted.columns, sort=False)
+    measured, predicted = (frame.reindex(columns=cell_types, fill_value=0.0) for frame in (measured, predicted))
+    table = metrics.table(measured, predicted)
+    constant = pd.DataFrame(
+        np.tile(measured.mean().to_numpy(), (len(measured), 1)), index=measured.index, columns=cell_types
+    )
+    table["rmse_mean_composition"] = metrics.table(measured, constant)["rmse"]
+    return table

@@ -1,0 +1,120 @@
+"""Train a method on paired data."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from scdeconv import _keys as keys
+from scdeconv.pp import FEWEST_PAIRS, make_mudata, paired_donors, select_genes, simulate
+
+from ._methods import Method, get_method
+
+if TYPE_CHECKING:
+    from mudata import MuData
+
+    from scdeconv.models import DeconvolutionModel
+
+
+def default_method(mdata: MuData) -> str:
+    """Return the method that suits the data: a network where there are pairs, NNLS where there are none."""
+    return "simplednn" if len(paired_donors(mdata)) >= FEWEST_PAIRS else "nnls"
+
+
+def split_arguments(method: Method, arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Divide arguments between the constructor of a method and its ``train``; refuse those that neither knows."""
+    cls = method.load_class()
+    known = [
+        {
+            name
+            for name, parameter in inspect.signature(function).parameters.items()
+            if parameter.kind == parameter.KEYWORD_ONLY
+        }
+        for function in (cls.__init__, cls.train)
+    ]
+    unknown = sorted(set(arguments) - known[0] - known[1])
+    if unknown:
+        msg = f"Expected arguments of {cls.__name__}: {sorted(known[0] | known[1])}, found {unknown}."
+        raise TypeError(msg)
+    first, second = ({name: arguments[name] for name in arguments if name in names} for names in known)
+    return first, second
+
+
+def fit_method(mdata: MuData, name: str, arguments: dict[str, Any]) -> DeconvolutionModel:
+    """Train without printing, on a private copy of what would be written to."""
+    method = get_method(name)
+    architecture, training = split_arguments(method, arguments)
+    n_pairs = len(paired_donors(mdata))
+    cls = method.load_class()
+    train_on = architecture.get("train_on", "pairs" if method.needs == "pairs" else None)
+    fewest = 1 if name == "mean_composition" else FEWEST_PAIRS
+    if train_on == "pairs" and n_pairs < fewest:
+        msg = (
+            f"Expected at least {fewest} paired donors for method {name!r}, found {n_pairs}. Use a method that needs no "
+            "pairs, such as method='nnls'."
+        )
+        raise ValueError(msg)
+    private = {
+        modality: adata.copy() if modality in (keys.BULK, keys.SIMULATED) else adata
+        for modality, adata in mdata.mod.items()
+    }
+    work = make_mudata(private)
+    work.uns[keys.UNS] = dict(mdata.uns.get(keys.UNS, {}))
+    if keys.SELECTED not in work[keys.BULK].var and not method.selects_genes:
+        select_genes(work)
+    if "train_on" in inspect.signature(cls.__init__).parameters:
+        if architecture.get("train_on", inspect.signature(cls.__init__).parameters["train_on"].default) == "simulated":
+            if keys.SIMULATED not in work.mod:
+                simulate(work, seed=arguments.get("seed", 0))
+            cls.setup_mudata(work, "simulated")
+        else:
+            cls.setup_mudata(work)
+    else:
+        cls.setup_mudata(work)
+    model = cls(work, **architecture)
+    model.train(**training)
+    return model
+
+
+def train(mdata: MuData, method: str | None = None, **kwargs: Any) -> DeconvolutionModel:
+    """Train a method on paired data.
+
+    Alone, ``train(mdata)`` does what is best for the data at hand: a network on the pairs where there are at least three
+    paired donors, NNLS on the reference otherwise. Genes are selected with the defaults of
+    :func:`scdeconv.pp.select_genes` unless that was done before; a method that learns from simulated bulk simulates it
+    with the defaults of :func:`scdeconv.pp.simulate` unless that was done before. One line says what was done.
+
+    Parameters
+    ----------
+    mdata
+        From :func:`scdeconv.pp.pair`. Not changed.
+    method
+        A name from :func:`scdeconv.tl.methods`.
+    **kwargs
+        Arguments of the method's class and of its ``train``, such as ``hidden``, ``max_epochs``, ``seed``.
+
+    Returns
+    -------
+    The trained model, with ``predict``, ``save`` and ``history``.
+
+    Raises
+    ------
+    ValueError
+        Where the method is unknown or the data have too few pairs for it.
+    TypeError
+        Where the method has no argument of that name.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> mdata = scdeconv.pp.pair(
+    ...     *scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    ... )  # doctest: +ELLIPSIS
+    paired 6 donors ...
+    >>> model = scdeconv.tl.train(mdata, method="nnls")
+    nnls: 7 profiles, 300 genes
+    """
+    chosen = default_method(mdata) if method is None else method
+    model = fit_method(mdata, chosen, kwargs)
+    print(f"{chosen}: {model.summary_}")
+    return model
