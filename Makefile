@@ -40,13 +40,13 @@ docs: .venv/doc.stamp
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .coverage coverage.xml build demo dist docs/_build docs/generated
-	find benchmarks docs src tests tutorials -type d -name __pycache__ -prune -exec rm -rf {} +
+	find . -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # A broken or half-made .venv has no working pip and is made anew. Torch comes first and by its exact version: pip then
 # takes a CPU build where one is configured, and nothing that follows can pull another.
 .venv/runtime.stamp: pyproject.toml constraints.txt
 	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
-	  for python in $(or $(PYTHON),python3.11 python3); do \
+	  found=; for python in $(or $(PYTHON),python3.11 python3); do \
 	    if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
 	  done; \
 	  if [ -z "$$found" ]; then \

@@ -38,15 +38,16 @@ if os.environ.get("READTHEDOCS"):
         "torch": ("https://docs.pytorch.org/docs/stable/", None),
     }
 
-# Our own names must resolve; those of other projects cannot without their inventories.
+# Our own public names must resolve; those of other projects cannot without their inventories.
 nitpicky = True
-nitpick_ignore_regex = [(r"py:.*", r"(?!scdeconv).*")]
+nitpick_ignore_regex = [(r"py:.*", r"(?!scdeconv).*"), (r"py:.*", r"scdeconv\.(.*\.)?_.*")]
 # Types imported for the type checker only, some of them in modules that are not ours to fix.
 suppress_warnings = ["sphinx_autodoc_typehints.forward_reference", "sphinx_autodoc_typehints.guarded_import"]
 
 autodoc_member_order = "bysource"
 autosummary_generate = True
 default_role = "literal"
+napoleon_custom_sections = ["Writes"]
 napoleon_google_docstring = False
 napoleon_include_init_with_doc = False
 napoleon_use_param = True

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from ._validation import Problems, check_expression, check_names, examples, get_matrix
+from ._matrix import Matrix, get_matrix, to_dense
+from ._validation import Problems, check_expression, check_names, examples
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -34,7 +35,7 @@ def columns_that_match(adata: AnnData, names: pd.Index) -> list[str]:
     return [column for column, share in hits.items() if share > 0.1]
 
 
-def sum_duplicates(matrix: np.ndarray | sp.csr_matrix, names: pd.Index) -> tuple[np.ndarray | sp.csr_matrix, pd.Index]:
+def sum_duplicates(matrix: Matrix, names: pd.Index) -> tuple[Matrix, pd.Index]:
     """Add up the columns of genes with the same name; the order of first occurrence is kept."""
     codes, unique = pd.factorize(names)
     members = sp.csr_matrix((np.ones(len(names), matrix.dtype), (np.arange(len(names)), codes)))
@@ -93,6 +94,5 @@ def align_genes(adata: AnnData, genes: pd.Index, *, layer: str | None = None) ->
         )
     present = ~positions.isna().to_numpy()
     values = np.full((adata.n_obs, len(genes)), np.nan)
-    columns_of_present = matrix[:, positions[present].to_numpy(dtype=int)]
-    values[:, present] = columns_of_present.toarray() if sp.issparse(columns_of_present) else columns_of_present
+    values[:, present] = to_dense(matrix[:, positions[present].to_numpy(dtype=int)])
     return values

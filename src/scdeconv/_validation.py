@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
+
+from ._matrix import Matrix, is_integer, stored_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,29 +45,6 @@ def examples(values: Iterable[object], n: int = 3) -> str:
     return ", ".join(repr(item) for item in items[:n]) + more
 
 
-def get_matrix(adata: AnnData, layer: str | None, name: str) -> np.ndarray | sp.csr_matrix:
-    """Return ``adata.X`` or the layer as a dense array or CSR matrix; raise ``KeyError`` where it is missing."""
-    if layer is not None and layer not in adata.layers:
-        msg = f"Expected layer {layer!r} in {name}, found layers {sorted(adata.layers)}."
-        raise KeyError(msg)
-    matrix = adata.X if layer is None else adata.layers[layer]
-    if matrix is None:
-        msg = f"Expected expression values in {name}.X, found None. Put the counts there or name a layer."
-        raise ValueError(msg)
-    return sp.csr_matrix(matrix) if sp.issparse(matrix) else np.asarray(matrix)
-
-
-def stored_values(matrix: np.ndarray | sp.csr_matrix) -> np.ndarray:
-    """Return the values that are stored: all of a dense array, the non-zeros of a sparse matrix."""
-    return matrix.data if sp.issparse(matrix) else np.asarray(matrix).ravel()
-
-
-def is_integer(matrix: np.ndarray | sp.csr_matrix) -> bool:
-    """Say whether every value is a whole number; exact, over the whole matrix."""
-    values = stored_values(matrix)
-    return np.issubdtype(values.dtype, np.integer) or bool(np.all(values == np.rint(values)))
-
-
 def check_names(problems: Problems, adata: AnnData, name: str, *, genes: bool = True) -> None:
     """Report sample names, and gene names unless told otherwise, that occur more than once."""
     if not adata.obs_names.is_unique:
@@ -86,7 +64,7 @@ def check_names(problems: Problems, adata: AnnData, name: str, *, genes: bool = 
 def check_expression(
     problems: Problems,
     adata: AnnData,
-    matrix: np.ndarray | sp.csr_matrix,
+    matrix: Matrix,
     name: str,
     *,
     logged: bool = False,

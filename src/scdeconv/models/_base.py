@@ -59,6 +59,13 @@ class DeconvolutionModel:
     summary_: str = ""
 
     @abstractmethod
+    def __init__(self, data: MuData | None = None, **parameters: Any) -> None: ...
+
+    @abstractmethod
+    def train(self) -> None:
+        """Learn from the data that the model was made with."""
+
+    @abstractmethod
     def _fractions(self, expression: np.ndarray) -> np.ndarray:
         """Return non-negative weights, samples × types, of expression samples × ``genes_`` (NaN: gene missing)."""
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import mudata
 import numpy as np
-import scipy.sparse as sp
 import torch
 from scvi.data import AnnDataManager
 from scvi.data.fields import LayerField, ObsmField
 from scvi.model.base import BaseModelClass
 
 from scdeconv import _keys as keys
-from scdeconv._validation import get_matrix
+from scdeconv._matrix import to_dense
 from scdeconv.nn import quiet
 
 from ._base import DeconvolutionModel, input_genes
@@ -42,7 +41,6 @@ def training_rows(adata: AnnData, genes: pd.Index) -> TrainingRows:
     """Take the samples whose fractions are known; donors weigh the same however many samples they have."""
     measured = adata.obsm[keys.MEASURED]
     known = measured.notna().all(axis=1).to_numpy()
-    matrix = get_matrix(adata[known, genes], None, "adata")
     fractions = measured.to_numpy(dtype=float)[known, None, :]
     if keys.AUGMENTED in adata.obsm:
         augmented = adata.obsm[keys.AUGMENTED][known]
@@ -52,7 +50,7 @@ def training_rows(adata: AnnData, genes: pd.Index) -> TrainingRows:
     _, codes, sizes = np.unique(donors, return_inverse=True, return_counts=True)
     weights = 1 / sizes[codes]
     return TrainingRows(
-        np.asarray(matrix.todense() if sp.issparse(matrix) else matrix, dtype=float),
+        to_dense(adata[known, genes].X),
         fractions,
         donors,
         weights / weights.mean(),
@@ -70,16 +68,17 @@ def donor_folds(donors: np.ndarray, n_folds: int, rng: np.random.Generator) -> n
 class NeuralModel(DeconvolutionModel, BaseModelClass):
     """Base of the neural methods: an scvi-tools model whose data are bulk samples with measured fractions."""
 
+    learns_from: ClassVar[Source]
     module: torch.nn.Module
 
-    def __init__(self, data: AnnData | MuData | None, train_on: Source, parameters: dict[str, Any]) -> None:
-        self.parameters_ = {"train_on": train_on, **parameters}
+    def __init__(self, data: AnnData | MuData | None, train_on: Source | None, parameters: dict[str, Any]) -> None:
+        self.train_on = train_on or self.learns_from
+        self.parameters_ = {"train_on": self.train_on, **parameters}
         if data is None:
             # a loaded model: everything it needs comes from its files
             self.is_trained_ = False
             return
-        self.train_on = train_on
-        self.rows_from = self._registered(data, train_on)
+        self.rows_from = self._registered(data, self.train_on)
         BaseModelClass.__init__(self, self.rows_from)
         self.genes_ = input_genes(data) if isinstance(data, mudata.MuData) else data.var_names
         self.cell_types_ = list(self.rows_from.obsm[keys.MEASURED].columns)
@@ -114,9 +113,9 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
         cls.register_manager(manager)
 
     @classmethod
-    def setup_mudata(cls, mdata: MuData, train_on: Source = "pairs", **kwargs: Any) -> None:
-        """Register the modality that is trained on: ``bulk`` (pairs) or ``simulated``."""
-        cls.setup_anndata(cls._registered(mdata, train_on), **kwargs)
+    def setup_mudata(cls, mdata: MuData, *, train_on: Source | None = None, **kwargs: Any) -> None:
+        """Register the modality that is trained on: ``bulk`` (pairs) or ``simulated``; by default the method's own."""
+        cls.setup_anndata(cls._registered(mdata, train_on or cls.learns_from), **kwargs)
 
     @abstractmethod
     def _make_module(self, arrays: dict[str, np.ndarray]) -> torch.nn.Module:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.sparse as sp
 from scipy.optimize import nnls
 
 from scdeconv import _keys as keys
+from scdeconv._matrix import to_dense
 
 from ._base import LinearModel, input_genes
 
@@ -53,8 +53,7 @@ class NNLS(LinearModel):
         mdata = self._require_data()
         profiles = mdata[keys.PROFILES]
         self.genes_ = input_genes(mdata)
-        matrix = profiles[:, self.genes_].X
-        signature = np.asarray(matrix.todense() if sp.issparse(matrix) else matrix, dtype=float)
+        signature = to_dense(profiles[:, self.genes_].X)
         # profiles that were given may be in any unit; their cell sizes put them into counts per cell
         totals = profiles.obs["total"] if "total" in profiles.obs else profiles.obs[keys.CELL_SIZE]
         self.signature_ = signature * (profiles.obs[keys.CELL_SIZE] / totals.where(totals > 0, 1)).to_numpy()[:, None]

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PENALTIES = np.logspace(-4, 1, 16)
 INTERCEPT = 1e3
@@ -19,24 +23,21 @@ class RidgeFit:
     penalty: float
 
 
-def left_out_error(kernel: np.ndarray, y: np.ndarray, groups: np.ndarray, penalties: np.ndarray) -> np.ndarray:
-    """Return, for each penalty, the mean squared error of predicting every group from the others.
+def left_out_predictions(kernel: np.ndarray, y: np.ndarray, groups: np.ndarray, penalty: float) -> np.ndarray:
+    """Return the prediction of every group by a kernel ridge that was fitted without it.
 
-    With ``H = K (K + penalty)^-1`` the residual of a group that was left out is ``(I - H_gg)^-1 (y - H y)_g``: no refit.
+    With ``H = K (K + penalty)^-1`` the residual of a left-out group is ``(I - H_gg)^-1 (y - H y)_g``: no refit.
     """
-    values, vectors = np.linalg.eigh(kernel)
-    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-    errors = np.empty(len(penalties))
-    for index, penalty in enumerate(penalties):
-        hat = (vectors * (values / (values + penalty))) @ vectors.T
-        residual = y - hat @ y
-        left_out = [np.linalg.solve(np.eye(len(rows)) - hat[np.ix_(rows, rows)], residual[rows]) for rows in members]
-        errors[index] = np.mean(np.concatenate(left_out) ** 2)
-    return errors
+    hat = np.linalg.solve(kernel + penalty * np.eye(len(kernel)), kernel)
+    residual = y - hat @ y
+    for group in np.unique(groups):
+        rows = np.flatnonzero(groups == group)
+        residual[rows] = np.linalg.solve(np.eye(len(rows)) - hat[np.ix_(rows, rows)], residual[rows])
+    return y - residual
 
 
-def fit_ridge(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> RidgeFit:
-    """Fit ``y ~ x`` with the penalty that predicts left-out groups best.
+def fit_ridge(x: np.ndarray, y: np.ndarray, groups: np.ndarray, error: Callable[[np.ndarray], float]) -> RidgeFit:
+    """Fit ``y ~ x`` with the penalty whose predictions of left-out groups have the smallest error.
 
     Parameters
     ----------
@@ -46,6 +47,8 @@ def fit_ridge(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> RidgeFit:
         Rows × targets.
     groups
         Donor of each row.
+    error
+        Error of predictions of all rows, on the scale that matters (fractions, where y is their logarithm).
 
     Returns
     -------
@@ -55,12 +58,15 @@ def fit_ridge(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> RidgeFit:
     features = x - centre
     kernel = features @ features.T
     unit = max(float(np.trace(kernel)) / len(x), np.finfo(float).tiny)
-    if len(np.unique(groups)) < 2:
-        best = float(PENALTIES[-1])
-    else:
-        # a constant feature with a large value is an intercept that is refitted without each group
-        errors = left_out_error(kernel + INTERCEPT * unit, y - level, groups, PENALTIES * unit)
-        best = float(PENALTIES[errors.argmin()])
+    best = PENALTIES[-1]
+    if len(np.unique(groups)) > 1:
+        # a large constant in the kernel is an intercept that is fitted again without each group
+        with_intercept = kernel + INTERCEPT * unit
+        errors = [
+            error(left_out_predictions(with_intercept, y - level, groups, penalty * unit) + level)
+            for penalty in PENALTIES
+        ]
+        best = PENALTIES[int(np.argmin(errors))]
     dual = np.linalg.solve(kernel + best * unit * np.eye(len(x)), y - level)
     coefficients = features.T @ dual
-    return RidgeFit(coefficients, level - centre @ coefficients, best)
+    return RidgeFit(coefficients, level - centre @ coefficients, float(best))

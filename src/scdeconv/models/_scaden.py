@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from mudata import MuData
 
 from scdeconv import _keys as keys
+from scdeconv._matrix import to_dense
 from scdeconv.nn import LOSSES, Perceptrons, TrainingData, fit
 
 from ._neural import NeuralModel, Source, training_rows
@@ -66,10 +66,11 @@ class Scaden(NeuralModel):
     var_cutoff
         Smallest variance of a gene over the bulk samples on the linear scale. Not used where genes were selected.
     train_on
-        ``"simulated"`` bulk or ``"pairs"``.
+        ``"simulated"`` bulk (by default) or ``"pairs"``.
     """
 
     method = "scaden"
+    learns_from = "simulated"
     members: ClassVar = MEMBERS
 
     def __init__(
@@ -78,7 +79,7 @@ class Scaden(NeuralModel):
         *,
         loss: Literal["mse", "l1"] = "mse",
         var_cutoff: float = 0.1,
-        train_on: Source = "simulated",
+        train_on: Source | None = None,
     ) -> None:
         if loss not in ("mse", "l1"):
             msg = f"Expected loss 'mse' or 'l1', found {loss!r}."
@@ -132,5 +133,4 @@ class Scaden(NeuralModel):
 
 
 def _varying_genes(bulk: AnnData, var_cutoff: float) -> pd.Index:
-    matrix = np.asarray(bulk.X.todense() if sp.issparse(bulk.X) else bulk.X, dtype=float)
-    return bulk.var_names[matrix.var(axis=0, ddof=1) > var_cutoff]
+    return bulk.var_names[to_dense(bulk.X).var(axis=0, ddof=1) > var_cutoff]

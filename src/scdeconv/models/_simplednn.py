@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from scipy.special import softmax
 
 from scdeconv import metrics
 from scdeconv.nn import LOSSES, Ensemble, TrainingData, centred_log_ratio, fit
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-# the smallest share that log-ratios tell apart: below it a type is as good as absent
-FLOOR = 1e-3
+# shares below this are one to the linear start: their logarithms are mostly counting noise
+FLOOR = 1e-2
 # mean count of a gene after normalisation, which sets where log1p turns from linear to logarithmic
 LEVEL = 10.0
 # a gene that hardly varies over donors is not blown up to unit variance
@@ -73,7 +74,7 @@ class SimpleDNN(NeuralModel):
     loss
         ``"cross_entropy"`` suits compositions; ``"mse"`` is the paper's; ``"l1"``.
     train_on
-        ``"pairs"`` or ``"simulated"`` bulk.
+        ``"pairs"`` (by default) or ``"simulated"`` bulk.
 
     Notes
     -----
@@ -81,6 +82,8 @@ class SimpleDNN(NeuralModel):
     """
 
     method = "simplednn"
+    module: Ensemble
+    learns_from = "pairs"
 
     def __init__(
         self,
@@ -91,7 +94,7 @@ class SimpleDNN(NeuralModel):
         n_members: int = 5,
         linear_start: bool = True,
         loss: Literal["cross_entropy", "mse", "l1"] = "cross_entropy",
-        train_on: Source = "pairs",
+        train_on: Source | None = None,
     ) -> None:
         if loss not in LOSSES:
             msg = f"Expected loss to be one of {sorted(LOSSES)}, found {loss!r}."
@@ -115,7 +118,7 @@ class SimpleDNN(NeuralModel):
         self,
         *,
         max_epochs: int = 500,
-        learning_rate: float = 1e-3,
+        learning_rate: float = 3e-4,
         weight_decay: float = 1e-2,
         batch_size: int = 128,
         patience: int = 30,
@@ -204,9 +207,15 @@ class SimpleDNN(NeuralModel):
         centre, scale = x.mean(axis=0), x.std(axis=0) + LEAST_SD
         module.centre.copy_(torch.as_tensor(centre))
         module.scale.copy_(torch.as_tensor(scale))
-        ratios = centred_log_ratio(rows.fractions.mean(axis=1), FLOOR)
+        measured = rows.fractions.mean(axis=1)
+        ratios = centred_log_ratio(measured, FLOOR)
         for member, left_out in enumerate(held):
-            ridge = fit_ridge(((x - centre) / scale)[~left_out], ratios[~left_out], rows.donors[~left_out])
+            kept = ~left_out
+
+            def error(predicted: np.ndarray, truth: np.ndarray = measured[kept]) -> float:
+                return metrics.mse(truth, softmax(predicted, axis=1))
+
+            ridge = fit_ridge(((x - centre) / scale)[kept], ratios[kept], rows.donors[kept], error)
             module.start_linear(member, ridge.coefficients, ridge.intercept)
         weights = torch.as_tensor(~held * rows.weights, dtype=torch.float32)
         validation = torch.as_tensor(held * rows.weights, dtype=torch.float32) if held.any() else None

@@ -56,7 +56,8 @@ def measured_vs_predicted(
         msg = f"Expected measured samples in adata.obsm[{measured_key!r}], found {len(measured)} rows of NaN."
         raise ValueError(msg)
     measured, predicted = measured[known], predicted[known]
-    colors = cell_type_colors(adata, key, measured.columns)
+    scores = [metric(measured, predicted, per_type=True) for metric in (metrics.ccc, metrics.rmse)]
+    colors = cell_type_colors(adata, key, predicted.columns)
 
     n_types = measured.shape[1]
     xlabel, ylabel = f"measured {fraction_label(adata, measured_key)}", f"predicted {fraction_label(adata, key)}"
@@ -64,10 +65,9 @@ def measured_vs_predicted(
     if len(panels) != n_types:
         msg = f"Expected {n_types} axes, one per cell type, found {len(panels)}. Pass as many or none."
         raise ValueError(msg)
-    scores = (metric(measured, predicted, per_type=True) for metric in (metrics.ccc, metrics.rmse))
     for ax, cell_type, ccc, rmse in zip(panels, measured, *scores, strict=True):
         x, y = measured[cell_type].to_numpy(), predicted[cell_type].to_numpy()
-        largest = max(x.max(), y.max()) or 1
+        largest = max(x.max(), y.max(), 0.005)  # a type that is all but absent is shown as such
         ax.axhline(x.mean(), color=GREY, alpha=0.45, linewidth=1.5, zorder=1, label="mean measured composition")
         ax.axline((0, 0), slope=1, color=GREY, linestyle="--", linewidth=1, zorder=1, label="identity")
         size = float(np.clip(600 / len(x), 8, 36))

@@ -11,12 +11,12 @@ from ._select_genes import select_genes
 from ._simulate import simulate
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from anndata import AnnData
     from mudata import MuData
 
-REDONE = {"simulate": simulate, "select_genes": select_genes}
+REDONE: dict[str, Callable[..., None]] = {"simulate": simulate, "select_genes": select_genes}
 
 
 def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:

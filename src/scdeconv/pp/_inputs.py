@@ -11,6 +11,7 @@ from anndata import AnnData
 
 from scdeconv import _keys as keys
 from scdeconv._genes import columns_that_match, is_ensembl, strip_versions, sum_duplicates
+from scdeconv._matrix import get_matrix
 from scdeconv._validation import (
     Problems,
     check_cell_type_names,
@@ -18,7 +19,6 @@ from scdeconv._validation import (
     check_fractions,
     check_names,
     examples,
-    get_matrix,
 )
 
 if TYPE_CHECKING:

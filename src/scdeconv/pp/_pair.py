@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from scdeconv import _keys as keys
-from scdeconv._validation import Problems, is_integer
+from scdeconv._matrix import is_integer
+from scdeconv._validation import Problems
 
 from ._inputs import check_donor_names, check_genes, given_fractions, read_table, set_cell_types, set_donors
 from ._reference import count_cells, make_profiles, make_pseudobulk
@@ -186,7 +187,7 @@ def _measure(modalities: Mapping[str, AnnData], given: pd.DataFrame | None) -> N
     if given is not None:
         measured = given[cell_types].set_axis(bulk.obs_names)
     if keys.CELLS in modalities:
-        counts = count_cells(modalities[keys.CELLS], bulk.obs[keys.DONOR], cell_types).set_axis(bulk.obs_names)
+        counts = count_cells(modalities[keys.CELLS], list(bulk.obs[keys.DONOR]), cell_types).set_axis(bulk.obs_names)
         counted = counts.sum(axis=1) > 0
         measured[counted] = counts[counted].div(counts[counted].sum(axis=1), axis=0)
         if counted.any():

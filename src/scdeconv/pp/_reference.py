@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
 from scdeconv import _keys as keys
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from scdeconv._matrix import Matrix, to_dense
 
 
-def indicator(labels: pd.Series, categories: Sequence[str]) -> sp.csr_matrix:
+def indicator(labels: pd.Series, categories: list[str]) -> sp.csr_matrix:
     """Return the matrix categories × cells that is 1 where the cell has the label."""
     codes = pd.Categorical(labels, categories=categories).codes
     cells = np.flatnonzero(codes >= 0)
@@ -23,18 +19,17 @@ def indicator(labels: pd.Series, categories: Sequence[str]) -> sp.csr_matrix:
     return sp.csr_matrix((ones, (codes[cells], cells)), shape=(len(categories), len(labels)))
 
 
-def count_cells(cells: AnnData, donors: Sequence[str], cell_types: Sequence[str]) -> pd.DataFrame:
+def count_cells(cells: AnnData, donors: list[str], cell_types: list[str]) -> pd.DataFrame:
     """Return the number of cells of every type in every donor (donors × cell types, int)."""
     counts = pd.crosstab(cells.obs[keys.DONOR].astype(str), cells.obs[keys.CELL_TYPE].astype(str))
     return counts.reindex(index=donors, columns=cell_types, fill_value=0).astype(int)
 
 
-def _dense_sum(rows: sp.csr_matrix, matrix: np.ndarray | sp.csr_matrix) -> np.ndarray:
-    total = rows.astype(np.float64) @ matrix
-    return np.asarray(total.todense() if sp.issparse(total) else total)
+def _dense_sum(rows: sp.csr_matrix, matrix: Matrix) -> np.ndarray:
+    return to_dense(rows.astype(np.float64) @ matrix)
 
 
-def make_profiles(cells: AnnData, cell_types: Sequence[str]) -> AnnData:
+def make_profiles(cells: AnnData, cell_types: list[str]) -> AnnData:
     """Return mean expression per cell (cell types × genes), with ``obs["cell_size_umi"]``, the mean total per cell."""
     rows = indicator(cells.obs[keys.CELL_TYPE], cell_types)
     n_cells = np.asarray(rows.sum(axis=1)).ravel()

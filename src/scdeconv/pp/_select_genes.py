@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
 from scdeconv import _keys as keys
+from scdeconv._matrix import Matrix, to_dense
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -18,10 +18,10 @@ Criterion = Literal["markers", "variance", "agreement"]
 GENES_PER_TYPE = 50
 
 
-def log_proportions(matrix: np.ndarray | sp.spmatrix, per_million: float = 1e6) -> np.ndarray:
+def log_proportions(matrix: Matrix) -> np.ndarray:
     """Return log1p of counts per million, rows × genes."""
-    dense = np.asarray(matrix.todense() if sp.issparse(matrix) else matrix, dtype=float)
-    return np.log1p(dense / dense.sum(axis=1, keepdims=True) * per_million)
+    dense = to_dense(matrix)
+    return np.log1p(dense / dense.sum(axis=1, keepdims=True) * 1e6)
 
 
 def marker_ratio(profiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -121,9 +121,7 @@ def select_genes(mdata: MuData, n_genes: int | None = None, *, criterion: Criter
         raise ValueError(msg)
     wanted = min(wanted, bulk.n_vars)
     if criterion == "markers":
-        profiles = mdata[keys.PROFILES].X
-        dense = np.asarray(profiles.todense() if sp.issparse(profiles) else profiles, dtype=float)
-        selected = best_per_type(*marker_ratio(dense), wanted)
+        selected = best_per_type(*marker_ratio(to_dense(mdata[keys.PROFILES].X)), wanted)
     elif criterion == "variance":
         donors = pd.DataFrame(log_proportions(bulk.X)).groupby(bulk.obs[keys.DONOR].to_numpy()).mean()
         selected = best_per_type(np.zeros(bulk.n_vars), donors.var(axis=0).to_numpy(), wanted)

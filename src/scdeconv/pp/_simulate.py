@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from scdeconv import _keys as keys
+from scdeconv._matrix import to_dense
 from scdeconv._progress import progress
 
 from ._pair import add_modality
@@ -179,7 +180,5 @@ def _pools(mdata: MuData, across_donors: bool) -> dict[str, list[np.ndarray]]:
 def _add_up(mdata: MuData, n_cells: np.ndarray, pool: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
     if keys.CELLS in mdata.mod:
         cells = mdata[keys.CELLS]
-        total = draw_cells(n_cells, pool, cells.n_obs, rng) @ cells.X
-        return total.toarray() if sp.issparse(total) else total
-    profiles = mdata[keys.PROFILES].X
-    return rng.poisson(n_cells @ (profiles.toarray() if sp.issparse(profiles) else profiles))
+        return to_dense(draw_cells(n_cells, pool, cells.n_obs, rng) @ cells.X)
+    return np.asarray(rng.poisson(n_cells @ to_dense(mdata[keys.PROFILES].X)))

@@ -12,6 +12,7 @@ import pandas as pd
 
 from scdeconv import _keys as keys
 from scdeconv import metrics
+from scdeconv._matrix import to_dense
 from scdeconv._progress import progress
 from scdeconv.pp import hold_out, make_mudata, paired_donors
 
@@ -51,10 +52,9 @@ def _as_rows(mdata: MuData) -> MuData:
 def _refuse_leakage(mdata: MuData, folds: Sequence[Sequence[str]], donors: pd.Series) -> None:
     """Raise where one donor, or the very same bulk row, is in two folds."""
     bulk = mdata[keys.BULK]
-    fold_of = pd.Series({sample: fold for fold, members in enumerate(folds) for sample in members})
-    fold_of = fold_of.reindex(bulk.obs[keys.DONOR].to_numpy()).to_numpy()
-    matrix = bulk.X.toarray() if hasattr(bulk.X, "toarray") else np.asarray(bulk.X)
-    row_hash = pd.util.hash_array(np.array([row.tobytes() for row in np.ascontiguousarray(matrix)], dtype=object))
+    fold_of_donor = {donor: fold for fold, members in enumerate(folds) for donor in members}
+    fold_of = [fold_of_donor.get(donor, np.nan) for donor in bulk.obs[keys.DONOR]]
+    row_hash = [hash(row.tobytes()) for row in to_dense(bulk.X)]
     frame = pd.DataFrame({"donor": donors.to_numpy(), "row": row_hash, "fold": fold_of}).dropna(subset="fold")
     shared = int((frame.groupby("donor")["fold"].nunique() > 1).sum())
     repeated = int((frame.groupby("row")["fold"].nunique() > 1).sum())

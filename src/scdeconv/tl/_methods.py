@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -16,7 +16,7 @@ class Method:
 
     name: str
     class_name: str
-    needs: str
+    learns_from: Literal["pairs", "simulated", "reference"]
     kind: str
     reference: str
     stochastic: bool = False
@@ -35,13 +35,13 @@ METHODS = {
         Method(
             "scaden",
             "Scaden",
-            "cells or profiles",
+            "simulated",
             "network",
             "Menden et al. 2020",
             stochastic=True,
             selects_genes=True,
         ),
-        Method("nnls", "NNLS", "cells or profiles", "linear", "Lawson & Hanson 1974"),
+        Method("nnls", "NNLS", "reference", "linear", "Lawson & Hanson 1974"),
         Method("mean_composition", "MeanComposition", "pairs", "baseline", "baseline"),
     )
 }
@@ -60,7 +60,7 @@ def methods() -> pd.DataFrame:
 
     Returns
     -------
-    One row per method: what it needs, its kind, whether the fractions depend on the seed, and its source.
+    One row per method: what it learns from (pairs, simulated bulk, the reference profiles), its kind, whether the fractions depend on the seed, and its source.
 
     Examples
     --------
@@ -68,7 +68,7 @@ def methods() -> pd.DataFrame:
     >>> "simplednn" in scdeconv.tl.methods().index
     True
     """
-    columns = ["needs", "kind", "stochastic", "reference"]
+    columns = ["learns_from", "kind", "stochastic", "reference"]
     return pd.DataFrame(
         [[getattr(method, column) for column in columns] for method in METHODS.values()],
         index=pd.Index(METHODS, name="method"),

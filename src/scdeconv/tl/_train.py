@@ -44,33 +44,23 @@ def fit_method(mdata: MuData, name: str, arguments: dict[str, Any]) -> Deconvolu
     """Train without printing, on a private copy of what would be written to."""
     method = get_method(name)
     architecture, training = split_arguments(method, arguments)
-    n_pairs = len(paired_donors(mdata))
-    cls = method.load_class()
-    train_on = architecture.get("train_on", "pairs" if method.needs == "pairs" else None)
-    fewest = 1 if name == "mean_composition" else FEWEST_PAIRS
-    if train_on == "pairs" and n_pairs < fewest:
+    source = architecture.get("train_on") or method.learns_from
+    n_pairs, fewest = len(paired_donors(mdata)), 1 if method.kind == "baseline" else FEWEST_PAIRS
+    if source == "pairs" and n_pairs < fewest:
         msg = (
             f"Expected at least {fewest} paired donors for method {name!r}, found {n_pairs}. Use a method that needs no "
             "pairs, such as method='nnls'."
         )
         raise ValueError(msg)
-    private = {
-        modality: adata.copy() if modality in (keys.BULK, keys.SIMULATED) else adata
-        for modality, adata in mdata.mod.items()
-    }
-    work = make_mudata(private)
-    work.uns[keys.UNS] = dict(mdata.uns.get(keys.UNS, {}))
+    # registration and gene selection write to what is trained on
+    written = (keys.BULK, keys.SIMULATED)
+    work = make_mudata({key: adata.copy() if key in written else adata for key, adata in mdata.mod.items()})
+    if source == "simulated" and keys.SIMULATED not in work.mod:
+        simulate(work, seed=arguments.get("seed", 0))
     if keys.SELECTED not in work[keys.BULK].var and not method.selects_genes:
         select_genes(work)
-    if "train_on" in inspect.signature(cls.__init__).parameters:
-        if architecture.get("train_on", inspect.signature(cls.__init__).parameters["train_on"].default) == "simulated":
-            if keys.SIMULATED not in work.mod:
-                simulate(work, seed=arguments.get("seed", 0))
-            cls.setup_mudata(work, "simulated")
-        else:
-            cls.setup_mudata(work)
-    else:
-        cls.setup_mudata(work)
+    cls = method.load_class()
+    cls.setup_mudata(work, **{key: architecture[key] for key in ("train_on",) if key in architecture})
     model = cls(work, **architecture)
     model.train(**training)
     return model

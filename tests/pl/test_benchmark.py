@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from scdeconv import metrics, pl
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    """Three methods, two seeds, two cell types; "good" beats the mean composition and "bad" does not."""
+    rng = np.random.default_rng(0)
+    measured = pd.DataFrame(rng.dirichlet([2.0, 5.0, 3.0], 12), columns=["B", "T", "NK"])
+    rows = []
+    for seed in (0, 1):
+        for method, noise in (("good", 0.1), ("mean_composition", None), ("bad", 1.5)):
+            if noise is None:
+                predicted = pd.DataFrame([measured.mean()] * len(measured))
+            else:
+                predicted = measured * np.exp(rng.normal(0, noise, measured.shape))
+                predicted = predicted.div(predicted.sum(axis=1), axis=0)
+            scores = metrics.table(measured, predicted).rename_axis("cell_type").reset_index()
+            rows.append(scores.assign(method=method, seed=seed, seconds=1.0))
+    return pd.concat(rows, ignore_index=True)
+
+
+def methods(ax) -> list[str]:
+    return [label.get_text() for label in ax.get_yticklabels()]
+
+
+def summary(table: pd.DataFrame, metric: str, row: str) -> pd.Series:
+    return table[table["cell_type"] == row].groupby("method")[metric].mean()
+
+
+@pytest.mark.parametrize(
+    ("metric", "row", "ascending"),
+    [
+        ("rmse", "all entries", True),
+        ("mae", "all entries", True),
+        ("ccc", "mean of types", False),
+        ("pearson", "mean of types", False),
+    ],
+)
+def test_methods_are_ranked_by_their_summary_with_the_best_at_the_top(table, metric, row, ascending):
+    ax = pl.benchmark(table, metric=metric)
+    expected = summary(table, metric, row).sort_values(ascending=ascending, na_position="last")
+    assert methods(ax) == [name.replace("_", " ") for name in expected.index]
+    assert ax.yaxis_inverted()
+    large = [points.get_offsets()[0] for points in ax.collections if points.get_sizes()[0] > 50]
+    np.testing.assert_allclose(np.ma.filled(large, np.nan)[:, 0], expected)
+    shown = [text.get_text() for text in ax.texts]
+    assert all(f"{value:.3f}".replace("-", "−").replace("nan", "undefined") in shown for value in expected)
+
+
+def test_range_bar_spans_the_seeds(table):
+    ax = pl.benchmark(table)
+    rows = table[(table["cell_type"] == "all entries") & (table["method"] == "bad")]["rmse"]
+    bar = ax.lines[methods(ax).index("bad")]
+    assert list(bar.get_xdata()) == [rows.min(), rows.max()]
+    assert any("range of 2 seeds" in text.get_text() for text in ax.get_legend().get_texts())
+
+
+def test_small_dots_are_cell_types_averaged_over_seeds(table):
+    ax = pl.benchmark(table)
+    small = [points for points in ax.collections if points.get_sizes()[0] < 50]
+    types = table[(table["method"] == "good") & table["cell_type"].isin(["B", "T", "NK"])]
+    found = small[methods(ax).index("good")].get_offsets()[:, 0]
+    np.testing.assert_allclose(np.sort(found), np.sort(types.groupby("cell_type")["rmse"].mean()))
+
+
+def test_dashed_line_is_the_mean_composition(table):
+    ax = pl.benchmark(table)
+    line = next(line for line in ax.lines if line.get_linestyle() == "--")
+    expected = summary(table, "rmse", "all entries")["mean_composition"]
+    assert list(line.get_xdata()) == [expected, expected]
+    assert "mean composition" in [text.get_text() for text in ax.texts]
+    without = pl.benchmark(table[table["method"] != "mean_composition"])
+    assert not [line for line in without.lines if line.get_linestyle() == "--"]
+
+
+def test_undefined_summary_comes_last_and_is_said(table):
+    table.loc[table["method"] == "good", "ccc"] = np.nan
+    ax = pl.benchmark(table, metric="ccc")
+    assert methods(ax)[-1] == "good"
+    assert "undefined" in [text.get_text() for text in ax.texts]
+
+
+def test_given_ax_is_used_and_no_figure_is_made(table):
+    _, ax = plt.subplots()
+    assert pl.benchmark(table, ax=ax) is ax
+    assert len(plt.get_fignums()) == 1
+
+
+def test_table_is_left_as_it_was(table):
+    before = table.copy()
+    pl.benchmark(table)
+    pd.testing.assert_frame_equal(table, before)
+
+
+def test_errors_say_what_there_is(table):
+    with pytest.raises(ValueError, match=r"out of \['rmse', 'mae', 'pearson', 'ccc'\], found 'accuracy'"):
+        pl.benchmark(table, metric="accuracy")
+    with pytest.raises(KeyError, match=r"Expected columns \['rmse'\] in the table, found \['cell_type'"):
+        pl.benchmark(table.drop(columns="rmse"))
+    with pytest.raises(ValueError, match=r"Expected rows 'all entries' .* found \['B'\]"):
+        pl.benchmark(table[table["cell_type"] == "B"])
+    assert not plt.get_fignums()

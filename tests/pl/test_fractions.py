@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+
+from scdeconv import pl
+from scdeconv.pl._style import PALETTE
+
+
+def bars(ax: Axes) -> dict[str, np.ndarray]:
+    """Cell type -> bar heights from left to right, in stack order from the bottom."""
+    return {bar.get_label(): np.array([patch.get_height() for patch in bar]) for bar in ax.containers}
+
+
+def test_bars_are_the_fractions_sorted_by_the_most_abundant_type(adata):
+    ax = pl.fractions(adata)
+    table = adata.obsm["fractions"]
+    first = table.mean().idxmax()
+    ordered = table.sort_values(first, ascending=False)
+    assert isinstance(ax, Axes)
+    assert next(iter(bars(ax))) == first
+    for cell_type, heights in bars(ax).items():
+        np.testing.assert_allclose(heights, ordered[cell_type])
+    assert [label.get_text() for label in ax.get_xticklabels()] == list(ordered.index)
+
+
+def test_bars_are_stacked_up_to_one(adata):
+    ax = pl.fractions(adata)
+    top = [patch.get_y() + patch.get_height() for patch in ax.containers[-1]]
+    np.testing.assert_allclose(top, 1)
+    assert ax.get_ylim() == (0, 1)
+    assert ax.get_ylabel() == "cell fraction"
+
+
+def test_sort_by_puts_that_type_at_the_bottom_in_falling_order(adata):
+    ax = pl.fractions(adata, sort_by="type 2")
+    assert list(bars(ax)) == ["type 2", "type 0", "type 1"]
+    assert (np.diff(bars(ax)["type 2"]) <= 0).all()
+
+
+def test_legend_lists_the_types_as_they_are_stacked(adata):
+    ax = pl.fractions(adata, sort_by="type 1")
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["type 2", "type 0", "type 1"]
+
+
+def test_groups_stand_apart_in_the_order_of_their_categories(adata):
+    ax = pl.fractions(adata, groupby="group", sort_by="type 0")
+    headings = [text.get_text().split()[0] for text in ax.texts]
+    assert headings == ["young", "old"]
+    centres = np.array([patch.get_x() + patch.get_width() / 2 for patch in ax.containers[0]])
+    gaps = np.diff(centres)
+    assert gaps.argmax() == 2
+    assert gaps[2] > 1.5
+    table = adata.obsm["fractions"]["type 0"]
+    expected = [table[adata.obs["group"] == group].sort_values(ascending=False) for group in ("young", "old")]
+    np.testing.assert_allclose(bars(ax)["type 0"], pd.concat(expected))
+
+
+def test_samples_without_a_group_come_last(adata):
+    adata.obs["batch"] = ["b", "b", None, "a", "a", "a"]
+    ax = pl.fractions(adata, groupby="batch")
+    assert [text.get_text().split("(")[0].replace("\n", " ").strip() for text in ax.texts] == ["a", "b", "not given"]
+
+
+def test_long_group_names_are_wrapped_and_too_long_words_slanted(make_adata):
+    adata = make_adata(60)
+    adata.obs["group"] = adata.obs["group"].cat.rename_categories({"young": "idiopathic pulmonary " * 4})
+    ax = pl.fractions(adata, groupby="group")
+    assert "\n" in ax.texts[0].get_text()
+    adata.obs["group"] = adata.obs["group"].cat.rename_categories({"old": "x" * 99})
+    ax = pl.fractions(adata, groupby="group")
+    assert {text.get_rotation() for text in ax.texts} == {30}
+
+
+def test_samples_of_unknown_composition_are_left_out(adata):
+    adata.obsm["measured_fractions"].loc["s1"] = np.nan
+    ax = pl.fractions(adata, "measured_fractions", groupby="group", sort_by="type 0")
+    table = adata.obsm["measured_fractions"]["type 0"].dropna()
+    young, old = table[["s3", "s5"]], table[["s0", "s2", "s4"]]
+    expected = pd.concat([young.sort_values(ascending=False), old.sort_values(ascending=False)])
+    np.testing.assert_allclose(bars(ax)["type 0"], expected)
+    adata.obsm["measured_fractions"][:] = np.nan
+    with pytest.raises(ValueError, match="found 6 rows of NaN"):
+        pl.fractions(adata, "measured_fractions")
+
+
+def test_many_samples_have_no_names_and_no_edges_in_a_figure_of_bounded_width(make_adata):
+    ax = pl.fractions(make_adata(200))
+    assert not ax.get_xticklabels()
+    assert ax.get_xlabel() == "200 samples"
+    assert {patch.get_linewidth() for patch in ax.patches} == {0}
+    few, more = (pl.fractions(make_adata(n)).figure.get_figwidth() for n in (2, 14))
+    assert few < more < ax.figure.get_figwidth() < 14
+
+
+def test_given_ax_is_used_and_no_figure_is_made(adata):
+    _, ax = plt.subplots()
+    assert pl.fractions(adata, groupby="group", ax=ax) is ax
+    assert len(plt.get_fignums()) == 1
+
+
+def colors(ax: Axes) -> dict[str, str]:
+    return {bar.get_label(): to_hex(bar[0].get_facecolor()) for bar in ax.containers}
+
+
+def test_colours_come_from_uns_by_name_or_by_column_order(adata):
+    adata.uns["cell_type_colors"] = {"type 2": "red", "type 0": "lime", "type 1": "blue"}
+    assert colors(pl.fractions(adata)) == {"type 0": "#00ff00", "type 1": "#0000ff", "type 2": "#ff0000"}
+    adata.uns["fractions_colors"] = np.array(["#111111", "#222222", "#333333"])
+    assert colors(pl.fractions(adata)) == {"type 0": "#111111", "type 1": "#222222", "type 2": "#333333"}
+
+
+@pytest.mark.parametrize("stored", [["red", "blue"], {"type 0": "red"}])
+def test_too_few_colours_in_uns_are_an_error(adata, stored):
+    adata.uns["cell_type_colors"] = stored
+    with pytest.raises(ValueError, match=r"colour for each of 3 cell types in adata.uns\['cell_type_colors'\]"):
+        pl.fractions(adata)
+
+
+@pytest.mark.parametrize("n_types", [8, 25, 30])
+def test_default_colours_differ_and_start_with_okabe_and_ito(make_adata, n_types):
+    found = colors(pl.fractions(make_adata(2, n_types)))
+    assert len(set(found.values())) == n_types
+    if n_types <= len(PALETTE):
+        assert [found[f"type {i}"] for i in range(3)] == ["#0072b2", "#e69f00", "#009e73"]
+
+
+def test_rna_fractions_are_called_so(adata):
+    adata.uns["scdeconv"] = {"fractions": {"fraction_kind": "rna"}}
+    assert pl.fractions(adata).get_ylabel() == "RNA fraction"
+
+
+def test_adata_is_left_as_it_was(adata):
+    before = adata.copy()
+    pl.fractions(adata, groupby="group")
+    pd.testing.assert_frame_equal(adata.obsm["fractions"], before.obsm["fractions"])
+    pd.testing.assert_frame_equal(adata.obs, before.obs)
+    assert not adata.uns
+
+
+def test_errors_say_what_there_is(adata):
+    with pytest.raises(KeyError, match=r"Expected 'nnls' in adata.obsm, found \['fractions', 'measured_fractions'\]"):
+        pl.fractions(adata, "nnls")
+    with pytest.raises(KeyError, match=r"'sex' among \['group'\]"):
+        pl.fractions(adata, groupby="sex")
+    with pytest.raises(KeyError, match=r"'B' among \['type 0', 'type 1', 'type 2'\]"):
+        pl.fractions(adata, sort_by="B")
+    adata.obsm["X_pca"] = np.zeros((6, 2))
+    with pytest.raises(TypeError, match="found ndarray"):
+        pl.fractions(adata, "X_pca")
+    assert not plt.get_fignums()
