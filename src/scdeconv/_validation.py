@@ -107,8 +107,8 @@ def check_expression(
 
 def check_cell_type_names(problems: Problems, cell_types: Iterable[object], name: str) -> None:
     """Report cell types that cannot be column names of a file (``/``) or that are repeated."""
-    names = pd.Index(cell_types)
-    slashed = [str(item) for item in names if "/" in str(item)]
+    names = pd.Index([str(item) for item in cell_types])
+    slashed = [item for item in names if "/" in item]
     if slashed:
         problems.add(
             f"Expected cell-type names without '/', found {examples(slashed)} in {name}: "

@@ -18,7 +18,7 @@ from torch import nn
 from scdeconv._progress import progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from ._losses import Loss
 
@@ -108,7 +108,7 @@ class Plan(lightning.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Run one epoch of optimiser steps."""
-        optimizer = self.optimizers()
+        optimizer: Any = self.optimizers()
         data, total, n_steps = self.data, torch.zeros((), device=self.device), 0
         n_choices = data.targets.shape[1]
         for _ in range(min(self.steps_per_epoch, self.steps_left)):
@@ -208,7 +208,7 @@ def fit(
     adam_epsilon: float = 1e-8,
     patience: int | None = None,
     accelerator: str = "auto",
-    devices: int | str | Sequence[int] = 1,
+    devices: int | str | list[int] = 1,
     description: str = "training",
     **trainer_kwargs: Any,
 ) -> Plan:
