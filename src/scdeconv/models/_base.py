@@ -77,6 +77,11 @@ class DeconvolutionModel:
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
         """Take the trained state back."""
 
+    @property
+    def history(self) -> dict[str, pd.DataFrame] | None:
+        """Losses by epoch; None for methods without epochs."""
+        return self.history_
+
     def predict(self, adata: AnnData, *, layer: str | None = None) -> pd.DataFrame:
         """Estimate the composition of bulk samples.
 
@@ -203,11 +208,6 @@ class LinearModel(DeconvolutionModel):
         if missing:
             msg = f"Expected modalities 'bulk' and 'profiles', found {sorted(mdata.mod)}. Make them with pp.pair."
             raise KeyError(msg)
-
-    @property
-    def history(self) -> dict[str, pd.DataFrame] | None:
-        """Losses by epoch; None for methods without epochs."""
-        return self.history_
 
     def _require_data(self) -> MuData:
         if self.mdata is None:

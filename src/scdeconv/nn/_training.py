@@ -232,7 +232,7 @@ def fit(
     )
     module.train()
     with quiet("lightning.pytorch"), warnings.catch_warnings(), _stop_on_interrupt(plan):
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", module=r"lightning\.")
         trainer = lightning.Trainer(
             max_epochs=plan.max_epochs,
             accelerator=accelerator,

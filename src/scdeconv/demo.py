@@ -1,0 +1,102 @@
+"""The main job from start to end: pairs, augmentation, genes, training, held-out donors, table and figures.
+
+``python -m scdeconv.demo [path.h5mu]`` writes to the folder ``demo``. Without a path it runs on the generated cohort.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from . import _keys as keys
+from . import datasets, metrics, pl, pp, tl
+
+if TYPE_CHECKING:
+    from mudata import MuData
+
+METHODS = ("simplednn", "nnls")
+OUTPUT = Path("demo")
+
+
+def read_pairs(path: Path | None) -> MuData:
+    """Return paired data: the generated cohort, or the modalities ``bulk`` and ``sc`` (or ``profiles``) of a file."""
+    if path is None:
+        return pp.pair(*datasets.paired_cohort())
+    import mudata
+
+    if not path.exists():
+        msg = f"Expected a .h5mu file at {path}, found none. Call make demo DATA=path/to/pairs.h5mu."
+        raise FileNotFoundError(msg)
+    with mudata.set_options(pull_on_update=False):
+        given = mudata.read_h5mu(path)
+    if keys.BULK not in given.mod or not {keys.CELLS, keys.PROFILES} & set(given.mod):
+        msg = f"Expected modalities 'bulk' and 'sc' (or 'profiles') in {path}, found {list(given.mod)}."
+        raise ValueError(msg)
+    if keys.CELLS in given.mod:
+        return pp.pair(given[keys.CELLS], given[keys.BULK])
+    pseudobulk = given[keys.PSEUDOBULK] if keys.PSEUDOBULK in given.mod else None
+    return pp.pair(bulk=given[keys.BULK], profiles=given[keys.PROFILES], pseudobulk=pseudobulk)
+
+
+def accuracy_table(benchmark: pd.DataFrame) -> pd.DataFrame:
+    """Return RMSE and CCC per cell type and method, averaged over seeds."""
+    order = pd.MultiIndex.from_product([["rmse", "ccc"], [*METHODS, "mean_composition"]])
+    means = benchmark.pivot_table(index="cell_type", columns="method", values=["rmse", "ccc"], sort=False)
+    return means.reindex(columns=order).round(4)
+
+
+def main(path: Path | None = None) -> None:
+    """Run the demonstration and write its results to the folder ``demo``."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    start = time.perf_counter()
+    OUTPUT.mkdir(exist_ok=True)
+
+    mdata = read_pairs(path)
+    bulk = mdata[keys.BULK]
+    if keys.MEASURED_CELLS in bulk.obsm:
+        pp.augment(mdata, n_aug=100, aug_ratio=0.8)
+    pp.select_genes(mdata)
+
+    print("predicting every paired donor by a model that has not seen it ...")
+    table = tl.benchmark(mdata, METHODS)
+    held_out = tl.cross_validate(mdata, METHODS[0])
+    print(accuracy_table(table).to_string(na_rep=""))
+
+    model = tl.train(mdata)
+    tl.predict(bulk, model)
+    # what is reported for the paired donors is the estimate of a model that did not learn from them
+    bulk.obsm[keys.FRACTIONS].loc[held_out.index] = held_out
+    bulk.obs["estimate"] = "donor without cells"
+    bulk.obs.loc[held_out.index, "estimate"] = "held-out donor"
+
+    figures = {
+        "fractions": pl.fractions(bulk, groupby="estimate"),
+        "measured_vs_predicted": pl.measured_vs_predicted(bulk)[0],
+        "benchmark": pl.benchmark(table),
+    }
+    if model.history:
+        figures["history"] = pl.history(model.history)
+    for name, axes in figures.items():
+        axes.figure.savefig(OUTPUT / f"{name}.png", dpi=150, bbox_inches="tight")
+    metrics_of_held_out = metrics.table(bulk.obsm[keys.MEASURED].loc[held_out.index], held_out)
+    metrics_of_held_out.to_csv(OUTPUT / "accuracy.csv")
+    bulk.obsm[keys.FRACTIONS].assign(estimate=bulk.obs["estimate"]).to_csv(OUTPUT / "fractions.csv")
+    model.save(OUTPUT / "model", overwrite=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        mdata.write(OUTPUT / "pairs.h5mu")
+    print(f"wrote {OUTPUT}/: {', '.join(sorted(item.name for item in OUTPUT.iterdir()))}")
+    print(f"{time.perf_counter() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Run scdeconv's main job from start to end.")
+    parser.add_argument("path", nargs="?", type=Path, help="paired data (.h5mu); the generated cohort by default")
+    main(parser.parse_args().path)
