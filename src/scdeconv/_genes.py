@@ -38,7 +38,9 @@ def columns_that_match(adata: AnnData, names: pd.Index) -> list[str]:
 def sum_duplicates(matrix: Matrix, names: pd.Index) -> tuple[Matrix, pd.Index]:
     """Add up the columns of genes with the same name; the order of first occurrence is kept."""
     codes, unique = pd.factorize(names)
-    members = sp.csr_matrix((np.ones(len(names), matrix.dtype), (np.arange(len(names)), codes)))
+    # numpy's own rule for sums: small integers are added up in large ones
+    ones = np.ones(len(names), dtype=np.ones(1, matrix.dtype).sum().dtype)
+    members = sp.csr_matrix((ones, (np.arange(len(names)), codes)))
     return matrix @ members, pd.Index(unique)
 
 
@@ -65,9 +67,9 @@ def align_genes(adata: AnnData, genes: pd.Index, *, layer: str | None = None) ->
     """
     matrix = get_matrix(adata, layer, "adata")
     problems = Problems("adata cannot be predicted")
-    check_names(problems, adata, "adata")
-    check_expression(problems, adata, matrix, "adata", logged="log1p" in adata.uns and layer is None)
     names = strip_versions(adata.var_names)
+    check_names(problems, adata.obs_names, names, "adata")
+    check_expression(problems, adata, matrix, "adata", logged="log1p" in adata.uns and layer is None)
     positions = pd.Series(np.arange(len(names)), index=names)
     positions = positions[~positions.index.duplicated()].reindex(genes)
     missing = genes[positions.isna()]

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
+from pandas.api.types import is_numeric_dtype
 
 from ._matrix import Matrix, is_integer, stored_values
 
@@ -45,20 +47,26 @@ def examples(values: Iterable[object], n: int = 3) -> str:
     return ", ".join(repr(item) for item in items[:n]) + more
 
 
-def check_names(problems: Problems, adata: AnnData, name: str, *, genes: bool = True) -> None:
-    """Report sample names, and gene names unless told otherwise, that occur more than once."""
-    if not adata.obs_names.is_unique:
-        repeated = adata.obs_names[adata.obs_names.duplicated()].unique()
+def check_names(problems: Problems, obs_names: pd.Index, var_names: pd.Index, name: str) -> None:
+    """Report names of samples and genes that occur more than once."""
+    if not obs_names.is_unique:
+        repeated = obs_names[obs_names.duplicated()].unique()
         problems.add(
             f"Expected unique {name}.obs_names, found {len(repeated)} repeated: {examples(repeated)}. "
             f"Call {name}.obs_names_make_unique()."
         )
-    if genes and not adata.var_names.is_unique:
-        repeated = adata.var_names[adata.var_names.duplicated()].unique()
+    if not var_names.is_unique:
+        repeated = var_names[var_names.duplicated()].unique()
         problems.add(
             f"Expected unique gene names in {name}, found {len(repeated)} repeated: {examples(repeated)}. "
-            'Pass duplicates="sum" to pp.pair, or make them unique.'
+            'Add them up, as pp.pair does with duplicates="sum", or make them unique.'
         )
+
+
+def _where(adata: AnnData, matrix: Matrix, stored: np.ndarray) -> str:
+    """Name the genes of the stored values that are marked."""
+    columns = matrix.indices[stored] if sp.issparse(matrix) else np.flatnonzero(stored) % matrix.shape[1]
+    return f"in {examples(adata.var_names[np.unique(columns)])}"
 
 
 def check_expression(
@@ -78,17 +86,19 @@ def check_expression(
     if not np.issubdtype(values.dtype, np.number):
         problems.add(f"Expected numbers in {name}, found dtype {values.dtype}.")
         return
-    n_nan, n_inf = int(np.isnan(values).sum()), int(np.isinf(values).sum())
-    if n_nan or n_inf:
+    infinite = ~np.isfinite(values)
+    if infinite.any():
+        n_nan = int(np.isnan(values).sum())
         problems.add(
-            f"Expected finite values in {name}, found {n_nan} NaN and {n_inf} infinite. Remove or impute those genes."
+            f"Expected finite values in {name}, found {n_nan} NaN and {int(infinite.sum()) - n_nan} infinite "
+            f"{_where(adata, matrix, infinite)}. Remove or impute those genes."
         )
         return
     negative = values < 0
     if negative.any():
         problems.add(
-            f"Expected non-negative values in {name}, found {int(negative.sum())} negative (smallest {values.min():.3g}). "
-            "Pass counts or TPM, not scaled or log-ratio values."
+            f"Expected non-negative values in {name}, found {int(negative.sum())} negative (smallest {values.min():.3g}) "
+            f"{_where(adata, matrix, negative)}. Pass counts or TPM, not scaled or log-ratio values."
         )
         return
     largest = float(values.max()) if values.size else 0.0
@@ -111,11 +121,15 @@ def check_cell_type_names(problems: Problems, cell_types: Iterable[object], name
     slashed = [item for item in names if "/" in item]
     if slashed:
         problems.add(
-            f"Expected cell-type names without '/', found {examples(slashed)} in {name}: "
+            f"Expected cell-type names without '/', found {len(slashed)} in {name}: {examples(slashed)}; "
             "h5ad files cannot hold such columns. Rename them, e.g. 'NK/T' to 'NK-T'."
         )
     if not names.is_unique:
-        problems.add(f"Expected every cell type once in {name}, found {examples(names[names.duplicated()])} repeated.")
+        repeated = names[names.duplicated()].unique()
+        problems.add(
+            f"Expected every cell type once in {name}, found {len(repeated)} repeated: {examples(repeated)}. "
+            "Add them up or rename them."
+        )
 
 
 def check_fractions(problems: Problems, fractions: object, name: str) -> None:
@@ -126,21 +140,32 @@ def check_fractions(problems: Problems, fractions: object, name: str) -> None:
             "Its columns must name the cell types."
         )
         return
+    wrong = [column for column, dtype in zip(fractions, fractions.dtypes, strict=True) if not is_numeric_dtype(dtype)]
+    if wrong:
+        problems.add(
+            f"Expected numbers in {name}, found {len(wrong)} columns of other values: {examples(wrong)}. "
+            "Keep only columns of cell types."
+        )
+        return
     values = fractions.to_numpy(dtype=float)
     missing = np.isnan(values)
     partly = missing.any(axis=1) & ~missing.all(axis=1)
     if partly.any():
         problems.add(
             f"Expected rows of {name} to be known or all NaN, found {int(partly.sum())} with some NaN: "
-            f"{examples(fractions.index[partly])}."
+            f"{examples(fractions.index[partly])}. Fill in the missing types or set the whole row to NaN."
         )
-    known = values[~missing.any(axis=1)]
-    if (known < 0).any():
-        problems.add(f"Expected non-negative fractions in {name}, found {known.min():.3g}.")
-    sums = known.sum(axis=1)
-    off = np.abs(sums - 1) > 0.01
-    if off.any():
+    negative = np.flatnonzero((values < 0).any(axis=1))
+    if negative.size:
         problems.add(
-            f"Expected rows of {name} to sum to 1, found {int(off.sum())} rows with sums from {sums[off].min():.3g} to "
-            f"{sums[off].max():.3g}. Add the remainder as a cell type of its own or divide each row by its sum."
+            f"Expected non-negative fractions in {name}, found {negative.size} rows with negative ones (smallest "
+            f"{np.nanmin(values):.3g}): {examples(fractions.index[negative])}. Set them to 0 and divide each row by its sum."
+        )
+    sums = values.sum(axis=1)
+    off = np.flatnonzero(~missing.any(axis=1) & ~(np.abs(sums - 1) <= 0.01))
+    if off.size:
+        problems.add(
+            f"Expected rows of {name} to sum to 1, found {off.size} rows with sums from {sums[off].min():.3g} to "
+            f"{sums[off].max():.3g}: {examples(fractions.index[off])}. Add the remainder as a cell type of its own or "
+            "divide each row by its sum."
         )

@@ -57,6 +57,7 @@ class DeconvolutionModel:
     history_: dict[str, pd.DataFrame] | None = None
     is_trained_: bool = False
     summary_: str = ""
+    seed_: int | None = None
 
     @abstractmethod
     def __init__(self, data: MuData | None = None, **parameters: Any) -> None: ...
@@ -152,6 +153,7 @@ class DeconvolutionModel:
             "class": type(self).__name__,
             "version": __version__,
             "parameters": self.parameters_,
+            "seed": self.seed_,
             "cell_types": list(self.cell_types_),
             "genes": list(self.genes_),
             "summary": self.summary_,
@@ -185,6 +187,7 @@ class DeconvolutionModel:
         model.genes_ = pd.Index(description["genes"])
         model.cell_types_ = description["cell_types"]
         model.summary_ = description["summary"]
+        model.seed_ = description["seed"]
         model.history_ = {
             name: pd.DataFrame({name: curve["value"]}, index=pd.Index(curve["epoch"], name="epoch"))
             for name, curve in description["history"].items()

@@ -123,7 +123,7 @@ class Scaden(NeuralModel):
             )
         self.history_ = plan.history()
         self.summary_ = f"{len(x)} {self.train_on} samples, {len(self.genes_)} genes, {max_steps} steps"
-        self.interrupted_, self.is_trained_ = plan.stop, True
+        self.seed_, self.interrupted_, self.is_trained_ = seed, plan.stop, True
 
     def _input(self, expression: np.ndarray) -> np.ndarray:
         return scaden_input(expression)

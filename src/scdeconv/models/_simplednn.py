@@ -196,7 +196,7 @@ class SimpleDNN(NeuralModel):
                     )
                     interrupted = plan.stop
         self.module = module.eval()
-        self.interrupted_, self.is_trained_ = interrupted, True
+        self.seed_, self.interrupted_, self.is_trained_ = seed, interrupted, True
 
     def _start(self, rows: TrainingRows, held: np.ndarray) -> tuple[Ensemble, TrainingData]:
         """Return networks at their starting point and the rows, each member without its held-out ones."""

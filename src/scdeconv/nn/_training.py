@@ -60,7 +60,6 @@ class Plan(lightning.LightningModule):
         weight_decay: float,
         adam_epsilon: float,
         patience: int | None,
-        description: str,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -75,7 +74,7 @@ class Plan(lightning.LightningModule):
         self.weight_decay = weight_decay
         self.adam_epsilon = adam_epsilon
         self.patience = patience
-        self.description = description
+        self.bar: Any = None
         self.queue = torch.empty(0, dtype=torch.long)
         self.train_losses: list[float] = []
         self.validation_losses: list[float] = []
@@ -96,7 +95,6 @@ class Plan(lightning.LightningModule):
         for name in ("x", "targets", "weights", "validation"):
             value = getattr(self.data, name)
             setattr(self.data, name, None if value is None else value.to(self.device))
-        self.bar = progress(self.max_epochs, self.description)
         self.validate(epoch=0)
 
     def next_rows(self) -> torch.Tensor:
@@ -130,7 +128,7 @@ class Plan(lightning.LightningModule):
         self.log("train_loss", self.train_losses[-1])
         self.validate(epoch=len(self.train_losses))
         self.bar.update()
-        self.bar.set_postfix(train_loss=f"{self.train_losses[-1]:.4g}")
+        self.bar.set_postfix(train_loss=f"{self.train_losses[-1]:.4g}", refresh=False)
         stale = self.patience is not None and len(self.train_losses) - self.best_epoch >= self.patience
         self.trainer.should_stop = self.stop or (stale and self.data.validation is not None)
 
@@ -150,8 +148,7 @@ class Plan(lightning.LightningModule):
         self.validation_losses.append(value)
 
     def on_fit_end(self) -> None:
-        """Close the progress bar and go back to the best weights."""
-        self.bar.close()
+        """Go back to the best weights."""
         if self.best_weights:
             self.module.load_state_dict(self.best_weights)
 
@@ -228,10 +225,14 @@ def fit(
         weight_decay=weight_decay,
         adam_epsilon=adam_epsilon,
         patience=patience,
-        description=description,
     )
     module.train()
-    with quiet("lightning.pytorch"), warnings.catch_warnings(), _stop_on_interrupt(plan):
+    with (
+        quiet("lightning.pytorch"),
+        warnings.catch_warnings(),
+        _stop_on_interrupt(plan),
+        progress(plan.max_epochs, description) as plan.bar,
+    ):
         warnings.filterwarnings("ignore", module=r"lightning\.")
         trainer = lightning.Trainer(
             max_epochs=plan.max_epochs,

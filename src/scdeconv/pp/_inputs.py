@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from functools import reduce
 from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
@@ -29,13 +30,14 @@ def read_table(
     problems: Problems, adata: AnnData, name: str, layer: str | None, duplicates: Literal["error", "sum"]
 ) -> AnnData:
     """Return a slim AnnData of our own (matrix, obs, gene names without versions) and report what is wrong with it."""
-    matrix = get_matrix(adata, layer if layer in adata.layers else None, name)
+    layer = layer if layer in adata.layers else None
+    matrix = get_matrix(adata, layer, name)
     var_names = strip_versions(adata.var_names)
     if duplicates == "sum" and not var_names.is_unique:
         matrix, var_names = sum_duplicates(matrix, var_names)
     table = AnnData(matrix, obs=adata.obs.copy(), var=pd.DataFrame(index=var_names))
-    check_names(problems, table, name)
-    logged = "log1p" in adata.uns
+    check_names(problems, table.obs_names, table.var_names, name)
+    logged = "log1p" in adata.uns and layer is None
     # a mean per cell may be small in every gene, so for profiles only scanpy's own mark says that it was logged
     check_expression(problems, table, matrix, name, logged=logged, may_be_small=name == "profiles")
     return table
@@ -44,12 +46,11 @@ def read_table(
 def check_genes(problems: Problems, tables: Mapping[str, AnnData], originals: Mapping[str, AnnData]) -> None:
     """Report gene names that cannot be matched, with the likely reason."""
     genes = tables["bulk"].var_names
-    for name, table in tables.items():
-        if name == "bulk":
+    shared = {name: genes.intersection(table.var_names) for name, table in tables.items() if name != "bulk"}
+    for name in shared:
+        if len(shared[name]):
             continue
-        shared = genes.intersection(table.var_names)
-        if len(shared):
-            continue
+        table = tables[name]
         sides = f"bulk has {len(genes)} ({examples(genes)}), {name} has {len(table.var_names)} ({examples(table.var_names)})"
         if strip_versions(tables["bulk"].obs_names).isin(table.var_names).mean() > 0.1:
             problems.add(f"Expected bulk as samples × genes, found genes in bulk.obs_names: {sides}. Pass bulk.T.")
@@ -72,6 +73,12 @@ def check_genes(problems: Problems, tables: Mapping[str, AnnData], originals: Ma
             )
         else:
             problems.add(f"Expected shared genes, found none: {sides}. Use the same identifiers for both.")
+    if all(map(len, shared.values())) and not len(reduce(pd.Index.intersection, shared.values())):
+        sides = "; ".join(f"{name} {examples(names)}" for name, names in shared.items())
+        problems.add(
+            f"Expected genes shared by {', '.join(tables)}, found none that all have; bulk shares with {sides}. "
+            "Use the same genes for all."
+        )
 
 
 def set_donors(problems: Problems, tables: Mapping[str, AnnData], donor_key: str) -> None:
@@ -92,9 +99,16 @@ def set_donors(problems: Problems, tables: Mapping[str, AnnData], donor_key: str
             donors = pd.Series(obs.index, index=obs.index)
         if donors.isna().any():
             problems.add(
-                f"Expected a donor for every row of {name}, found {int(donors.isna().sum())} without. Remove those rows."
+                f"Expected a donor for every row of {name}, found {int(donors.isna().sum())} without: "
+                f"{examples(obs.index[donors.isna()])}. Remove those rows."
             )
         obs[keys.DONOR] = donors.astype(str)
+        repeated = obs[keys.DONOR][obs[keys.DONOR].duplicated()].unique()
+        if name == "pseudobulk" and len(repeated):
+            problems.add(
+                f"Expected one row for each donor in pseudobulk, found {len(repeated)} donors with more: "
+                f"{examples(repeated)}. Add up the rows of a donor."
+            )
 
 
 def set_cell_types(problems: Problems, tables: Mapping[str, AnnData], cell_type_key: str) -> None:
@@ -110,13 +124,15 @@ def set_cell_types(problems: Problems, tables: Mapping[str, AnnData], cell_type_
         labels = obs[cell_type_key]
         if labels.isna().any():
             problems.add(
-                f"Expected a cell type for every cell, found {int(labels.isna().sum())} cells without. Remove those cells."
+                f"Expected a cell type for every cell, found {int(labels.isna().sum())} cells without: "
+                f"{examples(obs.index[labels.isna()])}. Remove those cells."
             )
         labels = labels.astype(str).astype("category") if labels.dtype != "category" else labels
         empty = labels.cat.categories.difference(labels.unique())
         if len(empty):
             problems.add(
-                f"Expected cells of every type, found none of {examples(empty)} in cells.obs[{cell_type_key!r}]. "
+                f"Expected cells of every type, found {len(empty)} types without in cells.obs[{cell_type_key!r}]: "
+                f"{examples(empty)}. "
                 "Call .cat.remove_unused_categories() on the column."
             )
         obs[keys.CELL_TYPE] = labels.cat.rename_categories(str)
@@ -145,16 +161,17 @@ def given_fractions(
     name = f"bulk.obsm[{fractions_key!r}]"
     before = len(problems.messages)
     check_fractions(problems, fractions, name)
+    if isinstance(fractions, pd.DataFrame):
+        check_cell_type_names(problems, fractions.columns, name)
     source = "cells" if "cells" in tables else "profiles"
     if len(problems.messages) > before or keys.CELL_TYPE not in tables[source].obs:
         return None
-    check_cell_type_names(problems, fractions.columns, name)
     labels = tables[source].obs[keys.CELL_TYPE]
     cell_types = pd.Index(labels.cat.categories if labels.dtype == "category" else labels)
     unknown = fractions.columns.difference(cell_types)
     if len(unknown):
         problems.add(
-            f"Expected only cell types of the {source} in {name}, found also {examples(unknown)}; the {source} have "
+            f"Expected only cell types of the {source} in {name}, found {len(unknown)} others: {examples(unknown)}; they have "
             f"{examples(cell_types, n=len(cell_types))}. Rename the columns, or drop them and divide each row by its sum."
         )
         return None
@@ -165,28 +182,32 @@ def given_fractions(
     return full
 
 
-def _tokens(donor: str) -> frozenset[str]:
-    parts = re.findall(r"[a-z]+|\d+", donor.lower())
-    return frozenset(part.lstrip("0") or "0" for part in parts)
+def _tokens(donor: str) -> tuple[str, ...]:
+    """Split a donor into words and numbers, without what people spell differently: case, separators, leading zeros."""
+    return tuple(part.lstrip("0") or "0" for part in re.findall(r"[^\W\d_]+|\d+", donor.lower()))
 
 
-def check_donor_names(problems: Problems, bulk_donors: pd.Index, cell_donors: pd.Index) -> None:
+def _extends(whole: tuple[str, ...], part: tuple[str, ...]) -> bool:
+    """Say whether ``whole`` is ``part`` with a prefix or suffix; a single word or number is no evidence."""
+    return 1 < len(part) < len(whole) and part in (whole[: len(part)], whole[-len(part) :])
+
+
+def check_donor_names(problems: Problems, bulk_donors: pd.Index, other_donors: pd.Index, name: str) -> None:
     """Report donors of the two sides that nearly match (case, separators, zeros, a prefix) but are not the same."""
-    lonely_bulk = bulk_donors.difference(cell_donors)
-    lonely_cells = cell_donors.difference(bulk_donors)
-    spelled = {_tokens(donor): donor for donor in lonely_cells}
-    near = [(donor, spelled[_tokens(donor)]) for donor in lonely_bulk if _tokens(donor) in spelled]
-    if not near and len(lonely_bulk) == len(bulk_donors):
+    lonely = {donor: _tokens(donor) for donor in bulk_donors.difference(other_donors)}
+    spelled = {_tokens(donor): donor for donor in other_donors.difference(bulk_donors)}
+    near = {donor: spelled[tokens] for donor, tokens in lonely.items() if tokens in spelled}
+    if not near and len(lonely) == len(bulk_donors):
         # nothing matches: one side may carry a prefix or suffix such as "bulk_"
-        near = [
-            (donor, other)
-            for donor in lonely_bulk
-            for tokens, other in spelled.items()
-            if min(len(tokens), len(_tokens(donor))) > 1 and (tokens < _tokens(donor) or _tokens(donor) < tokens)
-        ]
+        near = {
+            donor: other
+            for donor, tokens in lonely.items()
+            for other_tokens, other in spelled.items()
+            if _extends(tokens, other_tokens) or _extends(other_tokens, tokens)
+        }
     if near:
         problems.add(
             f"Expected donors to have the same names, found {len(near)} that nearly match ({len(bulk_donors)} donors in "
-            f"bulk, {len(cell_donors)} in cells): bulk {examples(donor for donor, _ in near)}; "
-            f"cells {examples(other for _, other in near)}. Rename one side."
+            f"bulk, {len(other_donors)} in {name}): bulk {examples(near)}; {name} {examples(near.values())}. "
+            "Rename one side."
         )

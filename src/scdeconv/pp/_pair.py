@@ -85,7 +85,8 @@ def pair(
 
     - ``bulk``: ``obs["donor"]``, ``obsm["measured_fractions"]`` (rows of NaN where unknown) and, where cells were
       counted, ``obsm["measured_cells"]``;
-    - ``sc``: the cells, with ``obs["donor"]`` and ``obs["cell_type"]`` (only where cells are given);
+    - ``sc``: the cells, with ``obs["donor"]``, ``obs["cell_type"]`` and ``obs["total"]``, the sum over all genes of
+      ``cells`` (only where cells are given);
     - ``profiles``: mean expression per cell, cell types × genes, with ``obs["cell_size_umi"]``;
     - ``pseudobulk``: summed cells, donors × genes.
 
@@ -119,14 +120,16 @@ def pair(
     set_donors(problems, tables, donor_key)
     set_cell_types(problems, tables, cell_type_key)
     given = given_fractions(problems, originals["bulk"], fractions_key, tables)
-    if "cells" in tables and keys.DONOR in tables["cells"].obs:
-        donors = (pd.Index(tables[name].obs[keys.DONOR].unique()) for name in ("bulk", "cells"))
-        check_donor_names(problems, *donors)
+    side = "cells" if "cells" in tables else "pseudobulk"
+    if side in tables and keys.DONOR in tables[side].obs:
+        bulk_donors, other_donors = (pd.Index(tables[name].obs[keys.DONOR].unique()) for name in ("bulk", side))
+        check_donor_names(problems, bulk_donors, other_donors, side)
     problems.raise_if_any()
 
-    for table in tables.values():
-        table.obs["total"] = np.asarray(table.X.sum(axis=1)).ravel()
     unit = _bulk_unit(tables["bulk"])
+    for name in tables.keys() & {"cells", "profiles"}:
+        # the RNA content is that of all genes, not of the shared ones
+        tables[name].obs["total"] = np.asarray(tables[name].X.sum(axis=1)).ravel()
     genes = tables["bulk"].var_names
     for table in tables.values():
         genes = genes[genes.isin(table.var_names)]
@@ -173,8 +176,8 @@ def paired_donors(mdata: MuData) -> list[str]:
 def _bulk_unit(bulk: AnnData) -> str:
     if is_integer(bulk.X):
         return "counts"
-    totals = bulk.obs["total"]
-    if (totals.between(0.3e6, 1.05e6)).all():
+    totals = np.asarray(bulk.X.sum(axis=1))
+    if ((totals >= 0.3e6) & (totals <= 1.05e6)).all():
         return "TPM"
     return "estimated counts (not whole numbers)"
 

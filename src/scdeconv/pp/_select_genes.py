@@ -96,7 +96,8 @@ def select_genes(mdata: MuData, n_genes: int | None = None, *, criterion: Criter
     Raises
     ------
     ValueError
-        Where an argument is out of range, or fewer than 3 donors have bulk and pseudobulk (``"agreement"``).
+        Where an argument is out of range, or there are too few donors: with bulk 2 (``"variance"``), with bulk and
+        pseudobulk 3 (``"agreement"``).
     KeyError
         Where there is no pseudobulk (``"agreement"``).
 
@@ -124,6 +125,9 @@ def select_genes(mdata: MuData, n_genes: int | None = None, *, criterion: Criter
         selected = best_per_type(*marker_ratio(to_dense(mdata[keys.PROFILES].X)), wanted)
     elif criterion == "variance":
         donors = pd.DataFrame(log_proportions(bulk.X)).groupby(bulk.obs[keys.DONOR].to_numpy()).mean()
+        if len(donors) < 2:
+            msg = "Expected 2 donors with bulk for criterion='variance', found 1. Use criterion='markers'."
+            raise ValueError(msg)
         selected = best_per_type(np.zeros(bulk.n_vars), donors.var(axis=0).to_numpy(), wanted)
     else:
         if keys.PSEUDOBULK not in mdata.mod:

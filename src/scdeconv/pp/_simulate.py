@@ -131,10 +131,13 @@ def simulate(
     expression = np.empty((n_samples, mdata[keys.BULK].n_vars), dtype=np.float32)
     fractions = np.empty((n_samples, n_types))
     donor = np.empty(n_samples, dtype=object)
+    done = 0
     with progress(n_samples, "simulating bulk") as bar:
         for (name, pool), rows in zip(pools.items(), samples_of, strict=True):
             available = np.array([len(cells) > 0 for cells in pool])
-            n_sparse = int(sparse_share * len(rows))
+            # counted over all samples: a donor with a single sample would never get a sparse one
+            n_sparse = int(sparse_share * (done + len(rows))) - int(sparse_share * done)
+            done += len(rows)
             drawn = draw_fractions(len(rows) - n_sparse, n_sparse, available, rng)
             n_cells = np.floor(drawn * cells_per_sample).astype(np.int64)
             # with few cells every count may round to zero; a sample holds at least its most frequent type

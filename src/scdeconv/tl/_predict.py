@@ -37,7 +37,7 @@ def predict(
     ``adata.obsm[key_added]``
         DataFrame samples × cell types, rows sum to 1.
     ``adata.uns["scdeconv"][key_added]``
-        Method, version, parameters, kind of fraction (of cells or of RNA) and number of genes.
+        Method, version, parameters, kind of fraction (of cells or of RNA), number of genes and seed.
 
     Raises
     ------
@@ -62,6 +62,7 @@ def predict(
         "parameters": model.parameters_,
         "fraction_kind": model.fraction_kind,
         "n_genes": len(model.genes_),
+        "seed": model.seed_,
     }
 
 
