@@ -11,7 +11,7 @@ from report import PAGES, markdown_table, mean_and_range, provenance, use_shared
 from scdeconv import datasets, metrics, pp, tl
 
 PAPER = {"hidden": (1024, 512), "dropout": 0.05, "loss": "mse", "linear_start": False, "n_members": 1}
-PAPER_TRAINING = {"learning_rate": 1e-4, "weight_decay": 0.0, "max_epochs": 3000, "patience": 200}
+PAPER_TRAINING = {"learning_rate": 1e-4, "weight_decay": 0.0, "max_epochs": 3000, "patience": 200, "refit": False}
 METHODS = {
     "SimpleDNN (default)": {"method": "simplednn"},
     "SimpleDNN, linear start alone": {"method": "simplednn", "max_epochs": 1, "learning_rate": 1e-12},

@@ -14,7 +14,8 @@ import pandas as pd
 
 from scdeconv import __version__
 from scdeconv import _keys as keys
-from scdeconv._genes import align_genes
+from scdeconv._genes import align_genes, strip_versions
+from scdeconv._validation import examples
 
 if TYPE_CHECKING:
     import os
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "model.json"
 WEIGHTS = "weights.npz"
+NO_DATA = "Expected data to train on, found none (a loaded model). Make a new model from a MuData."
 
 
 def as_fractions(values: np.ndarray, samples: pd.Index, cell_types: list[str]) -> pd.DataFrame:
@@ -31,7 +33,8 @@ def as_fractions(values: np.ndarray, samples: pd.Index, cell_types: list[str]) -
     values = np.maximum(values, 0)
     totals = values.sum(axis=1, keepdims=True)
     uniform = np.full_like(values, 1 / values.shape[1])
-    fractions = np.divide(values, totals, out=uniform, where=totals > 0)
+    # not "> 0": what is not a number must stay so, and be seen
+    fractions = np.divide(values, totals, out=uniform, where=totals != 0)
     return pd.DataFrame(fractions, index=samples, columns=cell_types)
 
 
@@ -78,6 +81,9 @@ class DeconvolutionModel:
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
         """Take the trained state back."""
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}: {self.summary_ if self.is_trained_ else 'not trained'}"
+
     @property
     def history(self) -> dict[str, pd.DataFrame] | None:
         """Losses by epoch; None for methods without epochs."""
@@ -107,19 +113,19 @@ class DeconvolutionModel:
         if not self.is_trained_:
             msg = f"Expected a trained model, found an untrained {type(self).__name__}. Call .train() first."
             raise RuntimeError(msg)
-        expression = align_genes(adata, self.genes_, layer=layer)
+        expression = align_genes(adata, strip_versions(self.genes_), layer=layer)
         return as_fractions(self._fractions(expression), adata.obs_names, self.cell_types_)
 
     def save(self, dir_path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the model to a directory: ``weights.npz`` (arrays) and ``model.json`` (everything else).
 
         The directory is written beside its place and moved there when complete, so a failed save leaves an earlier model
-        as it was.
+        as it was. ``overwrite`` replaces a saved model, and nothing else.
 
         Raises
         ------
         FileExistsError
-            Where the directory exists and ``overwrite`` is False.
+            Where the directory exists and ``overwrite`` is False, or holds other files than a model's.
         RuntimeError
             Before training.
         """
@@ -130,13 +136,18 @@ class DeconvolutionModel:
         if target.exists() and not overwrite:
             msg = f"Expected no directory at {target}, found one. Pass overwrite=True or choose another."
             raise FileExistsError(msg)
+        others = [item.name for item in target.iterdir()] if target.exists() else []
+        others = sorted(set(others) - {DESCRIPTION, WEIGHTS})
+        if others:
+            msg = f"Expected nothing but a saved model in {target}, found {examples(others)}. Choose another directory."
+            raise FileExistsError(msg)
         target.parent.mkdir(parents=True, exist_ok=True)
         workplace = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         try:
             new = workplace / "new"
             new.mkdir()
             np.savez(new / WEIGHTS, **self._arrays())  # type: ignore[arg-type]
-            (new / DESCRIPTION).write_text(json.dumps(self._description(), indent=1))
+            (new / DESCRIPTION).write_text(json.dumps(self._description(), indent=1, default=np.generic.item))
             if target.exists():
                 target.rename(workplace / "old")
             try:
@@ -191,7 +202,7 @@ class DeconvolutionModel:
         model.history_ = {
             name: pd.DataFrame({name: curve["value"]}, index=pd.Index(curve["epoch"], name="epoch"))
             for name, curve in description["history"].items()
-        }
+        } or None
         model._restore(arrays)
         model.is_trained_ = True
         return model
@@ -214,6 +225,5 @@ class LinearModel(DeconvolutionModel):
 
     def _require_data(self) -> MuData:
         if self.mdata is None:
-            msg = "Expected data to train on, found none (a loaded model). Make a new model from a MuData."
-            raise RuntimeError(msg)
+            raise RuntimeError(NO_DATA)
         return self.mdata

@@ -17,7 +17,7 @@ from scdeconv import _keys as keys
 from scdeconv._matrix import to_dense
 from scdeconv.nn import quiet
 
-from ._base import DeconvolutionModel, input_genes
+from ._base import NO_DATA, DeconvolutionModel, input_genes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +76,7 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
         self.parameters_ = {"train_on": self.train_on, **parameters}
         if data is None:
             # a loaded model: everything it needs comes from its files
-            self.is_trained_ = False
+            self._adata = None
             return
         self.rows_from = self._registered(data, self.train_on)
         BaseModelClass.__init__(self, self.rows_from)
@@ -116,6 +116,15 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
     def setup_mudata(cls, mdata: MuData, *, train_on: Source | None = None, **kwargs: Any) -> None:
         """Register the modality that is trained on: ``bulk`` (pairs) or ``simulated``; by default the method's own."""
         cls.setup_anndata(cls._registered(mdata, train_on or cls.learns_from), **kwargs)
+
+    def _training_rows(self) -> TrainingRows:
+        if self.adata is None:
+            raise RuntimeError(NO_DATA)
+        rows = training_rows(self.adata, self.genes_)
+        if self.train_on == "simulated" and len(np.unique(rows.donors)) == 1:
+            # bulk simulated from profiles, or across donors: there is no donor to hold out
+            rows.donors = np.arange(len(rows.donors)).astype(str)
+        return rows
 
     @abstractmethod
     def _make_module(self, arrays: dict[str, np.ndarray]) -> torch.nn.Module:

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PENALTIES = np.logspace(-4, 1, 16)
-INTERCEPT = 1e3
 
 
 @dataclass
@@ -24,11 +23,12 @@ class RidgeFit:
 
 
 def left_out_predictions(kernel: np.ndarray, y: np.ndarray, groups: np.ndarray, penalty: float) -> np.ndarray:
-    """Return the prediction of every group by a kernel ridge that was fitted without it.
+    """Return the prediction of every group by a ridge, its intercept free, that was fitted without the group.
 
-    With ``H = K (K + penalty)^-1`` the residual of a left-out group is ``(I - H_gg)^-1 (y - H y)_g``: no refit.
+    With ``H = 11'/n + K (K + penalty)^-1``, ``K`` the kernel of centred features, the residual of a left-out group is
+    ``(I - H_gg)^-1 (y - H y)_g``: exact, and no refit.
     """
-    hat = np.linalg.solve(kernel + penalty * np.eye(len(kernel)), kernel)
+    hat = np.linalg.solve(kernel + penalty * np.eye(len(kernel)), kernel) + 1 / len(kernel)
     residual = y - hat @ y
     for group in np.unique(groups):
         rows = np.flatnonzero(groups == group)
@@ -60,12 +60,7 @@ def fit_ridge(x: np.ndarray, y: np.ndarray, groups: np.ndarray, error: Callable[
     unit = max(float(np.trace(kernel)) / len(x), np.finfo(float).tiny)
     best = PENALTIES[-1]
     if len(np.unique(groups)) > 1:
-        # a large constant in the kernel is an intercept that is fitted again without each group
-        with_intercept = kernel + INTERCEPT * unit
-        errors = [
-            error(left_out_predictions(with_intercept, y - level, groups, penalty * unit) + level)
-            for penalty in PENALTIES
-        ]
+        errors = [error(left_out_predictions(kernel, y, groups, penalty * unit)) for penalty in PENALTIES]
         best = PENALTIES[int(np.argmin(errors))]
     dual = np.linalg.solve(kernel + best * unit * np.eye(len(x)), y - level)
     coefficients = features.T @ dual

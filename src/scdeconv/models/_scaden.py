@@ -12,7 +12,7 @@ from scdeconv import _keys as keys
 from scdeconv._matrix import to_dense
 from scdeconv.nn import LOSSES, Perceptrons, TrainingData, fit
 
-from ._neural import NeuralModel, Source, training_rows
+from ._neural import NeuralModel, Source
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,10 +103,10 @@ class Scaden(NeuralModel):
         **trainer_kwargs
             Handed to ``lightning.Trainer``.
         """
-        rows = training_rows(self.adata, self.genes_)
+        rows = self._training_rows()
         x = torch.as_tensor(scaden_input(rows.expression), dtype=torch.float32)
         targets = torch.as_tensor(rows.fractions, dtype=torch.float32)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
             self.module = ScadenNetwork(x.shape[1], len(self.cell_types_))
             plan = fit(
@@ -133,4 +133,13 @@ class Scaden(NeuralModel):
 
 
 def _varying_genes(bulk: AnnData, var_cutoff: float) -> pd.Index:
-    return bulk.var_names[to_dense(bulk.X).var(axis=0, ddof=1) > var_cutoff]
+    varying = np.zeros(bulk.n_vars, dtype=bool)
+    if bulk.n_obs > 1:
+        varying = to_dense(bulk.X).var(axis=0, ddof=1) > var_cutoff
+    if not varying.any():
+        msg = (
+            f"Expected genes whose variance over the {bulk.n_obs} bulk samples is above {var_cutoff}, found none. Lower "
+            "var_cutoff, give more samples, or call pp.select_genes(mdata) first."
+        )
+        raise ValueError(msg)
+    return bulk.var_names[varying]

@@ -11,7 +11,7 @@ from scipy.special import softmax
 from scdeconv import metrics
 from scdeconv.nn import LOSSES, Ensemble, TrainingData, centred_log_ratio, fit
 
-from ._neural import NeuralModel, Source, TrainingRows, donor_folds, training_rows
+from ._neural import NeuralModel, Source, TrainingRows, donor_folds
 from ._ridge import fit_ridge
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class SimpleDNN(NeuralModel):
         ``history`` (losses by epoch), ``held_out_`` (RMSE on held-out donors beside that of the mean composition) and
         ``best_epoch_``.
         """
-        rows = training_rows(self.adata, self.genes_)
+        rows = self._training_rows()
         if len(np.unique(rows.donors)) < 2:
             msg = f"Expected samples of at least 2 donors to train on, found {len(np.unique(rows.donors))}."
             raise ValueError(msg)
@@ -168,7 +168,7 @@ class SimpleDNN(NeuralModel):
             **trainer_kwargs,
         }
         steps_per_epoch = max(1, len(rows.donors) // batch_size)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
             module, data = self._start(rows, held)
             plan = fit(
@@ -184,10 +184,10 @@ class SimpleDNN(NeuralModel):
             self.best_epoch_, interrupted = plan.best_epoch, plan.stop
             self._report(module, rows, held)
             if refit and not interrupted:
-                module, data = self._start(rows, np.zeros((self.n_members, len(rows.donors)), dtype=bool))
+                full, data = self._start(rows, np.zeros((self.n_members, len(rows.donors)), dtype=bool))
                 if self.best_epoch_:
                     plan = fit(
-                        module,
+                        full,
                         data,
                         LOSSES[self.loss],
                         max_steps=self.best_epoch_ * steps_per_epoch,
@@ -195,13 +195,16 @@ class SimpleDNN(NeuralModel):
                         **settings,
                     )
                     interrupted = plan.stop
+                # half a refit is worse than the best weights of the training with held-out donors
+                module = module if interrupted else full
         self.module = module.eval()
         self.seed_, self.interrupted_, self.is_trained_ = seed, interrupted, True
 
     def _start(self, rows: TrainingRows, held: np.ndarray) -> tuple[Ensemble, TrainingData]:
         """Return networks at their starting point and the rows, each member without its held-out ones."""
         module = self._network(len(held), rows.expression.shape[1])
-        shares = (rows.expression / rows.expression.sum(axis=1, keepdims=True)).mean(axis=0)
+        totals = np.maximum(rows.expression.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+        shares = (rows.expression / totals).mean(axis=0)
         module.reference.copy_(torch.as_tensor(shares))
         x = log_expression(rows.expression, shares)
         centre, scale = x.mean(axis=0), x.std(axis=0) + LEAST_SD

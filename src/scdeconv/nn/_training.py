@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from ._losses import Loss
 
 
+# multiplications in a forward pass below which a second thread does not pay
+SMALL_STEP = 20_000_000
+
+
 @dataclass
 class TrainingData:
     """Rows to learn from.
@@ -123,8 +127,12 @@ class Plan(lightning.LightningModule):
             optimizer.step()
             total += loss.detach()
             n_steps += 1
+        if n_steps == 0:
+            # Ctrl-C came between two epochs
+            self.trainer.should_stop = True
+            return
         self.steps_left -= n_steps
-        self.train_losses.append(float(total) / max(n_steps, 1) / len(data.weights))
+        self.train_losses.append(float(total) / n_steps / len(data.weights))
         self.log("train_loss", self.train_losses[-1])
         self.validate(epoch=len(self.train_losses))
         self.bar.update()
@@ -193,6 +201,19 @@ def quiet(logger_name: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
+@contextmanager
+def _one_thread_if_small(plan: Plan) -> Iterator[None]:
+    """Run small steps on one thread: others cost more than they bring, and far more where cores are shared."""
+    n_weights = sum(parameter.numel() for parameter in plan.module.parameters())
+    previous = torch.get_num_threads()
+    if n_weights * plan.batch_size < SMALL_STEP:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(previous)
+
+
 def fit(
     module: nn.Module,
     data: TrainingData,
@@ -231,6 +252,7 @@ def fit(
         quiet("lightning.pytorch"),
         warnings.catch_warnings(),
         _stop_on_interrupt(plan),
+        _one_thread_if_small(plan),
         progress(plan.max_epochs, description) as plan.bar,
     ):
         warnings.filterwarnings("ignore", module=r"lightning\.")

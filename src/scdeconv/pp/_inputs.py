@@ -167,7 +167,7 @@ def given_fractions(
     if len(problems.messages) > before or keys.CELL_TYPE not in tables[source].obs:
         return None
     labels = tables[source].obs[keys.CELL_TYPE]
-    cell_types = pd.Index(labels.cat.categories if labels.dtype == "category" else labels)
+    cell_types = list(labels.cat.categories if labels.dtype == "category" else labels)
     unknown = fractions.columns.difference(cell_types)
     if len(unknown):
         problems.add(

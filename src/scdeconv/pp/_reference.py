@@ -22,7 +22,8 @@ def indicator(labels: pd.Series, categories: list[str]) -> sp.csr_matrix:
 def count_cells(cells: AnnData, donors: list[str], cell_types: list[str]) -> pd.DataFrame:
     """Return the number of cells of every type in every donor (donors × cell types, int)."""
     counts = pd.crosstab(cells.obs[keys.DONOR].astype(str), cells.obs[keys.CELL_TYPE].astype(str))
-    return counts.reindex(index=donors, columns=cell_types, fill_value=0).astype(int)
+    counts = counts.reindex(index=donors, columns=cell_types, fill_value=0)
+    return counts.rename_axis(index=None, columns=None).astype(int)
 
 
 def _dense_sum(rows: sp.csr_matrix, matrix: Matrix) -> np.ndarray:

@@ -134,8 +134,9 @@ def select_genes(mdata: MuData, n_genes: int | None = None, *, criterion: Criter
             msg = "Expected mdata['pseudobulk'] for criterion='agreement', found none. Give pseudobulk to pp.pair."
             raise KeyError(msg)
         first, second = _paired_rows(mdata)
-        if first.n_obs < 3:
-            msg = f"Expected 3 donors with bulk and pseudobulk, found {first.n_obs}. Use criterion='markers'."
+        n_donors = first.obs[keys.DONOR].nunique()
+        if n_donors < 3:
+            msg = f"Expected 3 donors with bulk and pseudobulk, found {n_donors}. Use criterion='markers'."
             raise ValueError(msg)
         score = agreement(log_proportions(first.X), log_proportions(second.X))
         selected = best_per_type(np.zeros(bulk.n_vars), score, wanted)

@@ -29,7 +29,7 @@ CV = Literal["leave-one-donor-out", "rows"] | int
 def _folds(donors: Sequence[str], cv: CV, seed: int) -> list[list[str]]:
     """Deal donors into folds."""
     n_folds = len(donors) if cv == "leave-one-donor-out" else 5 if cv == "rows" else cv
-    if not isinstance(n_folds, int) or not 2 <= n_folds <= len(donors):
+    if not isinstance(n_folds, (int, np.integer)) or not 2 <= n_folds <= len(donors):
         msg = (
             f"Expected cv 'leave-one-donor-out', 'rows', or 2 to {len(donors)} donor folds (the number of paired donors), "
             f"found {cv!r}."
@@ -107,7 +107,7 @@ def cross_validate(
     KeyboardInterrupt
         On Ctrl-C: half a cross-validation is no result.
     """
-    get_method(method)
+    split_arguments(get_method(method), kwargs)
     donors = mdata[keys.BULK].obs[keys.DONOR]
     data = _as_rows(mdata) if cv == "rows" else mdata
     folds = _folds(paired_donors(data), cv, seed)
@@ -166,8 +166,8 @@ def benchmark(
     >>> sorted(table["method"].unique())
     ['mean_composition', 'nnls']
     """
-    named = dict(methods) if isinstance(methods, Mapping) else {name: {"method": name} for name in methods}
-    named.setdefault(BASELINE, {"method": BASELINE})
+    given = methods if isinstance(methods, Mapping) else {name: {} for name in methods}
+    named = {label: {"method": label, **given.get(label, {})} for label in (*given, BASELINE)}
     for arguments in named.values():
         options = {name: value for name, value in arguments.items() if name != "method"}
         split_arguments(get_method(arguments["method"]), options)

@@ -61,8 +61,11 @@ def fit_method(mdata: MuData, name: str, arguments: dict[str, Any]) -> Deconvolu
         select_genes(work)
     cls = method.load_class()
     cls.setup_mudata(work, **{key: architecture[key] for key in ("train_on",) if key in architecture})
-    model = cls(work, **architecture)
+    model: Any = cls(work, **architecture)
     model.train(**training)
+    if method.kind == "network":
+        # scvi-tools remembers every registered object for good; this one is private, and cross-validation makes many
+        model.deregister_manager(model.adata)
     return model
 
 

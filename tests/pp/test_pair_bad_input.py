@@ -1,0 +1,510 @@
+"""Every kind of bad input of :func:`scdeconv.pp.pair`: what was found, examples of it, what to do."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from anndata import AnnData
+
+from scdeconv import pp
+
+BAD = {}
+# AnnData warns when it is given such names
+pytestmark = pytest.mark.filterwarnings("ignore:(Variable|Observation) names are not unique")
+
+
+def bad(expected, *, title):
+    """Register a change of cells and bulk that must end in a report with one problem, the expected text."""
+
+    def register(change):
+        BAD[title] = (change, expected)
+        return change
+
+    return register
+
+
+def set_values(adata, rows, columns, value):
+    values = np.asarray(adata.X.toarray() if sp.issparse(adata.X) else adata.X, dtype=float)
+    values[rows, columns] = value
+    adata.X = sp.csr_matrix(values) if sp.issparse(adata.X) else values
+
+
+@bad(
+    "Expected non-negative values in cells, found 4 negative (smallest -2.5) in 'G1', 'G3', 'G5' and 1 more. "
+    "Pass counts or TPM, not scaled or log-ratio values.",
+    title="negative cells",
+)
+def _(cells, bulk):
+    set_values(cells, [0, 2, 2, 9], [5, 1, 3, 7], -2.5)
+
+
+@bad("Expected non-negative values in bulk, found 2 negative (smallest -1) in 'G2'. Pass", title="negative bulk")
+def _(cells, bulk):
+    set_values(bulk, [1, 3], [2, 2], -1)
+
+
+@bad("Expected finite values in bulk, found 2 NaN and 0 infinite in 'G1', 'G4'. Remove or impute", title="NaN in bulk")
+def _(cells, bulk):
+    set_values(bulk, [1, 3], [4, 1], np.nan)
+
+
+@bad("Expected finite values in cells, found 1 NaN and 2 infinite in 'G1', 'G3', 'G4'. Remove", title="NaN in cells")
+def _(cells, bulk):
+    set_values(cells, [1, 3, 4], [4, 1, 3], [np.nan, np.inf, -np.inf])
+
+
+@bad("Expected numbers in bulk, found dtype object.", title="text in bulk")
+def _(cells, bulk):
+    bulk.X = bulk.X.astype(object)
+
+
+@bad(
+    "Expected unique cells.obs_names, found 2 repeated: 'cell5', 'cell7'. Call cells.obs_names_make_unique().",
+    title="repeated cells",
+)
+def _(cells, bulk):
+    cells.obs_names = ["cell5", *cells.obs_names[1:-2], "cell7", "cell5"]
+
+
+@bad("Expected unique bulk.obs_names, found 1 repeated: 'bulk1'.", title="repeated samples")
+def _(cells, bulk):
+    bulk.obs_names = ["bulk1", *bulk.obs_names[1:]]
+
+
+@bad(
+    "Expected unique gene names in bulk, found 4 repeated: 'G1', 'G2', 'G3' and 1 more. "
+    'Add them up, as pp.pair does with duplicates="sum", or make them unique.',
+    title="repeated genes",
+)
+def _(cells, bulk):
+    bulk.var_names = ["G1", "G2", "G3", "G4", "G1", *bulk.var_names[1:-4], "G2", "G3", "G4", "G39"][:40]
+
+
+@bad(
+    "Expected shared genes, found none: bulk has 40 ('x0', 'x1', 'x2' and 37 more), cells has 40 "
+    "('G0', 'G1', 'G2' and 37 more). Use the same identifiers for both.",
+    title="no shared genes",
+)
+def _(cells, bulk):
+    bulk.var_names = [f"x{i}" for i in range(40)]
+
+
+@bad(
+    "Expected shared genes, found names that differ only in case: bulk has 40 ('g0', 'g1', 'g2' and 37 more), cells has",
+    title="genes of another case",
+)
+def _(cells, bulk):
+    bulk.var_names = bulk.var_names.str.lower()
+
+
+@bad(
+    "found Ensembl identifiers in cells and symbols in bulk: bulk has 40 ('G0', 'G1', 'G2' and 37 more), cells has 40 "
+    "('ENSG00000000000', 'ENSG00000000001', 'ENSG00000000002' and 37 more). "
+    "Set cells.var_names = cells.var['symbol'].astype(str).",
+    title="Ensembl cells with a column of symbols",
+)
+def _(cells, bulk):
+    cells.var["other"], cells.var["symbol"] = "x", pd.Categorical(cells.var_names)
+    cells.var_names = [f"ENSG{i:011d}.3" for i in range(40)]
+
+
+@bad(
+    "found Ensembl identifiers in bulk and symbols in cells: bulk has 40 ('ENSMUSG00000000000', 'ENSMUSG00000000001', "
+    "'ENSMUSG00000000002' and 37 more), cells has 40 ('G0', 'G1', 'G2' and 37 more). "
+    "Give bulk gene symbols or cells Ensembl identifiers.",
+    title="Ensembl bulk without symbols",
+)
+def _(cells, bulk):
+    bulk.var_names = [f"ENSMUSG{i:011d}" for i in range(40)]
+
+
+@bad(
+    "Expected linear values in bulk, found log-transformed ones (largest value 7.6, not whole numbers). "
+    'Pass counts or TPM: a layer with layer="counts", or np.expm1 of the values.',
+    title="logged bulk",
+)
+def _(cells, bulk):
+    bulk.X = np.log1p(bulk.X)
+    bulk.X *= 7.6 / bulk.X.max()
+
+
+@bad("Expected linear values in cells, found log-transformed ones (largest value", title="logged cells")
+def _(cells, bulk):
+    cells.X = sp.csr_matrix(np.log1p(cells.X.toarray()))
+
+
+@bad("Expected linear values in cells, found log-transformed ones (largest value", title="cells that scanpy logged")
+def _(cells, bulk):
+    cells.X = cells.X * 20.5
+    cells.uns["log1p"] = {"base": None}
+
+
+@bad(
+    "Expected expression in every row of bulk, found 2 rows of zeros: 'bulk1', 'bulk4'. Remove them.",
+    title="empty samples",
+)
+def _(cells, bulk):
+    set_values(bulk, [[1], [4]], slice(None), 0)
+
+
+@bad(
+    "Expected donors to have the same names, found 4 that nearly match (6 donors in bulk, 5 in cells): "
+    "bulk 'd-01', 'd-02', 'd-03' and 1 more; cells 'D1', 'D2', 'D3' and 1 more. Rename one side.",
+    title="donors spelled otherwise",
+)
+def _(cells, bulk):
+    bulk.obs["donor"] = bulk.obs["donor"].str.replace("D", "d-0")
+
+
+@bad(
+    "found 1 that nearly match (6 donors in bulk, 5 in cells): bulk 'D_4'; cells 'D4'. Rename one side.",
+    title="one donor spelled otherwise",
+)
+def _(cells, bulk):
+    bulk.obs["donor"] = bulk.obs["donor"].replace("D4", "D_4")
+
+
+@bad(
+    "found 4 that nearly match (6 donors in bulk, 5 in cells): bulk 'bulk_D1', 'bulk_D2', 'bulk_D3' and 1 more; "
+    "cells 'D1', 'D2', 'D3' and 1 more.",
+    title="donors with a prefix",
+)
+def _(cells, bulk):
+    bulk.obs["donor"] = "bulk_" + bulk.obs["donor"]
+
+
+@bad(
+    "Expected a donor for every row of cells, found 4 without: 'cell1', 'cell2', 'cell3' and 1 more. Remove those rows.",
+    title="cells without donor",
+)
+def _(cells, bulk):
+    cells.obs.loc[["cell1", "cell2", "cell3", "cell8"], "donor"] = np.nan
+
+
+@bad("Expected a donor for every row of bulk, found 1 without: 'bulk2'. Remove those rows.", title="bulk without donor")
+def _(cells, bulk):
+    bulk.obs.loc["bulk2", "donor"] = None
+
+
+@bad(
+    "Expected the donor of each cell in cells.obs['donor'], found columns ['patient', 'cell_type']. "
+    "Name the column with donor_key=.",
+    title="no donor column",
+)
+def _(cells, bulk):
+    cells.obs = cells.obs.rename(columns={"donor": "patient"})
+
+
+@bad(
+    "Expected the type of each cell in cells.obs['cell_type'], found columns ['donor']. Name the column with",
+    title="no cell-type column",
+)
+def _(cells, bulk):
+    del cells.obs["cell_type"]
+
+
+@bad(
+    "Expected a cell type for every cell, found 2 cells without: 'cell3', 'cell8'. Remove those cells.",
+    title="cells without type",
+)
+def _(cells, bulk):
+    cells.obs.loc[["cell3", "cell8"], "cell_type"] = np.nan
+
+
+@bad(
+    "Expected cells of every type, found 2 types without in cells.obs['cell_type']: 'Mast cell', 'Neuron'. "
+    "Call .cat.remove_unused_categories() on the column.",
+    title="types without cells",
+)
+def _(cells, bulk):
+    cells.obs["cell_type"] = cells.obs["cell_type"].cat.add_categories(["Neuron", "Mast cell"])
+
+
+@bad(
+    "Expected cell-type names without '/', found 2 in cells.obs['cell_type']: 'NK/T', 'a/b/c'; "
+    "h5ad files cannot hold such columns. Rename them, e.g. 'NK/T' to 'NK-T'.",
+    title="cell types with a slash",
+)
+def _(cells, bulk):
+    cells.obs["cell_type"] = cells.obs["cell_type"].cat.rename_categories({"NK cell": "NK/T", "T cell": "a/b/c"})
+
+
+def with_fractions(bulk, **columns):
+    bulk.obsm["measured_fractions"] = pd.DataFrame(columns, index=bulk.obs_names)
+
+
+@bad(
+    "Expected rows of bulk.obsm['measured_fractions'] to sum to 1, found 6 rows with sums from 0.7 to 0.9: "
+    "'bulk0', 'bulk1', 'bulk2' and 3 more. Add the remainder as a cell type of its own or divide each row by its sum.",
+    title="fractions that do not sum to 1",
+)
+def _(cells, bulk):
+    with_fractions(bulk, **{"B cell": [0.2] * 5 + [0.4], "T cell": 0.5})
+
+
+@bad("to sum to 1, found 1 rows with sums from 100 to 100: 'bulk0'.", title="percentages")
+def _(cells, bulk):
+    with_fractions(bulk, **{"B cell": [20.0] + [np.nan] * 5, "T cell": [80.0] + [np.nan] * 5})
+
+
+@bad("to sum to 1, found 1 rows with sums from inf to inf: 'bulk0'.", title="infinite fractions")
+def _(cells, bulk):
+    with_fractions(bulk, **{"B cell": [np.inf] + [0.5] * 5, "T cell": 0.5})
+
+
+@bad(
+    "Expected non-negative fractions in bulk.obsm['measured_fractions'], found 2 rows with negative ones "
+    "(smallest -0.2): 'bulk0', 'bulk3'. Set them to 0 and divide each row by its sum.",
+    title="negative fractions",
+)
+def _(cells, bulk):
+    first = np.array([-0.2, 0.5, 0.5, -0.1, 0.5, np.nan])
+    with_fractions(bulk, **{"B cell": first, "T cell": 1 - first})
+
+
+@bad(
+    "Expected rows of bulk.obsm['measured_fractions'] to be known or all NaN, found 1 with some NaN: 'bulk1'. Fill in",
+    title="half-known fractions",
+)
+def _(cells, bulk):
+    with_fractions(bulk, **{"B cell": [0.5, np.nan, 0.5, 0.5, 0.5, 0.5], "T cell": 0.5})
+
+
+@bad(
+    "Expected only cell types of the cells in bulk.obsm['measured_fractions'], found 1 others: 'Monocyte'; they have "
+    "'B cell', 'NK cell', 'T cell'. Rename the columns, or drop them and divide each row by its sum.",
+    title="fractions of another type",
+)
+def _(cells, bulk):
+    with_fractions(bulk, **{"B cell": 0.5, "Monocyte": 0.5})
+
+
+@bad(
+    "Expected every cell type once in bulk.obsm['measured_fractions'], found 1 repeated: 'B cell'. "
+    "Add them up or rename them.",
+    title="fractions with a type twice",
+)
+def _(cells, bulk):
+    bulk.obsm["measured_fractions"] = pd.DataFrame(0.5, index=bulk.obs_names, columns=["B cell", "B cell"])
+
+
+@bad(
+    "Expected cell-type names without '/', found 1 in bulk.obsm['measured_fractions']: 'NK/T';",
+    title="fractions with a slash",
+)
+def _(cells, bulk):
+    with_fractions(bulk, **{"B cell": 0.5, "NK/T": 0.5})
+
+
+@bad(
+    "Expected a DataFrame of samples × cell types in bulk.obsm['measured_fractions'], found ndarray. "
+    "Its columns must name the cell types.",
+    title="fractions without column names",
+)
+def _(cells, bulk):
+    bulk.obsm["measured_fractions"] = np.full((6, 3), 1 / 3)
+
+
+@bad(
+    "Expected numbers in bulk.obsm['measured_fractions'], found 1 columns of other values: 'batch'. "
+    "Keep only columns of cell types.",
+    title="fractions with a text column",
+)
+def _(cells, bulk):
+    with_fractions(bulk, **{"B cell": 0.5, "T cell": 0.5, "batch": "b1"})
+
+
+@pytest.fixture
+def nothing_computed(monkeypatch, capsys):
+    """Fail where anything is computed or printed before the report."""
+
+    def computed(*args):
+        raise AssertionError
+
+    for name in ("make_reference", "make_mudata", "_measure", "_bulk_unit"):
+        monkeypatch.setattr(f"scdeconv.pp._pair.{name}", computed)
+    yield
+    assert not capsys.readouterr().out
+
+
+def problems_of(*args, **kwargs):
+    """Return the problems in the report, one text each."""
+    with pytest.raises(ValueError, match="The inputs cannot be paired") as caught:
+        pp.pair(*args, **kwargs)
+    title, *problems = re.split(r"\n  \d+\. ", str(caught.value))
+    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+    assert title == f"The inputs cannot be paired: {count} found."
+    return problems
+
+
+@pytest.mark.usefixtures("nothing_computed")
+@pytest.mark.parametrize("title", BAD)
+def test_report_says_what_was_found_with_examples_and_what_to_do(inputs, title):
+    change, expected = BAD[title]
+    change(*inputs)
+    (problem,) = problems_of(*inputs)
+    assert expected in problem
+
+
+@pytest.mark.usefixtures("nothing_computed")
+def test_transposed_bulk_is_recognised(inputs):
+    cells, bulk = inputs
+    (problem,) = problems_of(cells, bulk.T.copy())
+    assert problem == (
+        "Expected bulk as samples × genes, found genes in bulk.obs_names: bulk has 6 ('bulk0', 'bulk1', 'bulk2' and 3 "
+        "more), cells has 40 ('G0', 'G1', 'G2' and 37 more). Pass bulk.T."
+    )
+
+
+@pytest.mark.usefixtures("nothing_computed")
+def test_one_report_lists_every_problem_of_all_inputs(inputs):
+    cells, bulk = inputs
+    for title in ("negative cells", "no donor column", "cells without type", "cell types with a slash"):
+        BAD[title][0](cells, bulk)
+    for title in ("repeated samples", "NaN in bulk", "no shared genes", "fractions that do not sum to 1"):
+        BAD[title][0](cells, bulk)
+    problems = problems_of(cells, bulk, layer="counts")
+    expected = [
+        "Expected layer 'counts' in cells or bulk, found it in neither",
+        "Expected unique bulk.obs_names, found 1 repeated: 'bulk1'",
+        "Expected finite values in bulk, found 2 NaN",
+        "Expected non-negative values in cells, found 4 negative",
+        "Expected shared genes, found none",
+        "Expected the donor of each cell in cells.obs['donor'], found columns ['patient', 'cell_type']",
+        "Expected a cell type for every cell, found 2 cells without",
+        "Expected cell-type names without '/', found 2",
+        "to sum to 1, found 6 rows",
+    ]
+    assert len(problems) == len(expected)
+    for text, problem in zip(expected, problems, strict=True):
+        assert text in problem
+
+
+def test_bad_input_is_not_changed(inputs, assert_same):
+    cells, bulk = inputs
+    for title in ("negative cells", "cells without type", "cell types with a slash", "repeated genes"):
+        BAD[title][0](cells, bulk)
+    before = cells.copy(), bulk.copy()
+    problems_of(cells, bulk)
+    assert_same(cells, before[0])
+    assert_same(bulk, before[1])
+
+
+@pytest.mark.parametrize(
+    ("bulk_donors", "cell_donors"),
+    [
+        (["X1", "X2", "X3"], ["Y1", "Y2", "Y3"]),
+        (["1", "2", "3"], ["bulk_4", "bulk_5", "bulk_6"]),
+        (["TCGA-02-0001", "TCGA-03-0004"], ["TCGA-01-0002", "TCGA-04-0003"]),
+        (["D1", "D22"], ["D2", "D11"]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Only 0 paired donors")
+def test_other_donors_are_not_taken_for_misspelled_ones(make_inputs, bulk_donors, cell_donors):
+    cells, bulk = make_inputs(cell_donors=cell_donors, bulk_donors=bulk_donors)
+    assert pp.paired_donors(pp.pair(cells, bulk)) == []
+
+
+@pytest.mark.usefixtures("nothing_computed")
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ((), ["Expected bulk, found None. Pass bulk=", "Expected either cells or profiles, found neither. Pass one"]),
+        (("bulk",), ["Expected either cells or profiles, found neither"]),
+        (("bulk", "cells", "profiles"), ["Expected either cells or profiles, found both"]),
+        (("bulk", "cells", "pseudobulk"), ["Expected profiles beside pseudobulk, found none. With cells, pair makes"]),
+    ],
+)
+def test_inputs_that_do_not_go_together_are_named(inputs, reference_inputs, given, expected):
+    every = {**reference_inputs, "cells": inputs[0]}
+    problems = problems_of(**{name: every[name] for name in given})
+    assert [text in problem for text, problem in zip(expected, problems, strict=True)] == [True] * len(expected)
+
+
+def profiles_with_an_empty_type(bulk, profiles, pseudobulk):
+    profiles.X[1] = 0
+
+
+def profiles_with_a_type_twice(bulk, profiles, pseudobulk):
+    profiles.obs["cell_type"] = ["B cell", "B cell", "T cell"]
+    bulk.obsm["measured_fractions"] = bulk.obsm["measured_fractions"].set_axis(["B cell", "X", "T cell"], axis=1)
+
+
+def profiles_with_a_slash(bulk, profiles, pseudobulk):
+    profiles.obs["cell_type"] = ["B cell", "NK/T", "T cell"]
+    del bulk.obsm["measured_fractions"]
+
+
+def logged_profiles(bulk, profiles, pseudobulk):
+    profiles.X = np.log1p(profiles.X)
+    profiles.uns["log1p"] = {}
+
+
+def donors_of_pseudobulk_spelled_otherwise(bulk, profiles, pseudobulk):
+    pseudobulk.obs_names = pseudobulk.obs_names.str.replace("D", "donor D-")
+
+
+def a_donor_twice_in_pseudobulk(bulk, profiles, pseudobulk):
+    pseudobulk.obs["donor"] = ["D1", "D2", "D2", "D3", "D3", "D5"]
+
+
+def no_gene_in_all_three(bulk, profiles, pseudobulk):
+    profiles.var_names = [*(f"G{i}" for i in range(20)), *(f"x{i}" for i in range(20))]
+    pseudobulk.var_names = [*(f"x{i}" for i in range(20)), *(f"G{i}" for i in range(20, 40))]
+
+
+@pytest.mark.usefixtures("nothing_computed")
+@pytest.mark.filterwarnings("ignore:bulk.obsm")
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (profiles_with_an_empty_type, ["Expected expression in every row of profiles, found 1 rows of zeros: 'y'."]),
+        (
+            profiles_with_a_type_twice,
+            [
+                "Expected every cell type once in profiles, found 1 repeated: 'B cell'. Add them up or rename them.",
+                "Expected only cell types of the profiles in bulk.obsm['measured_fractions'], found 1 others: 'X'",
+            ],
+        ),
+        (profiles_with_a_slash, ["Expected cell-type names without '/', found 1 in profiles: 'NK/T'"]),
+        (logged_profiles, ["Expected linear values in profiles, found log-transformed ones"]),
+        (
+            donors_of_pseudobulk_spelled_otherwise,
+            ["found 6 that nearly match (6 donors in bulk, 6 in pseudobulk): bulk 'D0', 'D1', 'D2' and 3 more; "],
+        ),
+        (
+            a_donor_twice_in_pseudobulk,
+            ["Expected one row for each donor in pseudobulk, found 2 donors with more: 'D2', 'D3'. Add up the rows"],
+        ),
+        (
+            no_gene_in_all_three,
+            [
+                "Expected genes shared by bulk, profiles, pseudobulk, found none that all have; bulk shares with profiles "
+                "'G0', 'G1', 'G2' and 17 more; pseudobulk 'G20', 'G21', 'G22' and 17 more. Use the same genes for all."
+            ],
+        ),
+    ],
+)
+def test_bad_profiles_and_pseudobulk_are_reported(reference_inputs, change, expected):
+    change(**reference_inputs)
+    problems = problems_of(**reference_inputs)
+    assert len(problems) == len(expected)
+    for text, problem in zip(expected, problems, strict=True):
+        assert text in problem
+
+
+def test_small_means_per_cell_are_not_taken_for_logs(reference_inputs):
+    reference_inputs["profiles"].X *= 0.01
+    assert pp.pair(**reference_inputs)["profiles"].n_obs == 3
+
+
+def test_objects_without_rows_or_without_values_are_refused(inputs):
+    cells, bulk = inputs
+    (problem,) = problems_of(cells, AnnData(np.zeros((0, 40)), var=bulk.var))
+    assert "Expected samples and genes in bulk, found shape (0, 40)." in problem
+    with pytest.raises(ValueError, match=r"Expected expression values in bulk\.X, found None\. Put the counts there"):
+        pp.pair(cells, AnnData(obs=bulk.obs, var=bulk.var))
