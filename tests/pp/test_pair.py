@@ -16,6 +16,9 @@ from scdeconv import pp
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"prepared public data are not at {SHARED}")
 
+# AnnData warns when it is given such names
+pytestmark = pytest.mark.filterwarnings("ignore:Variable names are not unique")
+
 FORMATS = {"dense": np.asarray, "csr": sp.csr_matrix, "csc": sp.csc_matrix, "csr_array": sp.csr_array}
 
 
@@ -193,6 +196,7 @@ def test_cells_say_the_truth_where_a_donor_has_them_and_given_fractions_elsewher
         (lambda counts: counts / counts.sum(axis=1, keepdims=True) * 1e6, "TPM"),
         (lambda counts: sp.csr_matrix(counts / counts.sum(axis=1, keepdims=True) * 0.9e6), "TPM"),
         (lambda counts: counts + 0.25, "estimated counts (not whole numbers)"),
+        (lambda counts: counts * 1000.5, "estimated counts (not whole numbers)"),
     ],
 )
 def test_unit_of_bulk_is_recognised_and_said(inputs, change, unit, capsys):
@@ -400,6 +404,7 @@ def test_fewer_than_three_pairs_warn(make_inputs, shared, warned):
     assert [f"Only {shared} paired donors" in str(item.message) for item in caught] == [True] * warned
 
 
+@pytest.mark.filterwarnings("ignore:Only 0 paired donors")
 def test_profiles_without_fractions_pair_nobody_and_say_so(reference_inputs):
     del reference_inputs["bulk"].obsm["measured_fractions"]
     with pytest.warns(UserWarning, match=r"bulk\.obsm\['measured_fractions'\] is not there") as caught:

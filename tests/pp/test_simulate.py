@@ -318,6 +318,7 @@ print(f"peak {peak:.2f} GB")
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the unit of the peak memory is that of Linux")
 def test_ten_thousand_samples_of_a_large_reference_stay_under_four_gigabytes():
     result = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

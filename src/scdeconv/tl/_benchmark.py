@@ -170,6 +170,9 @@ def benchmark(
     named = {label: {"method": label, **given.get(label, {})} for label in (*given, BASELINE)}
     for arguments in named.values():
         options = {name: value for name, value in arguments.items() if name != "method"}
+        if "seed" in options:
+            msg = f"Expected the seeds of all runs in seeds=, found seed={options['seed']!r} among the arguments of a method."
+            raise TypeError(msg)
         split_arguments(get_method(arguments["method"]), options)
     measured = mdata[keys.BULK].obsm[keys.MEASURED].dropna()
     rows = []

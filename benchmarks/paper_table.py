@@ -1,0 +1,147 @@
+"""The table of the SimpleDNN paper on a generated cohort, and what its protocol hides: writes docs/benchmarks/paper_table.md."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from joblib import Parallel, delayed
+from report import PAGES, markdown_table, provenance, write_page
+from retina import PAPER, PAPER_TRAINING
+
+from scdeconv import datasets, metrics, pp, tl
+
+N_AUG, AUG_RATIO, N_FOLDS = 30, 0.9, 5
+COHORT = {"n_donors": 30, "n_genes": 1000, "cells_per_donor": (1000, 28000), "n_cell_types": 11}
+SMALL_COHORT = {"n_donors": 10, "n_genes": 200, "cells_per_donor": (200, 400), "n_cell_types": 11}
+SHORT = {"simplednn": {"max_epochs": 3}, "scaden": {"max_steps": 10}}
+
+NETWORKS = {
+    # one network, stopped on a fifth of its own training rows: refitting would make five more
+    "SimpleDNN, the paper's network": {"method": "simplednn", **PAPER, **PAPER_TRAINING, "refit": False},
+    "Scaden, the paper's variant": {"method": "scaden", "train_on": "pairs", "loss": "l1"},
+    "SimpleDNN, our default": {"method": "simplednn"},
+}
+METRICS = {
+    "MSE": metrics.mse,
+    "R² (pooled)": metrics.paper_r2_pooled,
+    "“KL” (of softmax)": metrics.paper_kl_softmax,
+    "“Wasserstein” (sorted)": metrics.paper_w_sorted,
+    "true KL": metrics.kl,
+}
+PUBLISHED = pd.DataFrame(
+    [[1.557e-4, 0.9971277, 1.256e-4, 6.0528e-3], [5.1e-6, 0.9999056, 3.7e-6, 1.0639e-3]],
+    index=["*published: Scaden*", "*published: SimpleDNN*"],
+    columns=list(METRICS)[:4],
+)
+
+
+def make_cohort(quick: bool):
+    """Pair the generated donors; they keep their names where rows become donors of their own."""
+    cells, bulk = datasets.paired_cohort(n_bulk_only=0, n_reference_only=0, **(SMALL_COHORT if quick else COHORT))
+    mdata = pp.pair(cells, bulk)
+    mdata["bulk"].obs["person"] = mdata["bulk"].obs["donor"]
+    return mdata
+
+
+def repeated_rows(bulk: AnnData) -> AnnData:
+    """Pair every augmented composition with a copy of its donor's bulk; each row counts as a donor."""
+    rows = bulk[np.repeat(np.arange(bulk.n_obs), N_AUG)].copy()
+    fractions = rows.obsm.pop("augmented_fractions")[:, 0]
+    fractions = bulk.obsm["augmented_fractions"].reshape(fractions.shape).astype(float)
+    rows.obs_names = [f"{person}_{row % N_AUG}" for row, person in enumerate(rows.obs["person"])]
+    rows.obs["donor"] = rows.obs_names
+    cell_types = bulk.obsm["measured_fractions"].columns
+    rows.obsm["measured_fractions"] = pd.DataFrame(fractions, index=rows.obs_names, columns=cell_types)
+    return rows
+
+
+def splits(mdata, seed: int):
+    """Yield the paper's split of rows, then the folds of donors: name, training bulk, profiles, rows to predict."""
+    pp.augment(mdata, N_AUG, AUG_RATIO, seed=seed)
+    rng = np.random.default_rng(seed)
+    rows = repeated_rows(mdata["bulk"])
+    by_row = pp.make_mudata({"bulk": rows, "profiles": mdata["profiles"]})
+    training, test = pp.hold_out(by_row, rng.permutation(rows.obs_names)[: rows.n_obs // 5])
+    yield "row", training["bulk"], training["profiles"], test
+    donors = rng.permutation(mdata["bulk"].obs["donor"])
+    for fold in range(N_FOLDS):
+        training, test = pp.hold_out(mdata, donors[fold::N_FOLDS])
+        yield "donor", training["bulk"], training["profiles"], repeated_rows(test)
+
+
+def replaced(bulk: AnnData, expression: pd.DataFrame) -> AnnData:
+    bulk = bulk.copy()
+    bulk.X = expression.loc[bulk.obs["person"]].to_numpy()
+    return bulk
+
+
+def predict(bulk: AnnData, profiles: AnnData, test: AnnData, method: str, arguments: dict) -> pd.DataFrame:
+    mdata = pp.make_mudata({"bulk": bulk, "profiles": profiles})
+    pp.select_genes(mdata)
+    return tl.train(mdata, method, **arguments).predict(test)
+
+
+def floor_by_donor(bulk: AnnData) -> pd.Series:
+    """Expected squared error per entry of a subsample's composition around the donor's own: hypergeometric variance."""
+    counts = bulk.obsm["measured_cells"].to_numpy()
+    total = counts.sum(axis=1)
+    drawn = np.floor(AUG_RATIO * total)
+    spread = 1 - ((counts / total[:, None]) ** 2).sum(axis=1)
+    floor = spread / (counts.shape[1] * drawn) * (total - drawn) / (total - 1)
+    return pd.Series(floor, index=bulk.obs["person"].to_numpy())
+
+
+def look_up(bulk: AnnData, test: AnnData) -> pd.DataFrame:
+    """Return the mean of the donor's training rows: what a dictionary from bulk vector to composition would say."""
+    means = bulk.obsm["measured_fractions"].groupby(bulk.obs["person"].to_numpy()).mean()
+    return means.loc[test.obs["person"]].set_axis(test.obs_names)
+
+
+def run(mdata, seeds: list[int], quick: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the scores (split, model, bulk, seed) and the floors of the row split by seed."""
+    floor = floor_by_donor(mdata["bulk"])
+    jobs, done, truths, floors = [], [], {}, {}
+    for seed in seeds:
+        shape = mdata["bulk"].shape
+        noise = np.random.default_rng([seed, 1]).lognormal(4, 1, shape)
+        noise = pd.DataFrame(noise, index=mdata["bulk"].obs["person"].to_numpy())
+        for split, bulk, profiles, test in splits(mdata, seed):
+            truths.setdefault((split, seed), []).append(test.obsm["measured_fractions"])
+            constant = test.obsm["measured_fractions"] * 0 + bulk.obsm["measured_fractions"].mean()
+            done.append((split, "mean composition", "not read", seed, constant))
+            if split == "row":
+                done.append((split, "look-up table", "not read", seed, look_up(bulk, test)))
+                n_train = bulk.obs["person"].value_counts()[test.obs["person"]].to_numpy()
+                expected = floor[test.obs["person"]].to_numpy()
+                floors[seed] = {"floor": expected.mean(), "attainable": (expected * (1 + 1 / n_train)).mean()}
+            for kind in ("expression", "noise"):
+                data = [replaced(x, noise) if kind == "noise" else x for x in (bulk, test)]
+                for name, settings in NETWORKS.items():
+                    method = settings["method"]
+                    arguments = {key: value for key, value in settings.items() if key != "method"}
+                    arguments |= {"seed": seed, "accelerator": "cpu"} | (SHORT[method] if quick else {})
+                    jobs.append(((split, name, kind, seed), (data[0], profiles, data[1], method, arguments)))
+    # one process per core, each with one thread: small matrices gain nothing from more
+    predictions = Parallel(n_jobs=-1, verbose=5)(delayed(predict)(*arguments) for _, arguments in jobs)
+    done += [(*key, predicted) for (key, _), predicted in zip(jobs, predictions, strict=True)]
+    frame = pd.DataFrame(done, columns=["split", "model", "bulk", "seed", "predicted"])
+    rows = []
+    for (split, model, kind, seed), group in frame.groupby(["split", "model", "bulk", "seed"], sort=False):
+        truth, predicted = pd.concat(truths[split, seed]), pd.concat(list(group["predicted"]))
+        scores = {name: metric(truth, predicted) for name, metric in METRICS.items()}
+        rows.append({"split": split, "model": model, "bulk": kind, "seed": seed, **scores})
+    return pd.DataFrame(rows), pd.DataFrame(floors).T
+
+
+def formatted(values: pd.Series) -> str:
+    """Return mean and range over seeds with the digits that matter."""
+    if values.isna().all():
+        return "–"
+    digits = ".5f" if values.name == METRIC_R2 else ".2f" if values.name in RATIOS else ".2e"
+    mean, low, high = (f"{value:{digits}}".replace("e-0", "e-") for value in (values.mean(), values.min(), values.max()))
+    return mean if len(values) == 1 or low == high else f"{mean} ({low}–{high})"

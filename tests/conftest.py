@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import os
+
+# before torch and numpy start: threads that wait for shared cores slow small steps down twentyfold
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import random
+import signal
+import threading
+from collections.abc import Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from anndata import AnnData
+from mudata import MuData
+
+from scdeconv import datasets, pp
+
+ADATA_SLOTS = ("X", "obs", "var", "uns", "obsm", "varm", "obsp", "varp", "layers")
+MDATA_SLOTS = ("mod", "obs", "var", "uns", "obsm", "varm", "obsmap", "varmap")
+
+
+def fingerprint(value):
+    """Everything in an object, down to the bits and storage formats, as plain comparable values."""
+    if isinstance(value, (AnnData, MuData)):
+        slots = ADATA_SLOTS if isinstance(value, AnnData) else MDATA_SLOTS
+        return {slot: fingerprint(getattr(value, slot)) for slot in slots}
+    if isinstance(value, Mapping):
+        return {key: fingerprint(item) for key, item in value.items()}
+    if isinstance(value, pd.DataFrame):
+        columns = {name: (str(column.dtype), fingerprint(column.array)) for name, column in value.items()}
+        return list(value.index), value.index.name, list(columns), columns
+    if isinstance(value, pd.Categorical):
+        return list(value.categories), value.codes.tobytes()
+    if sp.issparse(value):
+        return value.format, value.shape, *(fingerprint(getattr(value, k)) for k in ("data", "indices", "indptr"))
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return value.dtype.str, value.shape, value.tobytes()
+    return repr(list(value)) if hasattr(value, "__iter__") else repr(value)
+
+
+def global_state():
+    """The random states and process-wide settings that training must leave alone."""
+    import torch
+
+    name, keys, *rest = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": (name, keys.tobytes(), *rest),
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "threads": torch.get_num_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "grad": torch.is_grad_enabled(),
+        "signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
+    }
+
+
+@pytest.fixture
+def unchanged():
+    """A context that proves that the objects in it come out as they went in."""
+
+    @contextmanager
+    def check(*objects):
+        before = [fingerprint(item) for item in objects]
+        yield
+        assert [fingerprint(item) for item in objects] == before
+
+    return check
+
+
+@pytest.fixture
+def global_state_untouched():
+    """A context that proves that no random state or process-wide setting is moved."""
+
+    @contextmanager
+    def check():
+        before = global_state()
+        yield
+        assert global_state() == before
+
+    return check
+
+
+@pytest.fixture
+def interrupt_after():
+    """Send this process a real SIGINT, as Ctrl-C does, after some seconds."""
+    timers = []
+
+    def start(seconds):
+        timers.append(threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)))
+        timers[-1].start()
+
+    yield start
+    for timer in timers:
+        timer.cancel()
+        timer.join()
+
+
+@pytest.fixture(scope="session")
+def cohort():
+    """Cells and bulk of a small cohort: 10 pairs, 2 donors with bulk only, 1 with cells only; do not change them."""
+    return datasets.paired_cohort(
+        n_donors=10, n_bulk_only=2, n_reference_only=1, n_genes=240, n_cell_types=4, cells_per_donor=(60, 120), seed=1
+    )
+
+
+@pytest.fixture
+def pairs(cohort, capsys):
+    """The small cohort, paired; a new object for every test."""
+    mdata = pp.pair(*cohort)
+    capsys.readouterr()
+    return mdata

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from scdeconv import datasets, demo, models, pp
+
+
+@pytest.fixture(scope="module")
+def pairs_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("demo") / "pairs.h5mu"
+    small = datasets.paired_cohort(n_donors=5, n_bulk_only=1, n_genes=200, cells_per_donor=(60, 90))
+    pp.pair(*small).write(path)
+    return path
+
+
+def test_demo_writes_data_table_model_and_figures(pairs_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    demo.main(pairs_file)
+    written = {item.name for item in (tmp_path / "demo").iterdir()}
+    figures = {"fractions.png", "measured_vs_predicted.png", "benchmark.png", "history.png"}
+    assert written == figures | {"accuracy.csv", "fractions.csv", "model", "pairs.h5mu"}
+    assert "mean_composition" in capsys.readouterr().out
+    fractions = pd.read_csv(tmp_path / "demo" / "fractions.csv", index_col=0)
+    assert fractions["estimate"].value_counts().to_dict() == {"held-out donor": 5, "donor without cells": 1}
+    assert fractions.drop(columns="estimate").sum(axis=1).to_numpy() == pytest.approx(1)
+    assert models.SimpleDNN.load(tmp_path / "demo" / "model").is_trained_
+
+
+def test_demo_reads_profiles_where_a_file_has_no_cells(pairs_file, tmp_path):
+    import mudata
+
+    full = mudata.read_h5mu(pairs_file)
+    without_cells = pp.make_mudata({name: full[name] for name in ("bulk", "profiles", "pseudobulk")})
+    without_cells.write(tmp_path / "profiles.h5mu")
+    read = demo.read_pairs(tmp_path / "profiles.h5mu")
+    assert set(read.mod) == {"bulk", "profiles", "pseudobulk"}
+    assert pp.paired_donors(read) == pp.paired_donors(full)
+
+
+def test_demo_says_what_a_file_must_hold(pairs_file, tmp_path):
+    import mudata
+
+    with pytest.raises(FileNotFoundError, match="make demo DATA="):
+        demo.read_pairs(tmp_path / "absent.h5mu")
+    pp.make_mudata({"bulk": mudata.read_h5mu(pairs_file)["bulk"]}).write(tmp_path / "bulk.h5mu")
+    with pytest.raises(ValueError, match="'sc'"):
+        demo.read_pairs(tmp_path / "bulk.h5mu")
