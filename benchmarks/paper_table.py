@@ -49,14 +49,16 @@ def make_cohort(quick: bool):
 
 
 def repeated_rows(bulk: AnnData) -> AnnData:
-    """Pair every augmented composition with a copy of its donor's bulk; each row counts as a donor."""
-    rows = bulk[np.repeat(np.arange(bulk.n_obs), N_AUG)].copy()
-    fractions = rows.obsm.pop("augmented_fractions")[:, 0]
-    fractions = bulk.obsm["augmented_fractions"].reshape(fractions.shape).astype(float)
-    rows.obs_names = [f"{person}_{row % N_AUG}" for row, person in enumerate(rows.obs["person"])]
-    rows.obs["donor"] = rows.obs_names
-    cell_types = bulk.obsm["measured_fractions"].columns
-    rows.obsm["measured_fractions"] = pd.DataFrame(fractions, index=rows.obs_names, columns=cell_types)
+    """Pair every augmented composition with a copy of its donor's bulk; each row counts as a donor of its own."""
+    copies = np.repeat(np.arange(bulk.n_obs), N_AUG)
+    people = bulk.obs["person"].to_numpy()[copies]
+    names = [f"{person}_{row % N_AUG}" for row, person in enumerate(people)]
+    rows = AnnData(bulk.X[copies], obs=pd.DataFrame({"person": people, "donor": names}, index=names), var=bulk.var[[]])
+    rows.obsm["measured_fractions"] = pd.DataFrame(
+        bulk.obsm["augmented_fractions"].reshape(len(rows), -1).astype(float),
+        index=names,
+        columns=bulk.obsm["measured_fractions"].columns,
+    )
     return rows
 
 
@@ -139,9 +141,37 @@ def run(mdata, seeds: list[int], quick: bool) -> tuple[pd.DataFrame, pd.DataFram
 
 
 def formatted(values: pd.Series) -> str:
-    """Return mean and range over seeds with the digits that matter."""
+    """Return the mean over seeds, and the range where there is one."""
     if values.isna().all():
         return "–"
-    digits = ".5f" if values.name == METRIC_R2 else ".2f" if values.name in RATIOS else ".2e"
+    digits = ".5f" if values.name.startswith("R²") else ".2f" if values.name.startswith("against") else ".1e"
     mean, low, high = (f"{value:{digits}}".replace("e-0", "e-") for value in (values.mean(), values.min(), values.max()))
-    return mean if len(values) == 1 or low == high else f"{mean} ({low}–{high})"
+    return mean if low == high else f"{mean} ({low}–{high})"
+
+
+def summary(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return one line per model and bulk, with the columns in the order they were scored in."""
+    lines = scores.drop(columns=["split", "seed"]).groupby(["model", "bulk"], sort=False).agg(formatted)
+    return lines.reset_index("bulk")
+
+
+def main(seeds: list[int], output: Path, *, quick: bool) -> None:
+    start = time.perf_counter()
+    mdata = make_cohort(quick)
+    bulk = mdata["bulk"]
+    n_cells = bulk.obsm["measured_cells"].sum(axis=1)
+    scores, floors = run(mdata, seeds, quick)
+    minutes = (time.perf_counter() - start) / 60
+
+    by_row, by_donor = (scores[scores["split"] == split] for split in ("row", "donor"))
+    floor_lines = pd.concat(
+        pd.DataFrame({"model": name, "bulk": "not read", "seed": floors.index, "MSE": floors[column].to_numpy()})
+        for name, column in (("analytic floor", "floor"), ("analytic floor × (1 + 1/n)", "attainable"))
+    )
+    by_row = pd.concat([floor_lines, by_row]).sort_values("bulk", key=lambda kind: kind.map(ORDER), kind="stable")
+    by_row["against the floor"] = by_row["MSE"] / by_row["seed"].map(floors["attainable"])
+    constant = by_donor[by_donor["model"] == MEAN].set_index("seed")["MSE"]
+    by_donor = by_donor.sort_values("bulk", key=lambda kind: kind.map(ORDER), kind="stable")
+    by_donor["against the mean"] = by_donor["MSE"] / by_donor["seed"].map(constant)
+    published = PUBLISHED.map(str).reindex(columns=summary(by_row).columns, fill_value="–").assign(bulk="the paper's")
+    write_page(output, [])

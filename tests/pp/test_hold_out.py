@@ -96,9 +96,10 @@ def test_steps_that_were_not_taken_are_not_taken_now(mdata):
     assert "selected" not in held_out.var
 
 
-def test_a_selection_of_unknown_origin_is_dropped(mdata):
-    mdata["bulk"].var["selected"] = True
-    assert "selected" not in pp.hold_out(mdata, ["D4"])[0]["bulk"].var
+def test_a_gene_list_of_the_users_own_is_kept(mdata):
+    mdata["bulk"].var["selected"] = mdata["bulk"].var_names.isin(mdata["bulk"].var_names[:5])
+    train, _ = pp.hold_out(mdata, ["D4"])
+    assert list(train["bulk"].var["selected"]) == list(mdata["bulk"].var["selected"])
 
 
 def test_all_samples_of_the_donor_go_with_what_was_measured(make_inputs):

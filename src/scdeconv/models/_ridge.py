@@ -57,7 +57,7 @@ def fit_ridge(x: np.ndarray, y: np.ndarray, groups: np.ndarray, error: Callable[
     centre, level = x.mean(axis=0), y.mean(axis=0)
     features = x - centre
     kernel = features @ features.T
-    unit = max(float(np.trace(kernel)) / len(x), np.finfo(float).tiny)
+    unit = float(np.trace(kernel)) / len(x) or 1.0
     best = PENALTIES[-1]
     if len(np.unique(groups)) > 1:
         errors = [error(left_out_predictions(kernel, y, groups, penalty * unit)) for penalty in PENALTIES]

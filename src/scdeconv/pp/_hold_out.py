@@ -23,8 +23,8 @@ def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
     """Split off donors: their bulk, their cells and everything that was learned from either.
 
     Profiles and pseudobulk are made again from the cells that stay, and simulation and gene selection are repeated with
-    the arguments recorded in ``mdata.uns["scdeconv"]``. Profiles that were given instead of cells stay as they are: what
-    the held-out donors put into them cannot be taken out.
+    the arguments recorded in ``mdata.uns["scdeconv"]``. Profiles that were given instead of cells, and a gene list
+    of the user's own in ``var["selected"]``, stay as they are: what the held-out donors put into them cannot be taken out.
 
     Parameters
     ----------
@@ -63,7 +63,6 @@ def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
         raise ValueError(msg)
     out = bulk.obs[keys.DONOR].isin(donors).to_numpy()
     held_out, kept = bulk[out].copy(), bulk[~out].copy()
-    kept.var = kept.var.drop(columns=keys.SELECTED, errors="ignore")
     modalities = {keys.BULK: kept}
     if keys.CELLS in mdata.mod:
         cells = mdata[keys.CELLS]
