@@ -5,7 +5,6 @@ import os
 # before torch and numpy start: threads that wait for shared cores slow small steps down twentyfold
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import random
 import signal
 import threading
 from collections.abc import Mapping
@@ -44,12 +43,14 @@ def fingerprint(value):
 
 
 def global_state():
-    """The random states and process-wide settings that training must leave alone."""
+    """The random states and process-wide settings that training must leave alone.
+
+    Not the state of Python's ``random``: mudata draws names of temporary columns from it.
+    """
     import torch
 
     name, keys, *rest = np.random.get_state()
     return {
-        "python": random.getstate(),
         "numpy": (name, keys.tobytes(), *rest),
         "torch": torch.get_rng_state().numpy().tobytes(),
         "threads": torch.get_num_threads(),

@@ -40,10 +40,10 @@ def several_samples_per_donor(pairs):
     rng = np.random.default_rng(0)
     repeats = 1 + np.arange(bulk.n_obs) % 3
     rows = np.repeat(np.arange(bulk.n_obs), repeats)
-    more = bulk[rows].copy()
-    more.obs_names = [f"sample{i}" for i in range(len(rows))]
-    more.X = rng.poisson(more.X * rng.uniform(0.3, 1, (len(rows), 1))).astype(np.int32)
-    more.obsm["measured_fractions"].index = more.obsm["measured_cells"].index = more.obs_names
+    names = pd.Index([f"sample{i}" for i in range(len(rows))])
+    counts = rng.poisson(bulk.X[rows] * rng.uniform(0.3, 1, (len(rows), 1))).astype(np.int32)
+    more = AnnData(counts, obs=bulk.obs.iloc[rows].set_index(names), var=bulk.var)
+    more.obsm["measured_fractions"] = bulk.obsm["measured_fractions"].iloc[rows].set_index(names)
     return pp.make_mudata({**pairs.mod, "bulk": more})
 
 
@@ -162,7 +162,7 @@ def test_validation_donors_are_never_in_the_training_of_a_member(pairs, fits, n_
         assert not trained & validated
         assert trained | validated == set(donors)
     if refit or n_members >= 5:
-        assert (validation[:5] > 0).any(axis=0).all()
+        assert (validation > 0).any(axis=0).all()
 
 
 def test_ridge_of_a_member_sees_only_the_rows_it_trains_on(pairs, fits, monkeypatch):
