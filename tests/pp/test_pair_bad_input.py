@@ -508,3 +508,11 @@ def test_objects_without_rows_or_without_values_are_refused(inputs):
     assert "Expected samples and genes in bulk, found shape (0, 40)." in problem
     with pytest.raises(ValueError, match=r"Expected expression values in bulk\.X, found None\. Put the counts there"):
         pp.pair(cells, AnnData(obs=bulk.obs, var=bulk.var))
+
+
+def test_a_data_frame_is_refused_with_how_to_wrap_it(make_inputs):
+    cells, bulk = make_inputs()
+    with pytest.raises(
+        ValueError, match=r"Expected bulk as AnnData, found DataFrame. Wrap it: anndata.AnnData\(bulk\)"
+    ):
+        pp.pair(cells, bulk.to_df())

@@ -138,7 +138,7 @@ def _varying_genes(bulk: AnnData, var_cutoff: float) -> pd.Index:
         varying = to_dense(bulk.X).var(axis=0, ddof=1) > var_cutoff
     if not varying.any():
         msg = (
-            f"Expected genes whose variance over the {bulk.n_obs} bulk samples is above {var_cutoff}, found none. Lower "
+            f"Expected genes whose variance over the {bulk.n_obs} bulk samples is above {var_cutoff:g}, found none. Lower "
             "var_cutoff, give more samples, or call pp.select_genes(mdata) first."
         )
         raise ValueError(msg)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import mudata
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 
 from scdeconv import _keys as keys
 from scdeconv._matrix import is_integer
@@ -19,7 +20,6 @@ from ._reference import count_cells, make_profiles, make_pseudobulk
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from anndata import AnnData
     from mudata import MuData
 
 FEWEST_PAIRS = 3
@@ -110,9 +110,12 @@ def pair(
         problems.add(f"Expected either cells or profiles, found {found}. Pass one of them.")
     if pseudobulk is not None and profiles is None:
         problems.add("Expected profiles beside pseudobulk, found none. With cells, pair makes the pseudobulk itself.")
-    problems.raise_if_any()
     inputs = {"bulk": bulk, "cells": cells, "profiles": profiles, "pseudobulk": pseudobulk}
     originals = {name: adata for name, adata in inputs.items() if adata is not None}
+    for name, adata in originals.items():
+        if not isinstance(adata, AnnData):
+            problems.add(f"Expected {name} as AnnData, found {type(adata).__name__}. Wrap it: anndata.AnnData({name}).")
+    problems.raise_if_any()
     if layer is not None and not any(layer in adata.layers for adata in originals.values()):
         problems.add(f"Expected layer {layer!r} in cells or bulk, found it in neither.")
     tables = {name: read_table(problems, adata, name, layer, duplicates) for name, adata in originals.items()}

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+from scdeconv import metrics, tl
+
+
+@pytest.fixture
+def adata():
+    """Eight samples with measured and estimated fractions of three types."""
+    rng = np.random.default_rng(0)
+    names, types = [f"s{i}" for i in range(8)], ["B cell", "NK cell", "T cell"]
+    adata = AnnData(obs=pd.DataFrame(index=names))
+    for key in ("measured_fractions", "fractions"):
+        adata.obsm[key] = pd.DataFrame(rng.dirichlet(np.ones(3), 8), names, types)
+    return adata
+
+
+def test_evaluation_equals_the_table_of_metrics(adata):
+    table = tl.evaluate(adata)
+    expected = metrics.table(adata.obsm["measured_fractions"], adata.obsm["fractions"])
+    pd.testing.assert_frame_equal(table.drop(columns="rmse_mean_composition"), expected)
+
+
+def test_mean_composition_beside_it_is_the_best_constant(adata):
+    table = tl.evaluate(adata)
+    measured = adata.obsm["measured_fractions"]
+    deviation = measured - measured.mean()
+    np.testing.assert_allclose(
+        table["rmse_mean_composition"],
+        [
+            *np.sqrt((deviation**2).mean()),
+            np.sqrt((deviation.to_numpy() ** 2).mean()),
+            np.sqrt((deviation**2).mean()).mean(),
+        ],
+    )
+
+
+def test_other_keys_may_be_named(adata):
+    expected = tl.evaluate(adata)
+    adata.obsm["flow"] = adata.obsm.pop("measured_fractions")
+    adata.obsm["nnls"] = adata.obsm.pop("fractions")
+    pd.testing.assert_frame_equal(tl.evaluate(adata, "nnls", measured_key="flow"), expected)
+
+
+def test_order_of_types_changes_nothing(adata):
+    expected = tl.evaluate(adata)
+    adata.obsm["fractions"] = adata.obsm["fractions"][["T cell", "B cell", "NK cell"]]
+    pd.testing.assert_frame_equal(tl.evaluate(adata), expected)
+
+
+def test_type_that_only_one_side_has_counts_as_0_on_the_other(adata):
+    measured, estimate = adata.obsm["measured_fractions"], adata.obsm["fractions"]
+    adata.obsm["measured_fractions"] = measured.rename(columns={"B cell": "Plasma cell"})
+    table = tl.evaluate(adata)
+    assert list(table.index) == ["Plasma cell", "NK cell", "T cell", "B cell", "all entries", "mean of types"]
+    assert table.loc["Plasma cell", "rmse"] == pytest.approx(np.sqrt((measured["B cell"] ** 2).mean()))
+    assert table.loc["B cell", "rmse"] == pytest.approx(np.sqrt((estimate["B cell"] ** 2).mean()))
+    assert table.loc["B cell", "rmse_mean_composition"] == 0
+    assert table.loc["all entries", "n"] == 32
+
+
+def test_samples_without_truth_are_left_out(adata):
+    adata.obsm["measured_fractions"].iloc[[1, 5]] = np.nan
+    table = tl.evaluate(adata)
+    rest = adata[[0, 2, 3, 4, 6, 7]]
+    expected = metrics.table(rest.obsm["measured_fractions"], rest.obsm["fractions"])
+    pd.testing.assert_frame_equal(table.drop(columns="rmse_mean_composition"), expected)
+
+
+def test_object_is_left_unchanged(adata, unchanged):
+    adata.obsm["measured_fractions"].iloc[1] = np.nan
+    with unchanged(adata):
+        tl.evaluate(adata)
+
+
+def test_missing_keys_are_named_with_those_there(adata):
+    del adata.obsm["fractions"]
+    with pytest.raises(KeyError, match=r"Expected adata.obsm\['fractions'\], found keys \['measured_fractions'\]"):
+        tl.evaluate(adata)
+    with pytest.raises(KeyError, match=r"Expected adata.obsm\['flow'\]"):
+        tl.evaluate(adata, "measured_fractions", measured_key="flow")
+
+
+def test_no_truth_at_all_is_refused(adata):
+    adata.obsm["measured_fractions"].iloc[:] = np.nan
+    with pytest.raises(ValueError, match=r"Expected samples with measured fractions .*found none"):
+        tl.evaluate(adata)

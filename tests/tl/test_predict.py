@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+import scdeconv
+from scdeconv import tl
+
+QUICK = {"simplednn": {"max_epochs": 1, "hidden": (4,), "n_members": 2}, "scaden": {"max_steps": 1}}
+
+
+@pytest.fixture
+def model(pairs):
+    return tl.train(pairs, "nnls")
+
+
+@pytest.fixture
+def bulk(cohort):
+    return cohort[1].copy()
+
+
+def test_fractions_and_their_record_are_written(model, bulk):
+    assert tl.predict(bulk, model) is None
+    pd.testing.assert_frame_equal(bulk.obsm["fractions"], model.predict(bulk))
+    assert bulk.uns["scdeconv"]["fractions"] == {
+        "method": "nnls",
+        "version": scdeconv.__version__,
+        "parameters": {},
+        "fraction_kind": "cell",
+        "n_genes": 200,
+        "seed": None,
+    }
+
+
+def test_record_of_a_network_names_parameters_and_seed(pairs, bulk):
+    tl.predict(bulk, tl.train(pairs, seed=5, **QUICK["simplednn"]))
+    record = bulk.uns["scdeconv"]["fractions"]
+    assert record["method"] == "simplednn"
+    assert record["seed"] == 5
+    assert record["parameters"]["hidden"] == [4]
+    assert record["parameters"]["train_on"] == "pairs"
+
+
+def test_nothing_else_of_the_object_is_changed(model, bulk, unchanged):
+    bulk.uns["scdeconv"] = {"pair": {"n_genes": 3}}
+    bulk.obsm["other"] = np.ones((bulk.n_obs, 2))
+    with unchanged(bulk):
+        tl.predict(bulk, model)
+        del bulk.obsm["fractions"], bulk.uns["scdeconv"]["fractions"]
+
+
+def test_several_methods_live_beside_each_other(pairs, model, bulk):
+    tl.predict(bulk, model)
+    tl.predict(bulk, tl.train(pairs, "mean_composition"), key_added="baseline")
+    assert set(bulk.uns["scdeconv"]) == {"fractions", "baseline"}
+    assert not bulk.obsm["fractions"].equals(bulk.obsm["baseline"])
+
+
+def test_layer_is_read_instead_of_x(model, bulk):
+    expected = model.predict(bulk)
+    bulk.layers["counts"], bulk.X = bulk.X, np.log1p(bulk.X)
+    tl.predict(bulk, model, layer="counts")
+    pd.testing.assert_frame_equal(bulk.obsm["fractions"], expected)
+
+
+def test_nothing_is_written_where_prediction_fails(model, bulk, unchanged):
+    fewer = bulk[:, ~bulk.var_names.isin(model.genes_[:150])].copy()
+    with unchanged(fewer), pytest.raises(ValueError, match="at least half of the model's 200 genes"):
+        tl.predict(fewer, model)
+
+
+@pytest.mark.parametrize("name", tl.methods().index)
+def test_predictions_survive_the_h5ad_round_trip(pairs, bulk, name, tmp_path):
+    del bulk.uns["cohort"]
+    model = tl.train(pairs, name, **QUICK.get(name, {}))
+    tl.predict(bulk, model)
+    bulk.write_h5ad(tmp_path / "bulk.h5ad")
+    read = anndata.read_h5ad(tmp_path / "bulk.h5ad")
+    pd.testing.assert_frame_equal(read.obsm["fractions"], bulk.obsm["fractions"], check_names=False)
+    record, expected = (adata.uns["scdeconv"]["fractions"] for adata in (read, bulk))
+    assert {key: record.get(key) for key in ("method", "version", "fraction_kind", "n_genes", "seed")} == {
+        key: expected[key] for key in ("method", "version", "fraction_kind", "n_genes", "seed")
+    }
+    for key, value in expected["parameters"].items():
+        assert np.array_equal(record["parameters"][key], value)
+
+
+def test_saved_model_predicts_bulk_from_a_file(model, bulk, tmp_path):
+    model.save(tmp_path / "model")
+    bulk.write_h5ad(tmp_path / "bulk.h5ad")
+    read = anndata.read_h5ad(tmp_path / "bulk.h5ad")
+    tl.predict(read, type(model).load(tmp_path / "model"))
+    pd.testing.assert_frame_equal(read.obsm["fractions"], model.predict(bulk))
