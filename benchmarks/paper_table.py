@@ -126,7 +126,12 @@ def run(mdata, seeds: list[int], *, quick: bool) -> tuple[pd.DataFrame, pd.DataF
             for kind in KINDS[1:]:
                 data = (bulk, test) if kind == "expression" else (replaced(bulk, noise), replaced(test, noise))
                 for name, settings in NETWORKS.items():
+                    if settings["method"] == "scaden" and kind == "noise":
+                        continue
                     arguments = settings | {"seed": seed} | (QUICK[settings["method"]] if quick else {})
+                    if settings["method"] == "scaden" and split == "donor":
+                        # as many passes over the few rows as the 5,000 steps make over the many
+                        arguments.setdefault("max_steps", 900)
                     jobs.append(((split, name, kind, seed), (data[0], profiles, data[1], arguments)))
     # one process per core, each with one thread: matrices as small as these gain nothing from more
     done = Parallel(n_jobs=-1, verbose=5)(delayed(predict)(*inputs) for _, inputs in jobs)
@@ -145,8 +150,18 @@ def formatted(values: pd.Series) -> str:
     if values.isna().all():
         return "–"
     digits = ".5f" if values.name.startswith("R²") else ".2f" if "÷" in values.name else ".2e"
-    mean, low, high = (f"{value:{digits}}".replace("e-0", "e-") for value in (values.mean(), values.min(), values.max()))
+    mean, low, high = (
+        f"{value:{digits}}".replace("e-0", "e-") for value in (values.mean(), values.min(), values.max())
+    )
     return mean if low == high else f"{mean} ({low}–{high})"
+
+
+def short(value: float) -> str:
+    return f"{value:.1e}".replace("e-0", "e-")
+
+
+def ratio(mse: pd.Series, model: str) -> float:
+    return mse["donor", model, "expression"] / mse["row", model, "expression"]
 
 
 def summary(scores: pd.DataFrame, reference: pd.Series, ratio: str) -> pd.DataFrame:
@@ -163,23 +178,63 @@ def main(seeds: list[int], output: Path, *, quick: bool) -> None:
     minutes = (time.perf_counter() - start) / 60
     limits = floors.rename_axis("seed").reset_index().melt("seed", var_name="model", value_name="MSE")
     by_row, by_donor = (scores[scores["split"] == split] for split in ("row", "donor"))
-    row_table = summary(
-        pd.concat([limits.assign(bulk="–"), by_row]), floors[ATTAINABLE], f"MSE ÷ {ATTAINABLE}"
-    )
     constant = by_donor[by_donor["model"] == MEAN].set_index("seed")["MSE"]
+    row_table = summary(pd.concat([limits.assign(bulk="–"), by_row]), floors[ATTAINABLE], f"MSE ÷ {ATTAINABLE}")
     donor_table = summary(by_donor, constant, f"MSE ÷ {MEAN}")
     published = PUBLISHED.assign(bulk="lung lavage").reindex(columns=row_table.columns, fill_value="–")
+
+    mse = scores.groupby(["split", "model", "bulk"])["MSE"].mean()
+    paper, scaden, default = NETWORKS
     measured = mdata["bulk"].obsm["measured_fractions"]
     n_cells = mdata["bulk"].obsm["measured_cells"].sum(axis=1)
-    by_model = {split: scores[scores["split"] == split].groupby(["model", "bulk"])["MSE"].mean() for split in ("row", "donor")}
-    print(by_model)
-    write_page(output, [markdown_table(pd.concat([published, row_table]).rename_axis("model")), markdown_table(donor_table.rename_axis("model")), str(minutes), str(n_cells.mean()), str((measured**2).sum(axis=1).mean()), provenance("x", seeds), str(PAGES)])
+    write_page(
+        output,
+        [
+            "# The published table, and what its split hides",
+            "The SimpleDNN paper reports a mean squared error of 5.1e-6. This page repeats its protocol on a generated cohort "
+            "(its data are not public), puts beside it what the score is worth, and then splits by donor.",
+            f"**Protocol.** {len(measured)} donors with bulk and {n_cells.min():,}–{n_cells.max():,} cells each (mean "
+            f"{n_cells.mean():,.0f}) of {measured.shape[1]} types; for each donor {N_AUG} compositions of random {AUG_RATIO:.0%} of "
+            f"its cells, each beside a copy of the same bulk vector: {len(measured) * N_AUG} rows. *Row split*: a random fifth of "
+            f"the rows is the test set. *Donor split*: {N_FOLDS} folds of donors; all that learns, gene selection included, is "
+            "done again in each fold. Seeds change augmentation, split, noise and training. Mean, range in brackets.",
+            "## Rows split at random, as published",
+            markdown_table(pd.concat([published, row_table]).rename_axis("model")),
+            "**The leak.** All rows of a donor have the same bulk vector, so a random split of rows puts every donor on both "
+            "sides. The test asks for the composition of a donor that was seen in training; what is left to predict is the "
+            "noise of drawing the cells. That noise sets a floor that no model can pass: the variance of a subsample, "
+            "(1 − Σp²) / (K·m) · (N − m) / (N − 1) for a donor with N cells, m of them drawn, of K types. A look-up table from "
+            "bulk vector to mean training composition, which learns nothing about genes, comes to floor × (1 + 1/n) with n "
+            "training rows of the donor: the *attainable floor*.",
+            "**The noise control.** In the rows marked *noise*, each donor's bulk vector is replaced by random numbers. The paper's "
+            f"network scores {short(mse['row', paper, 'noise'])} on noise and {short(mse['row', paper, 'expression'])} on "
+            f"expression; our default {short(mse['row', default, 'noise'])} and {short(mse['row', default, 'expression'])}. A score "
+            "that needs no expression says nothing about reading expression. It says how well a network learns "
+            f"{len(measured)} vectors by heart, at which Scaden is worse because two of its three members have strong dropout.",
+            "## Donors split, as it must be",
+            markdown_table(donor_table.rename_axis("model")),
+            f"On donors that it has not seen, the error of the paper's network is {ratio(mse, paper):,.0f} times that of the row "
+            f"split, and that of our default {ratio(mse, default):,.0f} times. Here noise gives nothing away, and the mean "
+            "composition of the training donors is the score to beat. “KL” and “Wasserstein” are the paper's own variants: the "
+            "first takes the softmax of fractions, the second forgets which type is which, and R² is pooled over types, so that "
+            f"the mean composition alone has {by_donor.loc[by_donor['model'] == MEAN, 'R² (pooled)'].mean():.2f}.",
+            "**Where this differs from the paper's code.** Training stops on a fifth of the training rows (donors, in the donor "
+            "split), not on the test rows, and the best weights are kept. Samples are brought to one depth. In the donor split "
+            "the library draws one of the augmented compositions at each step instead of copying rows. Scaden takes its own "
+            "5,000 steps (in the donor split as many passes over the data, 900) and its own scaling. Compositions of the generated cohort are less ruled by one type than the paper's "
+            f"(mean Σp² {(measured**2).sum(axis=1).mean():.2f} against about 0.69), which makes the floor higher; numbers of cells "
+            "are alike on average, the paper giving no more than that.",
+            f"{provenance('scdeconv.datasets.paired_cohort (seed 0)', seeds)} It took {minutes:.0f} minutes.",
+        ],
+    )
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--quick", action="store_true", help="a small cohort and a few steps: tests the script, not the models")
+    parser.add_argument(
+        "--quick", action="store_true", help="a small cohort and a few steps: tests the script, not the models"
+    )
     parser.add_argument("--output", type=Path, default=PAGES / "paper_table.md")
     arguments = parser.parse_args()
     main(arguments.seeds, arguments.output, quick=arguments.quick)

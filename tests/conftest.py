@@ -8,7 +8,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import signal
 import threading
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 
 import numpy as np
 import pandas as pd
@@ -110,8 +111,7 @@ def cohort():
 
 
 @pytest.fixture
-def pairs(cohort, capsys):
+def pairs(cohort):
     """The small cohort, paired; a new object for every test."""
-    mdata = pp.pair(*cohort)
-    capsys.readouterr()
-    return mdata
+    with redirect_stdout(StringIO()):
+        return pp.pair(*cohort)

@@ -35,7 +35,8 @@ def optimisers(monkeypatch):
     for cls in (torch.optim.Adam, torch.optim.AdamW):
         step = cls.step
         monkeypatch.setattr(
-            *(cls, "step"), lambda self, *args, step=step, **kwargs: (steps.append(self), step(self, *args, **kwargs))[1]
+            *(cls, "step"),
+            lambda self, *args, step=step, **kwargs: (steps.append(self), step(self, *args, **kwargs))[1],
         )
     return steps
 

@@ -5,46 +5,16 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from anndata import AnnData
 from scipy.special import softmax
 from sklearn.linear_model import Ridge
 
-from scdeconv import datasets, metrics, pp, tl
-from scdeconv.models import SimpleDNN, _simplednn
+from scdeconv import pp, tl
+from scdeconv.models import SimpleDNN
 from scdeconv.models._ridge import PENALTIES
 from scdeconv.models._simplednn import FLOOR, LEAST_SD, LEVEL, log_expression
 from scdeconv.nn import LOSSES, BatchedLinear, centred_log_ratio
 
 SMALL = {"hidden": (8,), "n_members": 2}
-
-
-@pytest.fixture
-def fits(monkeypatch):
-    """Every call of the training loop: its data as they were, its arguments and its plan."""
-    calls = []
-    fit = _simplednn.fit
-
-    def spy(module, data, loss, **arguments):
-        plan = fit(module, data, loss, **arguments)
-        calls.append({"module": module, "data": data, "loss": loss, "arguments": arguments, "plan": plan})
-        return plan
-
-    monkeypatch.setattr(_simplednn, "fit", spy)
-    return calls
-
-
-def several_samples_per_donor(pairs):
-    """Donors with one, two and three samples: the bulk of a donor again at another depth, with other noise."""
-    bulk = pairs["bulk"]
-    rng = np.random.default_rng(0)
-    repeats = 1 + np.arange(bulk.n_obs) % 3
-    rows = np.repeat(np.arange(bulk.n_obs), repeats)
-    names = pd.Index([f"sample{i}" for i in range(len(rows))])
-    counts = rng.poisson(bulk.X[rows] * rng.uniform(0.3, 1, (len(rows), 1))).astype(np.int32)
-    more = AnnData(counts, obs=bulk.obs.iloc[rows].set_index(names), var=bulk.var)
-    more.obsm["measured_fractions"] = bulk.obsm["measured_fractions"].iloc[rows].set_index(names)
-    return pp.make_mudata({**pairs.mod, "bulk": more})
 
 
 # what the network reads
@@ -107,9 +77,9 @@ def closed_form(expression, fractions, donors, new):
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_epoch_0_equals_the_closed_form_ridge_solution(pairs, several):
-    pp.select_genes(pairs, 60)
-    data = several_samples_per_donor(pairs) if several else pairs
+def test_epoch_0_equals_the_closed_form_ridge_solution(pairs, repeated_pairs, several):
+    data = repeated_pairs if several else pairs
+    pp.select_genes(data, 60)
     bulk = data["bulk"]
     genes = bulk.var["selected"].to_numpy()
     known = bulk.obsm["measured_fractions"].notna().all(axis=1).to_numpy()
@@ -141,224 +111,6 @@ def test_each_member_starts_from_the_ridge_without_its_held_out_donors(pairs, fi
             ridge = Ridge(alpha=penalty * unit).fit(x[kept], y[kept])
             errors.append(np.abs(ridge.coef_.T - weight).max())
         assert min(errors) < 1e-5
-
-
-# donors held out
-
-
-@pytest.mark.parametrize("n_members", [1, 3, 7])
-@pytest.mark.parametrize("refit", [True, False])
-def test_validation_donors_are_never_in_the_training_of_a_member(pairs, fits, n_members, refit):
-    data = several_samples_per_donor(pairs)
-    measured = data["bulk"].obsm["measured_fractions"]
-    donors = data["bulk"].obs["donor"].to_numpy()[measured.notna().all(axis=1)]
-    tl.train(data, "simplednn", max_epochs=1, learning_rate=1e-2, refit=refit, hidden=(4,), n_members=n_members)
-    training, validation = fits[0]["data"].weights.numpy(), fits[0]["data"].validation.numpy()
-    assert training.shape == validation.shape == (max(5, n_members) if refit else n_members, len(donors))
-    for member in range(len(training)):
-        trained, validated = set(donors[training[member] > 0]), set(donors[validation[member] > 0])
-        assert trained
-        assert validated
-        assert not trained & validated
-        assert trained | validated == set(donors)
-    if refit or n_members >= 5:
-        assert (validation > 0).any(axis=0).all()
-
-
-def test_ridge_of_a_member_sees_only_the_rows_it_trains_on(pairs, fits, monkeypatch):
-    seen = []
-    fit_ridge = _simplednn.fit_ridge
-    monkeypatch.setattr(
-        *(_simplednn, "fit_ridge"), lambda x, y, groups, error: (seen.append(groups), fit_ridge(x, y, groups, error))[1]
-    )
-    data = several_samples_per_donor(pairs)
-    donors = data["bulk"].obs["donor"].to_numpy()[data["bulk"].obsm["measured_fractions"].notna().all(axis=1)]
-    tl.train(data, "simplednn", max_epochs=1, refit=False, **SMALL)
-    for groups, weights in zip(seen, fits[0]["data"].weights.numpy(), strict=True):
-        assert list(groups) == list(donors[weights > 0])
-
-
-def test_donors_weigh_the_same_however_many_samples_they_have(pairs, fits):
-    data = several_samples_per_donor(pairs)
-    donors = data["bulk"].obs["donor"].to_numpy()[data["bulk"].obsm["measured_fractions"].notna().all(axis=1)]
-    tl.train(data, "simplednn", max_epochs=1, **SMALL)
-    total = pd.DataFrame((fits[0]["data"].weights + fits[0]["data"].validation).numpy().T).groupby(donors).sum()
-    np.testing.assert_allclose(total, total.iloc[0, 0], rtol=1e-6)
-
-
-def test_validation_loss_of_the_kept_weights_is_the_lowest_in_history(pairs, fits):
-    model = tl.train(pairs, "simplednn", refit=False, linear_start=False, max_epochs=150, learning_rate=0.01, patience=30)
-    history = model.history["validation_loss"]["validation_loss"]
-    assert 0 < model.best_epoch_ < history.index[-1]
-    data = fits[0]["data"]
-    with torch.no_grad():
-        losses = LOSSES["cross_entropy"](model.module(data.x), data.targets.mean(dim=1))
-    kept = float((losses * data.validation).sum() / data.validation.sum())
-    assert kept == pytest.approx(history.min(), rel=1e-6)
-    assert history.idxmin() == model.best_epoch_
-
-
-def test_refit_takes_all_donors_and_as_many_epochs_as_were_best(pairs, fits):
-    model = tl.train(pairs, "simplednn", linear_start=False, max_epochs=12, learning_rate=0.01, **SMALL)
-    assert model.best_epoch_ > 0
-    assert len(fits) == 2
-    assert (fits[1]["data"].weights > 0).all()
-    assert fits[1]["data"].weights.shape[0] == 2
-    assert fits[1]["data"].validation is None
-    assert len(fits[1]["plan"].train_losses) == model.best_epoch_
-    assert list(model.history) == ["train_loss", "validation_loss"]
-
-
-def test_held_out_error_is_that_of_the_members_on_the_donors_they_left_out(pairs, fits):
-    model = tl.train(pairs, "simplednn", max_epochs=3, refit=False, hidden=(4,), n_members=5)
-    data = fits[0]["data"]
-    held = data.validation.numpy() > 0
-    predicted = torch.softmax(model.module(data.x), dim=-1).detach().numpy()
-    truth = data.targets.mean(dim=1).numpy()
-    errors = [((predicted[member] - truth)[rows] ** 2).ravel() for member, rows in enumerate(held)]
-    assert model.held_out_["rmse"] == pytest.approx(np.sqrt(np.concatenate(errors).mean()), rel=1e-4)
-    constant = [((truth[~rows].mean(axis=0) - truth[rows]) ** 2).ravel() for rows in held]
-    assert model.held_out_["rmse_mean_composition"] == pytest.approx(np.sqrt(np.concatenate(constant).mean()), rel=1e-4)
-    assert f"{model.held_out_['rmse']:.4f}" in model.summary_
-
-
-# augmentation
-
-
-def test_augmented_fractions_are_the_choices_of_a_row(pairs, fits):
-    pp.augment(pairs, n_aug=7, aug_ratio=0.5)
-    tl.train(pairs, "simplednn", max_epochs=1, **SMALL)
-    known = pairs["bulk"].obsm["measured_fractions"].notna().all(axis=1).to_numpy()
-    np.testing.assert_allclose(fits[0]["data"].targets, pairs["bulk"].obsm["augmented_fractions"][known], rtol=1e-6)
-
-
-def test_sample_whose_cells_were_not_counted_keeps_its_measured_fractions(pairs, fits):
-    pp.augment(pairs, n_aug=7)
-    row = int(np.flatnonzero(pairs["bulk"].obsm["measured_fractions"].notna().all(axis=1))[0])
-    pairs["bulk"].obsm["augmented_fractions"][row] = np.nan
-    tl.train(pairs, "simplednn", max_epochs=1, **SMALL)
-    measured = pairs["bulk"].obsm["measured_fractions"].iloc[row]
-    np.testing.assert_allclose(fits[0]["data"].targets[0], np.tile(measured, (7, 1)), rtol=1e-6)
-
-
-# learning
-
-
-@pytest.fixture(scope="module")
-def default_cohort():
-    return datasets.paired_cohort()
-
-
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_beats_the_mean_composition_by_a_quarter_on_held_out_donors(default_cohort, seed):
-    mdata = pp.pair(*default_cohort)
-    truth = mdata["bulk"].obsm["measured_fractions"].dropna()
-    error, baseline = (
-        metrics.rmse(truth, tl.cross_validate(mdata, method, cv=6, seed=seed))
-        for method in ("simplednn", "mean_composition")
-    )
-    assert error < 0.75 * baseline
-
-
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_does_no_better_than_the_mean_composition_on_bulk_that_is_pure_noise(default_cohort, seed):
-    cells, bulk = default_cohort
-    rng = np.random.default_rng(seed)
-    noise = AnnData(rng.poisson(rng.lognormal(4, 1, bulk.shape)), obs=bulk.obs, var=bulk.var)
-    mdata = pp.pair(cells, noise)
-    truth = mdata["bulk"].obsm["measured_fractions"].dropna()
-    error, baseline = (
-        metrics.rmse(truth, tl.cross_validate(mdata, method, cv=6, seed=seed))
-        for method in ("simplednn", "mean_composition")
-    )
-    assert 0.98 * baseline < error < 1.2 * baseline
-
-
-def test_network_without_linear_start_learns_more_than_the_mean_of_what_it_was_shown(pairs):
-    """The paper's network: one multi-layer perceptron, mean squared error, no linear path."""
-    model = tl.train(
-        *(pairs, "simplednn"), hidden=(32, 16), dropout=0.05, n_members=1, linear_start=False, loss="mse", refit=False,
-        learning_rate=1e-2, weight_decay=0.0, max_epochs=100
-    )  # fmt: skip
-    assert model.module.linear is None
-    widths = [tuple(layer.weight.shape[1:]) for layer in model.module.perceptrons if isinstance(layer, BatchedLinear)]
-    assert widths == [(len(model.genes_), 32), (32, 16), (16, 4)]
-    assert [layer.p for layer in model.module.perceptrons if isinstance(layer, torch.nn.Dropout)] == [0.05, 0.05]
-    truth = pairs["bulk"].obsm["measured_fractions"].dropna()
-    error = metrics.rmse(truth, model.predict(pairs["bulk"]).loc[truth.index])
-    assert error < 0.8 * metrics.rmse(truth.to_numpy(), np.tile(truth.mean(), (len(truth), 1)))
-
-
-@pytest.mark.parametrize("across_donors", [True, False])
-def test_learns_from_simulated_bulk_with_and_without_donors(pairs, across_donors):
-    pp.simulate(pairs, 150, across_donors=across_donors)
-    model = tl.train(pairs, "simplednn", train_on="simulated", max_epochs=20, **SMALL)
-    assert model.held_out_["rmse"] < 0.6 * model.held_out_["rmse_mean_composition"]
-
-
-# randomness
-
-
-def test_same_seed_same_fractions_and_another_seed_others(pairs, global_state_untouched):
-    settings = {"linear_start": False, "max_epochs": 8, "learning_rate": 0.01, **SMALL}
-    with global_state_untouched():
-        first, again, other = (tl.train(pairs, "simplednn", seed=seed, **settings) for seed in (3, 3, 4))
-    bulk = pairs["bulk"]
-    pd.testing.assert_frame_equal(first.predict(bulk), again.predict(bulk), check_exact=True)
-    assert not first.predict(bulk).equals(other.predict(bulk))
-    assert (first.seed_, other.seed_) == (3, 4)
-
-
-def test_global_random_state_does_not_matter(pairs):
-    first = tl.train(pairs, "simplednn", max_epochs=5, **SMALL).predict(pairs["bulk"])
-    with torch.random.fork_rng():
-        torch.manual_seed(99)
-        again = tl.train(pairs, "simplednn", max_epochs=5, **SMALL).predict(pairs["bulk"])
-    pd.testing.assert_frame_equal(first, again, check_exact=True)
-
-
-def test_seed_and_sizes_may_be_numpy_integers(pairs, tmp_path):
-    model = tl.train(pairs, "simplednn", seed=np.int64(3), n_members=np.int64(2), hidden=np.array([4]), max_epochs=1)
-    model.save(tmp_path / "model")
-    assert SimpleDNN.load(tmp_path / "model").predict(pairs["bulk"]).equals(model.predict(pairs["bulk"]))
-
-
-# Ctrl-C
-
-
-def test_ctrl_c_during_the_refit_keeps_the_members_trained_with_held_out_donors(pairs, monkeypatch):
-    """Half a refit of a network without linear start would know next to nothing."""
-    fit = _simplednn.fit
-    kept = []
-
-    def interrupted_in_the_refit(module, data, loss, **arguments):
-        if data.validation is None:
-            plan = fit(module, data, loss, **{**arguments, "max_steps": 1})
-            plan.stop = True
-            return plan
-        kept.append(module)
-        return fit(module, data, loss, **arguments)
-
-    monkeypatch.setattr(_simplednn, "fit", interrupted_in_the_refit)
-    model = tl.train(pairs, "simplednn", linear_start=False, max_epochs=30, learning_rate=0.01, **SMALL)
-    assert model.interrupted_
-    assert model.module is kept[0]
-    np.testing.assert_allclose(model.predict(pairs["bulk"]).sum(axis=1), 1, rtol=1e-6)
-
-
-def test_model_that_was_interrupted_can_be_saved_and_loaded(pairs, monkeypatch, tmp_path):
-    fit = _simplednn.fit
-
-    def interrupted(module, data, loss, **arguments):
-        plan = fit(module, data, loss, **{**arguments, "max_steps": 2})
-        plan.stop = True
-        return plan
-
-    monkeypatch.setattr(_simplednn, "fit", interrupted)
-    model = tl.train(pairs, "simplednn", **SMALL)
-    assert model.interrupted_
-    model.save(tmp_path / "model")
-    assert SimpleDNN.load(tmp_path / "model").predict(pairs["bulk"]).equals(model.predict(pairs["bulk"]))
 
 
 # doors and arguments

@@ -51,7 +51,9 @@ def validation_loss(module, data):
 def test_exactly_max_steps_optimiser_steps_are_taken(monkeypatch, max_steps, batch_size):
     sizes = []
     step = torch.optim.Adam.step
-    monkeypatch.setattr(torch.optim.Adam, "step", lambda self, *args, **kw: (sizes.append(1), step(self, *args, **kw))[1])
+    monkeypatch.setattr(
+        torch.optim.Adam, "step", lambda self, *args, **kw: (sizes.append(1), step(self, *args, **kw))[1]
+    )
     run(make_module(), make_data(validation=False), max_steps=max_steps, batch_size=batch_size)
     assert len(sizes) == max_steps
 
@@ -80,9 +82,7 @@ def test_first_step_is_that_of_adam_with_the_arguments_given(weight_decay, optim
     before = [parameter.detach().clone() for parameter in module.parameters()]
     LOSSES["mse"](module(data.x), data.targets[:, 0]).mean(dim=1).sum().backward()
     gradients = [parameter.grad.clone() for parameter in module.parameters()]
-    plan = run(
-        *(module, data, LOSSES["mse"]), max_steps=1, batch_size=24, adam_epsilon=1e-3, weight_decay=weight_decay
-    )
+    plan = run(*(module, data, LOSSES["mse"]), max_steps=1, batch_size=24, adam_epsilon=1e-3, weight_decay=weight_decay)
     assert type(plan.configure_optimizers()) is optimiser
     for parameter, start, gradient in zip(module.parameters(), before, gradients, strict=True):
         expected = start * (1 - 0.01 * weight_decay) - 0.01 * gradient / (gradient.abs() + 1e-3)

@@ -1,0 +1,93 @@
+"""What the library promises on real pairs and real mixtures of known composition."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anndata
+import pandas as pd
+import pytest
+
+from scdeconv import metrics, pp, tl
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def read(folder, name):
+    path = SHARED / folder / f"{name}.h5ad"
+    if not path.exists():
+        pytest.skip(f"real data are not at {path}")
+    return anndata.read_h5ad(path)
+
+
+@pytest.fixture(scope="module", params=["reference_means_batch2", "reference_means_batch1"])
+def retina(request):
+    """14 donors of human retina with bulk and single nuclei, and the profiles of one batch."""
+    return pp.pair(
+        bulk=read("retina_paired", "bulk"),
+        profiles=read("retina_paired", request.param),
+        pseudobulk=read("retina_paired", "pseudobulk"),
+    )
+
+
+@pytest.fixture(scope="module")
+def retina_held_out(retina):
+    """Measured fractions, and those of every donor by the default method and by the mean of the other donors."""
+    predicted = {"default": [], "mean_composition": []}
+    for donor in pp.paired_donors(retina):
+        training, held_out = pp.hold_out(retina, [donor])
+        model = tl.train(training)
+        assert model.method == "simplednn"
+        predicted["default"].append(model.predict(held_out))
+        predicted["mean_composition"].append(tl.train(training, "mean_composition").predict(held_out))
+    measured = retina["bulk"].obsm["measured_fractions"]
+    return measured, {name: pd.concat(parts).loc[measured.index] for name, parts in predicted.items()}
+
+
+@pytest.mark.slow
+def test_retina_has_14_pairs(retina):
+    assert len(pp.paired_donors(retina)) == retina["bulk"].n_obs == 14
+
+
+@pytest.mark.slow
+def test_retina_donors_are_predicted_a_quarter_better_than_by_the_mean_composition(retina_held_out):
+    measured, predicted = retina_held_out
+    error, baseline = (metrics.rmse(measured, predicted[name]) for name in ("default", "mean_composition"))
+    assert error <= 0.75 * baseline
+
+
+@pytest.mark.slow
+def test_retina_donors_are_predicted_with_a_mean_ccc_per_type_above_0_4(retina_held_out):
+    measured, predicted = retina_held_out
+    assert metrics.ccc(measured, predicted["default"], per_type=True).mean() > 0.4
+
+
+@pytest.mark.slow
+def test_retina_benchmark_equals_leaving_donors_out_by_hand(retina, retina_held_out):
+    _, predicted = retina_held_out
+    pd.testing.assert_frame_equal(tl.cross_validate(retina, "simplednn"), predicted["default"], rtol=1e-4, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def mixtures():
+    """Real mixtures of three cell lines: measured fractions, and those predicted from the cells of five lines."""
+    mixed = read("celllines_mixology", "mixtures_pooled")
+    measured = mixed.obsm["measured_fractions"]
+    mixed.obsm.clear()
+    with pytest.warns(UserWarning, match="Only 0 paired donors"):
+        mdata = pp.pair(read("celllines_mixology", "cells"), mixed)
+    model = tl.train(mdata)
+    assert model.method == "nnls"
+    return measured, model.predict(mixed)
+
+
+def test_cell_line_mixtures_are_predicted_from_cells_with_a_ccc_of_0_92_over_the_three_mixed_lines(mixtures):
+    measured, predicted = mixtures
+    assert measured.shape == (136, 3)
+    assert metrics.ccc(measured, predicted[measured.columns]) >= 0.92
+
+
+def test_cell_line_mixtures_are_predicted_from_cells_with_a_ccc_of_0_92_over_all_five_lines(mixtures):
+    measured, predicted = mixtures
+    assert predicted.shape == (136, 5)
+    assert metrics.ccc(measured.reindex(columns=predicted.columns, fill_value=0.0), predicted) >= 0.92
