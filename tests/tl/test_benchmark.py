@@ -4,6 +4,7 @@ import os
 import signal
 import warnings
 
+import mudata
 import numpy as np
 import pandas as pd
 import pytest
@@ -339,3 +340,16 @@ def test_benchmark_warns_of_nothing_and_prints_nothing(pairs, capfd):
         warnings.simplefilter("error")
         tl.benchmark(pairs, {"quick": QUICK, "scaden": {"max_steps": 1}, "nnls": {}}, cv=2, seeds=[0])
     assert capfd.readouterr() == ("", "")
+
+
+def test_data_read_back_from_a_file_give_the_same_predictions(pairs, tmp_path):
+    pp.augment(pairs, n_aug=3)
+    pp.select_genes(pairs)
+    pp.simulate(pairs, 20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        pairs.write(tmp_path / "pairs.h5mu")
+        read = mudata.read_h5mu(tmp_path / "pairs.h5mu")
+    for arguments in ({"method": "nnls"}, QUICK, {"method": "scaden", "max_steps": 1}):
+        first, second = (tl.cross_validate(mdata, cv=2, **arguments) for mdata in (pairs, read))
+        pd.testing.assert_frame_equal(first, second, check_names=False, rtol=1e-5)
