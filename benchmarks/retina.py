@@ -17,7 +17,6 @@ METHODS = {
     "SimpleDNN, linear start alone": {"method": "simplednn", "max_epochs": 1, "learning_rate": 1e-12},
     "SimpleDNN, no linear start": {"method": "simplednn", "linear_start": False},
     "SimpleDNN, the paper's network": {"method": "simplednn", **PAPER, **PAPER_TRAINING},
-    "Scaden on pairs (the paper's, L1)": {"method": "scaden", "train_on": "pairs", "loss": "l1"},
     "NNLS": {"method": "nnls"},
 }
 
