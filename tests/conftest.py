@@ -20,6 +20,10 @@ from mudata import MuData
 
 from scdeconv import datasets, pp
 
+# a job started in the background ignores Ctrl-C, and the tests that send it would test nothing
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 ADATA_SLOTS = ("X", "obs", "var", "uns", "obsm", "varm", "obsp", "varp", "layers")
 MDATA_SLOTS = ("mod", "obs", "var", "uns", "obsm", "varm", "obsmap", "varmap")
 
