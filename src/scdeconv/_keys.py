@@ -23,5 +23,8 @@ MEASURED_CELLS = "measured_cells"
 AUGMENTED = "augmented_fractions"
 FRACTIONS = "fractions"
 
+# key of uns[UNS] with what the pairs taught
+CALIBRATION = "calibration"
+
 # uns: uns[UNS][<step or obsm key>] is a record of plain values
 UNS = "scdeconv"

@@ -11,14 +11,36 @@ from typing import TYPE_CHECKING, Any
 from ._base import DeconvolutionModel
 
 if TYPE_CHECKING:
+    from ._bisque import Bisque
+    from ._calibrated_nnls import CalibratedNNLS
     from ._mean_composition import MeanComposition
     from ._nnls import NNLS
+    from ._ridge import Ridge, SimulationRidge
     from ._scaden import Scaden
     from ._simplednn import SimpleDNN
 
-_MODULES = {"MeanComposition": "_mean_composition", "NNLS": "_nnls", "Scaden": "_scaden", "SimpleDNN": "_simplednn"}
+_MODULES = {
+    "Bisque": "_bisque",
+    "CalibratedNNLS": "_calibrated_nnls",
+    "MeanComposition": "_mean_composition",
+    "NNLS": "_nnls",
+    "Ridge": "_ridge",
+    "Scaden": "_scaden",
+    "SimpleDNN": "_simplednn",
+    "SimulationRidge": "_ridge",
+}
 
-__all__ = ["NNLS", "DeconvolutionModel", "MeanComposition", "Scaden", "SimpleDNN"]
+__all__ = [
+    "NNLS",
+    "Bisque",
+    "CalibratedNNLS",
+    "DeconvolutionModel",
+    "MeanComposition",
+    "Ridge",
+    "Scaden",
+    "SimpleDNN",
+    "SimulationRidge",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,27 +15,35 @@ import pandas as pd
 from scdeconv import __version__
 from scdeconv import _keys as keys
 from scdeconv._genes import align_genes, strip_versions
+from scdeconv._matrix import to_dense
 from scdeconv._validation import examples
+from scdeconv.pp import FEWEST_PAIRS, Reference, paired_donors
+
+from ._intervals import HeldOut
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Collection
 
     from anndata import AnnData
     from mudata import MuData
 
 DESCRIPTION = "model.json"
 WEIGHTS = "weights.npz"
+# prefix of the arrays of held-out predictions in the file of weights
+HELD_OUT = "held_out."
+# donors are dealt into so many folds at most to learn how wrong predictions of new donors are
+HELD_OUT_FOLDS = 10
 NO_DATA = "Expected data to train on, found none (a loaded model). Make a new model from a MuData."
 
 
-def as_fractions(values: np.ndarray, samples: pd.Index, cell_types: list[str]) -> pd.DataFrame:
+def normalise(values: np.ndarray) -> np.ndarray:
     """Clip at zero and make rows sum to 1; a row without any signal becomes uniform."""
     values = np.maximum(values, 0)
     totals = values.sum(axis=1, keepdims=True)
     uniform = np.full_like(values, 1 / values.shape[1])
     # not "> 0": what is not a number must stay so, and be seen
-    fractions = np.divide(values, totals, out=uniform, where=totals != 0)
-    return pd.DataFrame(fractions, index=samples, columns=cell_types)
+    return np.divide(values, totals, out=uniform, where=totals != 0)
 
 
 def input_genes(mdata: MuData) -> pd.Index:
@@ -61,6 +69,7 @@ class DeconvolutionModel:
     is_trained_: bool = False
     summary_: str = ""
     seed_: int | None = None
+    held_out_: HeldOut | None = None
 
     @abstractmethod
     def __init__(self, data: MuData | None = None, **parameters: Any) -> None: ...
@@ -114,7 +123,47 @@ class DeconvolutionModel:
             msg = f"Expected a trained model, found an untrained {type(self).__name__}. Call .train() first."
             raise RuntimeError(msg)
         expression = align_genes(adata, strip_versions(self.genes_), layer=layer)
-        return as_fractions(self._fractions(expression), adata.obs_names, self.cell_types_)
+        return pd.DataFrame(normalise(self._fractions(expression)), index=adata.obs_names, columns=self.cell_types_)
+
+    def predict_interval(
+        self, adata: AnnData, coverage: float = 0.9, *, layer: str | None = None
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return lower and upper bounds of the fractions of bulk samples.
+
+        They come from the errors on training donors that were held out, so they hold for new donors of the same kind,
+        whatever the model gets wrong. A fraction lies inside with probability ``coverage``, on average over entries.
+
+        Parameters
+        ----------
+        adata, layer
+            As for :meth:`predict`.
+        coverage
+            Up to n / (n + 1) for n training donors.
+
+        Returns
+        -------
+        Lower and upper bounds, samples × cell types.
+
+        Raises
+        ------
+        ValueError
+            Where the training donors cannot support the coverage, or the model has not held any out.
+        """
+        fractions = self.predict(adata, layer=layer)
+        if self.held_out_ is None:
+            msg = (
+                f"Expected a model that held donors out in training, found none in {type(self).__name__}. Intervals need a "
+                "method that learns from at least 4 paired donors."
+            )
+            raise ValueError(msg)
+        spread = self._spread(align_genes(adata, strip_versions(self.genes_), layer=layer))
+        bounds = self.held_out_.intervals(fractions.to_numpy(), coverage, spread)
+        lower, upper = (pd.DataFrame(bound, fractions.index, fractions.columns) for bound in bounds)
+        return lower, upper
+
+    def _spread(self, expression: np.ndarray) -> np.ndarray | float:
+        """Return how far an ensemble's members are apart, on the angular scale of the intervals."""
+        return 0.0
 
     def save(self, dir_path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the model to a directory: ``weights.npz`` (arrays) and ``model.json`` (everything else).
@@ -146,7 +195,9 @@ class DeconvolutionModel:
         try:
             new = workplace / "new"
             new.mkdir()
-            np.savez(new / WEIGHTS, **self._arrays())  # type: ignore[arg-type]
+            held_out = {} if self.held_out_ is None else vars(self.held_out_)
+            arrays = self._arrays() | {f"{HELD_OUT}{name}": array for name, array in held_out.items()}
+            np.savez(new / WEIGHTS, **arrays)
             (new / DESCRIPTION).write_text(json.dumps(self._description(), indent=1, default=np.generic.item))
             if target.exists():
                 target.rename(workplace / "old")
@@ -203,13 +254,15 @@ class DeconvolutionModel:
             name: pd.DataFrame({name: curve["value"]}, index=pd.Index(curve["epoch"], name="epoch"))
             for name, curve in description["history"].items()
         } or None
+        held_out = {name[len(HELD_OUT) :]: arrays.pop(name) for name in list(arrays) if name.startswith(HELD_OUT)}
+        model.held_out_ = HeldOut(**held_out) if held_out else None
         model._restore(arrays)
         model.is_trained_ = True
         return model
 
 
 class LinearModel(DeconvolutionModel):
-    """Base of the methods that need NumPy alone."""
+    """Base of the methods that need NumPy alone; a subclass fills in ``_fit``."""
 
     def __init__(self, mdata: MuData | None = None) -> None:
         self.mdata = mdata
@@ -222,6 +275,47 @@ class LinearModel(DeconvolutionModel):
         if missing:
             msg = f"Expected modalities 'bulk' and 'profiles', found {sorted(mdata.mod)}. Make them with pp.pair."
             raise KeyError(msg)
+
+    @abstractmethod
+    def _fit(self, without: Collection[str]) -> None:
+        """Learn from all donors but these."""
+
+    def train(self, *, held_out: bool = True) -> None:
+        """Learn from all donors; before, with ``held_out``, predict each fold of them by the rest, for intervals."""
+        mdata = self._require_data()
+        self.genes_ = self._input_genes()
+        self.cell_types_ = list(mdata[keys.PROFILES].obs[keys.CELL_TYPE])
+        self._reference = Reference(mdata, self.genes_)
+        self._batch_key = mdata.uns.get(keys.UNS, {}).get("calibrate", {}).get("batch_key")
+        donors = paired_donors(mdata)
+        if held_out and len(donors) > FEWEST_PAIRS:
+            self.held_out_ = self._predict_held_out(donors)
+        self._fit(())
+        del self._reference
+        self.is_trained_ = True
+
+    def _input_genes(self) -> pd.Index:
+        return input_genes(self._require_data())
+
+    def _predict_held_out(self, donors: list[str]) -> HeldOut:
+        bulk = self._require_data()[keys.BULK]
+        known = self._known(())
+        expression = to_dense(bulk[known, self.genes_].X)
+        of_sample = bulk.obs[keys.DONOR].to_numpy()[known].astype(str)
+        measured = bulk.obsm[keys.MEASURED].to_numpy(dtype=float)[known]
+        predicted = np.empty_like(measured)
+        for fold in range(min(HELD_OUT_FOLDS, len(donors))):
+            members = donors[fold::HELD_OUT_FOLDS]
+            self._fit(members)
+            rows = np.isin(of_sample, members)
+            predicted[rows] = normalise(self._fractions(expression[rows]))
+        return HeldOut(measured, predicted, of_sample)
+
+    def _known(self, without: Collection[str]) -> np.ndarray:
+        """Return which bulk samples have measured fractions, those of some donors left out."""
+        bulk = self._require_data()[keys.BULK]
+        known = bulk.obsm[keys.MEASURED].notna().all(axis=1) & ~bulk.obs[keys.DONOR].isin(without)
+        return known.to_numpy()
 
     def _require_data(self) -> MuData:
         if self.mdata is None:

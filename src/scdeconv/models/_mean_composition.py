@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 
 from scdeconv import _keys as keys
 
 from ._base import LinearModel
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 
 class MeanComposition(LinearModel):
@@ -21,19 +26,20 @@ class MeanComposition(LinearModel):
 
     method = "mean_composition"
 
-    def train(self) -> None:
-        """Average the measured fractions: samples within donors, then donors."""
+    def _fit(self, without: Collection[str]) -> None:
         bulk = self._require_data()[keys.BULK]
-        by_donor = bulk.obsm[keys.MEASURED].dropna().groupby(bulk.obs[keys.DONOR]).mean()
+        known = self._known(without)
+        # samples within donors, then donors
+        by_donor = bulk.obsm[keys.MEASURED][known].groupby(bulk.obs[keys.DONOR].to_numpy()[known]).mean()
         if by_donor.empty:
             msg = "Expected a sample with measured fractions, found none. Pair bulk with cells, or give fractions."
             raise ValueError(msg)
         self.mean_ = by_donor.mean().to_numpy()
-        self.cell_types_ = list(by_donor.columns)
-        # the prediction does not read expression, so it must not ask for any gene
-        self.genes_ = pd.Index([])
         self.summary_ = f"mean of {len(by_donor)} donors"
-        self.is_trained_ = True
+
+    def _input_genes(self) -> pd.Index:
+        # the prediction does not read expression, so it must not ask for any gene
+        return pd.Index([])
 
     def _fractions(self, expression: np.ndarray) -> np.ndarray:
         return np.tile(self.mean_, (len(expression), 1))

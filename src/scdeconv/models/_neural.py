@@ -76,8 +76,9 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
         self.parameters_ = {"train_on": self.train_on, **parameters}
         if data is None:
             # a loaded model: everything it needs comes from its files
-            self._adata = None
+            self._adata = self.mdata = None
             return
+        self.mdata = data if isinstance(data, mudata.MuData) else None
         self.rows_from = self._registered(data, self.train_on)
         BaseModelClass.__init__(self, self.rows_from)
         self.genes_ = input_genes(data) if isinstance(data, mudata.MuData) else data.var_names

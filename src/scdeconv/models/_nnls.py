@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from scipy.optimize import nnls
 
-from scdeconv import _keys as keys
-from scdeconv._matrix import to_dense
+from ._base import LinearModel
 
-from ._base import LinearModel, input_genes
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 
 def solve_nnls(signature: np.ndarray, bulk: np.ndarray) -> np.ndarray:
@@ -48,19 +50,10 @@ class NNLS(LinearModel):
 
     method = "nnls"
 
-    def train(self) -> None:
-        """Take the profiles of the selected genes as the signature."""
-        mdata = self._require_data()
-        profiles = mdata[keys.PROFILES]
-        self.genes_ = input_genes(mdata)
-        signature = to_dense(profiles[:, self.genes_].X)
-        # profiles that were given may be in any unit; their cell sizes put them into counts per cell
-        totals = profiles.obs["total"] if "total" in profiles.obs else profiles.obs[keys.CELL_SIZE]
-        self.signature_ = signature * (profiles.obs[keys.CELL_SIZE] / totals.where(totals > 0, 1)).to_numpy()[:, None]
-        self.signature_ /= self.signature_.mean()
-        self.cell_types_ = list(profiles.obs[keys.CELL_TYPE])
+    def _fit(self, without: Collection[str]) -> None:
+        profiles, _ = self._reference.profiles(without)
+        self.signature_ = profiles / profiles.mean()
         self.summary_ = f"{len(self.cell_types_)} profiles, {len(self.genes_)} genes"
-        self.is_trained_ = True
 
     def _fractions(self, expression: np.ndarray) -> np.ndarray:
         return solve_nnls(self.signature_, expression)

@@ -6,10 +6,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import softmax
+
+from scdeconv import _keys as keys
+from scdeconv import metrics
+from scdeconv._expression import fill_missing, log_shares
+from scdeconv._matrix import to_dense
+from scdeconv.pp import BROAD, centred_log_ratio, fit_calibration
+
+from ._base import LinearModel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
+    from mudata import MuData
+
+# shares below this are one to the regression: their logarithms are mostly counting noise
+FLOOR = 1e-2
+# a gene that hardly varies over donors is not blown up to unit variance
+LEAST_SD = 0.1
 PENALTIES = np.logspace(-4, 1, 16)
 
 
@@ -22,17 +37,30 @@ class RidgeFit:
     penalty: float
 
 
-def left_out_predictions(kernel: np.ndarray, y: np.ndarray, groups: np.ndarray, penalty: float) -> np.ndarray:
+def left_out_predictions(
+    values: np.ndarray, vectors: np.ndarray, y: np.ndarray, groups: list[np.ndarray], penalty: float
+) -> np.ndarray:
     """Return the prediction of every group by a ridge, its intercept free, that was fitted without the group.
 
-    With ``H = 11'/n + K (K + penalty)^-1``, ``K`` the kernel of centred features, the residual of a left-out group is
+    With ``H = 11'/n + K (K + penalty)^-1``, K the kernel of centred features, the residual of a left-out group is
     ``(I - H_gg)^-1 (y - H y)_g``: exact, and no refit.
+
+    Parameters
+    ----------
+    values, vectors
+        Eigenvalues and eigenvectors of K.
+    y
+        Rows × targets.
+    groups
+        Rows of each group.
+    penalty
+        Added to the diagonal of K.
     """
-    hat = np.linalg.solve(kernel + penalty * np.eye(len(kernel)), kernel) + 1 / len(kernel)
-    residual = y - hat @ y
-    for group in np.unique(groups):
-        rows = np.flatnonzero(groups == group)
-        residual[rows] = np.linalg.solve(np.eye(len(rows)) - hat[np.ix_(rows, rows)], residual[rows])
+    kept = vectors * (values / (values + penalty))
+    residual = y - kept @ (vectors.T @ y) - y.mean(axis=0)
+    for rows in groups:
+        own = np.eye(len(rows)) - kept[rows] @ vectors[rows].T - 1 / len(y)
+        residual[rows] = np.linalg.solve(own, residual[rows])
     return y - residual
 
 
@@ -56,12 +84,97 @@ def fit_ridge(x: np.ndarray, y: np.ndarray, groups: np.ndarray, error: Callable[
     """
     centre, level = x.mean(axis=0), y.mean(axis=0)
     features = x - centre
-    kernel = features @ features.T
-    unit = float(np.trace(kernel)) / len(x) or 1.0
+    values, vectors = np.linalg.eigh(features @ features.T)
+    values = np.maximum(values, 0)
+    unit = float(values.mean()) or 1.0
     best = PENALTIES[-1]
-    if len(np.unique(groups)) > 1:
-        errors = [error(left_out_predictions(kernel, y, groups, penalty * unit)) for penalty in PENALTIES]
+    rows = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    if len(rows) > 1:
+        errors = [error(left_out_predictions(values, vectors, y, rows, penalty * unit)) for penalty in PENALTIES]
         best = PENALTIES[int(np.argmin(errors))]
-    dual = np.linalg.solve(kernel + best * unit * np.eye(len(x)), y - level)
+    dual = vectors @ ((vectors.T @ (y - level)) / (values + best * unit)[:, None])
     coefficients = features.T @ dual
     return RidgeFit(coefficients, level - centre @ coefficients, float(best))
+
+
+def fit_log_ratios(x: np.ndarray, fractions: np.ndarray, groups: np.ndarray) -> RidgeFit:
+    """Fit centred log-ratios of fractions, the penalty chosen by the squared error of the fractions themselves."""
+
+    def error(predicted: np.ndarray) -> float:
+        return metrics.mse(fractions, softmax(predicted, axis=1))
+
+    return fit_ridge(x, centred_log_ratio(fractions, FLOOR), groups, error)
+
+
+class Ridge(LinearModel):
+    """Ridge regression from log expression to centred log-ratios of the fractions, on the pairs.
+
+    The penalty is the one whose predictions of left-out donors err least.
+
+    Parameters
+    ----------
+    mdata
+        From :func:`scdeconv.pp.pair`. The selected genes are used, all where none are selected.
+    """
+
+    method = "ridge"
+
+    def _fit(self, without: Collection[str]) -> None:
+        expression, fractions, groups = self._rows(without)
+        shares = expression / np.maximum(expression.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+        x = log_shares(expression)
+        self.reference_, self.centre_, self.scale_ = shares.mean(axis=0), x.mean(axis=0), x.std(axis=0) + LEAST_SD
+        fit = fit_log_ratios((x - self.centre_) / self.scale_, fractions, groups)
+        self.coefficients_, self.intercept_ = fit.coefficients, fit.intercept
+        self.summary_ = f"{len(x)} samples, {len(self.genes_)} genes, penalty {fit.penalty:.2g}"
+
+    def _rows(self, without: Collection[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return expression, fractions and group of the samples to learn from."""
+        bulk = self._require_data()[keys.BULK]
+        known = self._known(without)
+        donors = bulk.obs[keys.DONOR].to_numpy()[known].astype(str)
+        return to_dense(bulk[known, self.genes_].X), bulk.obsm[keys.MEASURED].to_numpy(dtype=float)[known], donors
+
+    def _fractions(self, expression: np.ndarray) -> np.ndarray:
+        x = (log_shares(fill_missing(expression, self.reference_)) - self.centre_) / self.scale_
+        return softmax(x @ self.coefficients_ + self.intercept_, axis=1)
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        names = ("reference", "centre", "scale", "coefficients", "intercept")
+        return {name: getattr(self, f"{name}_") for name in names}
+
+    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
+        for name, array in arrays.items():
+            setattr(self, f"{name}_", array)
+
+
+class SimulationRidge(Ridge):
+    """The same regression on bulk simulated from the calibration that the pairs teach (:func:`scdeconv.pp.calibrate`).
+
+    Parameters
+    ----------
+    mdata
+        From :func:`scdeconv.pp.pair`. The selected genes are used, all where none are selected.
+    n_simulated
+        Simulated samples.
+    """
+
+    method = "simulation_ridge"
+
+    def __init__(self, mdata: MuData | None = None, *, n_simulated: int = 1000) -> None:
+        super().__init__(mdata)
+        self.n_simulated = n_simulated
+        self.parameters_ = {"n_simulated": n_simulated}
+
+    def train(self, *, held_out: bool = True, seed: int = 0) -> None:
+        """Calibrate, simulate with this seed, and regress; ``held_out`` as for the other linear methods."""
+        self.seed_ = seed
+        super().train(held_out=held_out)
+
+    def _rows(self, without: Collection[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        calibration = fit_calibration(
+            self._require_data(), self._reference, self.genes_, without=without, batch_key=self._batch_key
+        )
+        rng = np.random.default_rng(self.seed_)
+        fractions = calibration.draw_compositions(self.n_simulated, BROAD, rng)
+        return calibration.draw_bulk(fractions, rng), fractions, np.arange(self.n_simulated)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from scipy.special import softmax
 
+from scdeconv import _keys as keys
 from scdeconv import metrics
-from scdeconv.nn import LOSSES, Ensemble, TrainingData, centred_log_ratio, fit
+from scdeconv._expression import fill_missing, log_shares
+from scdeconv.nn import LOSSES, Ensemble, TrainingData, fit
+from scdeconv.pp import BROAD, Reference, fit_calibration
 
+from ._intervals import HeldOut, angle
 from ._neural import NeuralModel, Source, TrainingRows, donor_folds
-from ._ridge import fit_ridge
+from ._ridge import LEAST_SD, fit_log_ratios
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,43 +24,29 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-# shares below this are one to the linear start: their logarithms are mostly counting noise
-FLOOR = 1e-2
-# mean count of a gene after normalisation, which sets where log1p turns from linear to logarithmic
-LEVEL = 10.0
-# a gene that hardly varies over donors is not blown up to unit variance
-LEAST_SD = 0.1
 N_FOLDS = 5
+# a pair counts as so many simulated samples
+PAIR_WEIGHT = 10.0
 
 
-def log_expression(expression: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Return log1p of expression scaled to ``LEVEL`` per gene; missing genes take the value of ``reference``.
+@dataclass
+class Start:
+    """Where a member starts: its linear path on log expression, and what it is shown beside the pairs."""
 
-    Parameters
-    ----------
-    expression
-        Samples × genes, linear; NaN where a gene is missing.
-    reference
-        Share of each gene in the training samples, length genes, sums to 1.
-
-    Returns
-    -------
-    Samples × genes.
-    """
-    present = ~np.isnan(expression)
-    covered = (present * reference).sum(axis=1, keepdims=True)
-    totals = np.where(present, expression, 0).sum(axis=1, keepdims=True)
-    shares = np.where(present, expression / np.maximum(totals, np.finfo(float).tiny) * covered, reference)
-    return np.log1p(shares * LEVEL * expression.shape[1])
+    coefficients: np.ndarray
+    intercept: np.ndarray
+    x: np.ndarray
+    fractions: np.ndarray
 
 
 class SimpleDNN(NeuralModel):
-    """A network trained on real pairs of bulk and single cells, tuned for few donors.
+    """A network trained on real pairs of bulk and single cells, and on bulk simulated from what the pairs teach.
 
     Each member of an ensemble is a multi-layer perceptron (Linear, ReLU, dropout) beside a linear path. The linear path
-    starts at the ridge solution from log expression to centred log-ratios of the fractions, and the perceptron at zero,
-    so that training starts from the best linear answer and learns only what held-out donors confirm. With
-    ``linear_start=False``, ``loss="mse"``, ``n_members=1`` it is the network of the paper.
+    starts at the best linear predictor under the calibration of the pairs (:func:`scdeconv.pp.calibrate`), and the
+    perceptron at zero, so that training starts from the best linear answer and learns only what held-out donors
+    confirm. With ``simulate=None`` the pairs alone are used, and the linear path starts at their ridge regression. With
+    ``simulate=None, linear_start=False, loss="mse", n_members=1`` it is the network of the paper.
 
     Parameters
     ----------
@@ -69,8 +59,11 @@ class SimpleDNN(NeuralModel):
         Dropout rate after each hidden layer: one for all, or one each.
     n_members
         Networks whose fractions are averaged.
+    simulate
+        Bulk samples simulated from the calibration for each member; None for the pairs alone, as always where ``data``
+        is an AnnData or already simulated.
     linear_start
-        Whether there is a linear path, started at the ridge solution.
+        Whether there is a linear path, started at the closed-form solution.
     loss
         ``"cross_entropy"`` suits compositions; ``"mse"`` is the paper's; ``"l1"``.
     train_on
@@ -92,8 +85,9 @@ class SimpleDNN(NeuralModel):
         hidden: Sequence[int] = (64, 32),
         dropout: float | Sequence[float] = 0.1,
         n_members: int = 5,
+        simulate: int | None = 2000,
         linear_start: bool = True,
-        loss: Literal["cross_entropy", "mse", "l1"] = "cross_entropy",
+        loss: Literal["cross_entropy", "mse", "l1"] = "mse",
         train_on: Source | None = None,
     ) -> None:
         if loss not in LOSSES:
@@ -109,19 +103,21 @@ class SimpleDNN(NeuralModel):
             "hidden": self.hidden,
             "dropout": self.dropout,
             "n_members": n_members,
+            "simulate": simulate,
             "linear_start": linear_start,
             "loss": loss,
         }
         super().__init__(data, train_on, parameters)
+        self.simulate = simulate if self.mdata is not None and self.train_on == "pairs" else None
 
     def train(
         self,
         *,
-        max_epochs: int = 500,
+        max_epochs: int = 200,
         learning_rate: float = 3e-4,
         weight_decay: float = 1e-2,
         batch_size: int = 128,
-        patience: int = 30,
+        patience: int = 10,
         refit: bool = True,
         accelerator: str = "auto",
         seed: int = 0,
@@ -149,8 +145,7 @@ class SimpleDNN(NeuralModel):
 
         Writes
         ------
-        ``history`` (losses by epoch), ``held_out_`` (RMSE on held-out donors beside that of the mean composition) and
-        ``best_epoch_``.
+        ``history`` (losses by epoch), ``held_out_`` (how held-out donors were predicted) and ``best_epoch_``.
         """
         rows = self._training_rows()
         if len(np.unique(rows.donors)) < 2:
@@ -167,14 +162,16 @@ class SimpleDNN(NeuralModel):
             "accelerator": accelerator,
             **trainer_kwargs,
         }
-        steps_per_epoch = max(1, len(rows.donors) // batch_size)
+        rng = np.random.default_rng(seed)
+        steps_per_epoch = max(1, (len(rows.donors) + (self.simulate or 0)) // batch_size)
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
-            module, data = self._start(rows, held)
+            module, data, validation = self._start(rows, held, rng)
             plan = fit(
                 module,
                 data,
                 LOSSES[self.loss],
+                validation=validation,
                 max_steps=max_epochs * steps_per_epoch,
                 patience=patience,
                 description="training with donors held out",
@@ -184,7 +181,8 @@ class SimpleDNN(NeuralModel):
             self.best_epoch_, interrupted = plan.best_epoch, plan.stop
             self._report(module, rows, held)
             if refit and not interrupted:
-                full, data = self._start(rows, np.zeros((self.n_members, len(rows.donors)), dtype=bool))
+                everyone = np.zeros((self.n_members, len(rows.donors)), dtype=bool)
+                full, data, _ = self._start(rows, everyone, rng)
                 if self.best_epoch_:
                     plan = fit(
                         full,
@@ -200,54 +198,85 @@ class SimpleDNN(NeuralModel):
         self.module = module.eval()
         self.seed_, self.interrupted_, self.is_trained_ = seed, interrupted, True
 
-    def _start(self, rows: TrainingRows, held: np.ndarray) -> tuple[Ensemble, TrainingData]:
-        """Return networks at their starting point and the rows, each member without its held-out ones."""
+    def _start(
+        self, rows: TrainingRows, held: np.ndarray, rng: np.random.Generator
+    ) -> tuple[Ensemble, TrainingData, TrainingData]:
+        """Return networks at their starting point, what each learns from, and its held-out rows."""
         module = self._network(len(held), rows.expression.shape[1])
-        totals = np.maximum(rows.expression.sum(axis=1, keepdims=True), np.finfo(float).tiny)
-        shares = (rows.expression / totals).mean(axis=0)
-        module.reference.copy_(torch.as_tensor(shares))
-        x = log_expression(rows.expression, shares)
+        shares = rows.expression / np.maximum(rows.expression.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+        x = log_shares(rows.expression)
         centre, scale = x.mean(axis=0), x.std(axis=0) + LEAST_SD
-        module.centre.copy_(torch.as_tensor(centre))
-        module.scale.copy_(torch.as_tensor(scale))
+        for name, value in {"reference": shares.mean(axis=0), "centre": centre, "scale": scale}.items():
+            getattr(module, name).copy_(torch.as_tensor(value))
+        starts = self._starts(rows, x, held, rng)
+        for member, start in enumerate(starts):
+            module.start_linear(
+                member, start.coefficients * scale[:, None], start.intercept + centre @ start.coefficients
+            )
+        real, targets, weights = (
+            torch.as_tensor(values, dtype=torch.float32) for values in (x, rows.fractions, rows.weights)
+        )
+        left_out = torch.as_tensor(held)
+        # a network without a linear start has nothing to fall back on
+        groups = torch.as_tensor(np.unique(rows.donors, return_inverse=True)[1]) if self.linear_start else None
+        validation = TrainingData(real, targets, left_out * weights, groups)
+        if self.simulate is None:
+            return module, TrainingData(real, targets, ~left_out * weights), validation
+        simulated, fractions = (
+            torch.as_tensor(np.stack([getattr(start, name) for start in starts]), dtype=torch.float32)
+            for name in ("x", "fractions")
+        )
+        n_members, n_choices = len(held), targets.shape[1]
+        both = TrainingData(
+            torch.cat([real.expand(n_members, -1, -1), simulated], dim=1),
+            torch.cat(
+                [targets.expand(n_members, -1, -1, -1), fractions[:, :, None].expand(-1, -1, n_choices, -1)], dim=1
+            ),
+            torch.cat([PAIR_WEIGHT * ~left_out * weights, torch.ones(simulated.shape[:2])], dim=1),
+        )
+        return module, both, validation
+
+    def _starts(self, rows: TrainingRows, x: np.ndarray, held: np.ndarray, rng: np.random.Generator) -> list[Start]:
+        """Return the closed-form solution without each member's held-out donors, and bulk simulated without them."""
         measured = rows.fractions.mean(axis=1)
-        ratios = centred_log_ratio(measured, FLOOR)
-        for member, left_out in enumerate(held):
-            kept = ~left_out
-
-            def error(predicted: np.ndarray, truth: np.ndarray = measured[kept]) -> float:
-                return metrics.mse(truth, softmax(predicted, axis=1))
-
-            ridge = fit_ridge(((x - centre) / scale)[kept], ratios[kept], rows.donors[kept], error)
-            module.start_linear(member, ridge.coefficients, ridge.intercept)
-        weights = torch.as_tensor(~held * rows.weights, dtype=torch.float32)
-        validation = torch.as_tensor(held * rows.weights, dtype=torch.float32) if held.any() else None
-        targets = torch.as_tensor(rows.fractions, dtype=torch.float32)
-        return module, TrainingData(torch.as_tensor(x, dtype=torch.float32), targets, weights, validation)
+        if self.simulate is None:
+            scale = x.std(axis=0) + LEAST_SD
+            starts = []
+            for left_out in held:
+                ridge = fit_log_ratios(x[~left_out] / scale, measured[~left_out], rows.donors[~left_out])
+                starts.append(Start(ridge.coefficients / scale[:, None], ridge.intercept, x[:0], measured[:0]))
+            return starts
+        mdata: Any = self.mdata
+        reference = Reference(mdata, self.genes_)
+        batch_key = mdata.uns.get(keys.UNS, {}).get("calibrate", {}).get("batch_key")
+        calibrations: dict[tuple[str, ...], Any] = {}
+        starts = []
+        for left_out in held:
+            without = tuple(np.unique(rows.donors[left_out]))
+            if without not in calibrations:
+                calibrations[without] = fit_calibration(
+                    mdata, reference, self.genes_, without=without, batch_key=batch_key
+                )
+            calibration = calibrations[without]
+            fractions = calibration.draw_compositions(self.simulate, BROAD, rng)
+            simulated = log_shares(calibration.draw_bulk(fractions, rng))
+            coefficients, intercept = calibration.linearised().solution()
+            starts.append(Start(coefficients, intercept, simulated, fractions))
+        return starts
 
     @torch.no_grad()
     def _report(self, module: Ensemble, rows: TrainingRows, held: np.ndarray) -> None:
-        """Note how well held-out donors were predicted, and how well their mean would have done."""
-        x = torch.as_tensor(
-            log_expression(rows.expression, module.reference.numpy().astype(float)), dtype=torch.float32
-        )
-        predicted = torch.softmax(module(x), dim=-1).numpy()
+        """Keep how held-out donors were predicted; note how well, and how well their mean would have done."""
+        predicted = torch.softmax(module(torch.as_tensor(log_shares(rows.expression), dtype=torch.float32)), dim=-1)
         measured = rows.fractions.mean(axis=1)
-        pairs = [
-            (measured[left_out], predicted[member][left_out], measured[~left_out].mean(axis=0))
-            for member, left_out in enumerate(held)
-            if left_out.any()
-        ]
-        truth = np.concatenate([pair[0] for pair in pairs])
-        baseline = np.concatenate([np.tile(pair[2], (len(pair[0]), 1)) for pair in pairs])
-        self.held_out_ = {
-            "rmse": metrics.rmse(truth, np.concatenate([pair[1] for pair in pairs])),
-            "rmse_mean_composition": metrics.rmse(truth, baseline),
-        }
+        member, row = np.nonzero(held)
+        self.held_out_ = HeldOut(measured[row], predicted.numpy()[member, row].astype(float), rows.donors[row])
+        baseline = np.stack([measured[~held[m]].mean(axis=0) for m in member])
         self.summary_ = (
-            f"{len(np.unique(rows.donors))} donors, {len(self.genes_)} genes, {self.n_members} members, best epoch "
-            f"{self.best_epoch_}; inner held-out RMSE {self.held_out_['rmse']:.4f} "
-            f"(mean composition {self.held_out_['rmse_mean_composition']:.4f})"
+            f"{len(np.unique(rows.donors))} donors, {self.simulate or 0} simulated, {len(self.genes_)} genes, "
+            f"{self.n_members} members, best epoch {self.best_epoch_}; inner held-out RMSE "
+            f"{metrics.rmse(self.held_out_.measured, self.held_out_.predicted):.4f} "
+            f"(mean composition {metrics.rmse(self.held_out_.measured, baseline):.4f})"
         )
 
     def _network(self, n_members: int, n_genes: int) -> Ensemble:
@@ -258,4 +287,9 @@ class SimpleDNN(NeuralModel):
         return self._network(len(arrays[last]), len(arrays["centre"]))
 
     def _input(self, expression: np.ndarray) -> np.ndarray:
-        return log_expression(expression, self.module.reference.numpy().astype(float))
+        return log_shares(fill_missing(expression, self.module.reference.numpy().astype(float)))
+
+    @torch.no_grad()
+    def _spread(self, expression: np.ndarray) -> np.ndarray:
+        fractions = torch.softmax(self.module(torch.as_tensor(self._input(expression), dtype=torch.float32)), dim=-1)
+        return angle(fractions.numpy()).std(axis=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ._losses import LOSSES, Loss
-from ._networks import BatchedLinear, Ensemble, Perceptrons, centred_log_ratio
+from ._networks import BatchedLinear, Ensemble, Perceptrons
 from ._training import TrainingData, fit, quiet
 
 __all__ = [
@@ -13,7 +13,6 @@ __all__ = [
     "Loss",
     "Perceptrons",
     "TrainingData",
-    "centred_log_ratio",
     "fit",
     "quiet",
 ]

@@ -5,18 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import nn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-
-def centred_log_ratio(fractions: np.ndarray, floor: float) -> np.ndarray:
-    """Return log fractions less their mean over types; fractions below ``floor`` are raised to it."""
-    logs = np.log(np.maximum(fractions, floor))
-    return logs - logs.mean(axis=-1, keepdims=True)
+    import numpy as np
 
 
 class BatchedLinear(nn.Module):

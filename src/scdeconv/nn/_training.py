@@ -29,24 +29,30 @@ SMALL_STEP = 20_000_000
 
 @dataclass
 class TrainingData:
-    """Rows to learn from.
+    """Rows to learn from, or to validate on.
 
     Parameters
     ----------
     x
-        Input, rows × genes.
+        Input, rows × genes; or members × rows × genes where every member has rows of its own.
     targets
-        Fractions, rows × choices × types. Each time a row is used, one of its choices is drawn (augmentation).
+        Fractions, rows × choices × types, or members × rows × choices × types. Each time a row is used, one of its
+        choices is drawn (augmentation).
     weights
         Weight of each row for each member, members × rows. Zero keeps a row out of a member's training.
-    validation
-        Weight of each row in each member's validation, members × rows, or None for no validation.
+    groups
+        Donor of each row, as a number; needed to validate on.
     """
 
     x: torch.Tensor
     targets: torch.Tensor
     weights: torch.Tensor
-    validation: torch.Tensor | None = None
+    groups: torch.Tensor | None = None
+
+    def to(self, device: torch.device) -> TrainingData:
+        """Return the same on a device."""
+        groups = None if self.groups is None else self.groups.to(device)
+        return TrainingData(self.x.to(device), self.targets.to(device), self.weights.to(device), groups)
 
 
 class Plan(lightning.LightningModule):
@@ -58,6 +64,7 @@ class Plan(lightning.LightningModule):
         data: TrainingData,
         loss: Loss,
         *,
+        validation: TrainingData | None,
         max_steps: int,
         batch_size: int,
         learning_rate: float,
@@ -69,9 +76,11 @@ class Plan(lightning.LightningModule):
         self.automatic_optimization = False
         self.module = module
         self.data = data
+        self.validation = validation
         self.loss = loss
-        self.batch_size = min(batch_size, len(data.x))
-        self.steps_per_epoch = max(1, len(data.x) // self.batch_size)
+        self.n_rows = data.weights.shape[1]
+        self.batch_size = min(batch_size, self.n_rows)
+        self.steps_per_epoch = max(1, self.n_rows // self.batch_size)
         self.max_epochs = -(-max_steps // self.steps_per_epoch)
         self.steps_left = max_steps
         self.learning_rate = learning_rate
@@ -84,6 +93,9 @@ class Plan(lightning.LightningModule):
         self.validation_losses: list[float] = []
         self.best_epoch = 0
         self.best_weights: dict[str, torch.Tensor] = {}
+        self.start_weights: dict[str, torch.Tensor] = {}
+        # validation loss of each row at the start and at the best epoch
+        self.start_losses = self.best_losses = torch.empty(0)
         self.stop = False
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -96,15 +108,14 @@ class Plan(lightning.LightningModule):
 
     def on_fit_start(self) -> None:
         """Move the data to the device once and note how good the starting point is."""
-        for name in ("x", "targets", "weights", "validation"):
-            value = getattr(self.data, name)
-            setattr(self.data, name, None if value is None else value.to(self.device))
+        self.data = self.data.to(self.device)
+        self.validation = None if self.validation is None else self.validation.to(self.device)
         self.validate(epoch=0)
 
     def next_rows(self) -> torch.Tensor:
         """Return the rows of the next batch from an endless stream of permutations."""
         while len(self.queue) < self.batch_size:
-            self.queue = torch.cat([self.queue, torch.randperm(len(self.data.x))])
+            self.queue = torch.cat([self.queue, torch.randperm(self.n_rows)])
         rows, self.queue = self.queue[: self.batch_size], self.queue[self.batch_size :]
         return rows.to(self.device)
 
@@ -112,13 +123,13 @@ class Plan(lightning.LightningModule):
         """Run one epoch of optimiser steps."""
         optimizer: Any = self.optimizers()
         data, total, n_steps = self.data, torch.zeros((), device=self.device), 0
-        n_choices = data.targets.shape[1]
+        n_choices = data.targets.shape[-2]
         for _ in range(min(self.steps_per_epoch, self.steps_left)):
             if self.stop:
                 break
             rows = self.next_rows()
-            choice = torch.randint(n_choices, (len(rows),)).to(self.device) if n_choices > 1 else 0
-            losses = self.loss(self.module(data.x[rows]), data.targets[rows, choice])
+            choice = torch.randint(n_choices, (len(rows),)).to(self.device) if n_choices > 1 else torch.zeros_like(rows)
+            losses = self.loss(self.module(data.x[..., rows, :]), data.targets[..., rows, choice, :])
             weights = data.weights[:, rows]
             # each member's loss is its own mean, so that the sum leaves their gradients apart
             loss = ((losses * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1e-12)).sum()
@@ -138,27 +149,43 @@ class Plan(lightning.LightningModule):
         self.bar.update()
         self.bar.set_postfix(train_loss=f"{self.train_losses[-1]:.4g}", refresh=False)
         stale = self.patience is not None and len(self.train_losses) - self.best_epoch >= self.patience
-        self.trainer.should_stop = self.stop or (stale and self.data.validation is not None)
+        self.trainer.should_stop = self.stop or (stale and self.validation is not None)
 
     @torch.no_grad()
     def validate(self, epoch: int) -> None:
         """Note the validation loss, and the weights where it is the lowest so far."""
-        if self.data.validation is None:
+        if self.validation is None:
             return
         self.module.eval()
-        losses = self.loss(self.module(self.data.x), self.data.targets.mean(dim=1))
+        losses = self.loss(self.module(self.validation.x), self.validation.targets.mean(dim=-2))
         self.module.train()
-        value = float((losses * self.data.validation).sum() / self.data.validation.sum())
+        weighted = losses * self.validation.weights
+        value = float(weighted.sum() / self.validation.weights.sum())
         self.log("validation_loss", value) if epoch else None
         if not self.validation_losses or value < min(self.validation_losses):
             self.best_epoch = epoch
             self.best_weights = {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}
+            self.best_losses = weighted.sum(dim=0)
+        if epoch == 0:
+            self.start_weights, self.start_losses = self.best_weights, self.best_losses
         self.validation_losses.append(value)
 
     def on_fit_end(self) -> None:
-        """Go back to the best weights."""
-        if self.best_weights:
-            self.module.load_state_dict(self.best_weights)
+        """Go back to the best weights, or to the start where donors do not confirm that they are better."""
+        if not self.best_weights:
+            return
+        if not self.confirmed():
+            self.best_epoch, self.best_weights = 0, self.start_weights
+        self.module.load_state_dict(self.best_weights)
+
+    def confirmed(self) -> bool:
+        """Say whether the mean gain over the start exceeds its standard error over held-out donors."""
+        groups = self.validation.groups if self.validation is not None else None
+        if groups is None:
+            return True
+        gains = torch.zeros(int(groups.max()) + 1, device=groups.device)
+        gains.index_add_(0, groups, self.start_losses - self.best_losses)
+        return len(gains) < 2 or bool(gains.mean() > gains.std() / len(gains) ** 0.5)
 
     def history(self) -> dict[str, pd.DataFrame]:
         """Return the losses by epoch; epoch 0 is the starting point."""
@@ -219,6 +246,7 @@ def fit(
     data: TrainingData,
     loss: Loss,
     *,
+    validation: TrainingData | None = None,
     max_steps: int,
     batch_size: int,
     learning_rate: float,
@@ -232,14 +260,16 @@ def fit(
 ) -> Plan:
     """Train ``module`` in place and return the plan with its history.
 
-    With validation rows the best weights, the starting point included, are put back at the end, and training stops after
-    ``patience`` epochs without a better one. Ctrl-C stops after the current step and keeps what was learned
+    With rows to validate on the best weights, the starting point included, are put back at the end, and training stops after
+    ``patience`` epochs without a better one. Where the rows have groups, the starting point stays unless the groups
+    confirm the gain (by more than one standard error). Ctrl-C stops after the current step and keeps what was learned
     (``plan.stop`` is then True).
     """
     plan = Plan(
         module,
         data,
         loss,
+        validation=validation,
         max_steps=max_steps,
         batch_size=batch_size,
         learning_rate=learning_rate,

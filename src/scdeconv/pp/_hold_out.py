@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from scdeconv import _keys as keys
 
+from ._calibrate import calibrate
 from ._pair import make_mudata, make_reference
 from ._select_genes import select_genes
 from ._simulate import simulate
@@ -16,13 +17,14 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-REDONE: dict[str, Callable[..., None]] = {"simulate": simulate, "select_genes": select_genes}
+# in this order: a simulation may use the calibration
+REDONE: dict[str, Callable[..., object]] = {"calibrate": calibrate, "simulate": simulate, "select_genes": select_genes}
 
 
 def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
     """Split off donors: their bulk, their cells and everything that was learned from either.
 
-    Profiles and pseudobulk are made again from the cells that stay, and simulation and gene selection are repeated with
+    Profiles and pseudobulk are made again from the cells that stay, and calibration, simulation and gene selection are repeated with
     the arguments recorded in ``mdata.uns["scdeconv"]``. Profiles that were given instead of cells, and a gene list
     of the user's own in ``var["selected"]``, stay as they are: what the held-out donors put into them cannot be taken out.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -9,6 +11,11 @@ from anndata import AnnData
 
 from scdeconv import _keys as keys
 from scdeconv._matrix import Matrix, to_dense
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from mudata import MuData
 
 
 def indicator(labels: pd.Series, categories: list[str]) -> sp.csr_matrix:
@@ -28,6 +35,49 @@ def count_cells(cells: AnnData, donors: list[str], cell_types: list[str]) -> pd.
 
 def _dense_sum(rows: sp.csr_matrix, matrix: Matrix) -> np.ndarray:
     return to_dense(rows.astype(np.float64) @ matrix)
+
+
+class Reference:
+    """Profiles of the cell types in absolute units, also without the cells of some donors.
+
+    Parameters
+    ----------
+    mdata
+        From :func:`scdeconv.pp.pair`.
+    genes
+        Genes to keep.
+    """
+
+    def __init__(self, mdata: MuData, genes: pd.Index) -> None:
+        given = mdata[keys.PROFILES]
+        self.cell_types = list(given.obs[keys.CELL_TYPE])
+        self.cells_of: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        if keys.CELLS not in mdata.mod:
+            size = given.obs[keys.CELL_SIZE].to_numpy(dtype=float)
+            # profiles that were given may be in any unit; their cell sizes put them into counts per cell
+            totals = given.obs["total"].to_numpy(dtype=float) if "total" in given.obs else size
+            self._given = to_dense(given[:, genes].X) * (size / np.where(totals > 0, totals, 1))[:, None], size
+            return
+        cells = mdata[keys.CELLS]
+        columns = cells.var_names.get_indexer(genes)
+        for donor in cells.obs[keys.DONOR].unique():
+            mine = cells.obs[cells.obs[keys.DONOR] == donor]
+            rows = indicator(mine[keys.CELL_TYPE], self.cell_types)
+            expression = cells.X[cells.obs_names.get_indexer(mine.index)]
+            sums = _dense_sum(rows, expression)[:, columns]
+            self.cells_of[donor] = (
+                sums,
+                rows @ mine["total"].to_numpy(dtype=float),
+                np.asarray(rows.sum(axis=1)).ravel(),
+            )
+
+    def profiles(self, without: Collection[str] = ()) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean counts per cell (types × genes) and mean total per cell (types), some donors left out."""
+        if not self.cells_of:
+            return self._given
+        kept = [tables for donor, tables in self.cells_of.items() if donor not in without]
+        sums, totals, n_cells = (np.sum([tables[i] for tables in kept], axis=0) for i in range(3))
+        return sums / np.maximum(n_cells, 1)[:, None], totals / np.maximum(n_cells, 1)
 
 
 def make_profiles(cells: AnnData, cell_types: list[str]) -> AnnData:

@@ -1,4 +1,4 @@
-"""Pseudobulk with known composition, by Scaden's rules."""
+"""Bulk with known composition: cells added up by Scaden's rules, or drawn from what the pairs teach."""
 
 from __future__ import annotations
 
@@ -6,60 +6,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from anndata import AnnData
 
 from scdeconv import _keys as keys
 from scdeconv._matrix import to_dense
 from scdeconv._progress import progress
 
+from ._calibration import BROAD, Calibration
+from ._draws import draw_cells, draw_fractions
 from ._pair import add_modality
 
 if TYPE_CHECKING:
     from mudata import MuData
 
 ROWS_AT_ONCE = 500
-
-
-def draw_fractions(n_normal: int, n_sparse: int, available: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw compositions as Scaden does: normalised uniforms, in the sparse half over a random subset of the types.
-
-    Parameters
-    ----------
-    n_normal, n_sparse
-        Compositions over all available types, and over 1 to K-1 of them (K the number available).
-    available
-        Which types there are, bool of length K_all; the others get 0.
-    rng
-        Source of randomness.
-
-    Returns
-    -------
-    Fractions, (n_normal + n_sparse) × K_all, rows sum to 1.
-    """
-    types = np.flatnonzero(available)
-    weights = rng.uniform(size=(n_normal + n_sparse, len(types)))
-    if len(types) > 1:
-        n_kept = rng.integers(1, len(types), size=n_sparse)
-        order = rng.permuted(np.tile(np.arange(len(types)), (n_sparse, 1)), axis=1)
-        weights[n_normal:][order >= n_kept[:, None]] = 0.0
-    fractions = np.zeros((len(weights), len(available)))
-    fractions[:, types] = weights / weights.sum(axis=1, keepdims=True)
-    return fractions
-
-
-def draw_cells(n_cells: np.ndarray, pools: list[np.ndarray], n_total: int, rng: np.random.Generator) -> sp.csr_matrix:
-    """Draw cells with replacement and return how often each sample holds each cell (samples × all cells)."""
-    n_types = n_cells.shape[1]
-    types = np.repeat(np.tile(np.arange(n_types), len(n_cells)), n_cells.ravel())
-    starts = np.cumsum([0, *(len(pool) for pool in pools)])
-    sizes = np.diff(starts)
-    within = (rng.random(len(types)) * sizes[types]).astype(np.int64)
-    cells = np.concatenate(pools)[starts[types] + within]
-    ends = np.concatenate([[0], np.cumsum(n_cells.sum(axis=1))])
-    weights = sp.csr_matrix((np.ones(len(cells), np.float32), cells, ends), shape=(len(n_cells), n_total))
-    weights.sum_duplicates()
-    return weights
 
 
 def simulate(
@@ -70,13 +30,18 @@ def simulate(
     sparse_share: float = 0.5,
     across_donors: bool = False,
     exact_labels: bool = False,
+    calibration: Calibration | bool = False,
     seed: int = 0,
 ) -> None:
-    """Simulate bulk samples by adding up random cells, as Scaden does (Menden et al. 2020).
+    """Simulate bulk samples by adding up random cells, as Scaden does (Menden et al. 2020), or from a calibration.
 
     A composition is drawn (uniforms divided by their sum; in the sparse share, only over a random subset of the types),
     ``floor(fraction * cells_per_sample)`` cells of each type are drawn with replacement, and their counts are added up.
     Without cells, a sample of ``n`` cells of a type is Poisson around ``n`` times the type's profile.
+
+    With ``calibration`` the samples look like this laboratory's bulk: compositions come from the distribution of the
+    paired donors (one in ten by Scaden's rule), expression from the calibrated profiles with the shifts, the noise and
+    the depths of real bulk (see :class:`scdeconv.pp.Calibration`). The arguments about cells have no part in it.
 
     Parameters
     ----------
@@ -94,6 +59,8 @@ def simulate(
     exact_labels
         Give the composition of the cells that were added up. By default, as in Scaden, the composition that was drawn
         before rounding to whole cells.
+    calibration
+        What :func:`scdeconv.pp.calibrate` returned, or True for the one that it stored in ``mdata``.
     seed
         Seed of the draws.
 
@@ -125,6 +92,16 @@ def simulate(
         )
         raise ValueError(msg)
     rng = np.random.default_rng(seed)
+    records = mdata.uns.setdefault(keys.UNS, {})
+    if calibration is not False:
+        if calibration is True:
+            calibration = Calibration.of(mdata)
+        records[keys.CALIBRATION] = calibration.to_dict()
+        fractions = calibration.draw_compositions(n_samples, BROAD, rng)
+        expression = calibration.draw_bulk(fractions, rng)
+        _store(mdata, expression, fractions, np.full(n_samples, "calibration"))
+        records["simulate"] = {"n_samples": n_samples, "calibration": True, "seed": seed}
+        return
     n_types = mdata[keys.PROFILES].n_obs
     pools = _pools(mdata, across_donors)
     samples_of = np.array_split(np.arange(n_samples), len(pools))
@@ -149,14 +126,8 @@ def simulate(
                 bar.update(len(rows[chunk]))
             fractions[rows] = n_cells / n_cells.sum(axis=1, keepdims=True) if exact_labels else drawn
             donor[rows] = name
-    names = pd.Index([f"simulated_{row}" for row in range(n_samples)])
-    simulated = AnnData(
-        expression, obs=pd.DataFrame({keys.DONOR: donor.astype(str)}, index=names), var=mdata[keys.BULK].var[[]].copy()
-    )
-    cell_types = list(mdata[keys.PROFILES].obs[keys.CELL_TYPE])
-    simulated.obsm[keys.MEASURED] = pd.DataFrame(fractions, index=names, columns=cell_types)
-    add_modality(mdata, keys.SIMULATED, simulated)
-    mdata.uns.setdefault(keys.UNS, {})["simulate"] = {
+    _store(mdata, expression, fractions, donor)
+    records["simulate"] = {
         "n_samples": n_samples,
         "cells_per_sample": cells_per_sample,
         "sparse_share": sparse_share,
@@ -164,6 +135,18 @@ def simulate(
         "exact_labels": exact_labels,
         "seed": seed,
     }
+
+
+def _store(mdata: MuData, expression: np.ndarray, fractions: np.ndarray, donor: np.ndarray) -> None:
+    names = pd.Index([f"simulated_{row}" for row in range(len(expression))])
+    simulated = AnnData(
+        expression.astype(np.float32),
+        obs=pd.DataFrame({keys.DONOR: donor.astype(str)}, index=names),
+        var=mdata[keys.BULK].var[[]].copy(),
+    )
+    cell_types = list(mdata[keys.PROFILES].obs[keys.CELL_TYPE])
+    simulated.obsm[keys.MEASURED] = pd.DataFrame(fractions, index=names, columns=cell_types)
+    add_modality(mdata, keys.SIMULATED, simulated)
 
 
 def _pools(mdata: MuData, across_donors: bool) -> dict[str, list[np.ndarray]]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from scdeconv import models
+from scdeconv.pp import GENES_PER_TYPE
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Method:
     stochastic: bool = False
     # methods with a rule of their own for genes are not given a selection that the user did not make
     selects_genes: bool = False
+    genes_per_type: int = GENES_PER_TYPE
 
     def load_class(self) -> Any:
         """Import the class of the method, which may take seconds where torch is needed."""
@@ -31,7 +33,9 @@ class Method:
 METHODS = {
     method.name: method
     for method in (
-        Method("simplednn", "SimpleDNN", "pairs", "network", "SimpleDNN paper (2025)", stochastic=True),
+        Method(
+            "simplednn", "SimpleDNN", "pairs", "network", "SimpleDNN paper (2025)", stochastic=True, genes_per_type=150
+        ),
         Method(
             "scaden",
             "Scaden",
@@ -41,6 +45,25 @@ METHODS = {
             stochastic=True,
             selects_genes=True,
         ),
+        Method(
+            "calibrated_nnls",
+            "CalibratedNNLS",
+            "reference",
+            "linear",
+            "this library; weights after MuSiC, DWLS",
+            genes_per_type=150,
+        ),
+        Method("ridge", "Ridge", "pairs", "linear", "this library", genes_per_type=150),
+        Method(
+            "simulation_ridge",
+            "SimulationRidge",
+            "pairs",
+            "linear",
+            "this library",
+            stochastic=True,
+            genes_per_type=150,
+        ),
+        Method("bisque", "Bisque", "pairs", "linear", "Jew et al. 2020"),
         Method("nnls", "NNLS", "reference", "linear", "Lawson & Hanson 1974"),
         Method("mean_composition", "MeanComposition", "pairs", "baseline", "baseline"),
     )

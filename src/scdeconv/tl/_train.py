@@ -58,7 +58,7 @@ def fit_method(mdata: MuData, name: str, arguments: dict[str, Any]) -> Deconvolu
     if source == "simulated" and keys.SIMULATED not in work.mod:
         simulate(work, seed=arguments.get("seed", 0))
     if keys.SELECTED not in work[keys.BULK].var and not method.selects_genes:
-        select_genes(work)
+        select_genes(work, method.genes_per_type * work[keys.PROFILES].n_obs)
     cls = method.load_class()
     cls.setup_mudata(work, **{key: architecture[key] for key in ("train_on",) if key in architecture})
     model: Any = cls(work, **architecture)

@@ -1,0 +1,73 @@
+"""Bisque: bulk brought to the scale of single cells by the pairs, gene by gene, then least squares."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.optimize import nnls
+
+from scdeconv import _keys as keys
+from scdeconv._expression import fill_missing
+from scdeconv._matrix import to_dense
+
+from ._base import LinearModel
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+# weight of the row that asks for a sum of one, against the length of the longest profile
+SUM_WEIGHT = 1e3
+
+
+class Bisque(LinearModel):
+    """Reference-based decomposition of Jew et al. 2020.
+
+    The expression that single cells predict for a paired sample is the reference times its fractions. Each gene of bulk
+    is mapped to it by the regression line over the training donors; then non-negative least squares with a sum of one.
+    Genes that do not vary in bulk are not used. The line is fitted to the training donors only.
+
+    Parameters
+    ----------
+    mdata
+        From :func:`scdeconv.pp.pair`. The selected genes are used, all where none are selected.
+
+    Notes
+    -----
+    As in the original, profiles are of cells normalised to one total, so the fractions are cell shares through the
+    pairs, not through cell sizes.
+    """
+
+    method = "bisque"
+
+    def _fit(self, without: Collection[str]) -> None:
+        bulk = self._require_data()[keys.BULK]
+        known = self._known(without)
+        profiles, size = self._reference.profiles(without)
+        self.signature_ = profiles / np.maximum(size, np.finfo(float).tiny)[:, None]
+        expression = to_dense(bulk[known, self.genes_].X)
+        shares = expression / np.maximum(expression.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+        target = bulk.obsm[keys.MEASURED].to_numpy(dtype=float)[known] @ self.signature_
+        self.reference_, self.level_ = shares.mean(axis=0), target.mean(axis=0)
+        deviations = shares - self.reference_
+        variance = (deviations**2).sum(axis=0)
+        self.used_ = variance > 0
+        slope = (deviations * (target - self.level_)).sum(axis=0)
+        self.slope_ = np.divide(slope, variance, out=np.zeros_like(slope), where=self.used_)
+        self.summary_ = f"{known.sum()} paired samples, {self.used_.sum()} genes"
+
+    def _fractions(self, expression: np.ndarray) -> np.ndarray:
+        shares = fill_missing(expression, self.reference_ / self.reference_.sum())
+        transformed = self.level_ + (shares - self.reference_) * self.slope_
+        signature = self.signature_[:, self.used_]
+        weight = SUM_WEIGHT * np.linalg.norm(signature, axis=1).max()
+        system = np.vstack([signature.T, np.full(len(signature), weight)])
+        return np.stack([nnls(system, np.append(sample[self.used_], weight))[0] for sample in transformed])
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        names = ("signature", "reference", "level", "slope", "used")
+        return {name: getattr(self, f"{name}_") for name in names}
+
+    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
+        for name, array in arrays.items():
+            setattr(self, f"{name}_", array)

@@ -1,0 +1,56 @@
+"""Variances and correlations from few samples, shrunk by as much as they are uncertain."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def shrink_variances(residuals: np.ndarray) -> np.ndarray:
+    """Return the variance of each column, shrunk to the median of all (Opgen-Rhein & Strimmer 2007).
+
+    Parameters
+    ----------
+    residuals
+        Samples × columns, each column with mean 0.
+
+    Returns
+    -------
+    Length columns. The share of the median is the estimated variance of the variances over their spread.
+    """
+    n_samples = len(residuals)
+    squares = residuals**2
+    variances = squares.sum(axis=0) / (n_samples - 1)
+    of_variances = n_samples / (n_samples - 1) ** 3 * ((squares - squares.mean(axis=0)) ** 2).sum(axis=0)
+    target = np.median(variances)
+    spread = ((variances - target) ** 2).sum()
+    share = min(1.0, of_variances.sum() / spread) if spread > 0 else 1.0
+    return share * target + (1 - share) * variances
+
+
+def correlation_shrinkage(residuals: np.ndarray) -> tuple[float, float]:
+    """Return how far to shrink the columns' correlations to zero, and the sum of their squares (Schäfer & Strimmer 2005).
+
+    No columns × columns matrix is formed: sums over pairs of columns follow from the samples' kernel.
+
+    Parameters
+    ----------
+    residuals
+        Samples × columns, each column with mean 0.
+
+    Returns
+    -------
+    Intensity from 0 (keep the correlations) to 1 (drop them), and the sum of squared correlations over pairs of
+    different columns.
+    """
+    n_samples = len(residuals)
+    scale = np.sqrt((residuals**2).sum(axis=0) / (n_samples - 1))
+    standard = residuals[:, scale > 0] / scale[scale > 0]
+    kernel = standard @ standard.T
+    # r_ij is the mean over samples of w_sij = z_si z_sj, times n / (n - 1)
+    squared = (kernel**2).sum() / (n_samples - 1) ** 2 - standard.shape[1]
+    of_products = (np.diag(kernel) ** 2).sum() - (standard**4).sum()
+    of_means = (kernel**2).sum() / n_samples**2 - ((standard**2).mean(axis=0) ** 2).sum()
+    of_correlations = n_samples / (n_samples - 1) ** 3 * (of_products - n_samples * of_means)
+    if squared <= 0:
+        return 1.0, 0.0
+    return float(np.clip(of_correlations / squared, 0, 1)), float(squared)
