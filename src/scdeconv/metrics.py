@@ -305,6 +305,38 @@ def table(measured: Fractions, predicted: Fractions) -> pd.DataFrame:
     return result
 
 
+def overlap(real: NDArray, simulated: NDArray, *, n_components: int = 10) -> float:
+    """Share of real samples that lie where 95 % of the simulated ones do.
+
+    Both are projected on the first principal components of the simulated samples; a real sample is inside when its
+    Mahalanobis distance is within the 95 % quantile of theirs. About 0.95 is ideal; near 0, a method that learns from
+    the simulation is tried on something else.
+
+    Parameters
+    ----------
+    real, simulated
+        Log expression, samples × genes.
+    n_components
+        Principal components to compare in.
+
+    Examples
+    --------
+    >>> from scdeconv import metrics
+    >>> rng = np.random.default_rng(0)
+    >>> simulated = rng.normal(size=(500, 20))
+    >>> metrics.overlap(simulated[:100], simulated) > 0.9
+    True
+    >>> metrics.overlap(simulated[:100] + 3, simulated)
+    0.0
+    """
+    centre = simulated.mean(axis=0)
+    _, singular, components = np.linalg.svd(simulated - centre, full_matrices=False)
+    kept = min(n_components, int((singular > 1e-9 * singular[0]).sum()))
+    axes = components[:kept].T / singular[:kept]
+    distances = [(((samples - centre) @ axes) ** 2).sum(axis=1) for samples in (real, simulated)]
+    return float((distances[0] <= np.quantile(distances[1], 0.95)).mean())
+
+
 def _aligned(measured: Fractions, predicted: Fractions) -> tuple[NDArray, NDArray, pd.Index]:
     """Both as finite, non-negative float arrays in the order of `measured`, with the names of the cell types."""
     if isinstance(measured, pd.DataFrame) and isinstance(predicted, pd.DataFrame):

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from ._base import DeconvolutionModel
+from ._intervals import HeldOut
 
 if TYPE_CHECKING:
     from ._bisque import Bisque
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ._ridge import Ridge, SimulationRidge
     from ._scaden import Scaden
     from ._simplednn import SimpleDNN
+    from ._weighted_ensemble import WeightedEnsemble
 
 _MODULES = {
     "Bisque": "_bisque",
@@ -28,6 +30,7 @@ _MODULES = {
     "Scaden": "_scaden",
     "SimpleDNN": "_simplednn",
     "SimulationRidge": "_ridge",
+    "WeightedEnsemble": "_weighted_ensemble",
 }
 
 __all__ = [
@@ -35,11 +38,13 @@ __all__ = [
     "Bisque",
     "CalibratedNNLS",
     "DeconvolutionModel",
+    "HeldOut",
     "MeanComposition",
     "Ridge",
     "Scaden",
     "SimpleDNN",
     "SimulationRidge",
+    "WeightedEnsemble",
 ]
 
 

@@ -14,11 +14,13 @@ import pandas as pd
 
 from scdeconv import __version__
 from scdeconv import _keys as keys
+from scdeconv._expression import fill_missing, log_shares
 from scdeconv._genes import align_genes, strip_versions
 from scdeconv._matrix import to_dense
 from scdeconv._validation import examples
 from scdeconv.pp import FEWEST_PAIRS, Reference, paired_donors
 
+from ._familiarity import Familiarity
 from ._intervals import HeldOut
 
 if TYPE_CHECKING:
@@ -30,8 +32,9 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "model.json"
 WEIGHTS = "weights.npz"
-# prefix of the arrays of held-out predictions in the file of weights
+# prefixes, in the file of weights, of what is not the state of the method itself
 HELD_OUT = "held_out."
+FAMILIARITY = "familiarity."
 # donors are dealt into so many folds at most to learn how wrong predictions of new donors are
 HELD_OUT_FOLDS = 10
 NO_DATA = "Expected data to train on, found none (a loaded model). Make a new model from a MuData."
@@ -44,6 +47,11 @@ def normalise(values: np.ndarray) -> np.ndarray:
     uniform = np.full_like(values, 1 / values.shape[1])
     # not "> 0": what is not a number must stay so, and be seen
     return np.divide(values, totals, out=uniform, where=totals != 0)
+
+
+def _take(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """Remove the arrays whose names start with the prefix, and return them without it."""
+    return {name[len(prefix) :]: arrays.pop(name) for name in list(arrays) if name.startswith(prefix)}
 
 
 def input_genes(mdata: MuData) -> pd.Index:
@@ -70,6 +78,7 @@ class DeconvolutionModel:
     summary_: str = ""
     seed_: int | None = None
     held_out_: HeldOut | None = None
+    familiarity_: Familiarity | None = None
 
     @abstractmethod
     def __init__(self, data: MuData | None = None, **parameters: Any) -> None: ...
@@ -122,8 +131,34 @@ class DeconvolutionModel:
         if not self.is_trained_:
             msg = f"Expected a trained model, found an untrained {type(self).__name__}. Call .train() first."
             raise RuntimeError(msg)
-        expression = align_genes(adata, strip_versions(self.genes_), layer=layer)
-        return pd.DataFrame(normalise(self._fractions(expression)), index=adata.obs_names, columns=self.cell_types_)
+        fractions = normalise(self._fractions(self._aligned(adata, layer)))
+        return pd.DataFrame(fractions, index=adata.obs_names, columns=self.cell_types_)
+
+    def _aligned(self, adata: AnnData, layer: str | None) -> np.ndarray:
+        """Return expression of the model's genes, NaN where a gene is missing."""
+        return align_genes(adata, strip_versions(self.genes_), layer=layer)
+
+    def quality(self, adata: AnnData, *, layer: str | None = None) -> pd.DataFrame | None:
+        """Say how well the model's idea of bulk fits each sample.
+
+        Parameters
+        ----------
+        adata, layer
+            As for :meth:`predict`.
+
+        Returns
+        -------
+        Samples × ``noise`` (what composition does not explain, in units of what the calibration expects),
+        ``composition`` (standard deviations between the most unusual cell type and the training donors) and
+        ``outside``: one of them is a quarter above that of any training donor when it was held out. None for models
+        that do not simulate from a calibration.
+        """
+        if self.familiarity_ is None:
+            return None
+        calibration = self.familiarity_.calibration
+        usual = np.expm1(np.maximum(calibration.centre, 0))
+        log = log_shares(fill_missing(self._aligned(adata, layer), usual / usual.sum()))
+        return self.familiarity_.quality(log, self.predict(adata, layer=layer).to_numpy(), adata.obs_names)
 
     def predict_interval(
         self, adata: AnnData, coverage: float = 0.9, *, layer: str | None = None
@@ -156,7 +191,7 @@ class DeconvolutionModel:
                 "method that learns from at least 4 paired donors."
             )
             raise ValueError(msg)
-        spread = self._spread(align_genes(adata, strip_versions(self.genes_), layer=layer))
+        spread = self._spread(self._aligned(adata, layer))
         bounds = self.held_out_.intervals(fractions.to_numpy(), coverage, spread)
         lower, upper = (pd.DataFrame(bound, fractions.index, fractions.columns) for bound in bounds)
         return lower, upper
@@ -195,9 +230,12 @@ class DeconvolutionModel:
         try:
             new = workplace / "new"
             new.mkdir()
-            held_out = {} if self.held_out_ is None else vars(self.held_out_)
-            arrays = self._arrays() | {f"{HELD_OUT}{name}": array for name, array in held_out.items()}
-            np.savez(new / WEIGHTS, **arrays)
+            arrays = self._arrays()
+            if self.held_out_ is not None:
+                arrays |= {HELD_OUT + name: array for name, array in vars(self.held_out_).items()}
+            if self.familiarity_ is not None:
+                arrays |= {FAMILIARITY + name: array for name, array in self.familiarity_.to_arrays().items()}
+            np.savez(new / WEIGHTS, **arrays)  # type: ignore[arg-type]
             (new / DESCRIPTION).write_text(json.dumps(self._description(), indent=1, default=np.generic.item))
             if target.exists():
                 target.rename(workplace / "old")
@@ -254,8 +292,9 @@ class DeconvolutionModel:
             name: pd.DataFrame({name: curve["value"]}, index=pd.Index(curve["epoch"], name="epoch"))
             for name, curve in description["history"].items()
         } or None
-        held_out = {name[len(HELD_OUT) :]: arrays.pop(name) for name in list(arrays) if name.startswith(HELD_OUT)}
+        held_out, familiarity = _take(arrays, HELD_OUT), _take(arrays, FAMILIARITY)
         model.held_out_ = HeldOut(**held_out) if held_out else None
+        model.familiarity_ = Familiarity.from_arrays(familiarity) if familiarity else None
         model._restore(arrays)
         model.is_trained_ = True
         return model

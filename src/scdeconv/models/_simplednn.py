@@ -12,8 +12,9 @@ from scdeconv import _keys as keys
 from scdeconv import metrics
 from scdeconv._expression import fill_missing, log_shares
 from scdeconv.nn import LOSSES, Ensemble, TrainingData, fit
-from scdeconv.pp import BROAD, Reference, fit_calibration
+from scdeconv.pp import BROAD, LinearisedCalibration, Reference, fit_calibration
 
+from ._familiarity import Familiarity
 from ._intervals import HeldOut, angle
 from ._neural import NeuralModel, Source, TrainingRows, donor_folds
 from ._ridge import LEAST_SD, fit_log_ratios
@@ -37,6 +38,7 @@ class Start:
     intercept: np.ndarray
     x: np.ndarray
     fractions: np.ndarray
+    calibration: LinearisedCalibration | None = None
 
 
 class SimpleDNN(NeuralModel):
@@ -65,7 +67,7 @@ class SimpleDNN(NeuralModel):
     linear_start
         Whether there is a linear path, started at the closed-form solution.
     loss
-        ``"cross_entropy"`` suits compositions; ``"mse"`` is the paper's; ``"l1"``.
+        ``"mse"`` of the fractions, as in the paper; ``"cross_entropy"``; ``"l1"``.
     train_on
         ``"pairs"`` (by default) or ``"simulated"`` bulk.
 
@@ -166,7 +168,8 @@ class SimpleDNN(NeuralModel):
         steps_per_epoch = max(1, (len(rows.donors) + (self.simulate or 0)) // batch_size)
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
-            module, data, validation = self._start(rows, held, rng)
+            starts = self._starts(rows, held, rng)
+            module, data, validation = self._first(rows, held, starts)
             plan = fit(
                 module,
                 data,
@@ -180,9 +183,11 @@ class SimpleDNN(NeuralModel):
             self.history_ = plan.history()
             self.best_epoch_, interrupted = plan.best_epoch, plan.stop
             self._report(module, rows, held)
+            everyone = np.zeros((self.n_members, len(rows.donors)), dtype=bool)
+            full_starts = self._starts(rows, everyone, rng)
+            self._note_familiarity(rows, held, starts, full_starts[0])
             if refit and not interrupted:
-                everyone = np.zeros((self.n_members, len(rows.donors)), dtype=bool)
-                full, data, _ = self._start(rows, everyone, rng)
+                full, data, _ = self._first(rows, everyone, full_starts)
                 if self.best_epoch_:
                     plan = fit(
                         full,
@@ -198,8 +203,8 @@ class SimpleDNN(NeuralModel):
         self.module = module.eval()
         self.seed_, self.interrupted_, self.is_trained_ = seed, interrupted, True
 
-    def _start(
-        self, rows: TrainingRows, held: np.ndarray, rng: np.random.Generator
+    def _first(
+        self, rows: TrainingRows, held: np.ndarray, starts: list[Start]
     ) -> tuple[Ensemble, TrainingData, TrainingData]:
         """Return networks at their starting point, what each learns from, and its held-out rows."""
         module = self._network(len(held), rows.expression.shape[1])
@@ -208,7 +213,6 @@ class SimpleDNN(NeuralModel):
         centre, scale = x.mean(axis=0), x.std(axis=0) + LEAST_SD
         for name, value in {"reference": shares.mean(axis=0), "centre": centre, "scale": scale}.items():
             getattr(module, name).copy_(torch.as_tensor(value))
-        starts = self._starts(rows, x, held, rng)
         for member, start in enumerate(starts):
             module.start_linear(
                 member, start.coefficients * scale[:, None], start.intercept + centre @ start.coefficients
@@ -236,9 +240,9 @@ class SimpleDNN(NeuralModel):
         )
         return module, both, validation
 
-    def _starts(self, rows: TrainingRows, x: np.ndarray, held: np.ndarray, rng: np.random.Generator) -> list[Start]:
+    def _starts(self, rows: TrainingRows, held: np.ndarray, rng: np.random.Generator) -> list[Start]:
         """Return the closed-form solution without each member's held-out donors, and bulk simulated without them."""
-        measured = rows.fractions.mean(axis=1)
+        x, measured = log_shares(rows.expression), rows.fractions.mean(axis=1)
         if self.simulate is None:
             scale = x.std(axis=0) + LEAST_SD
             starts = []
@@ -260,16 +264,30 @@ class SimpleDNN(NeuralModel):
             calibration = calibrations[without]
             fractions = calibration.draw_compositions(self.simulate, BROAD, rng)
             simulated = log_shares(calibration.draw_bulk(fractions, rng))
-            coefficients, intercept = calibration.linearised().solution()
-            starts.append(Start(coefficients, intercept, simulated, fractions))
+            linearised = calibration.linearised()
+            coefficients, intercept = linearised.solution()
+            starts.append(Start(coefficients, intercept, simulated, fractions, linearised))
         return starts
+
+    def _note_familiarity(self, rows: TrainingRows, held: np.ndarray, starts: list[Start], full: Start) -> None:
+        """Keep what tells unusual samples: the calibration, and how far off held-out donors were."""
+        log = log_shares(rows.expression)
+        folds = [
+            (start.calibration, log[left_out])
+            for start, left_out in zip(starts, held, strict=True)
+            if start.calibration is not None and left_out.any()
+        ]
+        if full.calibration is not None and folds:
+            self.familiarity_ = Familiarity.from_held_out(full.calibration, folds, rows.fractions.mean(axis=1))
 
     @torch.no_grad()
     def _report(self, module: Ensemble, rows: TrainingRows, held: np.ndarray) -> None:
         """Keep how held-out donors were predicted; note how well, and how well their mean would have done."""
         predicted = torch.softmax(module(torch.as_tensor(log_shares(rows.expression), dtype=torch.float32)), dim=-1)
         measured = rows.fractions.mean(axis=1)
-        member, row = np.nonzero(held)
+        # few donors share folds between members; the first that left a sample out speaks for it
+        row, first = np.unique(np.nonzero(held)[1], return_index=True)
+        member = np.nonzero(held)[0][first]
         self.held_out_ = HeldOut(measured[row], predicted.numpy()[member, row].astype(float), rows.donors[row])
         baseline = np.stack([measured[~held[m]].mean(axis=0) for m in member])
         self.summary_ = (

@@ -185,17 +185,11 @@ class LinearisedCalibration:
         coefficients = np.linalg.solve(precision, weighted).T
         return coefficients, self.mean - self.centre @ coefficients
 
-    def distances(self, log: np.ndarray) -> np.ndarray:
-        """Return how unusual samples are, samples × 2: their noise and their composition.
-
-        Both are root mean squares in units of what the model expects: about 1 for samples like the training donors.
-        """
+    def noise_level(self, log: np.ndarray) -> np.ndarray:
+        """Return, per sample, the root mean square of its noise in units of what the model expects (1 is usual)."""
         coefficients, intercept = self.solution()
-        ratios = log @ coefficients + intercept - self.mean
-        noise = log - self.centre - ratios @ self.jacobian
-        squared = (noise * self.whiten(noise)).sum(axis=1) / log.shape[1]
-        composition = (ratios * (ratios @ np.linalg.pinv(self.covariance))).sum(axis=1) / (len(self.mean) - 1)
-        return np.sqrt(np.column_stack([squared, composition]))
+        noise = log - self.centre - (log @ coefficients + intercept - self.mean) @ self.jacobian
+        return np.sqrt((noise * self.whiten(noise)).mean(axis=1))
 
 
 def counting_variance(log: np.ndarray, depth: np.ndarray) -> np.ndarray:

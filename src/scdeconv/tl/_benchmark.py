@@ -14,6 +14,7 @@ from scdeconv import _keys as keys
 from scdeconv import metrics
 from scdeconv._matrix import to_dense
 from scdeconv._progress import progress
+from scdeconv.models import HeldOut
 from scdeconv.pp import hold_out, make_mudata, paired_donors
 
 from ._methods import get_method
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 BASELINE = "mean_composition"
+COVERAGE = 0.9
 CV = Literal["leave-one-donor-out", "rows"] | int
 
 
@@ -67,6 +69,22 @@ def _refuse_leakage(mdata: MuData, folds: Sequence[Sequence[str]], donors: pd.Se
         raise ValueError(msg)
 
 
+def _interval_scores(measured: pd.DataFrame, predicted: pd.DataFrame, donors: pd.Series) -> pd.DataFrame:
+    """Return share of truths inside, and width, of each donor's intervals, made from the errors on the other donors."""
+    of_sample = donors[measured.index].to_numpy().astype(str)
+    true, estimate = measured.to_numpy(), predicted[measured.columns].to_numpy()
+    inside, width = np.full(true.shape, np.nan), np.full(true.shape, np.nan)
+    for donor in np.unique(of_sample):
+        mine = of_sample == donor
+        others = HeldOut(true[~mine], estimate[~mine], of_sample[~mine])
+        if others.widest_coverage() >= COVERAGE:
+            lower, upper = others.intervals(estimate[mine], COVERAGE)
+            inside[mine], width[mine] = (lower <= true[mine]) & (true[mine] <= upper), upper - lower
+    scores = pd.DataFrame({"coverage": inside.mean(axis=0), "width": width.mean(axis=0)}, index=measured.columns)
+    summary = pd.DataFrame([scores.mean()] * 2, index=["all entries", "mean of types"])
+    return pd.concat([scores, summary])
+
+
 def cross_validate(
     mdata: MuData,
     method: str,
@@ -107,13 +125,17 @@ def cross_validate(
     KeyboardInterrupt
         On Ctrl-C: half a cross-validation is no result.
     """
-    split_arguments(get_method(method), kwargs)
+    record = get_method(method)
+    split_arguments(record, kwargs)
     donors = mdata[keys.BULK].obs[keys.DONOR]
     data = _as_rows(mdata) if cv == "rows" else mdata
     folds = _folds(paired_donors(data), cv, seed)
     if not allow_leakage:
         _refuse_leakage(data, folds, donors)
-    arguments = {"seed": seed, **kwargs} if get_method(method).stochastic else kwargs
+    arguments = {"seed": seed, **kwargs} if record.stochastic else kwargs
+    if record.kind in ("linear", "baseline"):
+        # the held-out predictions that intervals rest on are a cross-validation of their own
+        arguments = {"held_out": False, **arguments}
     predictions = []
     with progress(len(folds), f"{method}: {len(folds)} folds") as bar:
         for members in folds:
@@ -152,8 +174,9 @@ def benchmark(
     Returns
     -------
     Tidy frame with one row per method, seed and cell type, "all entries" (pooled) and "mean of types" among the cell
-    types; columns ``method, seed, cell_type, n, rmse, mae, r2, pearson, ccc, bias, seconds``. Ctrl-C returns what is
-    complete.
+    types; columns ``method, seed, cell_type, n, rmse, mae, r2, pearson, ccc, bias, coverage, width, seconds``. Coverage
+    and width are those of 90 % intervals, each donor's made from the errors on all others (NaN where donors are too few).
+    Ctrl-C returns what is complete.
 
     Examples
     --------
@@ -182,7 +205,9 @@ def benchmark(
                 start = time.perf_counter()
                 predicted = cross_validate(mdata, cv=cv, seed=seed, allow_leakage=allow_leakage, **arguments)
                 seconds = time.perf_counter() - start
-                table = metrics.table(measured, predicted).rename_axis("cell_type").reset_index()
+                table = metrics.table(measured, predicted)
+                table = table.join(_interval_scores(measured, predicted, mdata[keys.BULK].obs[keys.DONOR]))
+                table = table.rename_axis("cell_type").reset_index()
                 table.insert(0, "seed", seed)
                 table.insert(0, "method", label)
                 rows.append(table.assign(seconds=seconds))

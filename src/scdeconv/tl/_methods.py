@@ -64,6 +64,15 @@ METHODS = {
             genes_per_type=150,
         ),
         Method("bisque", "Bisque", "pairs", "linear", "Jew et al. 2020"),
+        Method(
+            "ensemble",
+            "WeightedEnsemble",
+            "pairs",
+            "ensemble",
+            "this library",
+            stochastic=True,
+            genes_per_type=150,
+        ),
         Method("nnls", "NNLS", "reference", "linear", "Lawson & Hanson 1974"),
         Method("mean_composition", "MeanComposition", "pairs", "baseline", "baseline"),
     )

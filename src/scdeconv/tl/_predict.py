@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 
 from scdeconv import __version__, metrics
 from scdeconv import _keys as keys
+from scdeconv._validation import examples
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -17,7 +19,12 @@ if TYPE_CHECKING:
 
 
 def predict(
-    adata: AnnData, model: DeconvolutionModel, *, key_added: str = keys.FRACTIONS, layer: str | None = None
+    adata: AnnData,
+    model: DeconvolutionModel,
+    *,
+    key_added: str = keys.FRACTIONS,
+    coverage: float | None = None,
+    layer: str | None = None,
 ) -> None:
     """Write a model's estimate of the composition of bulk samples.
 
@@ -29,6 +36,8 @@ def predict(
         From :func:`scdeconv.tl.train`, or loaded.
     key_added
         Key to write to.
+    coverage
+        Also write the interval that holds a fraction with this probability, up to n / (n + 1) for n training donors.
     layer
         Layer to read instead of ``X``.
 
@@ -36,6 +45,11 @@ def predict(
     ------
     ``adata.obsm[key_added]``
         DataFrame samples × cell types, rows sum to 1.
+    ``adata.obsm[f"{key_added}_lower"]``, ``adata.obsm[f"{key_added}_upper"]``
+        Bounds of the intervals, with ``coverage``.
+    ``adata.obsm[f"{key_added}_quality"]``
+        How well the model's idea of bulk fits each sample (see ``model.quality``), where the model has one. Samples
+        outside of what it was trained on are named in a warning.
     ``adata.uns["scdeconv"][key_added]``
         Method, version, parameters, kind of fraction (of cells or of RNA), number of genes and seed.
 
@@ -54,8 +68,22 @@ def predict(
     >>> bulk.obsm["fractions"].shape
     (12, 7)
     """
-    fractions = model.predict(adata, layer=layer)
-    adata.obsm[key_added] = fractions
+    written = {key_added: model.predict(adata, layer=layer)}
+    if coverage is not None:
+        bounds = model.predict_interval(adata, coverage, layer=layer)
+        written |= {f"{key_added}_{side}": bound for side, bound in zip(("lower", "upper"), bounds, strict=True)}
+    quality = model.quality(adata, layer=layer)
+    if quality is not None:
+        written[f"{key_added}_quality"] = quality
+        outside = quality.index[quality["outside"]]
+        if len(outside):
+            warnings.warn(
+                f"{len(outside)} of {len(quality)} samples lie outside of what the model was trained on, such as "
+                f"{examples(list(outside))}: their fractions are extrapolated. See adata.obsm['{key_added}_quality'].",
+                stacklevel=2,
+            )
+    for key, table in written.items():
+        adata.obsm[key] = table
     adata.uns.setdefault(keys.UNS, {})[key_added] = {
         "method": model.method,
         "version": __version__,
@@ -63,6 +91,7 @@ def predict(
         "fraction_kind": model.fraction_kind,
         "n_genes": len(model.genes_),
         "seed": model.seed_,
+        **({} if coverage is None else {"coverage": coverage}),
     }
 
 

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from scdeconv import metrics
+from scdeconv._expression import log_shares
+from scdeconv._keys import BULK, SELECTED, SIMULATED
+from scdeconv._matrix import to_dense
+from scdeconv.pl._style import GREY, PALETTE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from mudata import MuData
+
+
+def simulation(mdata: MuData, *, ax: Axes | None = None) -> Axes:
+    """Real and simulated bulk in one PCA, with the share of real samples where the simulated ones are.
+
+    Reads ``mdata["bulk"]`` and ``mdata["simulated"]``, the selected genes where there are any, on the scale of the
+    models: log of the share of each gene. The components are those of the simulated samples. The number in the title
+    is :func:`scdeconv.metrics.overlap`: about 95 % is ideal.
+
+    Parameters
+    ----------
+    mdata
+        With the modality ``simulated``, from :func:`scdeconv.pp.simulate`.
+    ax
+        Axes to draw on; by default those of a new figure.
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    KeyError
+        Where nothing was simulated.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> mdata = scdeconv.pp.pair(
+    ...     *scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    ... )  # doctest: +ELLIPSIS
+    paired 6 donors ...
+    >>> scdeconv.pp.simulate(mdata, 100, calibration=scdeconv.pp.calibrate(mdata))
+    >>> scdeconv.pl.simulation(mdata).get_xlabel()  # doctest: +ELLIPSIS
+    'PC 1 (...'
+    """
+    if SIMULATED not in mdata.mod:
+        msg = f"Expected mdata['simulated'], found modalities {sorted(mdata.mod)}. Call pp.simulate(mdata) first."
+        raise KeyError(msg)
+    var = mdata[BULK].var
+    genes = var.index[var[SELECTED].to_numpy(dtype=bool)] if SELECTED in var else var.index
+    real, simulated = (log_shares(to_dense(mdata[name][:, genes].X)) for name in (BULK, SIMULATED))
+    centre = simulated.mean(axis=0)
+    _, singular, components = np.linalg.svd(simulated - centre, full_matrices=False)
+    share = singular**2 / (singular**2).sum()
+    if ax is None:
+        _, ax = plt.subplots(figsize=(5.5, 4.5), layout="constrained")
+    for samples, label, color, size, marker in (
+        (simulated, f"simulated (n = {len(simulated)})", PALETTE[4], 8, "o"),
+        (real, f"real (n = {len(real)})", PALETTE[5], 40, "^"),
+    ):
+        x, y = ((samples - centre) @ components[:2].T).T
+        ax.scatter(x, y, s=size, marker=marker, color=color, edgecolor="black" if size > 10 else "none", label=label)
+    ax.set(xlabel=f"PC 1 ({share[0]:.0%} of variance)", ylabel=f"PC 2 ({share[1]:.0%} of variance)")
+    ax.set_title(f"{metrics.overlap(real, simulated):.0%} of real bulk where 95% of simulated bulk lies", fontsize=10)
+    ax.legend(frameon=False, labelcolor=GREY)
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax

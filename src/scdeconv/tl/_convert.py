@@ -1,0 +1,88 @@
+"""Shares of cells and shares of RNA, one into the other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+
+from scdeconv import _keys as keys
+from scdeconv._validation import examples
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from anndata import AnnData
+
+
+def convert_fractions(
+    adata: AnnData,
+    cell_size: pd.Series | Mapping[str, float],
+    *,
+    to: Literal["cell", "rna"],
+    key: str = keys.FRACTIONS,
+    key_added: str | None = None,
+) -> None:
+    """Turn shares of cells into shares of RNA, or the other way.
+
+    A cell type with share f of the cells and s RNA per cell has the share ``f s / sum(f s)`` of the RNA.
+
+    Parameters
+    ----------
+    adata
+        Bulk samples with fractions.
+    cell_size
+        RNA per cell of each type, in any unit: ``mdata["profiles"].obs["cell_size_umi"]``, or, learned from pairs,
+        ``scdeconv.pp.calibrate(mdata).cell_types["cell_size"]``.
+    to
+        ``"cell"`` or ``"rna"``.
+    key
+        Key of ``obsm`` to read. Its kind is in ``adata.uns["scdeconv"][key]["fraction_kind"]``, shares of cells where it
+        is not.
+    key_added
+        Key to write to; ``f"{to}_{key}"`` by default.
+
+    Writes
+    ------
+    ``adata.obsm[key_added]``, and its record in ``adata.uns["scdeconv"][key_added]``.
+
+    Raises
+    ------
+    KeyError
+        Where there are no such fractions.
+    ValueError
+        Where they are of this kind already, or a size is missing or not positive.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import scdeconv
+    >>> from anndata import AnnData
+    >>> bulk = AnnData(obs=pd.DataFrame(index=["a"]))
+    >>> bulk.obsm["fractions"] = pd.DataFrame({"B": [0.5], "T": [0.5]}, index=["a"])
+    >>> scdeconv.tl.convert_fractions(bulk, {"B": 3.0, "T": 1.0}, to="rna")
+    >>> bulk.obsm["rna_fractions"].to_numpy().tolist()
+    [[0.75, 0.25]]
+    """
+    if key not in adata.obsm:
+        msg = f"Expected adata.obsm[{key!r}], found keys {sorted(adata.obsm)}. Call tl.predict first."
+        raise KeyError(msg)
+    if to not in ("cell", "rna"):
+        msg = f"Expected to='cell' or to='rna', found {to!r}."
+        raise ValueError(msg)
+    fractions = adata.obsm[key]
+    record = adata.uns.get(keys.UNS, {}).get(key, {})
+    kind = record.get("fraction_kind", "cell")
+    if kind == to:
+        msg = f"Expected fractions of the other kind in adata.obsm[{key!r}], found shares of {kind} already."
+        raise ValueError(msg)
+    sizes = pd.Series(dict(cell_size), dtype=float).reindex(fractions.columns)
+    wrong = list(sizes.index[~(sizes > 0) | ~np.isfinite(sizes)])
+    if wrong:
+        msg = f"Expected a positive size of every cell type, found none for {examples(wrong)}. Add them to cell_size."
+        raise ValueError(msg)
+    weighted = fractions * sizes if to == "rna" else fractions / sizes
+    target = f"{to}_{key}" if key_added is None else key_added
+    adata.obsm[target] = weighted.div(weighted.sum(axis=1), axis=0)
+    adata.uns.setdefault(keys.UNS, {})[target] = {**record, "fraction_kind": to, "converted_from": key}
