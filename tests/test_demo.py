@@ -16,6 +16,8 @@ def pairs_file(tmp_path_factory):
 
 def test_demo_writes_data_table_model_and_figures(pairs_file, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    # the method is the same with less to simulate, and faster
+    monkeypatch.setitem(models.SimpleDNN.__init__.__kwdefaults__, "simulate", 20)
     demo.main(pairs_file)
     written = {item.name for item in (tmp_path / "demo").iterdir()}
     figures = {"fractions.png", "measured_vs_predicted.png", "benchmark.png", "history.png"}

@@ -10,7 +10,7 @@ from scdeconv import pp
 
 @pytest.fixture
 def fits(monkeypatch):
-    """Every call of SimpleDNN's training loop: module, data, loss, arguments and plan."""
+    """Every call of SimpleDNN's training loop: module, data, validation rows, loss, arguments and plan."""
     from scdeconv.models import _simplednn
 
     calls = []
@@ -19,6 +19,7 @@ def fits(monkeypatch):
     def spy(module, data, loss, **arguments):
         plan = fit(module, data, loss, **arguments)
         calls.append({"module": module, "data": data, "loss": loss, "arguments": arguments, "plan": plan})
+        calls[-1]["validation"] = arguments.get("validation")
         return plan
 
     monkeypatch.setattr(_simplednn, "fit", spy)

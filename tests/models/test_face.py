@@ -20,7 +20,10 @@ from scdeconv.models import DeconvolutionModel
 from scdeconv.tl._methods import METHODS
 
 # arguments that make training short; a new method is tested with its defaults
-ARCHITECTURE = {"simplednn": {"n_members": 2, "hidden": (8,)}}
+ARCHITECTURE = {
+    "simplednn": {"n_members": 2, "hidden": (8,), "simulate": 20},
+    "simulation_ridge": {"n_simulated": 50},
+}
 TRAINING = {"simplednn": {"max_epochs": 3}, "scaden": {"max_steps": 3}}
 NAMES = list(tl.methods().index)
 METHOD_OF_FILE = {"model.json", "weights.npz"}

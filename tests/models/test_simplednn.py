@@ -9,51 +9,28 @@ from scipy.special import softmax
 from sklearn.linear_model import Ridge
 
 from scdeconv import pp, tl
-from scdeconv.models import SimpleDNN
-from scdeconv.models._ridge import PENALTIES
-from scdeconv.models._simplednn import FLOOR, LEAST_SD, LEVEL, log_expression
-from scdeconv.nn import LOSSES, BatchedLinear, centred_log_ratio
+from scdeconv._expression import LEVEL, log_shares
+from scdeconv.models import SimpleDNN, _simplednn
+from scdeconv.models._ridge import FLOOR, LEAST_SD, PENALTIES
+from scdeconv.nn import LOSSES, BatchedLinear
+from scdeconv.pp import Reference, centred_log_ratio, fit_calibration
 
-SMALL = {"hidden": (8,), "n_members": 2}
-
-
-# what the network reads
+SMALL = {"hidden": (8,), "n_members": 2, "simulate": None}
 
 
-def test_log_expression_equals_its_formula():
-    rng = np.random.default_rng(0)
-    counts, reference = rng.poisson(20, (4, 30)).astype(float), rng.dirichlet(np.ones(30))
-    expected = np.log1p(counts / counts.sum(axis=1, keepdims=True) * LEVEL * 30)
-    np.testing.assert_allclose(log_expression(counts, reference), expected)
+# the starting point
 
 
-def test_depth_of_a_sample_changes_nothing():
-    rng = np.random.default_rng(0)
-    counts, reference = rng.poisson(20, (4, 30)).astype(float), rng.dirichlet(np.ones(30))
-    np.testing.assert_allclose(log_expression(counts * 37, reference), log_expression(counts, reference))
-
-
-def test_missing_genes_take_the_reference_and_leave_the_others_as_they_would_be():
-    """A sample that is exactly like the reference is read the same whatever genes are missing."""
-    reference = np.random.default_rng(0).dirichlet(np.ones(30))
-    complete = log_expression(1e4 * reference[None], reference)
-    partial = 1e4 * reference[None].repeat(3, axis=0)
-    partial[0, :10], partial[1, 5], partial[2, 20:] = np.nan, np.nan, np.nan
-    np.testing.assert_allclose(log_expression(partial, reference), complete.repeat(3, axis=0))
-
-
-def test_sample_without_any_count_in_the_genes_is_survived(pairs):
+@pytest.mark.parametrize("simulate", [None, 20])
+def test_sample_without_any_count_in_the_genes_is_survived(pairs, simulate):
     pp.select_genes(pairs, 20)
     x = pairs["bulk"].X.copy()
     x[0, pairs["bulk"].var["selected"]] = 0
     pairs["bulk"].X = x
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
-        fractions = tl.train(pairs, max_epochs=2, **SMALL).predict(pairs["bulk"])
+        fractions = tl.train(pairs, max_epochs=2, **{**SMALL, "simulate": simulate}).predict(pairs["bulk"])
     np.testing.assert_allclose(fractions.sum(axis=1), 1, rtol=1e-6)
-
-
-# the starting point
 
 
 def closed_form(expression, fractions, donors, new):
@@ -77,7 +54,8 @@ def closed_form(expression, fractions, donors, new):
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_epoch_0_equals_the_closed_form_ridge_solution(pairs, repeated_pairs, several):
+@pytest.mark.parametrize(("name", "arguments"), [("simplednn", {"max_epochs": 0, "simulate": None}), ("ridge", {})])
+def test_epoch_0_on_pairs_alone_and_ridge_equal_the_closed_form(pairs, repeated_pairs, several, name, arguments):
     data = repeated_pairs if several else pairs
     pp.select_genes(data, 60)
     bulk = data["bulk"]
@@ -89,28 +67,103 @@ def test_epoch_0_equals_the_closed_form_ridge_solution(pairs, repeated_pairs, se
         bulk.obs["donor"].to_numpy()[known],
         bulk.X[:, genes],
     )
-    model = tl.train(data, "simplednn", max_epochs=0)
-    assert model.best_epoch_ == 0
+    model = tl.train(data, name, **arguments)
+    assert getattr(model, "best_epoch_", 0) == 0
     np.testing.assert_allclose(model.predict(bulk), expected, atol=2e-5)
     assert (FLOOR, LEVEL, LEAST_SD) == (0.01, 10, 0.1)
 
 
 def test_each_member_starts_from_the_ridge_without_its_held_out_donors(pairs, fits):
-    model = tl.train(pairs, "simplednn", max_epochs=0, refit=False)
+    model = tl.train(pairs, "simplednn", max_epochs=0, refit=False, simulate=None)
     bulk = pairs["bulk"][:, model.genes_]
     known = bulk.obsm["measured_fractions"].notna().all(axis=1).to_numpy()
-    x = log_expression(bulk.X.astype(float), model.module.reference.numpy().astype(float))
-    x = (x - model.module.centre.numpy()) / model.module.scale.numpy()
+    x = log_shares(bulk.X.astype(float))
+    scale = x[known].std(axis=0) + LEAST_SD
+    np.testing.assert_allclose(model.module.scale, scale, rtol=1e-6)
+    x = (x - x[known].mean(axis=0)) / scale
     y = centred_log_ratio(bulk.obsm["measured_fractions"].to_numpy(), FLOOR)
-    for member, held in enumerate(fits[0]["data"].validation.numpy() > 0):
+    for member, held in enumerate(fits[0]["validation"].weights.numpy() > 0):
         kept = np.flatnonzero(known)[~held]
-        weight = model.module.linear.weight[member].detach().numpy()
+        weight = model.starts_[member].coefficients * scale[:, None]
         errors = []
         for penalty in PENALTIES:
             unit = ((x[kept] - x[kept].mean(axis=0)) ** 2).sum() / len(kept)
             ridge = Ridge(alpha=penalty * unit).fit(x[kept], y[kept])
             errors.append(np.abs(ridge.coef_.T - weight).max())
         assert min(errors) < 1e-5
+
+
+def donors_of_rows(mdata):
+    """The donor of every row that can be trained on."""
+    bulk = mdata["bulk"]
+    return bulk.obs["donor"].to_numpy()[bulk.obsm["measured_fractions"].notna().all(axis=1)].astype(str)
+
+
+def test_epoch_0_with_simulation_equals_the_solution_of_the_calibration(pairs):
+    model = tl.train(pairs, "simplednn", max_epochs=0, simulate=20)
+    calibration = fit_calibration(pairs, Reference(pairs, model.genes_), model.genes_)
+    x = log_shares(pairs["bulk"][:, model.genes_].X.astype(float))
+    expected = softmax(calibration.model().solve(x), axis=1)
+    assert model.best_epoch_ == 0
+    np.testing.assert_allclose(model.predict(pairs["bulk"]), expected, atol=2e-5)
+
+
+def test_each_member_starts_from_the_calibration_without_its_held_out_donors(repeated_pairs, fits):
+    model = tl.train(repeated_pairs, "simplednn", max_epochs=0, refit=False, simulate=20)
+    bulk, reference = repeated_pairs["bulk"], Reference(repeated_pairs, model.genes_)
+    donors = donors_of_rows(repeated_pairs)
+    x = log_shares(bulk[:, model.genes_].X.astype(float))
+    for member, held in enumerate(fits[0]["validation"].weights.numpy() > 0):
+        calibration = fit_calibration(repeated_pairs, reference, model.genes_, without=set(donors[held]))
+        np.testing.assert_allclose(model.starts_[member].solve(x), calibration.model().solve(x), rtol=1e-6)
+    mean = np.mean([softmax(start.solve(x), axis=1) for start in model.starts_], axis=0)
+    np.testing.assert_allclose(model.predict(bulk), mean, atol=1e-6)
+
+
+def test_each_member_is_shown_bulk_simulated_without_its_held_out_donors(repeated_pairs, fits, monkeypatch):
+    """All donors are behind the bulk of the refit, where nobody is held out and the members share it."""
+    drawn = {}
+
+    def recording(*args, without, **kwargs):
+        calibration = fit_calibration(*args, without=without, **kwargs)
+
+        def draw_bulk(fractions, rng):
+            expression = type(calibration).draw_bulk(calibration, fractions, rng)
+            drawn.setdefault(frozenset(without), []).append((log_shares(expression), fractions))
+            return expression
+
+        calibration.draw_bulk = draw_bulk
+        return calibration
+
+    monkeypatch.setattr(_simplednn, "fit_calibration", recording)
+    donors = donors_of_rows(repeated_pairs)
+    pp.select_genes(repeated_pairs, 60)
+    settings = {**SMALL, "simulate": 20, "start_from_solution": False, "loss": "cross_entropy", "learning_rate": 0.01}
+    model = tl.train(repeated_pairs, "simplednn", max_epochs=5, **settings)
+    assert model.best_epoch_ > 0
+    first, refit = fits
+    for member, held in enumerate(first["validation"].weights.numpy() > 0):
+        ((x, fractions),) = drawn[frozenset(donors[held])]
+        np.testing.assert_allclose(first["data"].x[member, len(donors) :], x, rtol=1e-6)
+        np.testing.assert_allclose(first["data"].targets[member, len(donors) :, 0], fractions, rtol=1e-6)
+    ((x, _),) = drawn[frozenset()]
+    for member in range(2):
+        np.testing.assert_allclose(refit["data"].x[member, len(donors) :], x, rtol=1e-6)
+
+
+def test_a_pair_weighs_as_ten_simulated_samples_and_held_out_pairs_nothing(repeated_pairs, fits):
+    donors = donors_of_rows(repeated_pairs)
+    tl.train(repeated_pairs, "simplednn", max_epochs=1, **{**SMALL, "simulate": 20})
+    data, held = fits[0]["data"], fits[0]["validation"].weights > 0
+    assert data.x.shape[:2] == data.weights.shape == (5, len(donors) + 20)
+    real, simulated = data.weights[:, : len(donors)], data.weights[:, len(donors) :]
+    assert (simulated == 1).all()
+    assert not real[held].any()
+    of_rows = real.max(dim=0).values
+    assert of_rows.mean().item() == pytest.approx(10, rel=1e-6)
+    assert (real[~held] == of_rows.expand(5, -1)[~held]).all()
+    for member in range(5):
+        np.testing.assert_array_equal(data.x[member, : len(donors)], fits[0]["validation"].x)
 
 
 # doors and arguments
@@ -198,8 +251,11 @@ def test_training_arguments_reach_the_training_loop(pairs, fits):
     assert {name: fits[0]["arguments"][name] for name in arguments} == arguments
     # 10 rows in batches of 5 are two steps an epoch
     assert fits[0]["arguments"]["max_steps"] == 12
+    tl.train(pairs, "simplednn", max_epochs=6, **arguments, **{**SMALL, "simulate": 20})
+    # and 20 simulated samples beside them six
+    assert fits[-1]["arguments"]["max_steps"] == 36
 
 
 def test_no_hidden_layer_is_a_linear_model(pairs):
-    model = tl.train(pairs, "simplednn", hidden=(), n_members=2, max_epochs=2)
+    model = tl.train(pairs, "simplednn", hidden=(), n_members=2, max_epochs=2, simulate=None)
     assert sum(isinstance(layer, BatchedLinear) for layer in model.module.perceptrons) == 1

@@ -2,13 +2,11 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
-from scipy.special import softmax
 from torch import nn
 
-from scdeconv.nn import BatchedLinear, Ensemble, Perceptrons, centred_log_ratio
+from scdeconv.nn import BatchedLinear, Ensemble, Perceptrons
 
 
 @pytest.fixture(autouse=True)
@@ -16,21 +14,6 @@ def _seeded():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield
-
-
-def test_centred_log_ratio_equals_log_over_geometric_mean_and_softmax_undoes_it():
-    fractions = np.random.default_rng(0).dirichlet(np.ones(5), size=7)
-    ratios = centred_log_ratio(fractions, floor=0.0)
-    geometric_mean = np.prod(fractions, axis=1, keepdims=True) ** (1 / 5)
-    np.testing.assert_allclose(ratios, np.log(fractions / geometric_mean), rtol=1e-10)
-    np.testing.assert_allclose(softmax(ratios, axis=1), fractions, rtol=1e-10)
-
-
-def test_centred_log_ratio_raises_small_fractions_to_the_floor():
-    np.testing.assert_allclose(
-        centred_log_ratio(np.array([[0.0, 0.005, 0.995]]), floor=0.01),
-        centred_log_ratio(np.array([[0.01, 0.01, 0.995]]), floor=0.0),
-    )
 
 
 @pytest.mark.parametrize("shared_input", [True, False])
@@ -122,21 +105,18 @@ def test_ensemble_standardises_its_input_with_its_buffers():
     assert set(dict(network.named_buffers())) <= set(network.state_dict())
 
 
-def test_ensemble_with_a_linear_path_starts_at_the_linear_solution_exactly():
+def test_ensemble_with_a_linear_path_starts_at_zero_and_adds_the_path_to_the_perceptron():
     network = Ensemble(2, 6, 3, (5,), (0.1,), linear=True).eval()
     x = torch.randn(4, 6)
     assert not network(x).any()
-    rng = np.random.default_rng(0)
-    coefficients, intercept = rng.normal(size=(2, 6, 3)), rng.normal(size=(2, 3))
-    for member in range(2):
-        network.start_linear(member, coefficients[member], intercept[member])
-    expected = np.stack([x.numpy() @ coefficients[member] + intercept[member] for member in range(2)])
-    np.testing.assert_allclose(network(x).detach().numpy(), expected, rtol=1e-5, atol=1e-6)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_()
+    torch.testing.assert_close(network(x), network.perceptrons(x) + network.linear(x))
 
 
 def test_ensemble_without_a_linear_path_has_none_and_starts_at_random():
     network = Ensemble(2, 6, 3, (5,), (0.1,), linear=False).eval()
-    network.start_linear(0, np.ones((6, 3)), np.ones(3))
     assert network.linear is None
     assert network(torch.randn(4, 6)).abs().min() > 0
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 from scdeconv import pp
 from scdeconv.pp import _simulate
-from scdeconv.pp._simulate import draw_cells, draw_fractions
+from scdeconv.pp._draws import draw_cells, draw_fractions
 
 
 def normalised_uniform_of_two(x):

@@ -16,8 +16,22 @@ from scdeconv.nn._training import Plan
 from scdeconv.pp import _hold_out
 from scdeconv.tl import _benchmark, _train
 
-QUICK = {"method": "simplednn", "max_epochs": 1, "hidden": (4,), "n_members": 2}
-COLUMNS = ["method", "seed", "cell_type", "n", "rmse", "mae", "r2", "pearson", "ccc", "bias", "seconds"]
+QUICK = {"method": "simplednn", "max_epochs": 1, "hidden": (4,), "n_members": 2, "simulate": 20}
+COLUMNS = [
+    "method",
+    "seed",
+    "cell_type",
+    "n",
+    "rmse",
+    "mae",
+    "r2",
+    "pearson",
+    "ccc",
+    "bias",
+    "coverage",
+    "width",
+    "seconds",
+]
 SUMMARIES = ["all entries", "mean of types"]
 
 
@@ -77,7 +91,7 @@ def test_table_is_tidy_with_a_row_per_method_seed_and_cell_type(pairs):
         (*run, cell_type) for run in expected for cell_type in cell_types
     ]
     assert (table["seconds"] > 0).all()
-    assert table[["n", "rmse", "mae", "bias", "seconds"]].notna().all(axis=None)
+    assert table[["n", "rmse", "mae", "bias", "coverage", "width", "seconds"]].notna().all(axis=None)
 
 
 def test_figures_are_those_of_metrics_on_the_held_out_predictions(pairs):
@@ -265,14 +279,14 @@ def no_computing(monkeypatch):
 @pytest.mark.parametrize(
     ("methods", "error", "message"),
     [
-        (["nnls", "dwls"], ValueError, r"Expected a method out of \['mean_composition', .*found 'dwls'"),
+        (["nnls", "dwls"], ValueError, r"Expected a method out of \[.*'mean_composition', .*found 'dwls'"),
         ({"nnls": {}, "x": {"method": "dwls"}}, ValueError, "found 'dwls'"),
         (
             {"nnls": {}, "wide": {"method": "simplednn", "hiden": 3}},
             TypeError,
             r"SimpleDNN: .*'hidden'.*found \['hiden'\]",
         ),
-        ({"nnls": {"max_steps": 3}}, TypeError, r"Expected arguments of NNLS: \[\], found \['max_steps'\]"),
+        ({"nnls": {"max_steps": 3}}, TypeError, r"Expected arguments of NNLS: \['held_out'\], found \['max_steps'\]"),
         ({"nnls": {}, "x": {"method": "simplednn", "seed": 1}}, TypeError, "seeds of all runs in seeds=, found seed=1"),
     ],
 )
@@ -301,11 +315,11 @@ def interrupt_while(monkeypatch, cls, *, after):
     """Send a real SIGINT when a model of this class is trained for the n-th time."""
     train, calls = cls.train, []
 
-    def interrupting(self):
+    def interrupting(self, *, held_out=True):
         calls.append(1)
         if len(calls) == after:
             os.kill(os.getpid(), signal.SIGINT)
-        train(self)
+        train(self, held_out=held_out)
 
     monkeypatch.setattr(cls, "train", interrupting)
 

@@ -8,7 +8,11 @@ import pytest
 import scdeconv
 from scdeconv import tl
 
-QUICK = {"simplednn": {"max_epochs": 1, "hidden": (4,), "n_members": 2}, "scaden": {"max_steps": 1}}
+QUICK = {
+    "simplednn": {"max_epochs": 1, "hidden": (4,), "n_members": 2, "simulate": 20},
+    "simulation_ridge": {"n_simulated": 50},
+    "scaden": {"max_steps": 1},
+}
 
 
 @pytest.fixture

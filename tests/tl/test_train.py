@@ -13,10 +13,16 @@ import pytest
 import torch
 
 from scdeconv import pp, tl
-from scdeconv.models import SimpleDNN, _simplednn
+from scdeconv.models import SimpleDNN, _ridge, _simplednn
 from scdeconv.nn._training import Plan
+from scdeconv.tl import _train
+from scdeconv.tl._methods import get_method
 
-QUICK = {"simplednn": {"max_epochs": 2, "hidden": (4,), "n_members": 2}, "scaden": {"max_steps": 2}}
+QUICK = {
+    "simplednn": {"max_epochs": 2, "hidden": (4,), "n_members": 2, "simulate": 20},
+    "simulation_ridge": {"n_simulated": 50},
+    "scaden": {"max_steps": 2},
+}
 NAMES = list(tl.methods().index)
 
 
@@ -37,7 +43,7 @@ def test_simplednn_is_the_default_with_pairs_and_nnls_without(pairs, capsys):
     assert tl.train(pairs).method == "nnls"
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
-    assert lines[0].startswith("simplednn: 10 donors, 200 genes, 2 members, best epoch ")
+    assert lines[0].startswith("simplednn: 10 donors, 20 simulated, 240 genes, 2 members, best epoch ")
     assert lines[1] == "nnls: 4 profiles, 200 genes"
 
 
@@ -47,15 +53,30 @@ def test_genes_are_selected_unless_they_are_already(pairs):
     assert len(tl.train(pairs, "nnls").genes_) == 33
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_number_of_genes_per_type_is_the_methods_own(pairs, name, monkeypatch):
+    asked = []
+    monkeypatch.setattr(_train, "select_genes", lambda mdata, n_genes: asked.append(n_genes))
+    tl.train(pairs, name, **QUICK.get(name, {}))
+    narrow, wide = ("nnls", "bisque", "mean_composition"), ("simplednn", "ridge", "calibrated_nnls", "simulation_ridge")
+    # Scaden has a rule of its own
+    assert asked == ([] if name == "scaden" else [get_method(name).genes_per_type * 4])
+    assert name not in narrow or asked == [200]
+    assert name not in wide or asked == [600]
+
+
 def test_arguments_reach_the_constructor_and_train(pairs):
-    model = tl.train(pairs, "simplednn", hidden=(6, 5), dropout=0.0, n_members=3, max_epochs=1, refit=False, seed=7)
+    model = tl.train(
+        pairs, "simplednn", hidden=(6, 5), dropout=0.0, n_members=3, simulate=9, max_epochs=1, refit=False, seed=7
+    )
     assert model.parameters_["hidden"] == [6, 5]
     assert model.parameters_["n_members"] == 3
+    assert model.parameters_["simulate"] == 9
     assert len(model.history["train_loss"]) == 1
     assert model.seed_ == 7
 
 
-@pytest.mark.parametrize(("name", "known"), [("simplednn", "hidden"), ("scaden", "max_steps"), ("nnls", r"\[\]")])
+@pytest.mark.parametrize(("name", "known"), [("simplednn", "hidden"), ("scaden", "max_steps"), ("nnls", "held_out")])
 def test_unknown_argument_is_refused_with_the_known_names_before_any_computing(pairs, name, known, monkeypatch):
     monkeypatch.setattr(pp, "select_genes", lambda *args, **kwargs: pytest.fail("computed"))
     with pytest.raises(TypeError, match=rf"Expected arguments of \w+: .*{known}.*, found \['hiden'\]"):
@@ -63,7 +84,7 @@ def test_unknown_argument_is_refused_with_the_known_names_before_any_computing(p
 
 
 def test_unknown_method_is_refused_with_the_known_names(pairs):
-    with pytest.raises(ValueError, match=r"Expected a method out of \['mean_composition', .*found 'simple_dnn'"):
+    with pytest.raises(ValueError, match=r"Expected a method out of \[.*'mean_composition', .*found 'simple_dnn'"):
         tl.train(pairs, "simple_dnn")
 
 
@@ -91,6 +112,19 @@ def test_training_says_one_line_and_warns_of_nothing(pairs, capfd):
     out, err = capfd.readouterr()
     assert len(out.splitlines()) == 1
     assert err == ""
+
+
+@pytest.mark.parametrize(("name", "module"), [("simplednn", _simplednn), ("simulation_ridge", _ridge)])
+def test_batches_that_calibrate_was_told_of_are_known_in_training(pairs, name, module, monkeypatch):
+    pairs["bulk"].obs["run"] = ["first", "second"] * (pairs["bulk"].n_obs // 2)
+    pp.calibrate(pairs, batch_key="run")
+    fit_calibration, seen = module.fit_calibration, set()
+    monkeypatch.setattr(
+        *(module, "fit_calibration"),
+        lambda *args, **kwargs: (seen.add(kwargs.get("batch_key")), fit_calibration(*args, **kwargs))[1],
+    )
+    tl.train(pairs, name, **QUICK[name])
+    assert seen == {"run"}
 
 
 @pytest.mark.parametrize("name", ["simplednn", "scaden"])
@@ -122,7 +156,7 @@ def test_trained_network_can_be_trained_again(pairs):
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
-        ("simplednn", {"max_epochs": 10**6, "patience": 10**6, "hidden": (4,)}),
+        ("simplednn", {"max_epochs": 10**6, "patience": 10**6, "hidden": (4,), "simulate": 20}),
         ("scaden", {"max_steps": 10**6}),
     ],
 )
@@ -151,28 +185,31 @@ def test_ctrl_c_keeps_the_best_weights_so_far(pairs, monkeypatch):
     def interrupt_late(module, data, loss, **arguments):
         def counting(logits, fractions):
             calls.append(1)
-            if len(calls) == 400:
+            if len(calls) == 40:
                 os.kill(os.getpid(), signal.SIGINT)
             return loss(logits, fractions)
 
         plan = fit(module, data, counting, **arguments)
-        calls.append((plan, data, loss))
+        calls.append((arguments["validation"], loss))
         return plan
 
     monkeypatch.setattr(_simplednn, "fit", interrupt_late)
-    model = tl.train(pairs, linear_start=False, learning_rate=0.01, max_epochs=10**6, patience=10**6, hidden=(4,))
-    plan, data, loss = calls[-1]
+    pp.select_genes(pairs, 100)
+    settings = {"loss": "cross_entropy", "learning_rate": 0.01, "max_epochs": 10**6, "patience": 10**6, "hidden": (4,)}
+    model = tl.train(pairs, simulate=None, start_from_solution=False, **settings)
+    validation, loss = calls[-1]
     with torch.no_grad():
-        losses = loss(model.module(data.x), data.targets.mean(dim=1))
-    kept = float((losses * data.validation).sum() / data.validation.sum())
+        losses = loss(model.module(validation.x), validation.targets.mean(dim=1))
+    kept = float((losses * validation.weights).sum() / validation.weights.sum())
     history = model.history["validation_loss"]["validation_loss"]
     assert model.interrupted_
     assert 0 < model.best_epoch_ < history.index[-1]
     assert kept == pytest.approx(history.min(), rel=1e-6)
 
 
-def test_epoch_zero_counts_as_a_result(pairs):
-    model = tl.train(pairs, "simplednn", max_epochs=0)
+@pytest.mark.parametrize("simulate", [None, 20])
+def test_epoch_zero_counts_as_a_result(pairs, simulate):
+    model = tl.train(pairs, "simplednn", max_epochs=0, simulate=simulate)
     assert isinstance(model, SimpleDNN)
     assert list(model.history) == ["validation_loss"]
     assert list(model.history["validation_loss"].index) == [0]

@@ -14,7 +14,6 @@ import pandas as pd
 
 from scdeconv import __version__
 from scdeconv import _keys as keys
-from scdeconv._expression import fill_missing, log_shares
 from scdeconv._genes import align_genes, strip_versions
 from scdeconv._matrix import to_dense
 from scdeconv._validation import examples
@@ -155,10 +154,12 @@ class DeconvolutionModel:
         """
         if self.familiarity_ is None:
             return None
-        calibration = self.familiarity_.calibration
-        usual = np.expm1(np.maximum(calibration.centre, 0))
-        log = log_shares(fill_missing(self._aligned(adata, layer), usual / usual.sum()))
-        return self.familiarity_.quality(log, self.predict(adata, layer=layer).to_numpy(), adata.obs_names)
+        noise = self._noise_level(self._aligned(adata, layer))
+        return self.familiarity_.quality(noise, self.predict(adata, layer=layer))
+
+    def _noise_level(self, expression: np.ndarray) -> np.ndarray:
+        """Return what composition does not explain in each sample, for models that know it."""
+        raise NotImplementedError
 
     def predict_interval(
         self, adata: AnnData, coverage: float = 0.9, *, layer: str | None = None
@@ -234,7 +235,7 @@ class DeconvolutionModel:
             if self.held_out_ is not None:
                 arrays |= {HELD_OUT + name: array for name, array in vars(self.held_out_).items()}
             if self.familiarity_ is not None:
-                arrays |= {FAMILIARITY + name: array for name, array in self.familiarity_.to_arrays().items()}
+                arrays |= {FAMILIARITY + name: array for name, array in vars(self.familiarity_).items()}
             np.savez(new / WEIGHTS, **arrays)  # type: ignore[arg-type]
             (new / DESCRIPTION).write_text(json.dumps(self._description(), indent=1, default=np.generic.item))
             if target.exists():
@@ -294,7 +295,7 @@ class DeconvolutionModel:
         } or None
         held_out, familiarity = _take(arrays, HELD_OUT), _take(arrays, FAMILIARITY)
         model.held_out_ = HeldOut(**held_out) if held_out else None
-        model.familiarity_ = Familiarity.from_arrays(familiarity) if familiarity else None
+        model.familiarity_ = Familiarity(**familiarity) if familiarity else None
         model._restore(arrays)
         model.is_trained_ = True
         return model

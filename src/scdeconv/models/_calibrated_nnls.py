@@ -46,6 +46,8 @@ def solve_generalised_nnls(
     -------
     Weights, length cell types, not normalised.
     """
+    if not signature.any():
+        return np.zeros(len(signature))
     faint = 1 / (LEVEL * len(shares))
     weights = np.full(len(signature), 1 / signature.sum())
     for _ in range(MAX_ITERATIONS):
@@ -87,7 +89,7 @@ class CalibratedNNLS(LinearModel):
         mdata = self._require_data()
         calibration = fit_calibration(mdata, self._reference, self.genes_, without=without, batch_key=self._batch_key)
         signature = calibration.profiles * np.exp(calibration.genes["platform_shift"].to_numpy())
-        self.signature_ = signature / signature.sum(axis=1).mean()
+        self.signature_ = signature / max(signature.sum(axis=1).mean(), np.finfo(float).tiny)
         self.variance_, self.factors_ = calibration.noise_variance(), calibration.factors()
         self.counts_ = len(calibration.depths) > 0
         self.summary_ = f"{calibration.n_donors} donors, {len(self.cell_types_)} profiles, {len(self.genes_)} genes"
@@ -95,7 +97,7 @@ class CalibratedNNLS(LinearModel):
     def _fractions(self, expression: np.ndarray) -> np.ndarray:
         depths = np.nansum(expression, axis=1) if self.counts_ else np.full(len(expression), np.inf)
         mean = self.signature_.sum(axis=0)
-        shares = fill_missing(expression, mean / mean.sum())
+        shares = fill_missing(expression, mean / max(mean.sum(), np.finfo(float).tiny))
         return np.stack(
             [
                 solve_generalised_nnls(self.signature_, sample, self.variance_, self.factors_, max(depth, 1.0))

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Self
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import pandas as pd
 
-from scdeconv.pp import LinearisedCalibration
-
 from ._intervals import angle
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 # standard deviation, on the angular scale, that a cell type has at least (a hundredth of the scale)
 LEAST_SPREAD = 0.01
@@ -34,58 +29,26 @@ def usual_composition(fractions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass
 class Familiarity:
-    """What samples like the training donors look like: their noise under the calibration, and their compositions."""
+    """What the training donors look like: their compositions, and how noisy they are to a model without them."""
 
-    calibration: LinearisedCalibration
     usual: np.ndarray
     spread: np.ndarray
     limits: np.ndarray
 
     @classmethod
-    def from_held_out(
-        cls,
-        calibration: LinearisedCalibration,
-        folds: Sequence[tuple[LinearisedCalibration, np.ndarray]],
-        fractions: np.ndarray,
-    ) -> Self:
-        """Learn the limits from donors that are held out.
-
-        Parameters
-        ----------
-        calibration
-            Of all donors.
-        folds
-            Log expression of held-out donors, each with the calibration of the others.
-        fractions
-            Measured compositions of the donors.
-        """
-        noise = max(float(fold.noise_level(log).max()) for fold, log in folds)
+    def from_held_out(cls, noise: np.ndarray, fractions: np.ndarray) -> Self:
+        """Learn the limits from the noise of held-out samples and the measured compositions."""
         others = [np.delete(fractions, row, axis=0) for row in range(len(fractions))]
         composition = max(
             float(composition_distance(fractions[row, None], *usual_composition(rest))[0])
             for row, rest in enumerate(others)
         )
-        return cls(calibration, *usual_composition(fractions), MARGIN * np.array([noise, composition]))
+        return cls(*usual_composition(fractions), MARGIN * np.array([noise.max(), composition]))
 
-    def quality(self, log: np.ndarray, fractions: np.ndarray, samples: pd.Index) -> pd.DataFrame:
-        """Return ``noise``, ``composition`` and whether one of them is ``outside``, from expression and estimates."""
-        measures = np.column_stack(
-            [
-                self.calibration.noise_level(log),
-                composition_distance(fractions, self.usual, self.spread),
-            ]
-        )
-        table = pd.DataFrame(measures, index=samples, columns=["noise", "composition"])
-        table["outside"] = (measures > self.limits).any(axis=1)
+    def quality(self, noise: np.ndarray, fractions: pd.DataFrame) -> pd.DataFrame:
+        """Return ``noise``, ``composition`` and whether one of them is ``outside``, from noise and estimates."""
+        distance = composition_distance(fractions.to_numpy(), self.usual, self.spread)
+        measures = np.column_stack([noise, distance])
+        table = pd.DataFrame(measures, index=fractions.index, columns=["noise", "composition"])
+        table["outside"] = np.any(measures > self.limits, axis=1)
         return table
-
-    def to_arrays(self) -> dict[str, np.ndarray]:
-        """Return everything as named arrays, for files."""
-        return vars(self.calibration) | {name: getattr(self, name) for name in ("usual", "spread", "limits")}
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Self:
-        """Make it of what :meth:`to_arrays` returned."""
-        own = {name: arrays[name] for name in ("usual", "spread", "limits")}
-        calibration = {field.name: arrays[field.name] for field in fields(LinearisedCalibration)}
-        return cls(LinearisedCalibration(**calibration), **own)

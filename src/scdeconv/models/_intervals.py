@@ -8,6 +8,8 @@ import numpy as np
 
 # weight, in donors, of the error that all cell types share in the error of each
 PRIOR_DONORS = 3
+# levels of the quantile of errors to choose from
+LEVELS = np.linspace(0, 1, 401)
 
 
 def angle(fractions: np.ndarray) -> np.ndarray:
@@ -33,10 +35,10 @@ class HeldOut:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return lower and upper bounds that hold a new donor's fraction with the given probability.
 
-        Errors are compared on the angular scale, in units of each cell type's typical error, and ranked over held-out
-        donors, which are the exchangeable unit: a donor's errors share the weight 1 / (n + 1), and so does the unknown
-        donor to come, whose errors count as infinite (Dunn, Wasserman & Ramdas 2023; Romano et al. 2019 for the
-        scaling).
+        Errors are compared on the angular scale, in units of each cell type's typical error. The threshold is a quantile of
+        the held-out donors' errors, every donor with the same weight, at the level at which each donor's errors were held
+        by the threshold of the others as often as asked: donors are the exchangeable unit (cross-conformal prediction
+        with a calibrated level; Vovk 2015, Dunn et al. 2023).
 
         Parameters
         ----------
@@ -65,11 +67,9 @@ class HeldOut:
         # a donor's own errors stay out of the unit that they are measured in, as those of a new donor do
         others = (squares.sum(axis=0) - squares) / max(len(donors) - 1, 1)
         scores = errors / _unit(others, len(donors) - 1)[codes]
-        weights = np.repeat(1 / np.bincount(codes)[codes], errors.shape[1]) / errors.shape[1] / (len(donors) + 1)
-        order = np.argsort(scores, axis=None)
-        reached = np.cumsum(weights[order])
-        rank = min(int(np.searchsorted(reached, coverage - 1e-9)), len(order) - 1)
-        half = scores.ravel()[order[rank]] * np.sqrt(_unit(squares.mean(axis=0), len(donors)) ** 2 + np.square(spread))
+        level = _confirmed_level(scores, codes, coverage)
+        threshold = _quantile(scores, codes, np.array([level]))[0]
+        half = threshold * np.sqrt(_unit(squares.mean(axis=0), len(donors)) ** 2 + np.square(spread))
         middle = angle(predicted)
         return np.sin(np.maximum(middle - half, 0)) ** 2, np.sin(np.minimum(middle + half, np.pi / 2)) ** 2
 
@@ -78,3 +78,30 @@ def _unit(squares: np.ndarray, n_donors: int) -> np.ndarray:
     """Return the typical error of each type, drawn to that of all types where donors are few."""
     pooled = squares.mean(axis=-1, keepdims=True)
     return np.sqrt((n_donors * squares + PRIOR_DONORS * pooled) / (n_donors + PRIOR_DONORS)) + 1e-9
+
+
+def _quantile(scores: np.ndarray, codes: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """Return quantiles of the scores of several donors (samples × types), each donor with the same weight."""
+    _, codes, sizes = np.unique(codes, return_inverse=True, return_counts=True)
+    weights = np.repeat(1 / sizes[codes], scores.shape[1]) / scores.shape[1] / len(sizes)
+    order = np.argsort(scores, axis=None)
+    rank = np.searchsorted(np.cumsum(weights[order]), levels - 1e-9)
+    return scores.ravel()[order[np.minimum(rank, len(order) - 1)]]
+
+
+def _confirmed_level(scores: np.ndarray, codes: np.ndarray, coverage: float) -> float:
+    """Return the lowest level whose quantiles of all other donors hold this share of a donor's scores, on average."""
+    donors = np.unique(codes)
+    if len(donors) < 2:
+        return 1.0
+    inside = np.mean(
+        [
+            (
+                scores[codes == donor][..., None] <= _quantile(scores[codes != donor], codes[codes != donor], LEVELS)
+            ).mean(axis=(0, 1))
+            for donor in donors
+        ],
+        axis=0,
+    )
+    enough = np.flatnonzero(inside >= coverage)
+    return float(LEVELS[enough[0]]) if len(enough) else 1.0

@@ -131,15 +131,6 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
     def _make_module(self, arrays: dict[str, np.ndarray]) -> torch.nn.Module:
         """Return the network with the sizes that the saved arrays have."""
 
-    @abstractmethod
-    def _input(self, expression: np.ndarray) -> np.ndarray:
-        """Return what the network reads of linear expression, samples × genes (NaN: gene missing)."""
-
-    @torch.no_grad()
-    def _fractions(self, expression: np.ndarray) -> np.ndarray:
-        x = torch.as_tensor(self._input(expression), dtype=torch.float32)
-        return torch.softmax(self.module(x), dim=-1).mean(dim=0).numpy().astype(float)
-
     def _arrays(self) -> dict[str, np.ndarray]:
         return {name: tensor.cpu().numpy() for name, tensor in self.module.state_dict().items()}
 

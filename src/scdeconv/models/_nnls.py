@@ -52,7 +52,7 @@ class NNLS(LinearModel):
 
     def _fit(self, without: Collection[str]) -> None:
         profiles, _ = self._reference.profiles(without)
-        self.signature_ = profiles / profiles.mean()
+        self.signature_ = profiles / max(profiles.mean(), np.finfo(float).tiny)
         self.summary_ = f"{len(self.cell_types_)} profiles, {len(self.genes_)} genes"
 
     def _fractions(self, expression: np.ndarray) -> np.ndarray:

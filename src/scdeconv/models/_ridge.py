@@ -36,6 +36,10 @@ class RidgeFit:
     intercept: np.ndarray
     penalty: float
 
+    def solve(self, x: np.ndarray) -> np.ndarray:
+        """Return the prediction for rows of features."""
+        return x @ self.coefficients + self.intercept
+
 
 def left_out_predictions(
     values: np.ndarray, vectors: np.ndarray, y: np.ndarray, groups: list[np.ndarray], penalty: float

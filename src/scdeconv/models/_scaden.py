@@ -125,8 +125,10 @@ class Scaden(NeuralModel):
         self.summary_ = f"{len(x)} {self.train_on} samples, {len(self.genes_)} genes, {max_steps} steps"
         self.seed_, self.interrupted_, self.is_trained_ = seed, plan.stop, True
 
-    def _input(self, expression: np.ndarray) -> np.ndarray:
-        return scaden_input(expression)
+    @torch.no_grad()
+    def _fractions(self, expression: np.ndarray) -> np.ndarray:
+        logits = self.module(torch.as_tensor(scaden_input(expression), dtype=torch.float32))
+        return torch.softmax(logits, dim=-1).mean(dim=0).numpy().astype(float)
 
     def _make_module(self, arrays: dict[str, np.ndarray]) -> ScadenNetwork:
         return ScadenNetwork(arrays["members.m256.0.weight"].shape[1], len(self.cell_types_))

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from scipy.special import softmax
 
 from scdeconv import _keys as keys
 from scdeconv import metrics
 from scdeconv._expression import fill_missing, log_shares
 from scdeconv.nn import LOSSES, Ensemble, TrainingData, fit
-from scdeconv.pp import BROAD, LinearisedCalibration, Reference, fit_calibration
+from scdeconv.pp import BROAD, CalibratedModel, Reference, fit_calibration
 
 from ._familiarity import Familiarity
 from ._intervals import HeldOut, angle
 from ._neural import NeuralModel, Source, TrainingRows, donor_folds
-from ._ridge import LEAST_SD, fit_log_ratios
+from ._ridge import LEAST_SD, RidgeFit, fit_log_ratios
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,24 +32,22 @@ PAIR_WEIGHT = 10.0
 
 
 @dataclass
-class Start:
-    """Where a member starts: its linear path on log expression, and what it is shown beside the pairs."""
+class Draws:
+    """Bulk simulated for one member: log expression and fractions."""
 
-    coefficients: np.ndarray
-    intercept: np.ndarray
     x: np.ndarray
     fractions: np.ndarray
-    calibration: LinearisedCalibration | None = None
 
 
 class SimpleDNN(NeuralModel):
     """A network trained on real pairs of bulk and single cells, and on bulk simulated from what the pairs teach.
 
-    Each member of an ensemble is a multi-layer perceptron (Linear, ReLU, dropout) beside a linear path. The linear path
-    starts at the best linear predictor under the calibration of the pairs (:func:`scdeconv.pp.calibrate`), and the
-    perceptron at zero, so that training starts from the best linear answer and learns only what held-out donors
-    confirm. With ``simulate=None`` the pairs alone are used, and the linear path starts at their ridge regression. With
-    ``simulate=None, linear_start=False, loss="mse", n_members=1`` it is the network of the paper.
+    It starts from the solution that needs no training: the most probable composition under the calibration of the pairs
+    (:func:`scdeconv.pp.calibrate`). Each member of an ensemble is a multi-layer perceptron (Linear, ReLU, dropout) beside
+    a linear path, both zero at first, that correct the solution's logits; they learn from the pairs and from bulk
+    simulated from the calibration, and only what held-out donors confirm is kept. With ``simulate=None`` the pairs alone
+    are used, and the solution is their ridge regression. With ``simulate=None, start_from_solution=False,
+    n_members=1`` it is the network of the paper.
 
     Parameters
     ----------
@@ -64,8 +63,8 @@ class SimpleDNN(NeuralModel):
     simulate
         Bulk samples simulated from the calibration for each member; None for the pairs alone, as always where ``data``
         is an AnnData or already simulated.
-    linear_start
-        Whether there is a linear path, started at the closed-form solution.
+    start_from_solution
+        Whether the network corrects the solution, or learns from nothing.
     loss
         ``"mse"`` of the fractions, as in the paper; ``"cross_entropy"``; ``"l1"``.
     train_on
@@ -87,8 +86,8 @@ class SimpleDNN(NeuralModel):
         hidden: Sequence[int] = (64, 32),
         dropout: float | Sequence[float] = 0.1,
         n_members: int = 5,
-        simulate: int | None = 2000,
-        linear_start: bool = True,
+        simulate: int | None = 500,
+        start_from_solution: bool = True,
         loss: Literal["cross_entropy", "mse", "l1"] = "mse",
         train_on: Source | None = None,
     ) -> None:
@@ -100,13 +99,13 @@ class SimpleDNN(NeuralModel):
             msg = f"Expected a dropout rate for each of {len(hidden)} hidden layers, found {len(rates)}."
             raise ValueError(msg)
         self.hidden, self.dropout, self.n_members = [int(width) for width in hidden], rates, n_members
-        self.linear_start, self.loss = linear_start, loss
+        self.start_from_solution, self.loss = start_from_solution, loss
         parameters = {
             "hidden": self.hidden,
             "dropout": self.dropout,
             "n_members": n_members,
             "simulate": simulate,
-            "linear_start": linear_start,
+            "start_from_solution": start_from_solution,
             "loss": loss,
         }
         super().__init__(data, train_on, parameters)
@@ -168,8 +167,8 @@ class SimpleDNN(NeuralModel):
         steps_per_epoch = max(1, (len(rows.donors) + (self.simulate or 0)) // batch_size)
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
-            starts = self._starts(rows, held, rng)
-            module, data, validation = self._first(rows, held, starts)
+            starts, draws = self._start(rows, held, rng)
+            module, data, validation = self._assemble(rows, held, starts, draws)
             plan = fit(
                 module,
                 data,
@@ -182,12 +181,11 @@ class SimpleDNN(NeuralModel):
             )
             self.history_ = plan.history()
             self.best_epoch_, interrupted = plan.best_epoch, plan.stop
-            self._report(module, rows, held)
-            everyone = np.zeros((self.n_members, len(rows.donors)), dtype=bool)
-            full_starts = self._starts(rows, everyone, rng)
-            self._note_familiarity(rows, held, starts, full_starts[0])
+            self._report(module, rows, held, starts)
             if refit and not interrupted:
-                full, data, _ = self._first(rows, everyone, full_starts)
+                everyone = np.zeros((self.n_members, len(rows.donors)), dtype=bool)
+                full_starts, draws = self._start(rows, everyone, rng)
+                full, data, _ = self._assemble(rows, everyone, full_starts, draws)
                 if self.best_epoch_:
                     plan = fit(
                         full,
@@ -199,115 +197,142 @@ class SimpleDNN(NeuralModel):
                     )
                     interrupted = plan.stop
                 # half a refit is worse than the best weights of the training with held-out donors
-                module = module if interrupted else full
-        self.module = module.eval()
+                module, starts = (module, starts) if interrupted else (full, full_starts[:1])
+        self.module, self.starts_ = module.eval(), starts
         self.seed_, self.interrupted_, self.is_trained_ = seed, interrupted, True
 
-    def _first(
-        self, rows: TrainingRows, held: np.ndarray, starts: list[Start]
+    def _assemble(
+        self, rows: TrainingRows, held: np.ndarray, starts: list[Any], draws: list[Draws]
     ) -> tuple[Ensemble, TrainingData, TrainingData]:
-        """Return networks at their starting point, what each learns from, and its held-out rows."""
+        """Return networks before training, what each learns from, and its held-out rows."""
         module = self._network(len(held), rows.expression.shape[1])
         shares = rows.expression / np.maximum(rows.expression.sum(axis=1, keepdims=True), np.finfo(float).tiny)
-        x = log_shares(rows.expression)
-        centre, scale = x.mean(axis=0), x.std(axis=0) + LEAST_SD
-        for name, value in {"reference": shares.mean(axis=0), "centre": centre, "scale": scale}.items():
+        log = log_shares(rows.expression)
+        standard = {"reference": shares.mean(axis=0), "centre": log.mean(axis=0), "scale": log.std(axis=0) + LEAST_SD}
+        for name, value in standard.items():
             getattr(module, name).copy_(torch.as_tensor(value))
-        for member, start in enumerate(starts):
-            module.start_linear(
-                member, start.coefficients * scale[:, None], start.intercept + centre @ start.coefficients
-            )
-        real, targets, weights = (
-            torch.as_tensor(values, dtype=torch.float32) for values in (x, rows.fractions, rows.weights)
-        )
+        x, targets, weights = (_tensor(values) for values in (log, rows.fractions, rows.weights))
         left_out = torch.as_tensor(held)
-        # a network without a linear start has nothing to fall back on
-        groups = torch.as_tensor(np.unique(rows.donors, return_inverse=True)[1]) if self.linear_start else None
-        validation = TrainingData(real, targets, left_out * weights, groups)
-        if self.simulate is None:
-            return module, TrainingData(real, targets, ~left_out * weights), validation
-        simulated, fractions = (
-            torch.as_tensor(np.stack([getattr(start, name) for start in starts]), dtype=torch.float32)
-            for name in ("x", "fractions")
-        )
+        offsets = groups = None
+        if starts:
+            solved = {id(start): start.solve(log) for start in starts}
+            offsets = _tensor(np.stack([solved[id(start)] for start in starts]))
+            groups = torch.as_tensor(np.unique(rows.donors, return_inverse=True)[1])
+        validation = TrainingData(x, targets, left_out * weights, offsets, groups)
+        if not draws:
+            return module, TrainingData(x, targets, ~left_out * weights, offsets), validation
         n_members, n_choices = len(held), targets.shape[1]
+        simulated, fractions = (_tensor(np.stack([getattr(one, name) for one in draws])) for name in ("x", "fractions"))
+        if offsets is not None:
+            solved = {id(one): start.solve(one.x) for start, one in zip(starts, draws, strict=True)}
+            offsets = torch.cat([offsets, _tensor(np.stack([solved[id(one)] for one in draws]))], dim=1)
         both = TrainingData(
-            torch.cat([real.expand(n_members, -1, -1), simulated], dim=1),
+            torch.cat([x.expand(n_members, -1, -1), simulated], dim=1),
             torch.cat(
                 [targets.expand(n_members, -1, -1, -1), fractions[:, :, None].expand(-1, -1, n_choices, -1)], dim=1
             ),
             torch.cat([PAIR_WEIGHT * ~left_out * weights, torch.ones(simulated.shape[:2])], dim=1),
+            offsets,
         )
         return module, both, validation
 
-    def _starts(self, rows: TrainingRows, held: np.ndarray, rng: np.random.Generator) -> list[Start]:
-        """Return the closed-form solution without each member's held-out donors, and bulk simulated without them."""
-        x, measured = log_shares(rows.expression), rows.fractions.mean(axis=1)
-        if self.simulate is None:
-            scale = x.std(axis=0) + LEAST_SD
-            starts = []
-            for left_out in held:
-                ridge = fit_log_ratios(x[~left_out] / scale, measured[~left_out], rows.donors[~left_out])
-                starts.append(Start(ridge.coefficients / scale[:, None], ridge.intercept, x[:0], measured[:0]))
-            return starts
-        mdata: Any = self.mdata
-        reference = Reference(mdata, self.genes_)
-        batch_key = mdata.uns.get(keys.UNS, {}).get("calibrate", {}).get("batch_key")
-        calibrations: dict[tuple[str, ...], Any] = {}
-        starts = []
-        for left_out in held:
-            without = tuple(np.unique(rows.donors[left_out]))
-            if without not in calibrations:
-                calibrations[without] = fit_calibration(
-                    mdata, reference, self.genes_, without=without, batch_key=batch_key
-                )
-            calibration = calibrations[without]
-            fractions = calibration.draw_compositions(self.simulate, BROAD, rng)
-            simulated = log_shares(calibration.draw_bulk(fractions, rng))
-            linearised = calibration.linearised()
-            coefficients, intercept = linearised.solution()
-            starts.append(Start(coefficients, intercept, simulated, fractions, linearised))
-        return starts
+    def _start(self, rows: TrainingRows, held: np.ndarray, rng: np.random.Generator) -> tuple[list[Any], list[Draws]]:
+        """Return each member's solution, and bulk simulated for it, without the donors that it holds out.
 
-    def _note_familiarity(self, rows: TrainingRows, held: np.ndarray, starts: list[Start], full: Start) -> None:
-        """Keep what tells unusual samples: the calibration, and how far off held-out donors were."""
-        log = log_shares(rows.expression)
-        folds = [
-            (start.calibration, log[left_out])
-            for start, left_out in zip(starts, held, strict=True)
-            if start.calibration is not None and left_out.any()
-        ]
-        if full.calibration is not None and folds:
-            self.familiarity_ = Familiarity.from_held_out(full.calibration, folds, rows.fractions.mean(axis=1))
+        Members that hold out the same donors share both.
+        """
+        log, measured = log_shares(rows.expression), rows.fractions.mean(axis=1)
+        found: dict[bytes, tuple[Any, Draws | None]] = {}
+        mdata: Any = self.mdata
+        reference = None if self.simulate is None else Reference(mdata, self.genes_)
+        for left_out in held:
+            if left_out.tobytes() in found:
+                continue
+            if reference is None:
+                scale = log.std(axis=0) + LEAST_SD
+                ridge = fit_log_ratios(log[~left_out] / scale, measured[~left_out], rows.donors[~left_out])
+                ridge.coefficients /= scale[:, None]
+                found[left_out.tobytes()] = ridge, None
+                continue
+            calibration = fit_calibration(
+                mdata,
+                reference,
+                self.genes_,
+                without=np.unique(rows.donors[left_out]),
+                batch_key=mdata.uns.get(keys.UNS, {}).get("calibrate", {}).get("batch_key"),
+            )
+            fractions = calibration.draw_compositions(self.simulate or 0, BROAD, rng)
+            draws = Draws(log_shares(calibration.draw_bulk(fractions, rng)), fractions)
+            found[left_out.tobytes()] = calibration.model(), draws
+        pairs = [found[left_out.tobytes()] for left_out in held]
+        starts = [start for start, _ in pairs] if self.start_from_solution else []
+        return starts, [draws for _, draws in pairs if draws is not None]
 
     @torch.no_grad()
-    def _report(self, module: Ensemble, rows: TrainingRows, held: np.ndarray) -> None:
-        """Keep how held-out donors were predicted; note how well, and how well their mean would have done."""
-        predicted = torch.softmax(module(torch.as_tensor(log_shares(rows.expression), dtype=torch.float32)), dim=-1)
-        measured = rows.fractions.mean(axis=1)
+    def _report(self, module: Ensemble, rows: TrainingRows, held: np.ndarray, starts: list[Any]) -> None:
+        """Keep how held-out donors were predicted and how familiar they are; note how well, beside their mean."""
+        log, measured = log_shares(rows.expression), rows.fractions.mean(axis=1)
         # few donors share folds between members; the first that left a sample out speaks for it
         row, first = np.unique(np.nonzero(held)[1], return_index=True)
         member = np.nonzero(held)[0][first]
-        self.held_out_ = HeldOut(measured[row], predicted.numpy()[member, row].astype(float), rows.donors[row])
+        predicted = self._by_member(module, starts, log)[member, row]
+        self.held_out_ = HeldOut(measured[row], predicted, rows.donors[row])
+        if starts and self.simulate is not None:
+            noise = np.stack([start.noise_level(log) for start in starts])[member, row]
+            self.familiarity_ = Familiarity.from_held_out(noise, measured)
         baseline = np.stack([measured[~held[m]].mean(axis=0) for m in member])
         self.summary_ = (
             f"{len(np.unique(rows.donors))} donors, {self.simulate or 0} simulated, {len(self.genes_)} genes, "
             f"{self.n_members} members, best epoch {self.best_epoch_}; inner held-out RMSE "
-            f"{metrics.rmse(self.held_out_.measured, self.held_out_.predicted):.4f} "
-            f"(mean composition {metrics.rmse(self.held_out_.measured, baseline):.4f})"
+            f"{metrics.rmse(measured[row], predicted):.4f} (mean composition {metrics.rmse(measured[row], baseline):.4f})"
         )
 
+    @torch.no_grad()
+    def _by_member(self, module: Ensemble, starts: list[Any], log: np.ndarray) -> np.ndarray:
+        """Return the fractions that each member predicts, members × samples × cell types."""
+        logits = module(_tensor(log)).numpy().astype(float)
+        if starts:
+            logits = logits + np.stack([start.solve(log) for start in starts])
+        return softmax(logits, axis=-1)
+
     def _network(self, n_members: int, n_genes: int) -> Ensemble:
-        return Ensemble(n_members, n_genes, len(self.cell_types_), self.hidden, self.dropout, linear=self.linear_start)
+        return Ensemble(
+            n_members, n_genes, len(self.cell_types_), self.hidden, self.dropout, linear=self.start_from_solution
+        )
+
+    def _log(self, expression: np.ndarray) -> np.ndarray:
+        return log_shares(fill_missing(expression, self.module.reference.numpy().astype(float)))
+
+    def _fractions(self, expression: np.ndarray) -> np.ndarray:
+        return self._by_member(self.module, self.starts_, self._log(expression)).mean(axis=0)
+
+    def _spread(self, expression: np.ndarray) -> np.ndarray:
+        return angle(self._by_member(self.module, self.starts_, self._log(expression))).std(axis=0)
+
+    def _noise_level(self, expression: np.ndarray) -> np.ndarray:
+        return np.mean([start.noise_level(self._log(expression)) for start in self.starts_], axis=0)
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        solutions = {
+            f"start.{number}.{name}": np.asarray(array)
+            for number, start in enumerate(self.starts_)
+            for name, array in vars(start).items()
+        }
+        return super()._arrays() | solutions
+
+    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
+        names = [name.split(".", 2) for name in arrays if name.startswith("start.")]
+        solutions: list[dict[str, np.ndarray]] = [{} for _ in {number for _, number, _ in names}]
+        for prefix, number, name in names:
+            solutions[int(number)][name] = arrays.pop(f"{prefix}.{number}.{name}")
+        kind: Any = CalibratedModel if any("profiles" in solution for solution in solutions) else RidgeFit
+        self.starts_ = [kind(**solution) for solution in solutions]
+        super()._restore(arrays)
 
     def _make_module(self, arrays: dict[str, np.ndarray]) -> Ensemble:
         last = max(name for name in arrays if name.startswith("perceptrons") and name.endswith("bias"))
         return self._network(len(arrays[last]), len(arrays["centre"]))
 
-    def _input(self, expression: np.ndarray) -> np.ndarray:
-        return log_shares(fill_missing(expression, self.module.reference.numpy().astype(float)))
 
-    @torch.no_grad()
-    def _spread(self, expression: np.ndarray) -> np.ndarray:
-        fractions = torch.softmax(self.module(torch.as_tensor(self._input(expression), dtype=torch.float32)), dim=-1)
-        return angle(fractions.numpy()).std(axis=0)
+def _tensor(values: np.ndarray) -> torch.Tensor:
+    return torch.as_tensor(values, dtype=torch.float32)

@@ -25,7 +25,8 @@ SUM_WEIGHT = 1e3
 def stack(measured: np.ndarray, predicted: np.ndarray, n_donors: int) -> np.ndarray:
     """Return weights, at least 0 and with sum 1, of the members whose average errs least.
 
-    Equal weights count as much as one donor, so that few donors do not choose by chance.
+    Departing from equal weights costs as much as the members err on one donor, so that few donors do not choose by
+    chance.
 
     Parameters
     ----------
@@ -37,7 +38,7 @@ def stack(measured: np.ndarray, predicted: np.ndarray, n_donors: int) -> np.ndar
         Donors behind the samples.
     """
     columns = predicted.reshape(len(predicted), -1).T
-    prior = np.sqrt((columns**2).sum(axis=0).mean() / n_donors)
+    prior = np.sqrt(((columns - measured.reshape(-1, 1)) ** 2).sum(axis=0).mean() / n_donors)
     heavy = SUM_WEIGHT * np.linalg.norm(columns, axis=0).max()
     system = np.vstack([columns, prior * np.eye(columns.shape[1]), np.full(columns.shape[1], heavy)])
     target = np.concatenate([measured.ravel(), np.full(columns.shape[1], prior / columns.shape[1]), [heavy]])
@@ -96,6 +97,10 @@ class WeightedEnsemble(DeconvolutionModel):
     def _fractions(self, expression: np.ndarray) -> np.ndarray:
         members = [normalise(member._fractions(expression)) for member in self.members_.values()]
         return np.tensordot(self.weights_, np.stack(members), axes=1)
+
+    def _noise_level(self, expression: np.ndarray) -> np.ndarray:
+        noise: np.ndarray = self.members_[SimpleDNN.method]._noise_level(expression)
+        return noise
 
     def _arrays(self) -> dict[str, np.ndarray]:
         arrays = {

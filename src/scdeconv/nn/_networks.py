@@ -11,8 +11,6 @@ from torch import nn
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
-
 
 class BatchedLinear(nn.Module):
     """A linear layer of its own for each member: members × samples × inputs to members × samples × outputs."""
@@ -69,7 +67,7 @@ class Ensemble(nn.Module):
     hidden, dropout
         Width and dropout rate of each hidden layer.
     linear
-        Whether there is a linear path beside the perceptron, whose last layer then starts at zero.
+        Whether there is a linear path beside the perceptron; both then start at zero, to correct a given estimate.
     """
 
     reference: torch.Tensor
@@ -98,10 +96,3 @@ class Ensemble(nn.Module):
         standard = (x - self.centre) / self.scale
         logits = self.perceptrons(standard)
         return logits if self.linear is None else logits + self.linear(standard)
-
-    def start_linear(self, member: int, coefficients: np.ndarray, intercept: np.ndarray) -> None:
-        """Set the linear path of one member (``coefficients`` genes × types, on standardised input)."""
-        if self.linear is not None:
-            with torch.no_grad():
-                self.linear.weight[member] = torch.as_tensor(coefficients, dtype=torch.float32)
-                self.linear.bias[member, 0] = torch.as_tensor(intercept, dtype=torch.float32)

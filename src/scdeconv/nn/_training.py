@@ -7,6 +7,7 @@ import signal
 import threading
 import warnings
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,19 +41,29 @@ class TrainingData:
         choices is drawn (augmentation).
     weights
         Weight of each row for each member, members × rows. Zero keeps a row out of a member's training.
+    offsets
+        Logits to which those of the module are added, members × rows × types; none by default.
     groups
-        Donor of each row, as a number; needed to validate on.
+        Donor of each row, as a number, where gains over the starting point must be confirmed by donors.
     """
 
     x: torch.Tensor
     targets: torch.Tensor
     weights: torch.Tensor
+    offsets: torch.Tensor | None = None
     groups: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> TrainingData:
         """Return the same on a device."""
-        groups = None if self.groups is None else self.groups.to(device)
-        return TrainingData(self.x.to(device), self.targets.to(device), self.weights.to(device), groups)
+        moved = copy(self)
+        for name, value in vars(self).items():
+            setattr(moved, name, None if value is None else value.to(device))
+        return moved
+
+    def logits(self, module: nn.Module, rows: torch.Tensor | slice) -> torch.Tensor:
+        """Return the module's logits for some rows, added to their offsets."""
+        logits: torch.Tensor = module(self.x[..., rows, :])
+        return logits if self.offsets is None else logits + self.offsets[:, rows]
 
 
 class Plan(lightning.LightningModule):
@@ -129,7 +140,7 @@ class Plan(lightning.LightningModule):
                 break
             rows = self.next_rows()
             choice = torch.randint(n_choices, (len(rows),)).to(self.device) if n_choices > 1 else torch.zeros_like(rows)
-            losses = self.loss(self.module(data.x[..., rows, :]), data.targets[..., rows, choice, :])
+            losses = self.loss(data.logits(self.module, rows), data.targets[..., rows, choice, :])
             weights = data.weights[:, rows]
             # each member's loss is its own mean, so that the sum leaves their gradients apart
             loss = ((losses * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1e-12)).sum()
@@ -157,7 +168,7 @@ class Plan(lightning.LightningModule):
         if self.validation is None:
             return
         self.module.eval()
-        losses = self.loss(self.module(self.validation.x), self.validation.targets.mean(dim=-2))
+        losses = self.loss(self.validation.logits(self.module, slice(None)), self.validation.targets.mean(dim=-2))
         self.module.train()
         weighted = losses * self.validation.weights
         value = float(weighted.sum() / self.validation.weights.sum())
@@ -180,11 +191,12 @@ class Plan(lightning.LightningModule):
 
     def confirmed(self) -> bool:
         """Say whether the mean gain over the start exceeds its standard error over held-out donors."""
-        groups = self.validation.groups if self.validation is not None else None
-        if groups is None:
+        if self.validation is None or self.validation.groups is None:
             return True
+        counted = self.validation.weights.sum(dim=0) > 0
+        _, groups = self.validation.groups[counted].unique(return_inverse=True)
         gains = torch.zeros(int(groups.max()) + 1, device=groups.device)
-        gains.index_add_(0, groups, self.start_losses - self.best_losses)
+        gains.index_add_(0, groups, (self.start_losses - self.best_losses)[counted])
         return len(gains) < 2 or bool(gains.mean() > gains.std() / len(gains) ** 0.5)
 
     def history(self) -> dict[str, pd.DataFrame]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ._augment import augment
 from ._calibrate import calibrate, centred_log_ratio, fit_calibration
-from ._calibration import BROAD, Calibration, LinearisedCalibration
+from ._calibration import BROAD, CalibratedModel, Calibration
 from ._hold_out import hold_out
 from ._pair import FEWEST_PAIRS, make_mudata, pair, paired_donors
 from ._reference import Reference
@@ -16,7 +16,7 @@ __all__ = [
     "FEWEST_PAIRS",
     "GENES_PER_TYPE",
     "Calibration",
-    "LinearisedCalibration",
+    "CalibratedModel",
     "Reference",
     "augment",
     "calibrate",

@@ -110,10 +110,17 @@ def fit_calibration(
     batches = bulk.obs[batch_key].to_numpy()[known].astype(str) if batch_key is not None else None
 
     log = log_shares(expression)
-    _, codes, sizes = np.unique(donors, return_inverse=True, return_counts=True)
+    counting = counting_variance(log, expression.sum(axis=1, keepdims=True)) if len(depths) else np.zeros_like(log)
+    # one row for all samples of a donor in a batch: repeats are no new donors
+    by_row = pd.MultiIndex.from_arrays([donors, donors if batches is None else batches])
+    rows = by_row.unique()
+    codes = rows.get_indexer(by_row)
+    average = np.equal.outer(np.arange(len(rows)), codes) / np.bincount(codes)[:, None]
+    log, fractions, counting = average @ log, average @ fractions, average @ counting
+    batches = None if batches is None else rows.get_level_values(1).to_numpy()
+    _, codes, sizes = np.unique(rows.get_level_values(0), return_inverse=True, return_counts=True)
     weights = 1 / sizes[codes]
     n_donors = len(sizes)
-    counting = counting_variance(log, expression.sum(axis=1, keepdims=True)) if len(depths) else np.zeros_like(log)
     log_size = np.zeros(len(profiles))
     for step in range(SIZE_STEPS + 1):
         sized = profiles * np.exp(log_size)[:, None]
@@ -153,7 +160,7 @@ def fit_calibration(
         loadings=loadings,
         covariance=shrunk_covariance(ratios - ratios.mean(axis=0)),
         depths=depths,
-        batch_shift=batch_shift.set_axis(genes, axis=1),
+        batch_shift=batch_shift.set_axis(genes),
         n_donors=n_donors,
     )
 
@@ -182,7 +189,7 @@ def _shifts(
     shift = np.average(residuals, axis=0, weights=weights)
     deviations = residuals - shift
     if batches is None:
-        return shift, pd.DataFrame(np.empty((0, residuals.shape[1]))), deviations
+        return shift, pd.DataFrame(index=range(residuals.shape[1])), deviations
     names, codes = np.unique(batches, return_inverse=True)
     of_batch = np.stack(
         [np.average(deviations[codes == code], axis=0, weights=weights[codes == code]) for code in range(len(names))]
@@ -191,7 +198,7 @@ def _shifts(
     noise = (within**2).mean() / np.bincount(codes, weights=weights)
     between = max(float((of_batch**2).mean() - noise.mean()), 0.0)
     of_batch *= (between / (between + noise))[:, None] if between > 0 else 0
-    return shift, pd.DataFrame(of_batch, index=names), deviations - of_batch[codes]
+    return shift, pd.DataFrame(of_batch.T, columns=names), deviations - of_batch[codes]
 
 
 def _prior(genes: pd.Index, cell_types: pd.DataFrame, profiles: np.ndarray, depths: np.ndarray) -> Calibration:
@@ -208,7 +215,7 @@ def _prior(genes: pd.Index, cell_types: pd.DataFrame, profiles: np.ndarray, dept
         loadings=np.empty((0, len(genes))),
         covariance=centred(PRIOR_RATIO_SD**2 * np.eye(n_types)),
         depths=depths,
-        batch_shift=pd.DataFrame(np.empty((0, len(genes))), columns=genes),
+        batch_shift=pd.DataFrame(index=genes),
         n_donors=0,
     )
 

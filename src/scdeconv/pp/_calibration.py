@@ -26,6 +26,12 @@ BROAD = 0.1
 # compositions are drawn with more variance than the training donors have, since new donors may be further out
 INFLATION = 1.5
 
+# samples solved at once, and the Gauss-Newton steps: how many, how far, and when to stop
+ROWS_AT_ONCE = 50
+MAX_STEPS = 30
+LONGEST_STEP = 2.0
+TOLERANCE = 5e-3
+
 
 @dataclass
 class Calibration:
@@ -55,7 +61,7 @@ class Calibration:
     depths
         Totals of bulk samples over these genes; empty where bulk is not counts.
     batch_shift
-        Table batches × genes; no rows where no batch was given.
+        Table genes × batches; no columns where no batch was given.
     n_donors
         Paired donors behind it; 0 where there is only the reference.
     """
@@ -99,11 +105,11 @@ class Calibration:
 
     def factors(self) -> np.ndarray:
         """Return all that moves genes together, factors × genes: donors, batches, the depth of all genes."""
-        n_batches = max(1, len(self.batch_shift))
+        n_batches = max(1, self.batch_shift.shape[1])
         return np.vstack(
             [
                 self.loadings,
-                self.batch_shift.to_numpy() / np.sqrt(n_batches),
+                self.batch_shift.to_numpy().T / np.sqrt(n_batches),
                 np.full((1, len(self.genes)), OFFSET),
             ]
         )
@@ -126,8 +132,8 @@ class Calibration:
         """Draw bulk samples of the given composition, samples × genes: counts, or shares where bulk is not counts."""
         shape = len(fractions), len(self.genes)
         log = self.expected(fractions) + self.genes["platform_shift"].to_numpy()
-        if len(self.batch_shift):
-            log += self.batch_shift.to_numpy()[rng.integers(len(self.batch_shift), size=len(fractions))]
+        if self.batch_shift.shape[1]:
+            log += self.batch_shift.to_numpy().T[rng.integers(self.batch_shift.shape[1], size=len(fractions))]
         log += rng.normal(size=(len(fractions), len(self.loadings))) @ self.loadings
         log += rng.normal(size=shape) * np.sqrt(self.noise_variance()) + OFFSET * rng.normal(size=(shape[0], 1))
         shares = np.maximum(np.expm1(log), 0) / (LEVEL * shape[1])
@@ -135,33 +141,45 @@ class Calibration:
             return shares
         return rng.poisson(shares * rng.choice(self.depths, size=(shape[0], 1))).astype(float)
 
-    def linearised(self) -> LinearisedCalibration:
-        """Return the model with log expression linear in the compositions' log-ratios around their mean."""
-        mean = self.cell_types["mean_log_ratio"].to_numpy()
-        step = 1e-3 * np.eye(len(mean))
-        return LinearisedCalibration(
-            mean=mean,
+    def model(self) -> CalibratedModel:
+        """Return what is needed to read compositions from log expression."""
+        return CalibratedModel(
+            mean=self.cell_types["mean_log_ratio"].to_numpy(),
             covariance=INFLATION * self.covariance,
-            centre=self.centre,
-            jacobian=(self.expected(softmax(mean + step, axis=1)) - self.expected(softmax(mean - step, axis=1))) / 2e-3,
+            profiles=self.profiles,
+            shift=self.genes["platform_shift"].to_numpy(),
             variance=self.noise_variance() + self.counting_variance(),
             factors=self.factors(),
         )
 
 
 @dataclass
-class LinearisedCalibration:
-    """Log-ratios ``z ~ N(mean, covariance)``, log expression ``x = centre + (z - mean) @ jacobian + noise``.
+class CalibratedModel:
+    """Log-ratios ``z ~ N(mean, covariance)`` and log expression ``log_shares(softmax(z) @ profiles) + shift + noise``.
 
     The noise has covariance ``factors.T @ factors + diag(variance)``.
     """
 
     mean: np.ndarray
     covariance: np.ndarray
-    centre: np.ndarray
-    jacobian: np.ndarray
+    profiles: np.ndarray
+    shift: np.ndarray
     variance: np.ndarray
     factors: np.ndarray
+
+    def expected(self, ratios: np.ndarray) -> np.ndarray:
+        """Return the log expression of samples with these log-ratios, samples × genes."""
+        return log_shares(softmax(ratios, axis=-1) @ self.profiles) + self.shift
+
+    def slope(self, ratios: np.ndarray) -> np.ndarray:
+        """Return the derivative of :meth:`expected` by the log-ratios, samples × cell types × genes."""
+        fractions = softmax(ratios, axis=-1)
+        sums = fractions @ self.profiles
+        totals = sums.sum(axis=-1, keepdims=True)
+        shares = (sums / totals)[:, None, :]
+        level = LEVEL * len(self.shift)
+        excess = self.profiles - self.profiles.sum(axis=1)[:, None] * shares
+        return (fractions / totals)[:, :, None] * excess * (level / (1 + level * shares))
 
     def whiten(self, rows: np.ndarray) -> np.ndarray:
         """Return the rows times the inverse covariance of the noise (Woodbury's identity)."""
@@ -169,30 +187,51 @@ class LinearisedCalibration:
         inner = np.eye(len(self.factors)) + scaled @ self.factors.T
         return rows / self.variance - (rows @ scaled.T) @ np.linalg.solve(inner, scaled)
 
-    def solution(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the best linear predictor of the log-ratios from log expression.
+    def solve(self, log: np.ndarray) -> np.ndarray:
+        """Return the most probable log-ratios of each sample, by Gauss-Newton steps from the mean composition.
 
-        It is ``mean + (C^-1 + J P^-1 J')^-1 J P^-1 (x - centre)``, with C the covariance of the log-ratios, J the
-        jacobian and P the covariance of the noise.
+        Parameters
+        ----------
+        log
+            Log expression, samples × genes.
 
         Returns
         -------
-        Coefficients, genes × cell types, and intercept, cell types.
+        Samples × cell types; ``softmax`` of it are the fractions.
         """
-        weighted = self.whiten(self.jacobian)
+        ratios = np.tile(self.mean, (len(log), 1))
+        for start in range(0, len(log), ROWS_AT_ONCE):
+            rows = np.arange(start, min(start + ROWS_AT_ONCE, len(log)))
+            for _ in range(MAX_STEPS):
+                step = np.clip(self._step(log[rows], ratios[rows]), -LONGEST_STEP, LONGEST_STEP)
+                ratios[rows] += step
+                rows = rows[np.abs(step).max(axis=1) > TOLERANCE]
+                if not len(rows):
+                    break
+        return ratios
+
+    def _step(self, log: np.ndarray, ratios: np.ndarray) -> np.ndarray:
+        """Return the Gauss-Newton step of each sample, the noise's inverse covariance by Woodbury's identity."""
+        slope = self.slope(ratios)
+        ahead = log - self.expected(ratios) + ((ratios - self.mean)[:, None, :] @ slope)[:, 0, :]
+        scaled = self.factors / self.variance
+        inner = np.eye(len(self.factors)) + scaled @ self.factors.T
+        moved = slope @ scaled.T
+        solved = np.linalg.solve(inner, moved.transpose(0, 2, 1))
+        independent = slope / self.variance
         # log-ratios sum to zero: the precision of their sum is irrelevant, and made finite
-        precision = np.linalg.pinv(self.covariance) + weighted @ self.jacobian.T + 1 / len(self.mean)
-        coefficients = np.linalg.solve(precision, weighted).T
-        return coefficients, self.mean - self.centre @ coefficients
+        precision = np.linalg.pinv(self.covariance) + 1 / len(self.mean)
+        precision = precision + independent @ slope.transpose(0, 2, 1) - moved @ solved
+        target = independent @ ahead[:, :, None] - solved.transpose(0, 2, 1) @ (ahead @ scaled.T)[:, :, None]
+        return self.mean + np.linalg.solve(precision, target)[:, :, 0] - ratios
 
     def noise_level(self, log: np.ndarray) -> np.ndarray:
         """Return, per sample, the root mean square of its noise in units of what the model expects (1 is usual)."""
-        coefficients, intercept = self.solution()
-        noise = log - self.centre - (log @ coefficients + intercept - self.mean) @ self.jacobian
+        noise = log - self.expected(self.solve(log))
         return np.sqrt((noise * self.whiten(noise)).mean(axis=1))
 
 
 def counting_variance(log: np.ndarray, depth: np.ndarray) -> np.ndarray:
     """Return the variance that Poisson counts of samples of this depth have in log expression (delta method)."""
     level = LEVEL * log.shape[-1]
-    return level * np.expm1(np.maximum(log, 0)) / depth * np.exp(-2 * np.maximum(log, 0))
+    return level * np.expm1(np.maximum(log, 0)) / np.maximum(depth, 1) * np.exp(-2 * np.maximum(log, 0))

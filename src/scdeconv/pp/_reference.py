@@ -75,8 +75,11 @@ class Reference:
         """Return mean counts per cell (types × genes) and mean total per cell (types), some donors left out."""
         if not self.cells_of:
             return self._given
-        kept = [tables for donor, tables in self.cells_of.items() if donor not in without]
-        sums, totals, n_cells = (np.sum([tables[i] for tables in kept], axis=0) for i in range(3))
+        # a sum from zero: there may be no donor left
+        sums, totals, n_cells = (np.zeros_like(table) for table in next(iter(self.cells_of.values())))
+        for donor, tables in self.cells_of.items():
+            if donor not in without:
+                sums, totals, n_cells = sums + tables[0], totals + tables[1], n_cells + tables[2]
         return sums / np.maximum(n_cells, 1)[:, None], totals / np.maximum(n_cells, 1)
 
 

@@ -72,7 +72,7 @@ def simulate(
     Raises
     ------
     ValueError
-        Where an argument is out of range.
+        Where an argument is out of range, or the calibration is of other genes.
 
     Examples
     --------
@@ -96,6 +96,12 @@ def simulate(
     if calibration is not False:
         if calibration is True:
             calibration = Calibration.of(mdata)
+        if not calibration.genes.index.equals(mdata[keys.BULK].var_names):
+            msg = (
+                f"Expected a calibration of the {mdata[keys.BULK].n_vars} genes of mdata, found one of "
+                f"{len(calibration.genes)}. Call pp.calibrate(mdata)."
+            )
+            raise ValueError(msg)
         records[keys.CALIBRATION] = calibration.to_dict()
         fractions = calibration.draw_compositions(n_samples, BROAD, rng)
         expression = calibration.draw_bulk(fractions, rng)

@@ -55,6 +55,7 @@ def fit_method(mdata: MuData, name: str, arguments: dict[str, Any]) -> Deconvolu
     # registration and gene selection write to what is trained on
     written = (keys.BULK, keys.SIMULATED)
     work = make_mudata({key: adata.copy() if key in written else adata for key, adata in mdata.mod.items()})
+    work.uns[keys.UNS] = dict(mdata.uns.get(keys.UNS, {}))
     if source == "simulated" and keys.SIMULATED not in work.mod:
         simulate(work, seed=arguments.get("seed", 0))
     if keys.SELECTED not in work[keys.BULK].var and not method.selects_genes:

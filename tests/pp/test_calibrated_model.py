@@ -1,0 +1,152 @@
+"""Reading compositions from bulk by the calibrated model, against dense matrices and a general optimiser."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from scipy.special import softmax
+
+from scdeconv._expression import LEVEL
+from scdeconv.pp import CalibratedModel
+
+
+def make_model(n_types=4, n_genes=25, n_factors=3, *, spread=0.6, noise=1.0, seed=0):
+    rng = np.random.default_rng(seed)
+    mean = rng.normal(0, 0.4, n_types)
+    root = rng.normal(size=(n_types, n_types))
+    projection = np.eye(n_types) - 1 / n_types
+    return CalibratedModel(
+        mean=mean - mean.mean(),
+        covariance=spread**2 * projection @ (0.5 * root @ root.T / n_types + 0.5 * np.eye(n_types)) @ projection,
+        profiles=rng.gamma(1, 1, (n_types, n_genes)) * rng.uniform(0.5, 2, (n_types, 1)),
+        shift=rng.normal(0, 0.3, n_genes),
+        variance=noise * rng.uniform(0.02, 0.2, n_genes),
+        factors=np.sqrt(noise) * 0.3 * rng.normal(size=(n_factors, n_genes)),
+    )
+
+
+def noise_covariance(model):
+    return model.factors.T @ model.factors + np.diag(model.variance)
+
+
+def draw(model, n, seed=1, noise=1.0):
+    rng = np.random.default_rng(seed)
+    z = rng.multivariate_normal(model.mean, model.covariance, n, method="eigh")
+    errors = rng.multivariate_normal(np.zeros(len(model.shift)), noise_covariance(model), n)
+    return z, model.expected(z) + noise * errors
+
+
+def expression_by_hand(model, z):
+    fractions = [np.exp(value) for value in z]
+    mixed = sum(f / sum(fractions) * profile for f, profile in zip(fractions, model.profiles, strict=True))
+    return np.log(1 + LEVEL * len(mixed) * mixed / mixed.sum()) + model.shift
+
+
+def test_expected_is_the_log_share_of_the_mixed_profiles_shifted():
+    model = make_model()
+    z, _ = draw(model, 5)
+    for row, ratios in zip(model.expected(z), z, strict=True):
+        np.testing.assert_allclose(row, expression_by_hand(model, ratios))
+
+
+def test_slope_is_the_derivative_by_each_log_ratio():
+    model = make_model()
+    z, _ = draw(model, 3)
+    slope = model.slope(z)
+    assert slope.shape == (3, 4, 25)
+    for sample in range(3):
+        for i in range(4):
+            step = 1e-5 * (np.arange(4) == i)
+            up, down = (expression_by_hand(model, z[sample] + sign * step) for sign in (1, -1))
+            np.testing.assert_allclose(slope[sample, i], (up - down) / 2e-5, atol=1e-8)
+    # the level of all log-ratios together changes no composition
+    np.testing.assert_allclose(slope.sum(axis=1), 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("n_factors", [0, 1, 6])
+def test_whitening_equals_the_dense_inverse(n_factors):
+    model = make_model(n_factors=n_factors)
+    rows = np.random.default_rng(1).normal(size=(7, 25))
+    np.testing.assert_allclose(model.whiten(rows), rows @ np.linalg.inv(noise_covariance(model)), rtol=1e-8)
+
+
+@pytest.mark.parametrize(("n_types", "n_genes"), [(2, 10), (4, 25), (7, 5)])
+def test_solution_is_the_conditional_mean_of_a_gaussian_where_the_model_is_linear(n_types, n_genes):
+    """With compositions near their mean: E[z | x] = mean + S_zx S_xx^-1 (x - centre), the covariances written out."""
+    model = make_model(n_types, n_genes, spread=1e-3, noise=1e-6)
+    z, x = draw(model, 20)
+    centre = expression_by_hand(model, model.mean)
+    steps = 1e-5 * np.eye(n_types)
+    slope = np.stack(
+        [(expression_by_hand(model, model.mean + s) - expression_by_hand(model, model.mean - s)) / 2e-5 for s in steps]
+    )
+    s_zx = model.covariance @ slope
+    s_xx = slope.T @ model.covariance @ slope + noise_covariance(model)
+    expected = (x - centre) @ np.linalg.solve(s_xx, s_zx.T)
+    np.testing.assert_allclose(model.solve(x) - model.mean, expected, atol=1e-5)
+    # the data were neither ignored nor believed blindly
+    explained = np.corrcoef(expected.ravel(), (z - model.mean).ravel())[0, 1]
+    assert 0.2 < explained < 0.9999
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_solution_is_the_most_probable_composition(seed):
+    """A general optimiser over a basis of the log-ratios that sum to zero ends at the same place."""
+    model = make_model(seed=seed)
+    _, x = draw(model, 4, seed=seed)
+    basis = np.linalg.svd(np.eye(4) - 1 / 4)[0][:, :3]
+    of_noise = np.linalg.inv(noise_covariance(model))
+    of_ratios = np.linalg.inv(basis.T @ model.covariance @ basis)
+
+    def surprise(coordinates, sample):
+        noise = sample - expression_by_hand(model, model.mean + basis @ coordinates)
+        return noise @ of_noise @ noise + coordinates @ of_ratios @ coordinates
+
+    for ratios, sample in zip(model.solve(x), x, strict=True):
+        best = minimize(surprise, np.zeros(3), args=(sample,), tol=1e-10)
+        # Gauss-Newton ends where the gradient is that of the same sum of squares
+        np.testing.assert_allclose(softmax(ratios), softmax(model.mean + basis @ best.x), atol=2e-3)
+
+
+def test_solution_recovers_compositions_and_beats_the_mean():
+    model = make_model(n_genes=200)
+    z, x = draw(model, 300)
+    truth, found = softmax(z, axis=1), softmax(model.solve(x), axis=1)
+    usual = softmax(model.mean)
+    assert ((found - truth) ** 2).mean() < 0.2 * ((usual - truth) ** 2).mean()
+    np.testing.assert_allclose(model.solve(x).sum(axis=1), 0, atol=1e-6)
+
+
+def test_noise_free_samples_far_from_the_mean_are_recovered_where_noise_is_small():
+    model = make_model(n_genes=60, noise=1e-6, spread=2.0)
+    fractions = np.array([[0.9, 0.05, 0.03, 0.02], [0.02, 0.48, 0.48, 0.02], [0.25, 0.25, 0.25, 0.25]])
+    logs = np.log(fractions)
+    found = softmax(model.solve(model.expected(logs)), axis=1)
+    np.testing.assert_allclose(found, fractions, atol=1e-3)
+
+
+def test_samples_do_not_depend_on_their_company():
+    model = make_model()
+    _, x = draw(model, 600)
+    together = model.solve(x)
+    alone = np.concatenate([model.solve(row[None]) for row in x[::100]])
+    np.testing.assert_allclose(softmax(alone, axis=1), softmax(together[::100], axis=1), atol=1e-3)
+
+
+@pytest.mark.parametrize("factor", [1.0, 3.0])
+def test_noise_level_of_samples_of_the_model_is_near_one_and_grows_with_the_noise(factor):
+    model = make_model(n_genes=200)
+    _, x = draw(model, 500, noise=factor)
+    level = model.noise_level(x)
+    assert level.shape == (500,)
+    assert np.sqrt((level**2).mean()) == pytest.approx(factor, rel=0.05)
+
+
+def test_noise_level_is_the_whitened_rest_of_a_sample():
+    model = make_model()
+    _, x = draw(model, 5)
+    inverse = np.linalg.inv(noise_covariance(model))
+    for level, sample in zip(model.noise_level(x), x, strict=True):
+        rest = sample - expression_by_hand(model, model.solve(sample[None])[0])
+        assert level == pytest.approx(np.sqrt(rest @ inverse @ rest / 25), rel=1e-3)

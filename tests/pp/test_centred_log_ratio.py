@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import softmax
+
+from scdeconv.pp import centred_log_ratio
+
+
+def test_centred_log_ratio_equals_log_over_geometric_mean_and_softmax_undoes_it():
+    fractions = np.random.default_rng(0).dirichlet(np.ones(5), size=7)
+    ratios = centred_log_ratio(fractions, floor=0.0)
+    geometric_mean = np.prod(fractions, axis=1, keepdims=True) ** (1 / 5)
+    np.testing.assert_allclose(ratios, np.log(fractions / geometric_mean), rtol=1e-10)
+    np.testing.assert_allclose(softmax(ratios, axis=1), fractions, rtol=1e-10)
+
+
+def test_centred_log_ratio_raises_small_fractions_to_the_floor():
+    np.testing.assert_allclose(
+        centred_log_ratio(np.array([[0.0, 0.005, 0.995]]), floor=0.01),
+        centred_log_ratio(np.array([[0.01, 0.01, 0.995]]), floor=0.0),
+    )
