@@ -202,6 +202,10 @@ def test_single_donor_with_cells_can_be_held_out(cohort):
         pytest.skip("the donor lacks a type")
     model = trained(CalibratedNNLS, pp.pair(cells, bulk))
     assert model.predict(bulk).notna().all(axis=None)
+    # without any reference nothing is known of the donor
+    of_donor = model.held_out_.donors == donor
+    np.testing.assert_allclose(model.held_out_.predicted[of_donor], 0.25)
+    assert (model.held_out_.predicted[~of_donor].std(axis=1) > 0).all()
 
 
 def test_saved_model_gives_the_same_predictions_and_intervals(pairs, cohort, tmp_path):

@@ -46,7 +46,7 @@ def make_calibration(n_genes=12, n_batches=0, depths=(), seed=0, noise=0.1):
         loadings=0.2 * rng.normal(size=(2, n_genes)),
         covariance=sum_zero_covariance(len(TYPES), rng),
         depths=np.asarray(depths, dtype=float),
-        batch_shift=pd.DataFrame(batches, columns=genes),
+        batch_shift=pd.DataFrame(batches.T, index=genes),
         n_donors=5,
     )
 
@@ -104,7 +104,7 @@ def test_drawn_bulk_has_the_mean_and_covariance_that_the_factors_say(n_batches):
     covariance = factors.T @ factors + np.diag(calibration.noise_variance())
     np.testing.assert_allclose(np.cov(log.T), covariance, atol=0.02)
     written_out = calibration.loadings.T @ calibration.loadings + OFFSET**2
-    for shift in calibration.batch_shift.to_numpy():
+    for shift in calibration.batch_shift.to_numpy().T:
         written_out = written_out + np.outer(shift, shift) / n_batches
     np.testing.assert_allclose(factors.T @ factors, written_out)
 

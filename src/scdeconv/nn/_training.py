@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 # multiplications in a forward pass below which a second thread does not pay
-SMALL_STEP = 20_000_000
+SMALL_STEP = 100_000_000
 
 
 @dataclass

@@ -68,7 +68,8 @@ def size_step(
     summed = np.zeros(profiles.shape)
     for composition, residual in zip(fractions, residuals, strict=True):
         parts = composition[:, None] * profiles
-        total = parts.sum()
+        # none where no cell of these types is left
+        total = max(parts.sum(), np.finfo(float).tiny)
         shares = parts.sum(axis=0) / total
         slope = (parts - parts.sum(axis=1, keepdims=True) * shares) / total
         slope *= LEVEL * n_genes / (1 + LEVEL * n_genes * shares)
