@@ -20,7 +20,7 @@ def test_demo_writes_data_table_model_and_figures(pairs_file, tmp_path, monkeypa
     monkeypatch.setitem(models.SimpleDNN.__init__.__kwdefaults__, "simulate", 20)
     demo.main(pairs_file)
     written = {item.name for item in (tmp_path / "demo").iterdir()}
-    figures = {"fractions.png", "measured_vs_predicted.png", "benchmark.png", "history.png"}
+    figures = {"fractions.png", "measured_vs_predicted.png", "benchmark.png", "history.png", "simulation.png"}
     assert written == figures | {"accuracy.csv", "fractions.csv", "model", "pairs.h5mu"}
     assert "mean_composition" in capsys.readouterr().out
     fractions = pd.read_csv(tmp_path / "demo" / "fractions.csv", index_col=0)

@@ -103,5 +103,5 @@ def _confirmed_level(scores: np.ndarray, codes: np.ndarray, coverage: float) -> 
         ],
         axis=0,
     )
-    enough = np.flatnonzero(inside >= coverage)
+    enough = np.flatnonzero(inside >= coverage - 1e-9)
     return float(LEVELS[enough[0]]) if len(enough) else 1.0

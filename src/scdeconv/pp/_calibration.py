@@ -175,7 +175,7 @@ class CalibratedModel:
         """Return the derivative of :meth:`expected` by the log-ratios, samples × cell types × genes."""
         fractions = softmax(ratios, axis=-1)
         sums = fractions @ self.profiles
-        totals = sums.sum(axis=-1, keepdims=True)
+        totals = np.maximum(sums.sum(axis=-1, keepdims=True), np.finfo(float).tiny)
         shares = (sums / totals)[:, None, :]
         level = LEVEL * len(self.shift)
         excess = self.profiles - self.profiles.sum(axis=1)[:, None] * shares
