@@ -309,8 +309,9 @@ def overlap(real: NDArray, simulated: NDArray, *, n_components: int = 10) -> flo
     """Share of real samples that lie where 95 % of the simulated ones do.
 
     Both are projected on the first principal components of the simulated samples; a real sample is inside when its
-    Mahalanobis distance is within the 95 % quantile of theirs. About 0.95 is ideal; near 0, a method that learns from
-    the simulation is tried on something else.
+    Mahalanobis distance is within the 95 % quantile of theirs. About 0.95 or more is what to hope for; near 0, a
+    method that learns from the simulation is tried on something else. Differences in directions in which the simulation
+    hardly varies are not seen.
 
     Parameters
     ----------

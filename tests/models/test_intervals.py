@@ -112,6 +112,18 @@ def test_bounds_equal_the_rule_where_donors_have_several_samples():
         np.testing.assert_allclose(found, intervals_by_loops(data, new, coverage), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_bounds_equal_the_rule_where_exactly_the_share_asked_for_is_inside(seed):
+    """24 of 30 entries are 0.8: the sum over donors of shares in floating point must not fall short of it."""
+    rng = np.random.default_rng(seed)
+    measured, new = rng.dirichlet([5, 3, 2, 1, 1], 6), rng.dirichlet([5, 3, 2, 1, 1], 3)
+    noisy = np.sin(np.clip(angle(measured) + rng.normal(0, 0.08, measured.shape), 0, np.pi / 2)) ** 2
+    data = HeldOut(measured, noisy, np.array(list("abcdef")))
+    for coverage in (0.6, 0.8):
+        found = data.intervals(new, coverage)
+        np.testing.assert_allclose(found, intervals_by_loops(data, new, coverage), rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("donor_sd", [0.0, 0.5, 1.0])
 def test_nine_of_ten_fractions_of_a_new_donor_are_inside(donor_sd):
     """Donors are exchangeable, so 90 % is held whatever the errors are like."""

@@ -36,14 +36,17 @@ class Familiarity:
     limits: np.ndarray
 
     @classmethod
-    def from_held_out(cls, noise: np.ndarray, fractions: np.ndarray) -> Self:
-        """Learn the limits from the noise of held-out samples and the measured compositions."""
-        others = [np.delete(fractions, row, axis=0) for row in range(len(fractions))]
+    def from_held_out(cls, noise: np.ndarray, fractions: np.ndarray, donors: np.ndarray) -> Self:
+        """Learn the limits from the noise of held-out samples and their measured compositions, donors the units."""
+        names, codes = np.unique(donors, return_inverse=True)
+        of_donor = np.stack([fractions[codes == code].mean(axis=0) for code in range(len(names))])
         composition = max(
-            float(composition_distance(fractions[row, None], *usual_composition(rest))[0])
-            for row, rest in enumerate(others)
+            float(
+                composition_distance(fractions[codes == code], *usual_composition(np.delete(of_donor, code, 0))).max()
+            )
+            for code in range(len(names))
         )
-        return cls(*usual_composition(fractions), MARGIN * np.array([noise.max(), composition]))
+        return cls(*usual_composition(of_donor), MARGIN * np.array([noise.max(), composition]))
 
     def quality(self, noise: np.ndarray, fractions: pd.DataFrame) -> pd.DataFrame:
         """Return ``noise``, ``composition`` and whether one of them is ``outside``, from noise and estimates."""

@@ -279,7 +279,7 @@ class SimpleDNN(NeuralModel):
         self.held_out_ = HeldOut(measured[row], predicted, rows.donors[row])
         if starts and self.simulate is not None:
             noise = np.stack([start.noise_level(log) for start in starts])[member, row]
-            self.familiarity_ = Familiarity.from_held_out(noise, measured)
+            self.familiarity_ = Familiarity.from_held_out(noise, measured[row], rows.donors[row])
         baseline = np.stack([measured[~held[m]].mean(axis=0) for m in member])
         self.summary_ = (
             f"{len(np.unique(rows.donors))} donors, {self.simulate or 0} simulated, {len(self.genes_)} genes, "

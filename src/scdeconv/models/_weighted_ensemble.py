@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.optimize import nnls
 
+from scdeconv.pp import FEWEST_PAIRS, paired_donors
+
 from ._base import NO_DATA, DeconvolutionModel, input_genes, normalise
 from ._bisque import Bisque
 from ._calibrated_nnls import CalibratedNNLS
@@ -73,6 +75,13 @@ class WeightedEnsemble(DeconvolutionModel):
         """Train the members, then weigh them by how they predicted held-out donors."""
         if self.mdata is None:
             raise RuntimeError(NO_DATA)
+        n_donors = len(paired_donors(self.mdata))
+        if n_donors <= FEWEST_PAIRS:
+            msg = (
+                f"Expected at least {FEWEST_PAIRS + 1} paired donors to weigh the members by, found {n_donors}. Use "
+                "method='simplednn'."
+            )
+            raise ValueError(msg)
         self.genes_ = input_genes(self.mdata)
         self.members_ = {name: cls(self.mdata) for name, cls in MEMBERS.items()}
         for member in self.members_.values():
@@ -81,9 +90,6 @@ class WeightedEnsemble(DeconvolutionModel):
         network.deregister_manager(network.adata)
         self.cell_types_ = network.cell_types_
         held_out = [member.held_out_ for member in self.members_.values()]
-        if any(table is None for table in held_out):
-            msg = "Expected at least 4 paired donors to weigh the members by, found fewer. Use method='simplednn'."
-            raise ValueError(msg)
         measured, donors = held_out[0].measured, held_out[0].donors
         predicted = np.stack([table.predicted for table in held_out])
         self.weights_ = stack(measured, predicted, len(np.unique(donors)))

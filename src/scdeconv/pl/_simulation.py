@@ -38,6 +38,8 @@ def simulation(mdata: MuData, *, ax: Axes | None = None) -> Axes:
     ------
     KeyError
         Where nothing was simulated.
+    ValueError
+        Where fewer than 3 samples were.
 
     Examples
     --------
@@ -53,6 +55,9 @@ def simulation(mdata: MuData, *, ax: Axes | None = None) -> Axes:
     if SIMULATED not in mdata.mod:
         msg = f"Expected mdata['simulated'], found modalities {sorted(mdata.mod)}. Call pp.simulate(mdata) first."
         raise KeyError(msg)
+    if mdata[SIMULATED].n_obs < 3:
+        msg = f"Expected at least 3 simulated samples for a plane, found {mdata[SIMULATED].n_obs}. Simulate more."
+        raise ValueError(msg)
     var = mdata[BULK].var
     genes = var.index[var[SELECTED].to_numpy(dtype=bool)] if SELECTED in var else var.index
     real, simulated = (log_shares(to_dense(mdata[name][:, genes].X)) for name in (BULK, SIMULATED))

@@ -226,7 +226,10 @@ class CalibratedModel:
         return self.mean + np.linalg.solve(precision, target)[:, :, 0] - ratios
 
     def noise_level(self, log: np.ndarray) -> np.ndarray:
-        """Return, per sample, the root mean square of its noise in units of what the model expects (1 is usual)."""
+        """Return, per sample, the root mean square of its noise in units of what the model expects.
+
+        Real samples are below 1, since the model allows for more noise than the pairs showed.
+        """
         noise = log - self.expected(self.solve(log))
         return np.sqrt((noise * self.whiten(noise)).mean(axis=1))
 

@@ -49,7 +49,8 @@ def predict(
         Bounds of the intervals, with ``coverage``.
     ``adata.obsm[f"{key_added}_quality"]``
         How well the model's idea of bulk fits each sample (see ``model.quality``), where the model has one. Samples
-        outside of what it was trained on are named in a warning.
+        outside of what it was trained on are named in a warning. Tables of an earlier prediction under these keys are
+        removed.
     ``adata.uns["scdeconv"][key_added]``
         Method, version, parameters, kind of fraction (of cells or of RNA), number of genes and seed.
 
@@ -82,6 +83,9 @@ def predict(
                 f"{examples(list(outside))}: their fractions are extrapolated. See adata.obsm['{key_added}_quality'].",
                 stacklevel=2,
             )
+    for side in ("lower", "upper", "quality"):
+        # those of an earlier model would be taken for this one's
+        adata.obsm.pop(f"{key_added}_{side}", None)
     for key, table in written.items():
         adata.obsm[key] = table
     adata.uns.setdefault(keys.UNS, {})[key_added] = {
