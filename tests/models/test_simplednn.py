@@ -102,8 +102,8 @@ def donors_of_rows(mdata):
 def test_epoch_0_with_simulation_equals_the_solution_of_the_calibration(pairs):
     model = tl.train(pairs, "simplednn", max_epochs=0, simulate=20)
     calibration = fit_calibration(pairs, Reference(pairs, model.genes_), model.genes_)
-    x = log_shares(pairs["bulk"][:, model.genes_].X.astype(float))
-    expected = softmax(calibration.model().solve(x), axis=1)
+    counts = pairs["bulk"][:, model.genes_].X.astype(float)
+    expected = softmax(calibration.model().solve(log_shares(counts), counts.sum(axis=1)), axis=1)
     assert model.best_epoch_ == 0
     np.testing.assert_allclose(model.predict(pairs["bulk"]), expected, atol=2e-5)
 
@@ -112,11 +112,12 @@ def test_each_member_starts_from_the_calibration_without_its_held_out_donors(rep
     model = tl.train(repeated_pairs, "simplednn", max_epochs=0, refit=False, simulate=20)
     bulk, reference = repeated_pairs["bulk"], Reference(repeated_pairs, model.genes_)
     donors = donors_of_rows(repeated_pairs)
-    x = log_shares(bulk[:, model.genes_].X.astype(float))
+    counts = bulk[:, model.genes_].X.astype(float)
+    x = log_shares(counts), counts.sum(axis=1)
     for member, held in enumerate(fits[0]["validation"].weights.numpy() > 0):
         calibration = fit_calibration(repeated_pairs, reference, model.genes_, without=set(donors[held]))
-        np.testing.assert_allclose(model.starts_[member].solve(x), calibration.model().solve(x), rtol=1e-6)
-    mean = np.mean([softmax(start.solve(x), axis=1) for start in model.starts_], axis=0)
+        np.testing.assert_allclose(model.starts_[member].solve(*x), calibration.model().solve(*x), rtol=1e-6)
+    mean = np.mean([softmax(start.solve(*x), axis=1) for start in model.starts_], axis=0)
     np.testing.assert_allclose(model.predict(bulk), mean, atol=1e-6)
 
 

@@ -9,6 +9,7 @@ from scipy.special import softmax
 
 from scdeconv._expression import LEVEL
 from scdeconv.pp import CalibratedModel
+from scdeconv.pp._calibration import counting_variance
 
 
 def make_model(n_types=4, n_genes=25, n_factors=3, *, spread=0.6, noise=1.0, seed=0):
@@ -23,7 +24,12 @@ def make_model(n_types=4, n_genes=25, n_factors=3, *, spread=0.6, noise=1.0, see
         shift=rng.normal(0, 0.3, n_genes),
         variance=noise * rng.uniform(0.02, 0.2, n_genes),
         factors=np.sqrt(noise) * 0.3 * rng.normal(size=(n_factors, n_genes)),
+        counted=np.array(False),
     )
+
+
+def solve(model, x):
+    return model.solve(x, np.ones(len(x)))
 
 
 def noise_covariance(model):
@@ -65,10 +71,28 @@ def test_slope_is_the_derivative_by_each_log_ratio():
 
 
 @pytest.mark.parametrize("n_factors", [0, 1, 6])
-def test_whitening_equals_the_dense_inverse(n_factors):
+@pytest.mark.parametrize("counted", [False, True])
+def test_products_are_those_with_the_dense_inverse(n_factors, counted):
     model = make_model(n_factors=n_factors)
-    rows = np.random.default_rng(1).normal(size=(7, 25))
-    np.testing.assert_allclose(model.whiten(rows), rows @ np.linalg.inv(noise_covariance(model)), rtol=1e-8)
+    model.counted = np.array(counted)
+    rng = np.random.default_rng(1)
+    rows, others, depths = rng.normal(size=(3, 2, 25)), rng.normal(size=(3, 4, 25)), np.array([50.0, 500.0, 1e9])
+    z, _ = draw(model, 3)
+    expected = model.expected(z)
+    found = model.products(rows, others, expected, depths)
+    for sample in range(3):
+        noise = noise_covariance(model)
+        if counted:
+            noise = noise + np.diag(counting_variance(expected[sample], depths[sample]))
+        np.testing.assert_allclose(found[sample], rows[sample] @ np.linalg.inv(noise) @ others[sample].T, rtol=1e-7)
+
+
+def test_sample_of_few_counts_stays_nearer_to_the_mean_composition():
+    model = make_model(n_genes=60)
+    model.counted = np.array(True)
+    z, x = draw(model, 50)
+    shallow, deep = (np.abs(model.solve(x, np.full(50, depth)) - model.mean).mean() for depth in (30.0, 1e6))
+    assert shallow < 0.8 * deep
 
 
 @pytest.mark.parametrize(("n_types", "n_genes"), [(2, 10), (4, 25), (7, 5)])
@@ -84,7 +108,7 @@ def test_solution_is_the_conditional_mean_of_a_gaussian_where_the_model_is_linea
     s_zx = model.covariance @ slope
     s_xx = slope.T @ model.covariance @ slope + noise_covariance(model)
     expected = (x - centre) @ np.linalg.solve(s_xx, s_zx.T)
-    np.testing.assert_allclose(model.solve(x) - model.mean, expected, atol=1e-5)
+    np.testing.assert_allclose(solve(model, x) - model.mean, expected, atol=1e-5)
     # the data were neither ignored nor believed blindly
     explained = np.corrcoef(expected.ravel(), (z - model.mean).ravel())[0, 1]
     assert 0.2 < explained < 0.9999
@@ -103,7 +127,7 @@ def test_solution_is_the_most_probable_composition(seed):
         noise = sample - expression_by_hand(model, model.mean + basis @ coordinates)
         return noise @ of_noise @ noise + coordinates @ of_ratios @ coordinates
 
-    for ratios, sample in zip(model.solve(x), x, strict=True):
+    for ratios, sample in zip(solve(model, x), x, strict=True):
         best = minimize(surprise, np.zeros(3), args=(sample,), tol=1e-10)
         # Gauss-Newton ends where the gradient is that of the same sum of squares
         np.testing.assert_allclose(softmax(ratios), softmax(model.mean + basis @ best.x), atol=2e-3)
@@ -112,25 +136,25 @@ def test_solution_is_the_most_probable_composition(seed):
 def test_solution_recovers_compositions_and_beats_the_mean():
     model = make_model(n_genes=200)
     z, x = draw(model, 300)
-    truth, found = softmax(z, axis=1), softmax(model.solve(x), axis=1)
+    truth, found = softmax(z, axis=1), softmax(solve(model, x), axis=1)
     usual = softmax(model.mean)
     assert ((found - truth) ** 2).mean() < 0.2 * ((usual - truth) ** 2).mean()
-    np.testing.assert_allclose(model.solve(x).sum(axis=1), 0, atol=1e-6)
+    np.testing.assert_allclose(solve(model, x).sum(axis=1), 0, atol=1e-6)
 
 
 def test_noise_free_samples_far_from_the_mean_are_recovered_where_noise_is_small():
     model = make_model(n_genes=60, noise=1e-6, spread=2.0)
     fractions = np.array([[0.9, 0.05, 0.03, 0.02], [0.02, 0.48, 0.48, 0.02], [0.25, 0.25, 0.25, 0.25]])
     logs = np.log(fractions)
-    found = softmax(model.solve(model.expected(logs)), axis=1)
+    found = softmax(solve(model, model.expected(logs)), axis=1)
     np.testing.assert_allclose(found, fractions, atol=1e-3)
 
 
 def test_samples_do_not_depend_on_their_company():
     model = make_model()
     _, x = draw(model, 600)
-    together = model.solve(x)
-    alone = np.concatenate([model.solve(row[None]) for row in x[::100]])
+    together = solve(model, x)
+    alone = np.concatenate([solve(model, row[None]) for row in x[::100]])
     np.testing.assert_allclose(softmax(alone, axis=1), softmax(together[::100], axis=1), atol=1e-3)
 
 
@@ -138,7 +162,7 @@ def test_samples_do_not_depend_on_their_company():
 def test_noise_level_of_samples_of_the_model_is_near_one_and_grows_with_the_noise(factor):
     model = make_model(n_genes=200)
     _, x = draw(model, 500, noise=factor)
-    level = model.noise_level(x)
+    level = model.noise_level(x, np.ones(len(x)))
     assert level.shape == (500,)
     assert np.sqrt((level**2).mean()) == pytest.approx(factor, rel=0.05)
 
@@ -147,6 +171,6 @@ def test_noise_level_is_the_whitened_rest_of_a_sample():
     model = make_model()
     _, x = draw(model, 5)
     inverse = np.linalg.inv(noise_covariance(model))
-    for level, sample in zip(model.noise_level(x), x, strict=True):
-        rest = sample - expression_by_hand(model, model.solve(sample[None])[0])
+    for level, sample in zip(model.noise_level(x, np.ones(len(x))), x, strict=True):
+        rest = sample - expression_by_hand(model, solve(model, sample[None])[0])
         assert level == pytest.approx(np.sqrt(rest @ inverse @ rest / 25), rel=1e-3)

@@ -68,13 +68,6 @@ def test_counting_variance_falls_with_depth_and_is_none_below_zero():
     assert not variance[:, :2].any()
 
 
-def test_counting_variance_of_a_calibration_is_the_mean_over_its_depths():
-    calibration = make_calibration(depths=[1e4, 1e5, 1e6])
-    one_by_one = [counting_variance(calibration.centre, np.array(depth)) for depth in (1e4, 1e5, 1e6)]
-    np.testing.assert_allclose(calibration.counting_variance(), np.mean(one_by_one, axis=0))
-    assert not make_calibration().counting_variance().any()
-
-
 def test_noise_is_residual_and_uncertain_shift_and_profile_error():
     calibration = make_calibration()
     for gene, variance in zip(calibration.genes.itertuples(), calibration.noise_variance(), strict=True):

@@ -36,8 +36,8 @@ class RidgeFit:
     intercept: np.ndarray
     penalty: float
 
-    def solve(self, x: np.ndarray) -> np.ndarray:
-        """Return the prediction for rows of features."""
+    def solve(self, x: np.ndarray, depths: np.ndarray | None = None) -> np.ndarray:
+        """Return the prediction for rows of features; the depth of a sample does not matter to it."""
         return x @ self.coefficients + self.intercept
 
 

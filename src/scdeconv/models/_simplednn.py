@@ -33,10 +33,11 @@ PAIR_WEIGHT = 10.0
 
 @dataclass
 class Draws:
-    """Bulk simulated for one member: log expression and fractions."""
+    """Bulk simulated for one member: log expression, fractions, and totals over the genes."""
 
     x: np.ndarray
     fractions: np.ndarray
+    depths: np.ndarray
 
 
 class SimpleDNN(NeuralModel):
@@ -215,7 +216,8 @@ class SimpleDNN(NeuralModel):
         left_out = torch.as_tensor(held)
         offsets = groups = None
         if starts:
-            solved = {id(start): start.solve(log) for start in starts}
+            depths = rows.expression.sum(axis=1)
+            solved = {id(start): start.solve(log, depths) for start in starts}
             offsets = _tensor(np.stack([solved[id(start)] for start in starts]))
             groups = torch.as_tensor(np.unique(rows.donors, return_inverse=True)[1])
         validation = TrainingData(x, targets, left_out * weights, offsets, groups)
@@ -224,7 +226,7 @@ class SimpleDNN(NeuralModel):
         n_members, n_choices = len(held), targets.shape[1]
         simulated, fractions = (_tensor(np.stack([getattr(one, name) for one in draws])) for name in ("x", "fractions"))
         if offsets is not None:
-            solved = {id(one): start.solve(one.x) for start, one in zip(starts, draws, strict=True)}
+            solved = {id(one): start.solve(one.x, one.depths) for start, one in zip(starts, draws, strict=True)}
             offsets = torch.cat([offsets, _tensor(np.stack([solved[id(one)] for one in draws]))], dim=1)
         both = TrainingData(
             torch.cat([x.expand(n_members, -1, -1), simulated], dim=1),
@@ -262,7 +264,8 @@ class SimpleDNN(NeuralModel):
                 batch_key=mdata.uns.get(keys.UNS, {}).get("calibrate", {}).get("batch_key"),
             )
             fractions = calibration.draw_compositions(self.simulate or 0, BROAD, rng)
-            draws = Draws(log_shares(calibration.draw_bulk(fractions, rng)), fractions)
+            bulk = calibration.draw_bulk(fractions, rng)
+            draws = Draws(log_shares(bulk), fractions, bulk.sum(axis=1))
             found[left_out.tobytes()] = calibration.model(), draws
         pairs = [found[left_out.tobytes()] for left_out in held]
         starts = [start for start, _ in pairs] if self.start_from_solution else []
@@ -275,10 +278,11 @@ class SimpleDNN(NeuralModel):
         # few donors share folds between members; the first that left a sample out speaks for it
         row, first = np.unique(np.nonzero(held)[1], return_index=True)
         member = np.nonzero(held)[0][first]
-        predicted = self._by_member(module, starts, log)[member, row]
+        depths = rows.expression.sum(axis=1)
+        predicted = self._by_member(module, starts, log, depths)[member, row]
         self.held_out_ = HeldOut(measured[row], predicted, rows.donors[row])
         if starts and self.simulate is not None:
-            noise = np.stack([start.noise_level(log) for start in starts])[member, row]
+            noise = np.stack([start.noise_level(log, depths) for start in starts])[member, row]
             self.familiarity_ = Familiarity.from_held_out(noise, measured[row], rows.donors[row])
         baseline = np.stack([measured[~held[m]].mean(axis=0) for m in member])
         self.summary_ = (
@@ -288,11 +292,11 @@ class SimpleDNN(NeuralModel):
         )
 
     @torch.no_grad()
-    def _by_member(self, module: Ensemble, starts: list[Any], log: np.ndarray) -> np.ndarray:
+    def _by_member(self, module: Ensemble, starts: list[Any], log: np.ndarray, depths: np.ndarray) -> np.ndarray:
         """Return the fractions that each member predicts, members × samples × cell types."""
         logits = module(_tensor(log)).numpy().astype(float)
         if starts:
-            logits = logits + np.stack([start.solve(log) for start in starts])
+            logits = logits + np.stack([start.solve(log, depths) for start in starts])
         return softmax(logits, axis=-1)
 
     def _network(self, n_members: int, n_genes: int) -> Ensemble:
@@ -300,17 +304,20 @@ class SimpleDNN(NeuralModel):
             n_members, n_genes, len(self.cell_types_), self.hidden, self.dropout, linear=self.start_from_solution
         )
 
-    def _log(self, expression: np.ndarray) -> np.ndarray:
-        return log_shares(fill_missing(expression, self.module.reference.numpy().astype(float)))
+    def _read(self, expression: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return log expression, missing genes filled in, and the totals."""
+        shares = fill_missing(expression, self.module.reference.numpy().astype(float))
+        return log_shares(shares), np.nansum(expression, axis=1)
 
     def _fractions(self, expression: np.ndarray) -> np.ndarray:
-        return self._by_member(self.module, self.starts_, self._log(expression)).mean(axis=0)
+        return self._by_member(self.module, self.starts_, *self._read(expression)).mean(axis=0)
 
     def _spread(self, expression: np.ndarray) -> np.ndarray:
-        return angle(self._by_member(self.module, self.starts_, self._log(expression))).std(axis=0)
+        return angle(self._by_member(self.module, self.starts_, *self._read(expression))).std(axis=0)
 
     def _noise_level(self, expression: np.ndarray) -> np.ndarray:
-        return np.mean([start.noise_level(self._log(expression)) for start in self.starts_], axis=0)
+        log, depths = self._read(expression)
+        return np.mean([start.noise_level(log, depths) for start in self.starts_], axis=0)
 
     def _arrays(self) -> dict[str, np.ndarray]:
         solutions = {

@@ -114,12 +114,6 @@ class Calibration:
             ]
         )
 
-    def counting_variance(self) -> np.ndarray:
-        """Return the variance per gene that counting adds to log expression, averaged over the samples' depths."""
-        if not len(self.depths):
-            return np.zeros(len(self.genes))
-        return counting_variance(self.centre, self.depths[:, None]).mean(axis=0)
-
     def draw_compositions(self, n_samples: int, broad: float, rng: np.random.Generator) -> np.ndarray:
         """Draw from the logistic-normal of the donors and, in a share ``broad``, from everywhere (Scaden's rule)."""
         n_broad = int(broad * n_samples)
@@ -148,8 +142,9 @@ class Calibration:
             covariance=INFLATION * self.covariance,
             profiles=self.profiles,
             shift=self.genes["platform_shift"].to_numpy(),
-            variance=self.noise_variance() + self.counting_variance(),
+            variance=self.noise_variance(),
             factors=self.factors(),
+            counted=np.array(len(self.depths) > 0),
         )
 
 
@@ -157,7 +152,8 @@ class Calibration:
 class CalibratedModel:
     """Log-ratios ``z ~ N(mean, covariance)`` and log expression ``log_shares(softmax(z) @ profiles) + shift + noise``.
 
-    The noise has covariance ``factors.T @ factors + diag(variance)``.
+    The noise has covariance ``factors.T @ factors + diag(variance)``, to which counting adds by the depth of a sample
+    where bulk is counts (``counted``).
     """
 
     mean: np.ndarray
@@ -166,6 +162,7 @@ class CalibratedModel:
     shift: np.ndarray
     variance: np.ndarray
     factors: np.ndarray
+    counted: np.ndarray
 
     def expected(self, ratios: np.ndarray) -> np.ndarray:
         """Return the log expression of samples with these log-ratios, samples × genes."""
@@ -181,19 +178,15 @@ class CalibratedModel:
         excess = self.profiles - self.profiles.sum(axis=1)[:, None] * shares
         return (fractions / totals)[:, :, None] * excess * (level / (1 + level * shares))
 
-    def whiten(self, rows: np.ndarray) -> np.ndarray:
-        """Return the rows times the inverse covariance of the noise (Woodbury's identity)."""
-        scaled = self.factors / self.variance
-        inner = np.eye(len(self.factors)) + scaled @ self.factors.T
-        return rows / self.variance - (rows @ scaled.T) @ np.linalg.solve(inner, scaled)
-
-    def solve(self, log: np.ndarray) -> np.ndarray:
+    def solve(self, log: np.ndarray, depths: np.ndarray) -> np.ndarray:
         """Return the most probable log-ratios of each sample, by Gauss-Newton steps from the mean composition.
 
         Parameters
         ----------
         log
             Log expression, samples × genes.
+        depths
+            Total of each sample over these genes.
 
         Returns
         -------
@@ -203,35 +196,50 @@ class CalibratedModel:
         for start in range(0, len(log), ROWS_AT_ONCE):
             rows = np.arange(start, min(start + ROWS_AT_ONCE, len(log)))
             for _ in range(MAX_STEPS):
-                step = np.clip(self._step(log[rows], ratios[rows]), -LONGEST_STEP, LONGEST_STEP)
+                step = self._step(log[rows], depths[rows], ratios[rows])
+                step = np.clip(step, -LONGEST_STEP, LONGEST_STEP)
                 ratios[rows] += step
                 rows = rows[np.abs(step).max(axis=1) > TOLERANCE]
                 if not len(rows):
                     break
         return ratios
 
-    def _step(self, log: np.ndarray, ratios: np.ndarray) -> np.ndarray:
-        """Return the Gauss-Newton step of each sample, the noise's inverse covariance by Woodbury's identity."""
-        slope = self.slope(ratios)
-        ahead = log - self.expected(ratios) + ((ratios - self.mean)[:, None, :] @ slope)[:, 0, :]
-        scaled = self.factors / self.variance
-        inner = np.eye(len(self.factors)) + scaled @ self.factors.T
-        moved = slope @ scaled.T
-        solved = np.linalg.solve(inner, moved.transpose(0, 2, 1))
-        independent = slope / self.variance
+    def _step(self, log: np.ndarray, depths: np.ndarray, ratios: np.ndarray) -> np.ndarray:
+        """Return the Gauss-Newton step of each sample."""
+        slope, expected = self.slope(ratios), self.expected(ratios)
+        ahead = log - expected + ((ratios - self.mean)[:, None, :] @ slope)[:, 0, :]
+        products = self.products(slope, np.concatenate([slope, ahead[:, None, :]], axis=1), expected, depths)
         # log-ratios sum to zero: the precision of their sum is irrelevant, and made finite
-        precision = np.linalg.pinv(self.covariance) + 1 / len(self.mean)
-        precision = precision + independent @ slope.transpose(0, 2, 1) - moved @ solved
-        target = independent @ ahead[:, :, None] - solved.transpose(0, 2, 1) @ (ahead @ scaled.T)[:, :, None]
-        return self.mean + np.linalg.solve(precision, target)[:, :, 0] - ratios
+        precision = np.linalg.pinv(self.covariance) + 1 / len(self.mean) + products[:, :, :-1]
+        return self.mean + np.linalg.solve(precision, products[:, :, -1:])[:, :, 0] - ratios
 
-    def noise_level(self, log: np.ndarray) -> np.ndarray:
+    def products(self, rows: np.ndarray, others: np.ndarray, expected: np.ndarray, depths: np.ndarray) -> np.ndarray:
+        """Return ``rows @ inverse covariance of the noise @ others.T`` for each sample, by Woodbury's identity.
+
+        Parameters
+        ----------
+        rows, others
+            Samples × rows × genes.
+        expected
+            Expected log expression, which sets what counting adds, samples × genes.
+        depths
+            Of the samples.
+        """
+        variance = self.variance + (counting_variance(expected, depths[:, None]) if self.counted else 0 * expected)
+        scaled = self.factors / variance[:, None, :]
+        inner = np.eye(len(self.factors)) + scaled @ self.factors.T
+        correction = np.linalg.solve(inner, scaled @ others.transpose(0, 2, 1))
+        independent = (rows / variance[:, None, :]) @ others.transpose(0, 2, 1)
+        return independent - (rows @ scaled.transpose(0, 2, 1)) @ correction
+
+    def noise_level(self, log: np.ndarray, depths: np.ndarray) -> np.ndarray:
         """Return, per sample, the root mean square of its noise in units of what the model expects.
 
         Real samples are below 1, since the model allows for more noise than the pairs showed.
         """
-        noise = log - self.expected(self.solve(log))
-        return np.sqrt((noise * self.whiten(noise)).mean(axis=1))
+        expected = self.expected(self.solve(log, depths))
+        noise = (log - expected)[:, None, :]
+        return np.sqrt(self.products(noise, noise, expected, depths)[:, 0, 0] / log.shape[1])
 
 
 def counting_variance(log: np.ndarray, depth: np.ndarray) -> np.ndarray:
