@@ -216,13 +216,13 @@ def main(seeds: list[int], output: Path, *, quick: bool) -> None:
             "training rows of the donor: the *attainable floor*.",
             "**The noise control.** In the rows marked *noise*, each donor's bulk vector is replaced by random numbers. The paper's "
             f"network scores {short(mse['row', paper, 'noise'])} on noise and {short(mse['row', paper, 'expression'])} on "
-            f"expression; our default {short(mse['row', default, 'noise'])} and {short(mse['row', default, 'expression'])}. A score "
+            f"expression; ours {short(mse['row', default, 'noise'])} and {short(mse['row', default, 'expression'])}. A score "
             "that needs no expression says nothing about reading expression. It says how well a network learns "
             f"{len(measured)} vectors by heart, at which Scaden is worse because two of its three members have strong dropout.",
             "## Donors split, as it must be",
             markdown_table(donor_table.rename_axis("model")),
             f"On donors that it has not seen, the error of the paper's network is {ratio(mse, paper):,.0f} times that of the row "
-            f"split, and that of our default {ratio(mse, default):,.0f} times. Here noise gives nothing away, and the mean "
+            f"split, and that of ours {ratio(mse, default):,.0f} times. Here noise gives nothing away, and the mean "
             "composition of the training donors is the score to beat. “KL” and “Wasserstein” are the paper's own variants: the "
             "first takes the softmax of fractions, the second forgets which type is which, and R² is pooled over types, so that "
             f"the mean composition alone has {by_donor.loc[by_donor['model'] == MEAN, 'R² (pooled)'].mean():.2f}.",
