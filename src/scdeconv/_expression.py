@@ -8,10 +8,14 @@ import numpy as np
 LEVEL = 10.0
 
 
+def to_shares(expression: np.ndarray) -> np.ndarray:
+    """Return the share of each gene in its sample, samples × genes; a sample without counts has zeros."""
+    return expression / np.maximum(expression.sum(axis=-1, keepdims=True), np.finfo(float).tiny)
+
+
 def log_shares(expression: np.ndarray) -> np.ndarray:
     """Return ``log(1 + LEVEL * G * share)`` of linear expression, samples × G genes, whatever the depth."""
-    totals = np.maximum(expression.sum(axis=-1, keepdims=True), np.finfo(float).tiny)
-    return np.log1p(expression / totals * (LEVEL * expression.shape[-1]))
+    return np.log1p(to_shares(expression) * (LEVEL * expression.shape[-1]))
 
 
 def fill_missing(expression: np.ndarray, reference: np.ndarray) -> np.ndarray:

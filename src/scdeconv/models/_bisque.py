@@ -8,7 +8,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from scdeconv import _keys as keys
-from scdeconv._expression import fill_missing
+from scdeconv._expression import fill_missing, to_shares
 from scdeconv._matrix import to_dense
 
 from ._base import LinearModel
@@ -46,7 +46,7 @@ class Bisque(LinearModel):
         profiles, size = self._reference.profiles(without)
         self.signature_ = profiles / np.maximum(size, np.finfo(float).tiny)[:, None]
         expression = to_dense(bulk[known, self.genes_].X)
-        shares = expression / np.maximum(expression.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+        shares = to_shares(expression)
         target = bulk.obsm[keys.MEASURED].to_numpy(dtype=float)[known] @ self.signature_
         self.reference_, self.level_ = shares.mean(axis=0), target.mean(axis=0)
         deviations = shares - self.reference_

@@ -10,7 +10,7 @@ from scipy.special import softmax
 
 from scdeconv import _keys as keys
 from scdeconv import metrics
-from scdeconv._expression import fill_missing, log_shares
+from scdeconv._expression import fill_missing, log_shares, to_shares
 from scdeconv._matrix import to_dense
 from scdeconv.pp import BROAD, centred_log_ratio, fit_calibration
 
@@ -125,7 +125,7 @@ class Ridge(LinearModel):
 
     def _fit(self, without: Collection[str]) -> None:
         expression, fractions, groups = self._rows(without)
-        shares = expression / np.maximum(expression.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+        shares = to_shares(expression)
         x = log_shares(expression)
         self.reference_, self.centre_, self.scale_ = shares.mean(axis=0), x.mean(axis=0), x.std(axis=0) + LEAST_SD
         fit = fit_log_ratios((x - self.centre_) / self.scale_, fractions, groups)

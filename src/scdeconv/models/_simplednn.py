@@ -11,7 +11,7 @@ from scipy.special import softmax
 
 from scdeconv import _keys as keys
 from scdeconv import metrics
-from scdeconv._expression import fill_missing, log_shares
+from scdeconv._expression import fill_missing, log_shares, to_shares
 from scdeconv.nn import LOSSES, Ensemble, TrainingData, fit
 from scdeconv.pp import BROAD, CalibratedModel, Reference, fit_calibration
 
@@ -207,7 +207,7 @@ class SimpleDNN(NeuralModel):
     ) -> tuple[Ensemble, TrainingData, TrainingData]:
         """Return networks before training, what each learns from, and its held-out rows."""
         module = self._network(len(held), rows.expression.shape[1])
-        shares = rows.expression / np.maximum(rows.expression.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+        shares = to_shares(rows.expression)
         log = log_shares(rows.expression)
         standard = {"reference": shares.mean(axis=0), "centre": log.mean(axis=0), "scale": log.std(axis=0) + LEAST_SD}
         for name, value in standard.items():
