@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from abc import abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -67,7 +67,7 @@ class DeconvolutionModel:
     """
 
     method: ClassVar[str]
-    fraction_kind: ClassVar[str] = "cell"
+    fraction_kind: ClassVar[Literal["cell", "rna"]] = "cell"
 
     genes_: pd.Index
     cell_types_: list[str]
@@ -137,13 +137,17 @@ class DeconvolutionModel:
         """Return expression of the model's genes, NaN where a gene is missing."""
         return align_genes(adata, strip_versions(self.genes_), layer=layer)
 
-    def quality(self, adata: AnnData, *, layer: str | None = None) -> pd.DataFrame | None:
+    def quality(
+        self, adata: AnnData, *, layer: str | None = None, fractions: pd.DataFrame | None = None
+    ) -> pd.DataFrame | None:
         """Say how well the model's idea of bulk fits each sample.
 
         Parameters
         ----------
         adata, layer
             As for :meth:`predict`.
+        fractions
+            What :meth:`predict` returned for these samples, where it is at hand: spares predicting again.
 
         Returns
         -------
@@ -155,14 +159,19 @@ class DeconvolutionModel:
         if self.familiarity_ is None:
             return None
         noise = self._noise_level(self._aligned(adata, layer))
-        return self.familiarity_.quality(noise, self.predict(adata, layer=layer))
+        return self.familiarity_.quality(noise, self.predict(adata, layer=layer) if fractions is None else fractions)
 
     def _noise_level(self, expression: np.ndarray) -> np.ndarray:
         """Return what composition does not explain in each sample, for models that know it."""
         raise NotImplementedError
 
     def predict_interval(
-        self, adata: AnnData, coverage: float = 0.9, *, layer: str | None = None
+        self,
+        adata: AnnData,
+        coverage: float = 0.9,
+        *,
+        layer: str | None = None,
+        fractions: pd.DataFrame | None = None,
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return lower and upper bounds of the fractions of bulk samples.
 
@@ -171,8 +180,8 @@ class DeconvolutionModel:
 
         Parameters
         ----------
-        adata, layer
-            As for :meth:`predict`.
+        adata, layer, fractions
+            As for :meth:`quality`.
         coverage
             Up to n / (n + 1) for n training donors.
 
@@ -185,7 +194,8 @@ class DeconvolutionModel:
         ValueError
             Where the training donors cannot support the coverage, or the model has not held any out.
         """
-        fractions = self.predict(adata, layer=layer)
+        if fractions is None:
+            fractions = self.predict(adata, layer=layer)
         if self.held_out_ is None:
             msg = (
                 f"Expected a model that held donors out in training, found none in {type(self).__name__}. Intervals need a "
@@ -304,6 +314,8 @@ class DeconvolutionModel:
 class LinearModel(DeconvolutionModel):
     """Base of the methods that need NumPy alone; a subclass fills in ``_fit``."""
 
+    modalities: ClassVar[tuple[str, ...]] = (keys.BULK, keys.PROFILES)
+
     def __init__(self, mdata: MuData | None = None) -> None:
         self.mdata = mdata
         self.parameters_ = {}
@@ -311,9 +323,9 @@ class LinearModel(DeconvolutionModel):
     @classmethod
     def setup_mudata(cls, mdata: MuData) -> None:
         """Check that the data have what the method needs; nothing is written."""
-        missing = {keys.BULK, keys.PROFILES} - set(mdata.mod)
-        if missing:
-            msg = f"Expected modalities 'bulk' and 'profiles', found {sorted(mdata.mod)}. Make them with pp.pair."
+        if set(cls.modalities) - set(mdata.mod):
+            made = "pp.pair(cells, bulk)" if keys.CELLS in cls.modalities else "pp.pair"
+            msg = f"Expected modalities {list(cls.modalities)}, found {sorted(mdata.mod)}. Make them with {made}."
             raise KeyError(msg)
 
     @abstractmethod

@@ -17,9 +17,10 @@ class Method:
 
     name: str
     class_name: str
-    learns_from: Literal["pairs", "simulated", "reference"]
+    learns_from: Literal["pairs", "simulated", "profiles", "cells"]
     kind: str
     reference: str
+    fraction_kind: Literal["cell", "rna"] = "cell"
     stochastic: bool = False
     # methods with a rule of their own for genes are not given a selection that the user did not make
     selects_genes: bool = False
@@ -48,7 +49,7 @@ METHODS = {
         Method(
             "calibrated_nnls",
             "CalibratedNNLS",
-            "reference",
+            "profiles",
             "linear",
             "this library; weights after MuSiC, DWLS",
             genes_per_type=150,
@@ -73,7 +74,7 @@ METHODS = {
             stochastic=True,
             genes_per_type=150,
         ),
-        Method("nnls", "NNLS", "reference", "linear", "Lawson & Hanson 1974"),
+        Method("nnls", "NNLS", "profiles", "linear", "Lawson & Hanson 1974"),
         Method("mean_composition", "MeanComposition", "pairs", "baseline", "baseline"),
     )
 }
@@ -92,7 +93,8 @@ def methods() -> pd.DataFrame:
 
     Returns
     -------
-    One row per method: what it learns from (pairs, simulated bulk, the reference profiles), its kind, whether the fractions depend on the seed, and its source.
+    One row per method: what it learns from (pairs, simulated bulk, the reference's profiles or its cells), its kind, whether
+    the fractions are shares of cells or of RNA, whether they depend on the seed, and the source.
 
     Examples
     --------
@@ -100,7 +102,7 @@ def methods() -> pd.DataFrame:
     >>> "simplednn" in scdeconv.tl.methods().index
     True
     """
-    columns = ["learns_from", "kind", "stochastic", "reference"]
+    columns = ["learns_from", "kind", "fraction_kind", "stochastic", "reference"]
     return pd.DataFrame(
         [[getattr(method, column) for column in columns] for method in METHODS.values()],
         index=pd.Index(METHODS, name="method"),

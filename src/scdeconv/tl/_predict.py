@@ -69,18 +69,19 @@ def predict(
     >>> bulk.obsm["fractions"].shape
     (12, 7)
     """
-    written = {key_added: model.predict(adata, layer=layer)}
+    fractions = model.predict(adata, layer=layer)
+    written = {key_added: fractions}
     if coverage is not None:
-        bounds = model.predict_interval(adata, coverage, layer=layer)
+        bounds = model.predict_interval(adata, coverage, layer=layer, fractions=fractions)
         written |= {f"{key_added}_{side}": bound for side, bound in zip(("lower", "upper"), bounds, strict=True)}
-    quality = model.quality(adata, layer=layer)
+    quality = model.quality(adata, layer=layer, fractions=fractions)
     if quality is not None:
         written[f"{key_added}_quality"] = quality
-        outside = quality.index[quality["outside"]]
-        if len(outside):
+        outside = list(quality.index[quality["outside"]]) if "outside" in quality else []
+        if outside:
             warnings.warn(
                 f"{len(outside)} of {len(quality)} samples lie outside of what the model was trained on, such as "
-                f"{examples(list(outside))}: their fractions are extrapolated. See adata.obsm['{key_added}_quality'].",
+                f"{examples(outside)}: their fractions are extrapolated. See adata.obsm['{key_added}_quality'].",
                 stacklevel=2,
             )
     for side in ("lower", "upper", "quality"):

@@ -1,0 +1,69 @@
+"""Non-negative least squares for many samples at once."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import nnls
+
+# exchanges of all infeasible variables that may fail to help, before they are exchanged one by one (Kim & Park 2011)
+PATIENCE = 3
+TOLERANCE = 1e-10
+# relative ridge: identical profiles share a weight instead of making the system singular
+RIDGE = 1e-12
+
+
+def solve_nonnegative(gram: np.ndarray, moment: np.ndarray) -> np.ndarray:
+    """Minimise ``x' gram x / 2 - moment' x`` over ``x >= 0`` for each sample, by block principal pivoting.
+
+    All samples move together: each step solves one small system per sample that is not optimal yet and exchanges its
+    infeasible variables between "zero" and "free" (Kim & Park 2011, SIAM J. Sci. Comput. 33:3261).
+
+    Parameters
+    ----------
+    gram
+        ``A' A``, cell types × cell types, or one such matrix per sample.
+    moment
+        ``A' b``, samples × cell types.
+
+    Returns
+    -------
+    Solutions, samples × cell types.
+    """
+    n_samples, n_types = moment.shape
+    # unit diagonal, so that the tolerance means the same for every type; a type without a profile gets no weight
+    scale = np.sqrt(np.diagonal(gram, axis1=-2, axis2=-1))
+    inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
+    gram = np.broadcast_to(gram * inverse[..., :, None] * inverse[..., None, :], (n_samples, n_types, n_types))
+    moment = moment * inverse
+    size = np.maximum(np.abs(moment).max(axis=1, keepdims=True), np.finfo(float).tiny)
+    solution, free = np.zeros_like(moment), np.zeros(moment.shape, dtype=bool)
+    left, patience = np.full(n_samples, PATIENCE), np.full(n_samples, n_types + 1)
+    active = np.arange(n_samples)
+    for _ in range(20 * n_types):
+        x = _solve_free(gram[active], moment[active], free[active])
+        slope = np.einsum("nij,nj->ni", gram[active], x) - moment[active]
+        wrong = np.where(free[active], x, slope) < -TOLERANCE * size[active]
+        solution[active] = x
+        keep = wrong.any(axis=1)
+        active, wrong = active[keep], wrong[keep]
+        if not len(active):
+            break
+        count = wrong.sum(axis=1)
+        better = count < patience[active]
+        patience[active] = np.where(better, count, patience[active])
+        left[active] = np.where(better, PATIENCE, left[active] - 1)
+        last = n_types - 1 - wrong[:, ::-1].argmax(axis=1)
+        alone = np.arange(n_types) == last[:, None]
+        free[active] ^= np.where((better | (left[active] >= 0))[:, None], wrong, alone)
+    for row in active:
+        # rounding can make the exchange go in circles where profiles are all but identical
+        lower = np.linalg.cholesky(gram[row] + TOLERANCE * np.eye(n_types))
+        solution[row] = nnls(lower.T, np.linalg.solve(lower, moment[row]))[0]
+    return np.maximum(solution, 0) * inverse
+
+
+def _solve_free(gram: np.ndarray, moment: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """Solve for the free variables of each sample, the others zero."""
+    identity = np.eye(gram.shape[-1])
+    system = np.where(free[:, :, None] & free[:, None, :], gram, 0) + identity * np.where(free, RIDGE, 1)[:, None, :]
+    return np.linalg.solve(system, np.where(free, moment, 0)[..., None])[..., 0]
