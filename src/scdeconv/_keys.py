@@ -13,6 +13,7 @@ SIMULATED = "simulated"
 DONOR = "donor"
 CELL_TYPE = "cell_type"
 CELL_SIZE = "cell_size_umi"
+RNA_PER_SPIKE_IN = "rna_per_spike_in"
 
 # var columns of the bulk modality
 SELECTED = "selected"

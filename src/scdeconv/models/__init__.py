@@ -10,23 +10,36 @@ from typing import TYPE_CHECKING, Any
 
 from ._base import DeconvolutionModel
 from ._intervals import HeldOut
+from ._nonnegative import solve_nonnegative
 
 if TYPE_CHECKING:
+    from ._bayesprism import BayesPrism
     from ._bisque import Bisque
+    from ._bseqsc import BSEQsc
     from ._calibrated_nnls import CalibratedNNLS
+    from ._cibersort import CIBERSORT
+    from ._cibersortx import CIBERSORTx
     from ._mean_composition import MeanComposition
+    from ._music import MuSiC
     from ._nnls import NNLS
     from ._ridge import Ridge, SimulationRidge
+    from ._robust_nnls import RobustNNLS
     from ._scaden import Scaden
     from ._simplednn import SimpleDNN
     from ._weighted_ensemble import WeightedEnsemble
 
 _MODULES = {
+    "BSEQsc": "_bseqsc",
+    "BayesPrism": "_bayesprism",
     "Bisque": "_bisque",
     "CalibratedNNLS": "_calibrated_nnls",
+    "CIBERSORT": "_cibersort",
+    "CIBERSORTx": "_cibersortx",
     "MeanComposition": "_mean_composition",
+    "MuSiC": "_music",
     "NNLS": "_nnls",
     "Ridge": "_ridge",
+    "RobustNNLS": "_robust_nnls",
     "Scaden": "_scaden",
     "SimpleDNN": "_simplednn",
     "SimulationRidge": "_ridge",
@@ -34,17 +47,24 @@ _MODULES = {
 }
 
 __all__ = [
+    "CIBERSORT",
     "NNLS",
+    "BSEQsc",
+    "BayesPrism",
     "Bisque",
+    "CIBERSORTx",
     "CalibratedNNLS",
     "DeconvolutionModel",
     "HeldOut",
     "MeanComposition",
+    "MuSiC",
     "Ridge",
+    "RobustNNLS",
     "Scaden",
     "SimpleDNN",
     "SimulationRidge",
     "WeightedEnsemble",
+    "solve_nonnegative",
 ]
 
 

@@ -355,6 +355,8 @@ class LinearModel(DeconvolutionModel):
         expression = to_dense(bulk[known, self.genes_].X)
         of_sample = bulk.obs[keys.DONOR].to_numpy()[known].astype(str)
         measured = bulk.obsm[keys.MEASURED].to_numpy(dtype=float)[known]
+        if self.fraction_kind == "rna":
+            measured = normalise(measured * self._reference.profiles()[1])
         predicted = np.empty_like(measured)
         for fold in range(min(HELD_OUT_FOLDS, len(donors))):
             members = donors[fold::HELD_OUT_FOLDS]

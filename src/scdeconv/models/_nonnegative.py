@@ -67,3 +67,42 @@ def _solve_free(gram: np.ndarray, moment: np.ndarray, free: np.ndarray) -> np.nd
     identity = np.eye(gram.shape[-1])
     system = np.where(free[:, :, None] & free[:, None, :], gram, 0) + identity * np.where(free, RIDGE, 1)[:, None, :]
     return np.linalg.solve(system, np.where(free, moment, 0)[..., None])[..., 0]
+
+
+def weighted_gram(signature: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return ``signature @ diag(weights) @ signature.T`` of every sample by one product of matrices.
+
+    Parameters
+    ----------
+    signature
+        Cell types × genes.
+    weights
+        Samples × genes.
+
+    Returns
+    -------
+    Samples × cell types × cell types.
+    """
+    rows, columns = np.triu_indices(len(signature))
+    gram = np.empty((len(weights), len(signature), len(signature)))
+    gram[:, rows, columns] = gram[:, columns, rows] = weights @ (signature[rows] * signature[columns]).T
+    return gram
+
+
+def solve_weighted(signature: np.ndarray, bulk: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Minimise ``sum(weights * (bulk - x @ signature)^2)`` over ``x >= 0`` for each sample.
+
+    Parameters
+    ----------
+    signature
+        Cell types × genes.
+    bulk
+        Samples × genes.
+    weights
+        Samples × genes, not negative.
+
+    Returns
+    -------
+    Solutions, samples × cell types.
+    """
+    return solve_nonnegative(weighted_gram(signature, weights), (weights * bulk) @ signature.T)

@@ -6,6 +6,7 @@ from ._benchmark import benchmark
 from ._fractions import fractions
 from ._history import history
 from ._measured_vs_predicted import measured_vs_predicted
+from ._signature import signature
 from ._simulation import simulation
 
-__all__ = ["benchmark", "fractions", "history", "measured_vs_predicted", "simulation"]
+__all__ = ["benchmark", "fractions", "history", "measured_vs_predicted", "signature", "simulation"]

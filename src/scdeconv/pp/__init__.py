@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 from ._augment import augment
-from ._calibrate import calibrate, centred_log_ratio, fit_calibration
+from ._calibrate import SIZE_SD, calibrate, centred_log_ratio, fit_calibration
 from ._calibration import BROAD, CalibratedModel, Calibration
 from ._hold_out import hold_out
 from ._pair import FEWEST_PAIRS, make_mudata, pair, paired_donors
-from ._reference import Reference
+from ._read_signature import read_signature
+from ._reference import Reference, count_cells
 from ._select_genes import GENES_PER_TYPE, select_genes
+from ._signature import signature
 from ._simulate import simulate
 
 __all__ = [
     "BROAD",
     "FEWEST_PAIRS",
     "GENES_PER_TYPE",
+    "SIZE_SD",
     "Calibration",
     "CalibratedModel",
     "Reference",
     "augment",
     "calibrate",
     "centred_log_ratio",
+    "count_cells",
     "fit_calibration",
     "hold_out",
     "make_mudata",
     "pair",
     "paired_donors",
+    "read_signature",
     "select_genes",
+    "signature",
     "simulate",
 ]

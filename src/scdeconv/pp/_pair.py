@@ -16,6 +16,7 @@ from scdeconv._validation import Problems
 
 from ._inputs import check_donor_names, check_genes, given_fractions, read_table, set_cell_types, set_donors
 from ._reference import count_cells, make_profiles, make_pseudobulk
+from ._spike_ins import set_spike_ins_aside
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,8 +71,9 @@ def pair(
     layer
         Layer to read instead of ``X``, in whichever of cells and bulk has it.
     profiles
-        Instead of cells: cell types × genes, mean expression per cell, with ``obs[cell_type_key]`` (else
-        ``obs_names``) and optionally ``obs["cell_size_umi"]``, the mean total per cell.
+        Instead of cells: cell types × genes, mean expression per cell, with ``obs[cell_type_key]`` (else ``obs_names``)
+        and optionally ``obs["cell_size_umi"]``, the mean total per cell, and ``obs["total"]``, the sum over all genes
+        in the unit of the profiles where they have not all genes, as in a signature (:func:`scdeconv.pp.signature`).
     pseudobulk
         Beside profiles: donors × genes, each donor's cells summed.
     fractions_key
@@ -89,6 +91,9 @@ def pair(
       ``cells`` (only where cells are given);
     - ``profiles``: mean expression per cell, cell types × genes, with ``obs["cell_size_umi"]``;
     - ``pseudobulk``: summed cells, donors × genes.
+
+    Spike-ins (named ``ERCC-...``) are no genes of cells and are taken out; where bulk has them, its
+    ``obs["rna_per_spike_in"]`` is the ratio of a sample's own expression to theirs.
 
     Raises
     ------
@@ -130,9 +135,11 @@ def pair(
     problems.raise_if_any()
 
     unit = _bulk_unit(tables["bulk"])
+    n_spike_ins = set_spike_ins_aside(tables)
     for name in tables.keys() & {"cells", "profiles"}:
-        # the RNA content is that of all genes, not of the shared ones
-        tables[name].obs["total"] = np.asarray(tables[name].X.sum(axis=1)).ravel()
+        # the RNA content is that of all genes, not of the shared ones; a signature has few genes, and brings it along
+        if name == "cells" or "total" not in tables[name].obs:
+            tables[name].obs["total"] = np.asarray(tables[name].X.sum(axis=1)).ravel()
     genes = tables["bulk"].var_names
     for table in tables.values():
         genes = genes[genes.isin(table.var_names)]
@@ -152,7 +159,8 @@ def pair(
     record = {"bulk_unit": unit, "n_genes": len(genes)}
     mdata.uns[keys.UNS] = {"pair": record}
     shares = ", ".join(f"{name} {adata.n_vars}" for name, adata in originals.items())
-    print(f"{_count_donors(mdata)}; {len(genes)} shared genes ({shares}); bulk in {unit}")
+    aside = f"; {n_spike_ins} spike-ins set aside" if n_spike_ins else ""
+    print(f"{_count_donors(mdata)}; {len(genes)} shared genes ({shares}); bulk in {unit}{aside}")
     n_pairs = len(paired_donors(mdata))
     if n_pairs < FEWEST_PAIRS:
         warnings.warn(

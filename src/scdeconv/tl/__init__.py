@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from ._benchmark import benchmark, cross_validate
 from ._convert import convert_fractions
+from ._expression import expression
+from ._group_expression import group_expression
 from ._methods import methods
 from ._predict import evaluate, predict
 from ._train import train
 
-__all__ = ["benchmark", "convert_fractions", "cross_validate", "evaluate", "methods", "predict", "train"]
+__all__ = ["benchmark", "convert_fractions", "cross_validate", "evaluate", "group_expression", "expression", "methods", "predict", "train"]

@@ -116,7 +116,8 @@ def cross_validate(
 
     Returns
     -------
-    Fractions, paired samples × cell types.
+    Shares of cells, paired samples × cell types. Those of methods that estimate shares of RNA are turned into shares of
+    cells by the RNA content of the training cells.
 
     Raises
     ------
@@ -143,7 +144,12 @@ def cross_validate(
             model = fit_method(training, method, arguments)
             if getattr(model, "interrupted_", False):
                 raise KeyboardInterrupt
-            predictions.append(model.predict(held_out))
+            predicted = model.predict(held_out)
+            if model.fraction_kind == "rna":
+                sizes = training[keys.PROFILES].obs[keys.CELL_SIZE]
+                predicted = predicted / sizes[predicted.columns]
+                predicted = predicted.div(predicted.sum(axis=1), axis=0)
+            predictions.append(predicted)
             bar.update()
     known = mdata[keys.BULK].obsm[keys.MEASURED].dropna().index
     return pd.concat(predictions).reindex(known)

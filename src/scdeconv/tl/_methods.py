@@ -74,7 +74,21 @@ METHODS = {
             stochastic=True,
             genes_per_type=150,
         ),
+        Method("music", "MuSiC", "cells", "linear", "Wang et al. 2019", selects_genes=True),
+        Method("robust_nnls", "RobustNNLS", "profiles", "linear", "this library; after DWLS", genes_per_type=100),
+        Method(
+            "bayesprism",
+            "BayesPrism",
+            "profiles",
+            "linear",
+            "Chu et al. 2022; fixed point: Hu & Chikina 2024",
+            fraction_kind="rna",
+            selects_genes=True,
+        ),
         Method("nnls", "NNLS", "profiles", "linear", "Lawson & Hanson 1974"),
+        Method("cibersort", "CIBERSORT", "profiles", "linear", "Newman et al. 2015", fraction_kind="rna"),
+        Method("cibersortx", "CIBERSORTx", "profiles", "linear", "Newman et al. 2019", fraction_kind="rna"),
+        Method("bseqsc", "BSEQsc", "cells", "linear", "Baron et al. 2016"),
         Method("mean_composition", "MeanComposition", "pairs", "baseline", "baseline"),
     )
 }

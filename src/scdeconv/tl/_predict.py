@@ -146,6 +146,12 @@ def evaluate(adata: AnnData, key: str = keys.FRACTIONS, *, measured_key: str = k
     if measured.empty:
         msg = f"Expected samples with measured fractions in adata.obsm[{measured_key!r}], found none."
         raise ValueError(msg)
+    if adata.uns.get(keys.UNS, {}).get(key, {}).get("fraction_kind") == "rna":
+        warnings.warn(
+            f"adata.obsm[{key!r}] holds shares of RNA. If the measured fractions are shares of cells, compare them after "
+            "tl.convert_fractions(adata, cell_size, to='cell').",
+            stacklevel=2,
+        )
     predicted = adata.obsm[key].loc[measured.index]
     cell_types = measured.columns.union(predicted.columns, sort=False)
     measured, predicted = (frame.reindex(columns=cell_types, fill_value=0.0) for frame in (measured, predicted))

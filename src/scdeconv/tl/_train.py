@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
 from scdeconv import _keys as keys
+from scdeconv._genes import strip_versions
+from scdeconv._matrix import get_matrix, to_dense
+from scdeconv._validation import Problems, check_cell_type_names, check_expression, check_names, examples
 from scdeconv.pp import FEWEST_PAIRS, make_mudata, paired_donors, select_genes, simulate
+from scdeconv.pp._inputs import check_genes
 
 from ._methods import Method, get_method
 
@@ -15,10 +24,12 @@ if TYPE_CHECKING:
 
     from scdeconv.models import DeconvolutionModel
 
+LEAST_SHARE_OF_MARKERS = 0.5
+
 
 def default_method(mdata: MuData) -> str:
-    """Return the method that suits the data: a network where there are pairs, NNLS where there are none."""
-    return "simplednn" if len(paired_donors(mdata)) >= FEWEST_PAIRS else "nnls"
+    """Return the method that suits the data: a network where there are pairs, robust NNLS where there are none."""
+    return "simplednn" if len(paired_donors(mdata)) >= FEWEST_PAIRS else "robust_nnls"
 
 
 def split_arguments(method: Method, arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -38,6 +49,67 @@ def split_arguments(method: Method, arguments: dict[str, Any]) -> tuple[dict[str
         raise TypeError(msg)
     first, second = ({name: arguments[name] for name in arguments if name in names} for names in known)
     return first, second
+
+
+def use_signature(mdata: MuData, signature: AnnData) -> MuData:
+    """Return bulk with a signature in place of all that the data know of the cell types, as ``pp.pair`` makes it.
+
+    Parameters
+    ----------
+    mdata
+        From :func:`scdeconv.pp.pair`. Not changed.
+    signature
+        As for :func:`train`.
+
+    Returns
+    -------
+    MuData of the shared genes, all of them selected: ``bulk``, with its measured fractions where they are of the same
+    cell types, and ``profiles``.
+    """
+    if not isinstance(signature, AnnData):
+        msg = f"Expected signature as AnnData, found {type(signature).__name__}. Make it with pp.signature."
+        raise TypeError(msg)
+    matrix, bulk = get_matrix(signature, None, "signature"), mdata[keys.BULK]
+    profiles = AnnData(obs=signature.obs.copy(), var=pd.DataFrame(index=strip_versions(signature.var_names)))
+    obs = profiles.obs
+    if keys.CELL_TYPE not in obs:
+        obs[keys.CELL_TYPE] = obs.index
+    obs.index = obs[keys.CELL_TYPE] = obs[keys.CELL_TYPE].astype(str).to_numpy()
+    problems = Problems("The signature cannot be used")
+    check_names(problems, pd.Index([]), profiles.var_names, "signature")
+    check_cell_type_names(problems, obs.index, "signature")
+    check_expression(problems, profiles, matrix, "signature", logged="log1p" in signature.uns, may_be_small=True)
+    check_genes(problems, {"bulk": bulk, "signature": profiles}, {"bulk": bulk, "signature": signature})
+    problems.raise_if_any()
+
+    genes = bulk.var_names[bulk.var_names.isin(profiles.var_names)]
+    if len(genes) < LEAST_SHARE_OF_MARKERS * profiles.n_vars:
+        missing = profiles.var_names.difference(genes, sort=False)
+        warnings.warn(
+            f"{len(missing)} of the signature's {profiles.n_vars} genes are not in bulk: {examples(missing)}. The "
+            "others may not tell the cell types apart.",
+            stacklevel=3,
+        )
+    profiles.X = to_dense(matrix)
+    if "total" not in obs:
+        obs["total"] = profiles.X.sum(axis=1)
+    obs[keys.CELL_SIZE] = obs[keys.CELL_SIZE if keys.CELL_SIZE in obs else "total"].astype(float)
+    known = AnnData(bulk[:, genes].X.copy(), obs=bulk.obs.copy(), var=pd.DataFrame({keys.SELECTED: True}, index=genes))
+    measured, cell_types = bulk.obsm[keys.MEASURED], list(obs.index)
+    if set(measured.columns) != set(cell_types):
+        if measured.notna().any(axis=None):
+            warnings.warn(
+                f"The measured fractions are of other cell types ({examples(measured.columns)}) than the signature "
+                f"({examples(cell_types)}), so no donor is paired: only methods that need no pairs can be trained.",
+                stacklevel=3,
+            )
+        measured = pd.DataFrame(np.nan, index=measured.index, columns=cell_types)
+    known.obsm[keys.MEASURED] = measured[cell_types]
+    work = make_mudata({keys.BULK: known, keys.PROFILES: profiles[:, genes].copy()})
+    # what was calibrated or simulated is of other profiles; the batches of the bulk are what they were
+    records = mdata.uns.get(keys.UNS, {})
+    work.uns[keys.UNS] = {name: records[name] for name in ("pair", "calibrate") if name in records}
+    return work
 
 
 def fit_method(mdata: MuData, name: str, arguments: dict[str, Any]) -> DeconvolutionModel:
@@ -70,7 +142,9 @@ def fit_method(mdata: MuData, name: str, arguments: dict[str, Any]) -> Deconvolu
     return model
 
 
-def train(mdata: MuData, method: str | None = None, **kwargs: Any) -> DeconvolutionModel:
+def train(
+    mdata: MuData, method: str | None = None, *, signature: AnnData | None = None, **kwargs: Any
+) -> DeconvolutionModel:
     """Train a method on paired data.
 
     Alone, ``train(mdata)`` does what is best for the data at hand: a network on the pairs where there are at least three
@@ -84,6 +158,12 @@ def train(mdata: MuData, method: str | None = None, **kwargs: Any) -> Deconvolut
         From :func:`scdeconv.pp.pair`. Not changed.
     method
         A name from :func:`scdeconv.tl.methods`.
+    signature
+        Profiles to use instead of those in ``mdata``, and of the selected genes: all genes that it shares with the
+        bulk, by name. From :func:`scdeconv.pp.signature` or :func:`scdeconv.pp.read_signature`, or a table cell types ×
+        genes like the ``profiles`` of :func:`scdeconv.pp.pair`. The cells, and what was simulated from them, are left
+        out; measured fractions are used where they are of the same cell types. To benchmark a signature, give it to
+        :func:`scdeconv.pp.pair`: nothing can take out of it what it knows of donors that are held out.
     **kwargs
         Arguments of the method's class and of its ``train``, such as ``hidden``, ``max_epochs``, ``seed``.
 
@@ -91,12 +171,18 @@ def train(mdata: MuData, method: str | None = None, **kwargs: Any) -> Deconvolut
     -------
     The trained model, with ``predict``, ``save`` and ``history``.
 
+    Warns
+    -----
+    UserWarning
+        Where the bulk has fewer than half of the signature's genes, or fractions of other cell types.
+
     Raises
     ------
     ValueError
-        Where the method is unknown or the data have too few pairs for it.
+        Where the method is unknown or the data have too few pairs for it; where the signature shares no gene with the
+        bulk or is no table of profiles, or the method reads cells, for which a signature is no substitute.
     TypeError
-        Where the method has no argument of that name.
+        Where the method has no argument of that name, or the signature is no AnnData.
 
     Examples
     --------
@@ -108,7 +194,13 @@ def train(mdata: MuData, method: str | None = None, **kwargs: Any) -> Deconvolut
     >>> model = scdeconv.tl.train(mdata, method="nnls")
     nnls: 7 profiles, 300 genes
     """
-    chosen = default_method(mdata) if method is None else method
-    model = fit_method(mdata, chosen, kwargs)
+    data = mdata if signature is None else use_signature(mdata, signature)
+    chosen = default_method(data) if method is None else method
+    if signature is not None and get_method(chosen).learns_from == "cells":
+        msg = (
+            f"Expected a method that reads profiles beside signature=, found {chosen!r}, which reads cells. Use 'nnls'."
+        )
+        raise ValueError(msg)
+    model = fit_method(data, chosen, kwargs)
     print(f"{chosen}: {model.summary_}")
     return model

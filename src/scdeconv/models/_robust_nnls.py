@@ -1,0 +1,196 @@
+"""Non-negative least squares for profiles of another platform than the bulk's: the default without pairs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from scdeconv import _keys as keys
+from scdeconv._expression import LEVEL, to_shares
+from scdeconv._matrix import to_dense
+from scdeconv.pp import SIZE_SD
+
+from ._nonnegative import solve_weighted
+from ._signature_model import SignatureModel
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+# degrees of freedom of the t distribution of the platform shift over genes: some genes are off by orders of magnitude
+TAIL = 2.0
+# least platform shift (standard deviation of log expression), as between two runs of one protocol
+LEAST_SHIFT = 0.1
+# standard deviation of a normal distribution over its median absolute deviation
+MAD_TO_SD = 1.4826
+MAX_ITERATIONS = 50
+TOLERANCE = 1e-4
+# spike-ins tell cell sizes where they follow the composition by so many standard errors
+EVIDENCE = 2.0
+# spread of the ratio of RNA to spike-ins between equal samples (log), and how many samples this guess counts for
+SPIKE_IN_SD, SPIKE_IN_WEIGHT = 0.3, 4
+
+
+class PlatformShift(NamedTuple):
+    """How bulk departs from the reference: spread over genes (log), and how far each gene can be trusted (mean 1)."""
+
+    sd: float
+    trust: np.ndarray
+
+
+def _measure_shift(shares: np.ndarray, fitted: np.ndarray) -> PlatformShift:
+    """Compare the cohort's mean with its fit, gene by gene."""
+    faint = 1 / (LEVEL * shares.shape[1])
+    shift = np.log((shares.mean(axis=0) + faint) / (fitted.mean(axis=0) + faint))
+    shift -= np.median(shift)
+    sd = max(LEAST_SHIFT, MAD_TO_SD * float(np.median(np.abs(shift))))
+    return PlatformShift(sd, (TAIL + 1) / (TAIL + (shift / sd) ** 2))
+
+
+def solve_robust_nnls(
+    signature: np.ndarray, bulk: np.ndarray, *, counts: bool, shift: PlatformShift | None = None
+) -> tuple[np.ndarray, PlatformShift]:
+    """Fit bulk by non-negative combinations of profiles that bulk sees with a shift of each gene.
+
+    A gene fitted as ``m`` departs by ``m`` times a shift, which all samples of a cohort have in common and which follows
+    a t distribution over genes, and by counting noise. Least squares are weighted by the inverse of both variances; weights
+    and solution are found in turn, as a running mean.
+
+    Parameters
+    ----------
+    signature
+        Cell types × genes.
+    bulk
+        Samples × genes.
+    counts
+        Whether bulk is counts, so that its depth tells the counting noise.
+    shift
+        As learned from a cohort; None learns it from this one.
+
+    Returns
+    -------
+    Weights, samples × cell types, not normalised; and the platform shift.
+    """
+    shares, signature = to_shares(bulk), signature / max(signature.sum(axis=1).mean(), np.finfo(float).tiny)
+    faint = 1 / (LEVEL * signature.shape[1])
+    noise = 1 / np.maximum(bulk.sum(axis=1, keepdims=True), 1) if counts else np.zeros((len(bulk), 1))
+    learn = shift is None
+    shift = PlatformShift(1.0, np.ones(shares.shape[1])) if shift is None else shift
+    level = np.broadcast_to(shares.mean(axis=0) + faint, shares.shape)
+    weights = solve_weighted(signature, shares, shift.trust / level**2)
+    for _ in range(MAX_ITERATIONS):
+        fitted = weights @ signature
+        if learn:
+            shift = _measure_shift(shares, fitted)
+        level = fitted + faint
+        new = solve_weighted(signature, shares, shift.trust / ((shift.sd * level) ** 2 + noise * level))
+        change = np.abs(new - weights).max(initial=0)
+        weights = (new + weights) / 2
+        if change < TOLERANCE:
+            break
+    return weights, shift
+
+
+def sizes_from_spike_ins(rna_shares: np.ndarray, ratio: np.ndarray, sizes: np.ndarray) -> np.ndarray | None:
+    """Estimate RNA per cell of each type from samples that hold equally many cells and equally much spike-in.
+
+    The ratio of RNA to spike-ins is then proportional to the mean RNA per cell, ``1 / sum(share / size)``. Sizes are the most
+    probable ones, log-normal around the given ones. Where samples hold equally much RNA instead, the ratio does not follow
+    the composition; then nothing is learned.
+
+    Parameters
+    ----------
+    rna_shares
+        Samples × cell types.
+    ratio
+        RNA per spike-in, length samples, positive.
+    sizes
+        Of the cells in the reference, length cell types.
+
+    Returns
+    -------
+    Sizes, length cell types; None where the ratio does not follow the composition.
+    """
+    observed = np.log(ratio) - np.log(ratio).mean()
+    expected = -np.log(rna_shares @ (1 / sizes))
+    expected -= expected.mean()
+    power = (expected**2).sum()
+    if len(ratio) <= 2 or power == 0:
+        return None
+    slope = (expected @ observed) / power
+    error = np.sqrt(((observed - slope * expected) ** 2).sum() / (len(ratio) - 2) / power)
+    if slope < EVIDENCE * error:
+        return None
+    sd = SPIKE_IN_SD
+
+    def misfit(log_sizes: np.ndarray) -> np.ndarray:
+        residual = observed + np.log(rna_shares @ np.exp(-log_sizes))
+        return np.append((residual - residual.mean()) / sd, (log_sizes - np.log(sizes)) / SIZE_SD)
+
+    log_sizes = np.log(sizes)
+    for _ in range(5):
+        log_sizes = least_squares(misfit, log_sizes).x
+        squares = ((misfit(log_sizes)[: len(ratio)] * sd) ** 2).sum()
+        sd = np.sqrt((squares + SPIKE_IN_WEIGHT * SPIKE_IN_SD**2) / (len(ratio) + SPIKE_IN_WEIGHT))
+    return np.exp(log_sizes)
+
+
+class RobustNNLS(SignatureModel):
+    """Non-negative least squares whose genes count by how well the reference explains them in the cohort.
+
+    Single cells and bulk see genes with different efficiency, a few of them by orders of magnitude. The bulk samples need
+    no measured fractions to show which: the shift of each gene is what the best mixture of profiles leaves unexplained in
+    their mean. Genes far from the others lose their weight, and all are compared on a relative scale as far as counting
+    noise permits. The default of :func:`scdeconv.tl.train` without pairs.
+
+    Where bulk has spike-ins (see :func:`scdeconv.pp.pair`) whose share follows the composition, they tell the RNA content
+    of the cell types, starting from that of the reference.
+
+    Parameters
+    ----------
+    mdata
+        From :func:`scdeconv.pp.pair`. The selected genes are used, all where none are selected.
+
+    Notes
+    -----
+    Our own, in the line of DWLS (relative errors) and of robust regression. Weights learned from the training bulk are
+    kept: predictions do not depend on which samples are predicted together.
+    """
+
+    method = "robust_nnls"
+
+    def _fit(self, without: Collection[str]) -> None:
+        super()._fit(without)
+        mdata = self._require_data()
+        bulk = mdata[keys.BULK][~mdata[keys.BULK].obs[keys.DONOR].isin(without)]
+        expression = to_dense(bulk[:, self.genes_].X).astype(float)
+        self.counts_ = mdata.uns.get(keys.UNS, {}).get("pair", {}).get("bulk_unit") == "counts"
+        weights, shift = solve_robust_nnls(self.signature_, expression, counts=self.counts_)
+        self.shift_sd_, self.trust_ = shift.sd, shift.trust
+        if keys.RNA_PER_SPIKE_IN in bulk.obs:
+            self._take_sizes_from_spike_ins(weights, bulk.obs[keys.RNA_PER_SPIKE_IN].to_numpy(dtype=float), without)
+
+    def _take_sizes_from_spike_ins(self, weights: np.ndarray, ratio: np.ndarray, without: Collection[str]) -> None:
+        _, sizes = self._reference.profiles(without)
+        rna, known = weights * sizes, ratio > 0
+        known &= rna.sum(axis=1) > 0
+        learned = sizes_from_spike_ins(to_shares(rna[known]), ratio[known], sizes)
+        if learned is not None:
+            self.signature_ = self.signature_ * (learned / sizes)[:, None]
+            self.summary_ += ", cell sizes from spike-ins"
+
+    def _fractions(self, expression: np.ndarray) -> np.ndarray:
+        present = ~np.isnan(expression).any(axis=0)
+        shift = PlatformShift(self.shift_sd_, self.trust_[present])
+        signature = self.signature_[:, present]
+        return solve_robust_nnls(signature, expression[:, present], counts=self.counts_, shift=shift)[0]
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        state = {"trust": self.trust_, "shift_sd": np.array(self.shift_sd_), "counts": np.array(self.counts_)}
+        return super()._arrays() | state
+
+    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
+        super()._restore(arrays)
+        self.trust_, self.shift_sd_ = arrays["trust"], float(arrays["shift_sd"])
+        self.counts_ = bool(arrays["counts"])

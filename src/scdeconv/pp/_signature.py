@@ -1,0 +1,235 @@
+"""Signatures: the profiles of the cell types in their marker genes, as an object of its own."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from scdeconv import _keys as keys
+from scdeconv._matrix import to_dense
+from scdeconv._validation import Problems, examples
+
+from ._moderated import best_depth, condition_number, fold_change_scores, moderated_scores
+from ._reference import Reference, count_cells
+from ._select_genes import GENES_PER_TYPE, best_per_type, marker_ratio
+
+if TYPE_CHECKING:
+    from mudata import MuData
+
+Criterion = Literal["ratio", "fold_change", "moderated"]
+# false discovery rates of the markers: that of CIBERSORTx, and the usual one
+Q_FOLD_CHANGE, Q_MODERATED = 0.01, 0.05
+# CIBERSORTx, too, wants three cells of a type
+FEWEST_CELLS = 3
+# beyond, an error of 1 % of the bulk, about the least there is, may become one of 100 % of the fractions
+LARGEST_CONDITION = 100
+
+
+def make_signature(profiles: np.ndarray, obs: pd.DataFrame, var: pd.DataFrame, record: dict[str, Any]) -> AnnData:
+    """Put together a signature; ``obs`` is indexed by type, with the cell sizes, ``var["marker_of"]`` holds codes."""
+    size = obs[keys.CELL_SIZE].to_numpy(dtype=float)
+    # the total of all genes, so that nobody takes the sum over the markers for it
+    obs = obs.assign(cell_type=obs.index, total=size)
+    var = var.assign(marker_of=pd.Categorical.from_codes(var["marker_of"].to_numpy(), obs.index))
+    condition = condition_number(profiles / size[:, None])
+    if condition > LARGEST_CONDITION:
+        warnings.warn(
+            f"The condition number of the signature is {condition:.3g}: an error of 1 % of the bulk may become one of "
+            f"{condition:.3g} % of the fractions. Merge cell types that resemble each other, or choose other genes.",
+            stacklevel=3,
+        )
+    signature = AnnData(profiles, obs=obs, var=var)
+    signature.uns[keys.UNS] = {"signature": {**record, "n_genes": len(var), "condition_number": condition}}
+    return signature
+
+
+def _check_profiles(problems: Problems, profiles: np.ndarray, cell_types: list[str]) -> None:
+    """Report types without expression and types that nothing tells apart."""
+    length = np.linalg.norm(profiles, axis=1, keepdims=True)
+    empty = [name for name, norm in zip(cell_types, length[:, 0], strict=True) if not norm > 0]
+    if empty:
+        problems.add(f"Expected expression of every cell type, found none of {examples(empty)}. Leave them out.")
+        return
+    if len(cell_types) < 2:
+        problems.add(f"Expected at least 2 cell types to tell apart, found {cell_types}. Give more.")
+        return
+    cosine = np.tril((profiles / length) @ (profiles / length).T, -1)
+    for second, first in np.argwhere(cosine > 1 - 1e-10):
+        problems.add(
+            f"Expected cell types with different profiles, found the same of {cell_types[first]!r} and "
+            f"{cell_types[second]!r} (condition number {condition_number(profiles / length):.2g}). Merge the two."
+        )
+
+
+def signature(
+    mdata: MuData,
+    n_genes: int | None = None,
+    *,
+    criterion: Criterion = "ratio",
+    replicates: int = 5,
+    sampling: float = 0.5,
+    fraction: float = 0.0,
+    genes_per_type: tuple[int, int] = (300, 500),
+    min_cells: int = 10,
+    seed: int = 0,
+) -> AnnData:
+    """Make a signature: the cell types' profiles in their marker genes.
+
+    A signature is a table of profiles, to be written by ``signature.write_h5ad``, looked at with
+    :func:`scdeconv.pl.signature`, and given to :func:`scdeconv.pp.pair` as ``profiles`` or to :func:`scdeconv.tl.train`
+    as ``signature``. The cells of all donors are in it: where some are to judge it, make it from the others
+    (:func:`scdeconv.pp.hold_out`).
+
+    Parameters
+    ----------
+    mdata
+        From :func:`scdeconv.pp.pair`. Not changed.
+    n_genes
+        How many genes, about the same number for each type; 50 for each by default. There are fewer where there are
+        fewer markers. With ``"fold_change"`` the number is searched for by default (``genes_per_type``).
+    criterion
+        ``"ratio"``: share of RNA in the type that expresses a gene most over that in the second (Mean Ratio;
+        Huuki-Myers et al. 2025). Needs profiles only.
+
+        ``"fold_change"``: the recipe of CIBERSORTx for single cells (Newman et al. 2019). Pseudo-replicates of each
+        type are tested against those of all others (two-sided Welch test of log2(CPM + 1), Benjamini-Hochberg q < 0.01)
+        and ordered by fold change against their mean.
+
+        ``"moderated"``: pseudobulk of each donor and type, log2 CPM, a linear model with donors as blocks where donors
+        have several types, and variances moderated by empirical Bayes (Smyth 2004). A marker of a type is higher than
+        in every other type (one-sided q < 0.05 against the closest), ordered by the t against the closest. The only one
+        of the three that tests against how donors differ.
+    replicates, sampling
+        With ``"fold_change"``: pseudo-replicates of each type, and the share of its cells that each adds up.
+    fraction
+        With ``"fold_change"``: least share of a type's cells that express its markers. CIBERSORTx has 0.75, made for
+        full-length protocols; droplets miss most genes in most cells, so the default is none.
+    genes_per_type
+        With ``"fold_change"``, without ``n_genes``: of all numbers from the first to the last, that of the best genes
+        of each type whose union has the lowest condition number.
+    min_cells
+        With ``"moderated"``: pseudobulks of fewer cells are left out.
+    seed
+        Of the pseudo-replicates.
+
+    Returns
+    -------
+    AnnData, cell types × genes
+
+    - ``X``: mean counts per cell, float;
+    - ``obs["cell_type"]``, ``obs["cell_size_umi"]`` and, the same, ``obs["total"]``: mean counts per cell over all
+      genes; ``obs["n_cells"]`` where known;
+    - ``var["marker_of"]``: the type of which a gene is a marker, the one of the highest score where of several;
+      ``var["score"]``: log2 of the ratio or of the fold change, or the moderated t;
+    - ``uns["scdeconv"]["signature"]``: the arguments that mattered, the number of genes and the 2-norm condition number
+      of the profiles per RNA, up to which relative errors of the bulk grow in the fractions.
+
+    Raises
+    ------
+    KeyError
+        Where there are no profiles.
+    ValueError
+        One report of everything in the way: an argument out of range, cells that the criterion needs and there are not,
+        types with the same profile, with fewer than 3 cells (``"fold_change"``) or with fewer than 2 donors
+        (``"moderated"``). Also where a type is left without any marker.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> mdata = scdeconv.pp.pair(
+    ...     *scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    ... )  # doctest: +ELLIPSIS
+    paired 6 donors ...
+    >>> signature = scdeconv.pp.signature(mdata, 70)
+    >>> signature.shape
+    (7, 70)
+    >>> model = scdeconv.tl.train(mdata, "nnls", signature=signature)
+    nnls: 7 profiles, 70 genes
+    """
+    if keys.PROFILES not in mdata.mod:
+        msg = f"Expected mdata['profiles'], found modalities {sorted(mdata.mod)}. Make mdata with pp.pair."
+        raise KeyError(msg)
+    given = mdata[keys.PROFILES]
+    cell_types = list(given.obs[keys.CELL_TYPE])
+    profiles = to_dense(given.X)
+    low, high = genes_per_type
+    problems = Problems("The signature cannot be made")
+    for valid, expected, found in (
+        (criterion in get_args(Criterion), f"criterion to be one of {get_args(Criterion)}", criterion),
+        (n_genes is None or n_genes >= len(cell_types), "n_genes of at least 1 for each cell type", n_genes),
+        (replicates >= 2, "at least 2 replicates", replicates),
+        (0 < sampling < 1, "sampling between 0 and 1", sampling),
+        (0 <= fraction <= 1, "fraction from 0 to 1", fraction),
+        (1 <= low <= high, "genes_per_type to be two increasing numbers of at least 1", genes_per_type),
+        (min_cells >= 1, "min_cells of at least 1", min_cells),
+    ):
+        if not valid:
+            problems.add(f"Expected {expected}, found {found!r}. Change the argument.")
+    _check_profiles(problems, profiles, cell_types)
+    if criterion != "ratio" and keys.CELLS not in mdata.mod:
+        problems.add(
+            f"Expected cells for criterion={criterion!r}, found profiles only. Give cells to pp.pair, or use 'ratio'."
+        )
+    elif criterion == "fold_change":
+        few = [name for name, n in zip(cell_types, given.obs["n_cells"], strict=True) if n < FEWEST_CELLS]
+        if few:
+            problems.add(
+                f"Expected at least {FEWEST_CELLS} cells of every type for criterion='fold_change', found fewer of "
+                f"{examples(few)}. Merge them with other types, leave them out, or use 'ratio'."
+            )
+    elif criterion == "moderated":
+        donors = list(mdata[keys.CELLS].obs[keys.DONOR].unique())
+        kept = count_cells(mdata[keys.CELLS], donors, cell_types).to_numpy() >= min_cells
+        few = [name for name, n in zip(cell_types, kept.sum(axis=0), strict=True) if n < 2]
+        if few:
+            problems.add(
+                f"Expected at least 2 donors with {min_cells} cells of every type for criterion='moderated', found "
+                f"fewer of {examples(few)}. Lower min_cells, merge them with other types, or use 'ratio'."
+            )
+    problems.raise_if_any()
+
+    record: dict[str, Any] = {"criterion": criterion}
+    if criterion == "ratio":
+        kinds, ratio = marker_ratio(profiles)
+        scores = np.where((kinds == np.arange(len(cell_types))[:, None]) & (ratio > 0), ratio, -np.inf)
+    elif criterion == "fold_change":
+        cells = mdata[keys.CELLS]
+        options: Any = {"replicates": replicates, "sampling": sampling, "fraction": fraction, "seed": seed}
+        labels = cells.obs[keys.CELL_TYPE].cat.set_categories(cell_types)
+        totals = cells.obs["total"].to_numpy(dtype=float)
+        scores = fold_change_scores(cells.X, totals, labels, **options, q_value=Q_FOLD_CHANGE)
+        record |= options
+    else:
+        tables = Reference(mdata, mdata.var_names).cells_of
+        donor, kind = np.nonzero(kept)
+        counts, totals = (np.stack([tables[name][i] for name in donors])[donor, kind] for i in (0, 1))
+        scores, by_donor = moderated_scores(counts, totals, kind, np.unique(donor, return_inverse=True)[1], Q_MODERATED)
+        record |= {"min_cells": min_cells, "donor_effects": by_donor}
+    without = [name for name, row in zip(cell_types, scores, strict=True) if not np.isfinite(row).any()]
+    if without:
+        msg = (
+            f"Expected a marker of every cell type by criterion={criterion!r}, found none of {examples(without)}. "
+            "Merge them with the types that they resemble, or use another criterion."
+        )
+        raise ValueError(msg)
+
+    best, score = scores.argmax(axis=0), scores.max(axis=0)
+    chosen = np.isfinite(score)
+    if criterion == "fold_change" and n_genes is None:
+        per_rna = profiles / given.obs[keys.CELL_SIZE].to_numpy(dtype=float)[:, None]
+        record["genes_per_type"], chosen = best_depth(scores, per_rna, range(low, high + 1))
+    else:
+        wanted = GENES_PER_TYPE * len(cell_types) if n_genes is None else n_genes
+        chosen[chosen] = best_per_type(best[chosen], score[chosen], wanted)
+    genes = given.var_names[chosen]
+    means, size = Reference(mdata, genes).profiles()
+    obs = pd.DataFrame({keys.CELL_SIZE: size}, index=pd.Index(cell_types, dtype=str))
+    if "n_cells" in given.obs:
+        obs["n_cells"] = given.obs["n_cells"].to_numpy()
+    return make_signature(
+        means, obs, pd.DataFrame({"marker_of": best, "score": score}, given.var_names)[chosen], record
+    )

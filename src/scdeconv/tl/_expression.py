@@ -1,0 +1,99 @@
+"""Write which part of the bulk expression comes from which cell type."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scdeconv import __version__
+from scdeconv import _keys as keys
+from scdeconv._genes import strip_versions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+
+    from scdeconv.models import DeconvolutionModel
+
+
+def expression(
+    adata: AnnData,
+    model: DeconvolutionModel,
+    *,
+    cell_types: Sequence[str] | None = None,
+    layer: str | None = None,
+    key_added: str = "expression",
+) -> None:
+    """Write which part of the expression of bulk samples comes from which cell type.
+
+    A layer holds what the type contributes to the bulk, so it rises with the type's fraction. Over all types the layers
+    sum to the bulk. Where the type's own expression is wanted, divide each sample's layer by its sum.
+
+    Parameters
+    ----------
+    adata
+        Bulk samples × genes, counts or TPM as in training. Genes are found by name.
+    model
+        From :func:`scdeconv.tl.train` with a method that estimates expression: ``"bayesprism"``.
+    cell_types
+        Types to write; all by default. Each takes 4 bytes for every sample and gene.
+    layer
+        Layer to read instead of ``X``.
+    key_added
+        What the names of the layers begin with.
+
+    Writes
+    ------
+    ``adata.layers[f"{key_added}_{cell_type}"]``
+        Samples × genes (float32), in the unit of what was read; NaN, not zero, for genes that the model does not use,
+        about which it says nothing. Layers of an earlier call under this key are removed.
+    ``adata.uns["scdeconv"][key_added]``
+        Method, version, parameters, number of genes, cell types and layer that was read.
+
+    Raises
+    ------
+    TypeError
+        Where the model does not estimate expression.
+    ValueError
+        Where a cell type is unknown, values are not linear expression or less than half of the model's genes are there.
+        Nothing is written.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> cells, bulk = scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    >>> mdata = scdeconv.pp.pair(cells, bulk)  # doctest: +ELLIPSIS
+    paired ...
+    >>> model = scdeconv.tl.train(mdata, method="bayesprism", outlier_share=1)
+    bayesprism: 7 profiles, 300 genes
+    >>> scdeconv.tl.expression(bulk, model, cell_types=["Macrophage"])
+    >>> bulk.layers["expression_Macrophage"].shape
+    (12, 300)
+    """
+    predict: Any = getattr(model, "predict_expression", None)
+    if predict is None:
+        msg = f"Expected a model that estimates expression, found {type(model).__name__}. Train one with method='bayesprism'."
+        raise TypeError(msg)
+    parts = predict(adata, cell_types=cell_types, layer=layer)
+    columns = strip_versions(model.genes_).get_indexer(strip_versions(adata.var_names))
+    layers = {}
+    for cell_type, table in parts:
+        values = table.to_numpy(dtype=np.float32)[:, columns]
+        values[:, columns < 0] = np.nan
+        layers[cell_type] = values
+    records = adata.uns.setdefault(keys.UNS, {})
+    for cell_type in records.get(key_added, {}).get("cell_types", ()):
+        # those of an earlier model would be taken for this one's
+        adata.layers.pop(f"{key_added}_{cell_type}", None)
+    for cell_type, values in layers.items():
+        adata.layers[f"{key_added}_{cell_type}"] = values
+    records[key_added] = {
+        "method": model.method,
+        "version": __version__,
+        "parameters": model.parameters_,
+        "n_genes": len(model.genes_),
+        "cell_types": list(layers),
+        "layer": "X" if layer is None else layer,
+    }

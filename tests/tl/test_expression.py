@@ -1,0 +1,170 @@
+"""Layers with the expression of each cell type."""
+
+from __future__ import annotations
+
+import warnings
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+from scdeconv import pp, tl
+from scdeconv.models._bayesprism import lift
+
+
+@pytest.fixture
+def model(pairs):
+    return tl.train(pairs, "bayesprism")
+
+
+@pytest.fixture
+def bulk(cohort):
+    return cohort[1].copy()
+
+
+def layer_names(model):
+    return [f"expression_{name}" for name in model.cell_types_]
+
+
+def test_layers_sum_to_the_bulk_on_the_genes_of_the_model_and_say_nothing_about_others(model, bulk):
+    assert tl.expression(bulk, model) is None
+    assert list(bulk.layers) == layer_names(model)
+    used = bulk.var_names.isin(model.genes_)
+    assert 0 < used.sum() < bulk.n_vars
+    total = sum(bulk.layers.values())
+    np.testing.assert_allclose(total[:, used], bulk.X[:, used], rtol=1e-5)
+    for values in bulk.layers.values():
+        assert values.dtype == np.float32
+        assert (values[:, used] >= 0).all()
+        assert np.isnan(values[:, ~used]).all()
+
+
+def test_layers_follow_the_closed_form(model, bulk):
+    tl.expression(bulk, model)
+    phi, theta = lift(model.profiles_), model.predict(bulk).to_numpy()
+    for k, name in enumerate(layer_names(model)):
+        for n in range(bulk.n_obs):
+            for g in range(0, len(model.genes_), 11):
+                column = bulk.var_names.get_loc(model.genes_[g])
+                expected = bulk.X[n, column] * phi[k, g] * theta[n, k] / sum(theta[n] * phi[:, g])
+                assert bulk.layers[name][n, column] == pytest.approx(expected, rel=1e-5, abs=1e-30)
+
+
+def test_sum_of_a_layer_over_genes_is_the_share_of_rna(pairs, bulk):
+    model = tl.train(pairs, "bayesprism", n_iterations=2000)
+    tl.expression(bulk, model)
+    shares = pd.DataFrame({name: np.nansum(bulk.layers[f"expression_{name}"], axis=1) for name in model.cell_types_})
+    found = shares.div(shares.sum(axis=1), axis=0).set_axis(bulk.obs_names)
+    pd.testing.assert_frame_equal(found, model.predict(bulk), atol=1e-3, check_dtype=False)
+
+
+def test_markers_that_are_up_in_one_group_show_in_their_type():
+    """Markers of one type are up fourfold in half of the samples: nearly all of the further reads are given to it."""
+    rng = np.random.default_rng(0)
+    phi = rng.dirichlet(np.full(300, 0.3), 4) + 1e-5
+    phi /= phi.sum(axis=1, keepdims=True)
+    markers = np.argsort(phi[0] / phi[1:].max(axis=0))[-10:]
+    up = phi.copy()
+    up[0, markers] *= 4
+    up /= up.sum(axis=1, keepdims=True)
+    theta = rng.dirichlet(np.ones(4), 30)
+    names = [f"type {k}" for k in range(4)]
+    genes = pd.DataFrame(index=[f"G{i}" for i in range(300)])
+    reference = AnnData(5000 * phi, obs=pd.DataFrame({"cell_type": names}, index=names), var=genes)
+    reads = rng.poisson(1e6 * np.vstack([theta @ phi, theta @ up]))
+    bulk = AnnData(reads, obs=pd.DataFrame(index=[f"s{i}" for i in range(60)]), var=genes)
+    with pytest.warns(UserWarning, match="paired"):
+        mdata = pp.pair(bulk=bulk, profiles=reference)
+    tl.expression(bulk, tl.train(mdata, "bayesprism", outlier_share=1))
+    of_markers = {name: values[:, markers].sum(axis=1) for name, values in bulk.layers.items()}
+    gain = {name: values[30:].sum() - values[:30].sum() for name, values in of_markers.items()}
+    assert gain["expression_type 0"] > 0.95 * sum(gain.values())
+    share = of_markers["expression_type 0"] / bulk.layers["expression_type 0"].sum(axis=1)
+    planted = up[0, markers].sum() / phi[0, markers].sum()
+    assert (share[30:] / share[:30]).mean() == pytest.approx(planted, rel=0.3)
+
+
+def test_named_types_are_written_under_the_named_key(model, bulk):
+    tl.expression(bulk, model, cell_types=model.cell_types_[2:0:-1], key_added="bp")
+    assert list(bulk.layers) == [f"bp_{name}" for name in model.cell_types_[2:0:-1]]
+    assert list(bulk.uns["scdeconv"]) == ["bp"]
+
+
+def test_layers_of_an_earlier_call_are_removed_and_others_kept(model, bulk, tmp_path):
+    bulk.layers["mine"] = bulk.X.copy()
+    tl.expression(bulk, model, key_added="bp")
+    tl.expression(bulk, model)
+    bulk.write_h5ad(tmp_path / "bulk.h5ad")
+    again = anndata.read_h5ad(tmp_path / "bulk.h5ad")
+    tl.expression(again, model, cell_types=model.cell_types_[:1])
+    assert set(again.layers) == {"mine", layer_names(model)[0], *(f"bp_{name}" for name in model.cell_types_)}
+
+
+def test_record_says_what_was_done_and_survives_a_file(model, bulk, tmp_path):
+    bulk.layers["counts"] = bulk.X.copy()
+    tl.expression(bulk, model, layer="counts")
+    record = bulk.uns["scdeconv"]["expression"]
+    assert {"method": "bayesprism", "layer": "counts", "n_genes": len(model.genes_)}.items() <= record.items()
+    assert record["parameters"] == model.parameters_
+    assert record["cell_types"] == model.cell_types_
+    bulk.write_h5ad(tmp_path / "bulk.h5ad")
+    again = anndata.read_h5ad(tmp_path / "bulk.h5ad")
+    assert list(again.uns["scdeconv"]["expression"]["cell_types"]) == model.cell_types_
+    for name in layer_names(model):
+        np.testing.assert_array_equal(again.layers[name], bulk.layers[name])
+
+
+def test_order_and_versions_of_genes_and_further_genes_change_nothing(model, bulk):
+    tl.expression(bulk, model)
+    order = np.random.default_rng(0).permutation(bulk.n_vars)
+    further = AnnData(np.full((bulk.n_obs, 3), 50), obs=bulk.obs[[]], var=pd.DataFrame(index=["x", "y", "z"]))
+    wide = anndata.concat([bulk[:, order], further], axis=1, merge="first")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tl.expression(wide, model)
+    for name in layer_names(model):
+        np.testing.assert_allclose(wide.layers[name][:, :-3], bulk.layers[name][:, order], rtol=1e-5)
+        assert np.isnan(wide.layers[name][:, -3:]).all()
+
+
+def test_genes_that_are_missing_are_left_out(model, bulk):
+    fewer = bulk[:, ~bulk.var_names.isin(model.genes_[:20])].copy()
+    with pytest.warns(UserWarning, match=rf"20 of the model's {len(model.genes_)} genes"):
+        tl.expression(fewer, model)
+    used = fewer.var_names.isin(model.genes_)
+    np.testing.assert_allclose(sum(fewer.layers.values())[:, used], fewer.X[:, used], rtol=1e-5)
+
+
+def test_loaded_model_writes_the_same(model, bulk, tmp_path):
+    model.save(tmp_path / "model")
+    tl.expression(bulk, model, key_added="one")
+    tl.expression(bulk, type(model).load(tmp_path / "model"), key_added="two")
+    for name in model.cell_types_:
+        np.testing.assert_array_equal(bulk.layers[f"one_{name}"], bulk.layers[f"two_{name}"])
+
+
+def test_failed_call_writes_nothing(pairs, model, bulk, unchanged):
+    tl.expression(bulk, model)
+    logged = bulk.copy()
+    logged.X = np.log1p(logged.X)
+    for adata, arguments, error, message in (
+        (bulk, {"cell_types": ["nobody"]}, ValueError, "Expected cell types out of .*found 'nobody'"),
+        (bulk, {"layer": "nowhere"}, KeyError, "Expected layer 'nowhere'"),
+        (logged, {}, ValueError, "log-transformed"),
+        (bulk[:, :5].copy(), {}, ValueError, "at least half of the model's"),
+    ):
+        with unchanged(adata), pytest.raises(error, match=message):
+            tl.expression(adata, model, **arguments)
+    with unchanged(bulk), pytest.raises(TypeError, match="Expected a model that estimates expression, found NNLS"):
+        tl.expression(bulk, tl.train(pairs, "nnls"))
+
+
+def test_nothing_else_of_the_object_is_changed(model, bulk, unchanged):
+    bulk.uns["scdeconv"] = {"fractions": {"method": "nnls"}}
+    with unchanged(bulk):
+        tl.expression(bulk, model)
+        for name in layer_names(model):
+            del bulk.layers[name]
+        del bulk.uns["scdeconv"]["expression"]

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+from scdeconv import pp, tl
+from scdeconv.tl._methods import METHODS
+
+QUICK = {
+    "simplednn": {"max_epochs": 1, "hidden": (4,), "n_members": 2, "simulate": 20},
+    "simulation_ridge": {"n_simulated": 30},
+    "scaden": {"max_steps": 2},
+    "nnls": {},
+    "calibrated_nnls": {},
+    "bisque": {},
+    "mean_composition": {},
+}
+
+
+@pytest.fixture
+def signature(pairs):
+    return pp.signature(pairs, 60)
+
+
+def mixtures(signature, n_samples=6, seed=0):
+    """Bulk without noise: cells of known numbers, in the signature's genes and others."""
+    fractions = np.random.default_rng(seed).dirichlet(np.ones(signature.n_obs), n_samples)
+    bulk = AnnData(fractions @ signature.X * 1e4, var=pd.DataFrame(index=signature.var_names))
+    bulk.obs_names = [f"mixture{i}" for i in range(n_samples)]
+    return bulk, pd.DataFrame(fractions, index=bulk.obs_names, columns=list(signature.obs["cell_type"]))
+
+
+@pytest.mark.parametrize("criterion", ["ratio", "fold_change"])
+def test_fractions_of_noise_free_bulk_are_exact(pairs, criterion):
+    signature = pp.signature(pairs, 60, criterion=criterion)
+    bulk, fractions = mixtures(signature)
+    model = tl.train(pairs, "nnls", signature=signature)
+    pd.testing.assert_frame_equal(model.predict(bulk), fractions, rtol=0, atol=1e-9)
+
+
+def test_fractions_are_of_rna_where_the_file_knows_no_cell_sizes(pairs, signature, tmp_path):
+    size = signature.obs["cell_size_umi"]
+    (signature.to_df().div(size, axis=0) * 1e6).T.to_csv(tmp_path / "tpm.csv")
+    bulk, fractions = mixtures(signature)
+    rna = fractions * size
+    found = tl.train(pairs, "nnls", signature=pp.read_signature(tmp_path / "tpm.csv")).predict(bulk)
+    np.testing.assert_allclose(found, rna.div(rna.sum(axis=1), axis=0), atol=1e-9)
+    sized = pp.read_signature(tmp_path / "tpm.csv", cell_sizes=size)
+    np.testing.assert_allclose(tl.train(pairs, "nnls", signature=sized).predict(bulk), fractions, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", list(QUICK))
+def test_model_is_that_of_pairing_bulk_with_the_signature(pairs, signature, name):
+    arguments = {**QUICK[name], **({"seed": 3} if METHODS[name].stochastic else {})}
+    model = tl.train(pairs, name, signature=signature, **arguments)
+    expected = tl.train(pp.pair(bulk=pairs["bulk"], profiles=signature), name, **arguments)
+    assert model.cell_types_ == expected.cell_types_
+    assert list(model.genes_) == list(expected.genes_)
+    if name != "mean_composition":
+        # in the order of the bulk
+        assert list(model.genes_) == [gene for gene in pairs.var_names if gene in signature.var_names]
+    np.testing.assert_allclose(model.predict(pairs["bulk"]), expected.predict(pairs["bulk"]), atol=1e-6)
+
+
+def test_what_was_made_of_other_profiles_is_left_out(pairs, signature):
+    plain = tl.train(pairs, "simplednn", signature=signature, **QUICK["simplednn"])
+    pp.augment(pairs, n_aug=3)
+    pp.select_genes(pairs, 10)
+    pp.simulate(pairs, 30)
+    prepared = tl.train(pairs, "simplednn", signature=signature, **QUICK["simplednn"])
+    np.testing.assert_array_equal(plain.predict(pairs["bulk"]), prepared.predict(pairs["bulk"]))
+    scaden = tl.train(pairs, "scaden", signature=signature, max_steps=1)
+    assert len(scaden.genes_) == 60
+    assert "1000 simulated" in scaden.summary_
+
+
+def test_all_genes_of_a_large_signature_are_used(pairs):
+    signature = pp.signature(pairs, 230)
+    assert len(tl.train(pairs, "nnls", signature=signature).genes_) == 230
+
+
+def test_nothing_is_changed_and_nothing_warned_of(pairs, signature, unchanged, capsys):
+    pp.calibrate(pairs, batch_key="batch")
+    with warnings.catch_warnings(), unchanged(pairs, signature):
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"mudata")
+        tl.train(pairs, "calibrated_nnls", signature=signature)
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_genes_and_types_are_found_by_name(pairs, signature):
+    shuffled = signature[::-1, np.random.default_rng(0).permutation(60)].copy()
+    shuffled.obs_names = ["w", "x", "y", "z"]
+    # one more gene, that the bulk does not have
+    extra = AnnData(np.ones((4, 1)), obs=shuffled.obs, var=pd.DataFrame(index=["UNKNOWN"]))
+    columns = np.hstack([extra.X, shuffled.X])
+    names = ["UNKNOWN", *shuffled.var_names]
+    table = AnnData(columns, obs=shuffled.obs, var=pd.DataFrame(index=names))
+    for method in ("nnls", "bisque"):
+        model, other = (tl.train(pairs, method, signature=item) for item in (signature, table))
+        assert other.cell_types_ == model.cell_types_[::-1]
+        found = other.predict(pairs["bulk"])[model.cell_types_]
+        pd.testing.assert_frame_equal(found, model.predict(pairs["bulk"]), rtol=1e-6)
+
+
+def test_plain_table_of_profiles_is_what_it_is_to_pair(pairs):
+    table = AnnData(pairs["profiles"].X * 1.0, obs=pd.DataFrame(index=list("abcd")), var=pairs["profiles"].var)
+    for size in (None, [1000.0, 2000, 3000, 4000]):
+        if size is not None:
+            table.obs["cell_size_umi"] = size
+        with pytest.warns(UserWarning, match="measured fractions are of other cell types"):
+            model = tl.train(pairs, "nnls", signature=table)
+        bulk = AnnData(pairs["bulk"].X, var=pairs["bulk"].var)
+        with pytest.warns(UserWarning, match="no donor is paired|Only 0 paired"):
+            mdata = pp.pair(bulk=bulk, profiles=table)
+        mdata["bulk"].var["selected"] = True
+        np.testing.assert_allclose(model.predict(bulk), tl.train(mdata, "nnls").predict(bulk), atol=1e-6)
+
+
+def test_fractions_of_other_types_pair_nobody(pairs, signature):
+    fewer = signature[:3].copy()
+    with pytest.warns(UserWarning, match="measured fractions are of other cell types.*no donor is paired") as caught:
+        assert METHODS[tl.train(pairs, signature=fewer).method].learns_from == "profiles"
+    assert caught[0].filename == __file__
+    with (
+        pytest.warns(UserWarning, match="no donor is paired"),
+        pytest.raises(ValueError, match="at least 3 paired donors"),
+    ):
+        tl.train(pairs, "simplednn", signature=fewer)
+
+
+def test_fractions_of_the_same_types_pair_as_before(pairs, signature):
+    assert tl.train(pairs, signature=signature[::-1], **QUICK["simplednn"]).method == "simplednn"
+
+
+def test_few_shared_genes_are_warned_of_and_none_refused(pairs, signature):
+    renamed = signature.copy()
+    renamed.var_names = [f"other{i}" if i < 31 else name for i, name in enumerate(signature.var_names)]
+    with pytest.warns(
+        UserWarning, match=r"31 of the signature's 60 genes are not in bulk: 'other0'.*and 28 more"
+    ) as caught:
+        model = tl.train(pairs, "nnls", signature=renamed)
+    assert caught[0].filename == __file__
+    assert len(model.genes_) == 29
+    renamed.var_names = [f"other{i}" for i in range(60)]
+    with pytest.raises(ValueError, match=r"bulk has 240 \('GENE0001'.*signature has 60 \('other0'"):
+        tl.train(pairs, "nnls", signature=renamed)
+    renamed.var_names = [f"ENSG00000{i:06d}.3" for i in range(60)]
+    with pytest.raises(ValueError, match="found Ensembl identifiers in signature and symbols in bulk"):
+        tl.train(pairs, "nnls", signature=renamed)
+
+
+@pytest.mark.filterwarnings("ignore:.*names are not unique")
+def test_other_tables_are_refused_with_every_problem(pairs, signature):
+    with pytest.raises(TypeError, match=r"Expected signature as AnnData, found DataFrame\. Make it with pp\.signature"):
+        tl.train(pairs, "nnls", signature=signature.to_df())
+    bad = signature.copy()
+    bad.X[1, 2] = -1
+    bad.var_names = [bad.var_names[1], *bad.var_names[1:]]
+    bad.obs["cell_type"] = ["A", "A", "B", "C/D"]
+    with pytest.raises(ValueError, match="The signature cannot be used: 4 problems") as caught:
+        tl.train(pairs, "nnls", signature=bad)
+    for part in ("non-negative", "unique gene names", "every cell type once", "without '/'"):
+        assert part in str(caught.value)
+    logged = signature.copy()
+    logged.X = np.log1p(logged.X)
+    logged.uns["log1p"] = {"base": None}
+    with pytest.raises(ValueError, match="linear values in signature, found log-transformed"):
+        tl.train(pairs, "nnls", signature=logged)
+
+
+def test_methods_that_read_cells_are_refused(pairs, signature, monkeypatch):
+    monkeypatch.setitem(METHODS, "cellular", replace(METHODS["nnls"], name="cellular", learns_from="cells"))
+    with pytest.raises(ValueError, match="found 'cellular', which reads cells"):
+        tl.train(pairs, "cellular", signature=signature)
+
+
+def test_benchmark_takes_no_signature(pairs, signature):
+    """The signature knows the donors that would be held out."""
+    with pytest.raises(TypeError, match=r"found \['signature'\]"):
+        tl.cross_validate(pairs, "nnls", signature=signature)
+
+
+def test_model_is_saved_and_loaded(pairs, signature, tmp_path):
+    model = tl.train(pairs, "nnls", signature=signature)
+    model.save(tmp_path / "model")
+    assert type(model).load(tmp_path / "model").predict(pairs["bulk"]).equals(model.predict(pairs["bulk"]))
