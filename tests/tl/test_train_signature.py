@@ -148,10 +148,10 @@ def test_few_shared_genes_are_warned_of_and_none_refused(pairs, signature):
     assert caught[0].filename == __file__
     assert len(model.genes_) == 29
     renamed.var_names = [f"other{i}" for i in range(60)]
-    with pytest.raises(ValueError, match=r"bulk has 240 \('GENE0001'.*signature has 60 \('other0'"):
+    with pytest.raises(ValueError, match=r"bulk has 240 \('GENE0001'.*profiles has 60 \('other0'"):
         tl.train(pairs, "nnls", signature=renamed)
     renamed.var_names = [f"ENSG00000{i:06d}.3" for i in range(60)]
-    with pytest.raises(ValueError, match="found Ensembl identifiers in signature and symbols in bulk"):
+    with pytest.raises(ValueError, match="found Ensembl identifiers in profiles and symbols in bulk"):
         tl.train(pairs, "nnls", signature=renamed)
 
 
@@ -163,14 +163,14 @@ def test_other_tables_are_refused_with_every_problem(pairs, signature):
     bad.X[1, 2] = -1
     bad.var_names = [bad.var_names[1], *bad.var_names[1:]]
     bad.obs["cell_type"] = ["A", "A", "B", "C/D"]
-    with pytest.raises(ValueError, match="The signature cannot be used: 4 problems") as caught:
+    with pytest.raises(ValueError, match="The inputs cannot be paired: 4 problems") as caught:
         tl.train(pairs, "nnls", signature=bad)
     for part in ("non-negative", "unique gene names", "every cell type once", "without '/'"):
         assert part in str(caught.value)
     logged = signature.copy()
     logged.X = np.log1p(logged.X)
     logged.uns["log1p"] = {"base": None}
-    with pytest.raises(ValueError, match="linear values in signature, found log-transformed"):
+    with pytest.raises(ValueError, match="linear values in profiles, found log-transformed"):
         tl.train(pairs, "nnls", signature=logged)
 
 

@@ -12,6 +12,7 @@ from ._reference import Reference, count_cells
 from ._select_genes import GENES_PER_TYPE, select_genes
 from ._signature import signature
 from ._simulate import simulate
+from ._use_signature import use_signature
 
 __all__ = [
     "BROAD",
@@ -34,4 +35,5 @@ __all__ = [
     "select_genes",
     "signature",
     "simulate",
+    "use_signature",
 ]

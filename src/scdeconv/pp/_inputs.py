@@ -154,7 +154,7 @@ def given_fractions(
             warnings.warn(
                 f"bulk.obsm[{fractions_key!r}] is not there, so no donor is paired: only methods that need no pairs "
                 "can be trained.",
-                stacklevel=3,
+                stacklevel=4,
             )
         return None
     fractions = bulk.obsm[fractions_key]

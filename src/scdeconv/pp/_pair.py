@@ -107,16 +107,40 @@ def pair(
     >>> mdata = scdeconv.pp.pair(cells, bulk)  # doctest: +ELLIPSIS
     paired 6 donors ...
     """
-    problems = Problems("The inputs cannot be paired")
-    if bulk is None:
-        problems.add("Expected bulk, found None. Pass bulk=, an AnnData of samples × genes.")
-    if (cells is None) == (profiles is None):
-        found = "neither" if cells is None else "both"
-        problems.add(f"Expected either cells or profiles, found {found}. Pass one of them.")
-    if pseudobulk is not None and profiles is None:
-        problems.add("Expected profiles beside pseudobulk, found none. With cells, pair makes the pseudobulk itself.")
     inputs = {"bulk": bulk, "cells": cells, "profiles": profiles, "pseudobulk": pseudobulk}
     originals = {name: adata for name, adata in inputs.items() if adata is not None}
+    mdata = join(originals, donor_key, cell_type_key, layer, fractions_key, duplicates)
+    record = mdata.uns[keys.UNS]["pair"]
+    shares = ", ".join(f"{name} {adata.n_vars}" for name, adata in originals.items())
+    aside = f"; {record['n_spike_ins']} spike-ins set aside" if record["n_spike_ins"] else ""
+    print(f"{_count_donors(mdata)}; {record['n_genes']} shared genes ({shares}); bulk in {record['bulk_unit']}{aside}")
+    n_pairs = len(paired_donors(mdata))
+    if n_pairs < FEWEST_PAIRS:
+        warnings.warn(
+            f"Only {n_pairs} paired donors (at least {FEWEST_PAIRS} are needed to learn from pairs): what follows is "
+            "reference-only. tl.train takes a method that needs no pairs.",
+            stacklevel=2,
+        )
+    return mdata
+
+
+def join(
+    originals: Mapping[str, AnnData],
+    donor_key: str = keys.DONOR,
+    cell_type_key: str = keys.CELL_TYPE,
+    layer: str | None = None,
+    fractions_key: str = keys.MEASURED,
+    duplicates: Literal["error", "sum"] = "error",
+) -> MuData:
+    """Do what :func:`pair` does, without a word; ``originals`` holds its ``bulk``, ``cells``, ``profiles``, ``pseudobulk``."""
+    problems = Problems("The inputs cannot be paired")
+    if "bulk" not in originals:
+        problems.add("Expected bulk, found None. Pass bulk=, an AnnData of samples × genes.")
+    if ("cells" in originals) == ("profiles" in originals):
+        found = "both" if "cells" in originals else "neither"
+        problems.add(f"Expected either cells or profiles, found {found}. Pass one of them.")
+    if "pseudobulk" in originals and "profiles" not in originals:
+        problems.add("Expected profiles beside pseudobulk, found none. With cells, pair makes the pseudobulk itself.")
     for name, adata in originals.items():
         if not isinstance(adata, AnnData):
             problems.add(f"Expected {name} as AnnData, found {type(adata).__name__}. Wrap it: anndata.AnnData({name}).")
@@ -156,18 +180,8 @@ def pair(
     _measure(modalities, given)
 
     mdata = make_mudata(modalities)
-    record = {"bulk_unit": unit, "n_genes": len(genes)}
+    record = {"bulk_unit": unit, "n_genes": len(genes), "n_spike_ins": n_spike_ins}
     mdata.uns[keys.UNS] = {"pair": record}
-    shares = ", ".join(f"{name} {adata.n_vars}" for name, adata in originals.items())
-    aside = f"; {n_spike_ins} spike-ins set aside" if n_spike_ins else ""
-    print(f"{_count_donors(mdata)}; {len(genes)} shared genes ({shares}); bulk in {unit}{aside}")
-    n_pairs = len(paired_donors(mdata))
-    if n_pairs < FEWEST_PAIRS:
-        warnings.warn(
-            f"Only {n_pairs} paired donors (at least {FEWEST_PAIRS} are needed to learn from pairs): what follows is "
-            "reference-only. tl.train takes a method that needs no pairs.",
-            stacklevel=2,
-        )
     return mdata
 
 

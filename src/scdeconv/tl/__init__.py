@@ -10,4 +10,14 @@ from ._methods import methods
 from ._predict import evaluate, predict
 from ._train import train
 
-__all__ = ["benchmark", "convert_fractions", "cross_validate", "evaluate", "group_expression", "expression", "methods", "predict", "train"]
+__all__ = [
+    "benchmark",
+    "convert_fractions",
+    "cross_validate",
+    "evaluate",
+    "group_expression",
+    "expression",
+    "methods",
+    "predict",
+    "train",
+]

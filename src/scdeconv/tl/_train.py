@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-from anndata import AnnData
-
 from scdeconv import _keys as keys
-from scdeconv._genes import strip_versions
-from scdeconv._matrix import get_matrix, to_dense
-from scdeconv._validation import Problems, check_cell_type_names, check_expression, check_names, examples
-from scdeconv.pp import FEWEST_PAIRS, make_mudata, paired_donors, select_genes, simulate
-from scdeconv.pp._inputs import check_genes
+from scdeconv.pp import FEWEST_PAIRS, make_mudata, paired_donors, select_genes, simulate, use_signature
 
 from ._methods import Method, get_method
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from mudata import MuData
 
     from scdeconv.models import DeconvolutionModel
-
-LEAST_SHARE_OF_MARKERS = 0.5
 
 
 def default_method(mdata: MuData) -> str:
@@ -49,67 +39,6 @@ def split_arguments(method: Method, arguments: dict[str, Any]) -> tuple[dict[str
         raise TypeError(msg)
     first, second = ({name: arguments[name] for name in arguments if name in names} for names in known)
     return first, second
-
-
-def use_signature(mdata: MuData, signature: AnnData) -> MuData:
-    """Return bulk with a signature in place of all that the data know of the cell types, as ``pp.pair`` makes it.
-
-    Parameters
-    ----------
-    mdata
-        From :func:`scdeconv.pp.pair`. Not changed.
-    signature
-        As for :func:`train`.
-
-    Returns
-    -------
-    MuData of the shared genes, all of them selected: ``bulk``, with its measured fractions where they are of the same
-    cell types, and ``profiles``.
-    """
-    if not isinstance(signature, AnnData):
-        msg = f"Expected signature as AnnData, found {type(signature).__name__}. Make it with pp.signature."
-        raise TypeError(msg)
-    matrix, bulk = get_matrix(signature, None, "signature"), mdata[keys.BULK]
-    profiles = AnnData(obs=signature.obs.copy(), var=pd.DataFrame(index=strip_versions(signature.var_names)))
-    obs = profiles.obs
-    if keys.CELL_TYPE not in obs:
-        obs[keys.CELL_TYPE] = obs.index
-    obs.index = obs[keys.CELL_TYPE] = obs[keys.CELL_TYPE].astype(str).to_numpy()
-    problems = Problems("The signature cannot be used")
-    check_names(problems, pd.Index([]), profiles.var_names, "signature")
-    check_cell_type_names(problems, obs.index, "signature")
-    check_expression(problems, profiles, matrix, "signature", logged="log1p" in signature.uns, may_be_small=True)
-    check_genes(problems, {"bulk": bulk, "signature": profiles}, {"bulk": bulk, "signature": signature})
-    problems.raise_if_any()
-
-    genes = bulk.var_names[bulk.var_names.isin(profiles.var_names)]
-    if len(genes) < LEAST_SHARE_OF_MARKERS * profiles.n_vars:
-        missing = profiles.var_names.difference(genes, sort=False)
-        warnings.warn(
-            f"{len(missing)} of the signature's {profiles.n_vars} genes are not in bulk: {examples(missing)}. The "
-            "others may not tell the cell types apart.",
-            stacklevel=3,
-        )
-    profiles.X = to_dense(matrix)
-    if "total" not in obs:
-        obs["total"] = profiles.X.sum(axis=1)
-    obs[keys.CELL_SIZE] = obs[keys.CELL_SIZE if keys.CELL_SIZE in obs else "total"].astype(float)
-    known = AnnData(bulk[:, genes].X.copy(), obs=bulk.obs.copy(), var=pd.DataFrame({keys.SELECTED: True}, index=genes))
-    measured, cell_types = bulk.obsm[keys.MEASURED], list(obs.index)
-    if set(measured.columns) != set(cell_types):
-        if measured.notna().any(axis=None):
-            warnings.warn(
-                f"The measured fractions are of other cell types ({examples(measured.columns)}) than the signature "
-                f"({examples(cell_types)}), so no donor is paired: only methods that need no pairs can be trained.",
-                stacklevel=3,
-            )
-        measured = pd.DataFrame(np.nan, index=measured.index, columns=cell_types)
-    known.obsm[keys.MEASURED] = measured[cell_types]
-    work = make_mudata({keys.BULK: known, keys.PROFILES: profiles[:, genes].copy()})
-    # what was calibrated or simulated is of other profiles; the batches of the bulk are what they were
-    records = mdata.uns.get(keys.UNS, {})
-    work.uns[keys.UNS] = {name: records[name] for name in ("pair", "calibrate") if name in records}
-    return work
 
 
 def fit_method(mdata: MuData, name: str, arguments: dict[str, Any]) -> DeconvolutionModel:
