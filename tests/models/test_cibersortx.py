@@ -19,21 +19,20 @@ from scdeconv.models import _batch_correction as correction
 PARITY = Path(__file__).parents[3] / "shared" / "parity"
 
 
-def make_data(seed, *, background=0.0, shift=0.0, n_types=5, n_genes=150, n_samples=24):
-    """Cells, and bulk on another platform: each gene multiplied by a factor, or read above a background of its own."""
+def make_data(seed, *, shift=0.0, noise=0.0, n_types=5, n_genes=150, n_samples=24):
+    """Cells, and bulk on another platform: each gene multiplied by a factor of its own, each value by noise."""
     rng = np.random.default_rng(seed)
     profiles = rng.dirichlet(np.full(n_genes, 0.3), n_types)
-    types = np.repeat([f"T{k}" for k in range(n_types)], 60)
-    rates = np.repeat(profiles, 60, axis=0) * 2000 * rng.lognormal(0, 0.3, (len(types), 1))
-    cells = AnnData(sp.csr_matrix(rng.poisson(rates)), pd.DataFrame({"cell_type": types, "donor": "someone"}))
-    cells.obs["donor"] = np.tile(["x", "y"], len(types) // 2)
+    types = np.repeat(np.arange(n_types), 60)
+    names, genes = ([f"{letter}{i}" for i in range(n)] for letter, n in (("c", len(types)), ("G", n_genes)))
+    obs = pd.DataFrame({"cell_type": [f"T{k}" for k in types], "donor": np.tile(["x", "y"], len(types) // 2)}, names)
+    rates = profiles[types] * 2000 * rng.lognormal(0, 0.3, (len(types), 1))
+    cells = AnnData(sp.csr_matrix(rng.poisson(rates)), obs, pd.DataFrame(index=genes))
     fractions = rng.dirichlet(np.full(n_types, 3.0), n_samples)
-    expression = 1e6 * fractions @ profiles * np.exp(shift * rng.normal(size=n_genes))
-    expression = expression + background * np.exp(rng.normal(np.log(expression.mean()), 1, n_genes))
-    bulk = AnnData(rng.poisson(expression).astype(float), pd.DataFrame(index=[f"s{i}" for i in range(n_samples)]))
-    bulk.obs["donor"] = [f"d{i}" for i in range(n_samples)]
-    cells.var_names = bulk.var_names = [f"G{i}" for i in range(n_genes)]
-    cells.obs_names = [f"c{i}" for i in range(cells.n_obs)]
+    platform = np.exp(shift * rng.normal(size=n_genes) + noise * rng.normal(size=(n_samples, n_genes)))
+    samples = [f"s{i}" for i in range(n_samples)]
+    bulk = AnnData(rng.poisson(1e6 * fractions @ profiles * platform).astype(float), var=cells.var)
+    bulk.obs = pd.DataFrame({"donor": samples}, samples)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pp.pair(cells, bulk), fractions
@@ -150,24 +149,18 @@ def test_without_correction_it_is_cibersort(data):
     assert error(model, mdata, fractions) < 0.02
 
 
-def test_correction_of_mixtures_helps_against_a_background_of_each_gene():
+@pytest.mark.parametrize(
+    ("mode", "platform", "gain"),
+    # over 20 other seeds, B-mode is better in 7 of 8 and S-mode in 6 of 7; the gain of B-mode is small
+    [("B", {"shift": 1, "noise": 1}, 1), ("S", {"shift": 1, "n_genes": 300}, 0.8)],
+)
+def test_correction_helps_where_each_gene_is_shifted(mode, platform, gain):
     errors = []
     for seed in range(5):
-        mdata, fractions = make_data(seed, background=1)
-        errors.append([error(trained(mdata, batch_correction=mode), mdata, fractions) for mode in (None, "B")])
-    plain, corrected = np.array(errors).T
-    assert (corrected < plain).sum() >= 4
-    assert corrected.mean() < plain.mean()
-
-
-def test_correction_of_the_signature_helps_against_a_shift_of_each_gene():
-    errors = []
-    for seed in range(5):
-        mdata, fractions = make_data(seed, shift=1)
-        errors.append([error(trained(mdata, batch_correction=mode), mdata, fractions) for mode in (None, "S")])
-    plain, corrected = np.array(errors).T
-    assert (corrected < plain).sum() >= 4
-    assert corrected.mean() < 0.8 * plain.mean()
+        mdata, fractions = make_data(seed, **platform)
+        errors.append([error(trained(mdata, batch_correction=correct), mdata, fractions) for correct in (None, mode)])
+    plain, corrected = np.mean(errors, axis=0)
+    assert corrected < gain * plain
 
 
 def test_the_more_artificial_mixtures_there_are_the_less_the_signature_moves():
@@ -225,12 +218,20 @@ def test_held_out_donors_teach_the_signature_nothing(pairs):
     pp.select_genes(pairs, 60)
     model = trained(pairs, batch_correction="S")
     assert model.held_out_ is not None
-    spoilt = pairs.copy()
-    mine = (spoilt["bulk"].obs["donor"] == model.held_out_.donors[0]).to_numpy()
-    spoilt["bulk"].X[mine] = spoilt["bulk"].X[mine][:, ::-1]
-    again = trained(spoilt, batch_correction="S")
-    others = model.held_out_.donors != model.held_out_.donors[0]
-    assert not np.allclose(model.held_out_.predicted[others], again.held_out_.predicted[others])
+    donor = pairs["bulk"].obs["donor"].iloc[0]
+    signatures = []
+    for factor in (1, 7):
+        for name in ("bulk", "sc"):
+            mine = (pairs[name].obs["donor"] == donor).to_numpy()
+            pairs[name].X = sp.diags_array(np.where(mine, factor, 1)) @ pairs[name].X
+        model._reference = pp.Reference(pairs, model.genes_)
+        model._fit([donor])
+        signatures.append(model.signature_)
+    np.testing.assert_array_equal(*signatures)
+
+
+def test_model_whose_estimates_depend_on_other_samples_has_no_intervals(pairs):
+    pp.select_genes(pairs, 60)
     assert trained(pairs, batch_correction="B").held_out_ is None
 
 
