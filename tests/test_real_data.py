@@ -11,10 +11,11 @@ import pytest
 from scdeconv import metrics, pp, tl
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+PARITY = SHARED.parent / "parity"
 
 
-def read(folder, name):
-    path = SHARED / folder / f"{name}.h5ad"
+def read(folder, name, root=SHARED):
+    path = root / folder / f"{name}.h5ad"
     if not path.exists():
         pytest.skip(f"real data are not at {path}")
     return anndata.read_h5ad(path)
@@ -77,7 +78,7 @@ def mixtures():
     with pytest.warns(UserWarning, match="Only 0 paired donors"):
         mdata = pp.pair(read("celllines_mixology", "cells"), mixed)
     model = tl.train(mdata)
-    assert model.method == "nnls"
+    assert model.method == "robust_nnls"
     return measured, model.predict(mixed)
 
 
@@ -91,3 +92,27 @@ def test_cell_line_mixtures_are_predicted_from_cells_with_a_ccc_of_0_92_over_all
     measured, predicted = mixtures
     assert predicted.shape == (136, 5)
     assert metrics.ccc(measured.reindex(columns=predicted.columns, fill_value=0.0), predicted) >= 0.92
+
+
+@pytest.mark.slow
+def test_cell_line_mixtures_are_predicted_by_the_default_with_a_ccc_of_0_96_over_all_five_lines(mixtures):
+    measured, predicted = mixtures
+    assert metrics.ccc(measured.reindex(columns=predicted.columns, fill_value=0.0), predicted) >= 0.96
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("cohort", "layer", "error"), [("finotello", "tpm", 0.055), ("hoek", None, 0.045)], ids=["finotello", "hoek"]
+)
+def test_blood_is_predicted_by_the_default_from_cells_of_other_people_as_flow_cytometry_counts_it(cohort, layer, error):
+    """PBMC of two studies, whose bulk and cells are of different laboratories and platforms."""
+    bulk = read(cohort, "bulk", PARITY)
+    measured = pd.read_csv(PARITY / cohort / "truth.csv", index_col=0)
+    with pytest.warns(UserWarning, match="Only 0 paired donors"):
+        mdata = pp.pair(read(cohort, "sc", PARITY), bulk, layer=layer)
+    model = tl.train(mdata)
+    assert model.method == "robust_nnls"
+    predicted = model.predict(bulk, layer=layer)
+    assert set(predicted.columns) == set(measured.columns)
+    assert set(predicted.index) == set(measured.index)
+    assert metrics.rmse(measured, predicted.loc[measured.index, measured.columns]) <= error

@@ -40,7 +40,7 @@ def make_data(seed, *, shift=0.0, noise=0.0, n_types=5, n_genes=150, n_samples=2
 
 @pytest.fixture(scope="module")
 def data():
-    return make_data(0)
+    return make_data(0, n_samples=10, n_genes=80)
 
 
 def trained(mdata, **options):
@@ -149,9 +149,10 @@ def test_without_correction_it_is_cibersort(data):
     assert error(model, mdata, fractions) < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "platform", "gain"),
-    # over 20 other seeds, B-mode is better in 7 of 8 and S-mode in 6 of 7; the gain of B-mode is small
+    # over 20 other seeds, B-mode is better in 13 (mean error 0.106 against 0.108), S-mode in 16 (0.039 against 0.062)
     [("B", {"shift": 1, "noise": 1}, 1), ("S", {"shift": 1, "n_genes": 300}, 0.8)],
 )
 def test_correction_helps_where_each_gene_is_shifted(mode, platform, gain):
@@ -211,7 +212,7 @@ def test_correction_of_the_signature_needs_cells(data):
         profiles = pp.pair(bulk=mdata["bulk"].copy(), profiles=mdata["profiles"].copy())
     with pytest.raises(KeyError, match=r"Expected cells in mdata\['sc'\] for batch_correction='S', found"):
         trained(profiles, batch_correction="S")
-    assert trained(profiles, batch_correction="B").predict(mdata["bulk"]).shape == (24, 5)
+    assert trained(profiles, batch_correction="B").predict(mdata["bulk"]).shape == (10, 5)
 
 
 def test_held_out_donors_teach_the_signature_nothing(pairs):
@@ -223,7 +224,7 @@ def test_held_out_donors_teach_the_signature_nothing(pairs):
     for factor in (1, 7):
         for name in ("bulk", "sc"):
             mine = (pairs[name].obs["donor"] == donor).to_numpy()
-            pairs[name].X = sp.diags_array(np.where(mine, factor, 1)) @ pairs[name].X
+            pairs[name].X = sp.diags_array(np.where(mine, factor, 1.0)) @ pairs[name].X
         model._reference = pp.Reference(pairs, model.genes_)
         model._fit([donor])
         signatures.append(model.signature_)

@@ -139,4 +139,4 @@ def test_pairs_are_not_needed(cohort):
     other.obs["donor"] = [f"somebody else {letter}" for letter in "ABCDEFGHIJKL"]
     with pytest.warns(UserWarning, match="Only 0 paired donors"):
         mdata = pp.pair(cells, other)
-    assert tl.train(mdata).method == "nnls"
+    assert tl.train(mdata, "nnls").method == "nnls"

@@ -37,14 +37,15 @@ def test_mdata_is_left_bit_for_bit_unchanged_uns_included(pairs, name, prepared,
         tl.train(pairs, name, **QUICK.get(name, {}))
 
 
-def test_simplednn_is_the_default_with_pairs_and_nnls_without(pairs, capsys):
+def test_simplednn_is_the_default_with_pairs_and_robust_nnls_without(pairs, capsys):
     assert tl.train(pairs, **QUICK["simplednn"]).method == "simplednn"
     pairs["bulk"].obsm["measured_fractions"].iloc[2:] = np.nan
-    assert tl.train(pairs).method == "nnls"
+    assert len(pp.paired_donors(pairs)) < 3
+    assert tl.train(pairs).method == "robust_nnls"
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
     assert lines[0].startswith("simplednn: 10 donors, 20 simulated, 240 genes, 2 members, best epoch ")
-    assert lines[1] == "nnls: 4 profiles, 200 genes"
+    assert lines[1] == "robust_nnls: 4 profiles, 240 genes"
 
 
 def test_genes_are_selected_unless_they_are_already(pairs):
@@ -59,10 +60,13 @@ def test_number_of_genes_per_type_is_the_methods_own(pairs, name, monkeypatch):
     monkeypatch.setattr(_train, "select_genes", lambda mdata, n_genes: asked.append(n_genes))
     tl.train(pairs, name, **QUICK.get(name, {}))
     narrow, wide = ("nnls", "bisque", "mean_composition"), ("simplednn", "ridge", "calibrated_nnls", "simulation_ridge")
+    own = ("scaden", "music", "bayesprism")
     # such as Scaden, which has a rule of its own
     assert asked == ([] if get_method(name).selects_genes else [get_method(name).genes_per_type * 4])
     assert name not in narrow or asked == [200]
     assert name not in wide or asked == [600]
+    assert name != "robust_nnls" or asked == [400]
+    assert name not in own or asked == []
 
 
 def test_arguments_reach_the_constructor_and_train(pairs):

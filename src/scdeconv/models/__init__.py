@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from ._calibrated_nnls import CalibratedNNLS
     from ._cibersort import CIBERSORT
     from ._cibersortx import CIBERSORTx
+    from ._dwls import DWLS
     from ._mean_composition import MeanComposition
     from ._music import MuSiC
     from ._nnls import NNLS
+    from ._nonnegative_ridge import NonNegativeRidge
     from ._ridge import Ridge, SimulationRidge
     from ._robust_nnls import RobustNNLS
+    from ._robust_regression import RobustRegression
     from ._scaden import Scaden
     from ._simplednn import SimpleDNN
     from ._weighted_ensemble import WeightedEnsemble
@@ -35,11 +38,14 @@ _MODULES = {
     "CalibratedNNLS": "_calibrated_nnls",
     "CIBERSORT": "_cibersort",
     "CIBERSORTx": "_cibersortx",
+    "DWLS": "_dwls",
     "MeanComposition": "_mean_composition",
     "MuSiC": "_music",
     "NNLS": "_nnls",
+    "NonNegativeRidge": "_nonnegative_ridge",
     "Ridge": "_ridge",
     "RobustNNLS": "_robust_nnls",
+    "RobustRegression": "_robust_regression",
     "Scaden": "_scaden",
     "SimpleDNN": "_simplednn",
     "SimulationRidge": "_ridge",
@@ -48,6 +54,7 @@ _MODULES = {
 
 __all__ = [
     "CIBERSORT",
+    "DWLS",
     "NNLS",
     "BSEQsc",
     "BayesPrism",
@@ -58,8 +65,10 @@ __all__ = [
     "HeldOut",
     "MeanComposition",
     "MuSiC",
+    "NonNegativeRidge",
     "Ridge",
     "RobustNNLS",
+    "RobustRegression",
     "Scaden",
     "SimpleDNN",
     "SimulationRidge",

@@ -52,6 +52,10 @@ class CIBERSORTx(CIBERSORT):
     The source of CIBERSORTx is closed; this follows the paper and the option lists. Departures: ComBat sees the model's
     genes only, where each mixture is first brought to the total of its estimate (B-mode), and the number of artificial
     mixtures is ours. The high-resolution mode is not offered, the group mode is :func:`scdeconv.tl.group_expression`.
+
+    B-mode moves the mixtures half of the way to what the first estimate predicts. That damps noise and outlying genes; a
+    shift that the first estimate has taken for composition stays. S-mode learns the shift instead from the assumption
+    that bulk and reference have about the same mean composition, and errs where they do not.
     """
 
     method = "cibersortx"

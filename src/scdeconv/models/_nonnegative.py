@@ -59,6 +59,8 @@ def solve_nonnegative(gram: np.ndarray, moment: np.ndarray) -> np.ndarray:
         # rounding can make the exchange go in circles where profiles are all but identical
         lower = np.linalg.cholesky(gram[row] + TOLERANCE * np.eye(n_types))
         solution[row] = nnls(lower.T, np.linalg.solve(lower, moment[row]))[0]
+    # nothing is wrong with what is not a number, so it would end as zero
+    solution[np.isnan(moment).any(axis=1)] = np.nan
     return np.maximum(solution, 0) * inverse
 
 

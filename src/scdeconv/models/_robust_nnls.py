@@ -39,57 +39,89 @@ class PlatformShift(NamedTuple):
     trust: np.ndarray
 
 
-def _measure_shift(shares: np.ndarray, fitted: np.ndarray) -> PlatformShift:
-    """Compare the cohort's mean with its fit, gene by gene."""
-    faint = 1 / (LEVEL * shares.shape[1])
-    shift = np.log((shares.mean(axis=0) + faint) / (fitted.mean(axis=0) + faint))
-    shift -= np.median(shift)
-    sd = max(LEAST_SHIFT, MAD_TO_SD * float(np.median(np.abs(shift))))
-    return PlatformShift(sd, (TAIL + 1) / (TAIL + (shift / sd) ** 2))
+def _step(
+    signature: np.ndarray, bulk: np.ndarray, shift: PlatformShift, weights: np.ndarray, *, counts: bool
+) -> np.ndarray:
+    """Solve least squares weighted by the inverse variances that the fit by ``weights`` implies."""
+    level = weights @ signature + 1 / (LEVEL * signature.shape[1])
+    variance = (shift.sd * level) ** 2
+    if counts:
+        variance = variance + level / np.maximum(bulk.sum(axis=1, keepdims=True), 1)
+    return solve_weighted(signature, to_shares(bulk), shift.trust / variance)
 
 
-def solve_robust_nnls(
-    signature: np.ndarray, bulk: np.ndarray, *, counts: bool, shift: PlatformShift | None = None
-) -> tuple[np.ndarray, PlatformShift]:
-    """Fit bulk by non-negative combinations of profiles that bulk sees with a shift of each gene.
+def _start(signature: np.ndarray, bulk: np.ndarray, shift: PlatformShift) -> tuple[np.ndarray, np.ndarray]:
+    """Return the signature in shares of the genes, on average over types, and a first solution without counting noise."""
+    signature = signature / max(signature.sum(axis=1).mean(), np.finfo(float).tiny)
+    level = signature.mean(axis=0) + 1 / (LEVEL * signature.shape[1])
+    return signature, solve_weighted(signature, to_shares(bulk), np.tile(shift.trust / level**2, (len(bulk), 1)))
 
-    A gene fitted as ``m`` departs by ``m`` times a shift, which all samples of a cohort have in common and which follows
-    a t distribution over genes, and by counting noise. Least squares are weighted by the inverse of both variances; weights
-    and solution are found in turn, as a running mean.
+
+def learn_shift(signature: np.ndarray, bulk: np.ndarray, *, counts: bool) -> PlatformShift:
+    """Learn from a cohort how far to trust each gene: the shift and the solutions are found in turn.
+
+    A gene fitted as ``m`` departs by ``m`` times a shift, which all samples have in common and which follows a t
+    distribution over genes, and by counting noise. The shift of a gene is the log ratio of the cohort's mean to the mean
+    of its fit, its spread over genes is the median absolute deviation.
 
     Parameters
     ----------
     signature
         Cell types × genes.
     bulk
-        Samples × genes.
+        Samples × genes. Without any, all genes are trusted alike.
     counts
         Whether bulk is counts, so that its depth tells the counting noise.
-    shift
-        As learned from a cohort; None learns it from this one.
 
     Returns
     -------
-    Weights, samples × cell types, not normalised; and the platform shift.
+    The platform shift.
     """
-    shares, signature = to_shares(bulk), signature / max(signature.sum(axis=1).mean(), np.finfo(float).tiny)
-    faint = 1 / (LEVEL * signature.shape[1])
-    noise = 1 / np.maximum(bulk.sum(axis=1, keepdims=True), 1) if counts else np.zeros((len(bulk), 1))
-    learn = shift is None
-    shift = PlatformShift(1.0, np.ones(shares.shape[1])) if shift is None else shift
-    level = np.broadcast_to(shares.mean(axis=0) + faint, shares.shape)
-    weights = solve_weighted(signature, shares, shift.trust / level**2)
+    shift = PlatformShift(1.0, np.ones(signature.shape[1]))
+    if not len(bulk):
+        return shift
+    signature, weights = _start(signature, bulk, shift)
+    faint, observed = 1 / (LEVEL * signature.shape[1]), to_shares(bulk).mean(axis=0)
     for _ in range(MAX_ITERATIONS):
-        fitted = weights @ signature
-        if learn:
-            shift = _measure_shift(shares, fitted)
-        level = fitted + faint
-        new = solve_weighted(signature, shares, shift.trust / ((shift.sd * level) ** 2 + noise * level))
-        change = np.abs(new - weights).max(initial=0)
+        new = _step(signature, bulk, shift, weights, counts=counts)
+        change = np.abs(new - weights).max()
         weights = (new + weights) / 2
+        log_ratio = np.log((observed + faint) / (weights.mean(axis=0) @ signature + faint))
+        log_ratio -= np.median(log_ratio)
+        sd = max(LEAST_SHIFT, MAD_TO_SD * float(np.median(np.abs(log_ratio))))
+        shift = PlatformShift(sd, (TAIL + 1) / (TAIL + (log_ratio / sd) ** 2))
         if change < TOLERANCE:
             break
-    return weights, shift
+    return shift
+
+
+def solve_robust_nnls(signature: np.ndarray, bulk: np.ndarray, shift: PlatformShift, *, counts: bool) -> np.ndarray:
+    """Fit bulk by non-negative combinations of profiles that bulk sees with a known spread of platform shifts.
+
+    Least squares are weighted by the trust in a gene over the variance of shift and counting; weights and solution are
+    found in turn, as a running mean, for each sample until it does not move.
+
+    Parameters
+    ----------
+    signature, bulk, counts
+        As for :func:`learn_shift`.
+    shift
+        From :func:`learn_shift`.
+
+    Returns
+    -------
+    Weights, samples × cell types, not normalised.
+    """
+    signature, weights = _start(signature, bulk, shift)
+    active = np.arange(len(bulk))
+    for _ in range(MAX_ITERATIONS):
+        new = _step(signature, bulk[active], shift, weights[active], counts=counts)
+        moves = np.abs(new - weights[active]).max(axis=1) >= TOLERANCE
+        weights[active] = (new + weights[active]) / 2
+        active = active[moves]
+        if not len(active):
+            break
+    return weights
 
 
 def sizes_from_spike_ins(rna_shares: np.ndarray, ratio: np.ndarray, sizes: np.ndarray) -> np.ndarray | None:
@@ -112,15 +144,15 @@ def sizes_from_spike_ins(rna_shares: np.ndarray, ratio: np.ndarray, sizes: np.nd
     -------
     Sizes, length cell types; None where the ratio does not follow the composition.
     """
+    if len(ratio) <= 2:
+        return None
     observed = np.log(ratio) - np.log(ratio).mean()
     expected = -np.log(rna_shares @ (1 / sizes))
     expected -= expected.mean()
     power = (expected**2).sum()
-    if len(ratio) <= 2 or power == 0:
-        return None
-    slope = (expected @ observed) / power
-    error = np.sqrt(((observed - slope * expected) ** 2).sum() / (len(ratio) - 2) / power)
-    if slope < EVIDENCE * error:
+    slope = (expected @ observed) / max(power, np.finfo(float).tiny)
+    variance = ((observed - slope * expected) ** 2).sum() / (len(ratio) - 2)
+    if not slope * np.sqrt(power) > EVIDENCE * np.sqrt(variance):
         return None
     sd = SPIKE_IN_SD
 
@@ -166,25 +198,26 @@ class RobustNNLS(SignatureModel):
         bulk = mdata[keys.BULK][~mdata[keys.BULK].obs[keys.DONOR].isin(without)]
         expression = to_dense(bulk[:, self.genes_].X).astype(float)
         self.counts_ = mdata.uns.get(keys.UNS, {}).get("pair", {}).get("bulk_unit") == "counts"
-        weights, shift = solve_robust_nnls(self.signature_, expression, counts=self.counts_)
-        self.shift_sd_, self.trust_ = shift.sd, shift.trust
+        self.shift_sd_, self.trust_ = learn_shift(self.signature_, expression, counts=self.counts_)
         if keys.RNA_PER_SPIKE_IN in bulk.obs:
-            self._take_sizes_from_spike_ins(weights, bulk.obs[keys.RNA_PER_SPIKE_IN].to_numpy(dtype=float), without)
+            ratio = bulk.obs[keys.RNA_PER_SPIKE_IN].to_numpy(dtype=float)
+            self._take_sizes_from_spike_ins(expression, ratio, self._reference.profiles(without)[1])
 
-    def _take_sizes_from_spike_ins(self, weights: np.ndarray, ratio: np.ndarray, without: Collection[str]) -> None:
-        _, sizes = self._reference.profiles(without)
-        rna, known = weights * sizes, ratio > 0
-        known &= rna.sum(axis=1) > 0
-        learned = sizes_from_spike_ins(to_shares(rna[known]), ratio[known], sizes)
+    def _take_sizes_from_spike_ins(self, expression: np.ndarray, ratio: np.ndarray, sizes: np.ndarray) -> None:
+        # a type may have no cells where donors are held out
+        there = sizes > 0
+        rna = (self._fractions(expression) * sizes)[:, there]
+        known = (ratio > 0) & rna.any(axis=1)
+        learned = sizes_from_spike_ins(to_shares(rna[known]), ratio[known], sizes[there])
         if learned is not None:
-            self.signature_ = self.signature_ * (learned / sizes)[:, None]
+            self.signature_[there] *= (learned / sizes[there])[:, None]
             self.summary_ += ", cell sizes from spike-ins"
 
     def _fractions(self, expression: np.ndarray) -> np.ndarray:
         present = ~np.isnan(expression).any(axis=0)
         shift = PlatformShift(self.shift_sd_, self.trust_[present])
         signature = self.signature_[:, present]
-        return solve_robust_nnls(signature, expression[:, present], counts=self.counts_, shift=shift)[0]
+        return solve_robust_nnls(signature, expression[:, present], shift, counts=self.counts_)
 
     def _arrays(self) -> dict[str, np.ndarray]:
         state = {"trust": self.trust_, "shift_sd": np.array(self.shift_sd_), "counts": np.array(self.counts_)}

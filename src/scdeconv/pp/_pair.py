@@ -16,7 +16,7 @@ from scdeconv._validation import Problems
 
 from ._inputs import check_donor_names, check_genes, given_fractions, read_table, set_cell_types, set_donors
 from ._reference import count_cells, make_profiles, make_pseudobulk
-from ._spike_ins import set_spike_ins_aside
+from ._spike_ins import PREFIX, set_spike_ins_aside
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -148,7 +148,9 @@ def join(
     if layer is not None and not any(layer in adata.layers for adata in originals.values()):
         problems.add(f"Expected layer {layer!r} in cells or bulk, found it in neither.")
     tables = {name: read_table(problems, adata, name, layer, duplicates) for name, adata in originals.items()}
-    check_genes(problems, tables, originals)
+    # spike-ins are shared whatever the genes are called
+    named = {name: table[:, ~table.var_names.str.startswith(PREFIX)] for name, table in tables.items()}
+    check_genes(problems, named, originals)
     set_donors(problems, tables, donor_key)
     set_cell_types(problems, tables, cell_type_key)
     given = given_fractions(problems, originals["bulk"], fractions_key, tables)

@@ -86,6 +86,11 @@ METHODS = {
             selects_genes=True,
         ),
         Method("nnls", "NNLS", "profiles", "linear", "Lawson & Hanson 1974"),
+        Method("dwls", "DWLS", "profiles", "linear", "Tsoucas et al. 2019; options after Rectangle"),
+        Method(
+            "nonnegative_ridge", "NonNegativeRidge", "profiles", "linear", "Hoerl & Kennard 1970; centre: this library"
+        ),
+        Method("robust_regression", "RobustRegression", "profiles", "linear", "Huber 1964"),
         Method("cibersort", "CIBERSORT", "profiles", "linear", "Newman et al. 2015", fraction_kind="rna"),
         Method("cibersortx", "CIBERSORTx", "profiles", "linear", "Newman et al. 2019", fraction_kind="rna"),
         Method("bseqsc", "BSEQsc", "cells", "linear", "Baron et al. 2016"),

@@ -77,7 +77,7 @@ def train(
     """Train a method on paired data.
 
     Alone, ``train(mdata)`` does what is best for the data at hand: a network on the pairs where there are at least three
-    paired donors, NNLS on the reference otherwise. Genes are selected with the defaults of
+    paired donors, robust NNLS on the reference otherwise. Genes are selected with the defaults of
     :func:`scdeconv.pp.select_genes` unless that was done before; a method that learns from simulated bulk simulates it
     with the defaults of :func:`scdeconv.pp.simulate` unless that was done before. One line says what was done.
 
