@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from report import PAGES, markdown_table, mean_and_range, provenance, use_shared_data, write_page
 
-from scdeconv import datasets, metrics, pp, tl
+from scdeconv import datasets, pp, tl
 
 DEFAULT = "SimpleDNN (default)"
 METHODS = {
@@ -83,41 +83,6 @@ def shipped_intervals(mdata, seeds: list[int]) -> tuple[float, float]:
     return float(np.mean(inside)), float(np.mean(width))
 
 
-def halves(batch: pd.Series, seed: int) -> dict[str, np.ndarray]:
-    """Return which mixtures are pairs: two of the four batches, the other two, or a random half."""
-    batches = sorted(batch.unique())
-    order = np.random.default_rng(seed).permutation(len(batch))
-    known = {" and ".join(pair): batch.isin(pair).to_numpy() for pair in (batches[:2], batches[2:])}
-    return known | {"a random half": order < len(batch) // 2}
-
-
-def cell_lines(seeds: list[int]) -> pd.DataFrame:
-    """Train on half of the mixtures and predict the others."""
-    cells, mixtures = datasets.cell_line_mixtures()
-    lines = sorted(cells.obs["cell_type"].unique())
-    truth = mixtures.obsm["measured_fractions"].reindex(columns=lines, fill_value=0.0)
-    mixtures.obs["donor"] = mixtures.obs_names
-    rows = []
-    for seed in seeds:
-        for name, known in halves(mixtures.obs["batch"].astype(str), seed).items():
-            training = mixtures.copy()
-            training.obsm["measured_fractions"] = truth.where(known[:, None], np.nan)
-            mdata = quietly(pp.pair, cells, training)
-            for label, arguments in METHODS.items():
-                options = {key: value for key, value in arguments.items() if key != "method"}
-                stochastic = tl.methods().loc[arguments["method"], "stochastic"]
-                if stochastic:
-                    options["seed"] = seed
-                elif seed != seeds[0] and name != "a random half":
-                    continue
-                predicted = quietly(tl.train, mdata, arguments["method"], **options).predict(mixtures[~known])[lines]
-                scores = {"CCC": metrics.ccc(truth[~known], predicted), "RMSE": metrics.rmse(truth[~known], predicted)}
-                rows.append({"method": label, "trained on": name, **scores})
-    table = pd.DataFrame(rows).groupby(["method", "trained on"]).agg(lambda values: mean_and_range(values, 3)).unstack()
-    table.columns = [f"{metric}, {known}" for metric, known in table.columns]
-    return table.sort_values(table.columns[0], ascending=False)
-
-
 def main(seeds: list[int]) -> None:
     use_shared_data()
     mdata = retina()
@@ -162,14 +127,7 @@ def main(seeds: list[int]) -> None:
             f"## Generated cohort, seed {seed}: 14 pairs, 7 cell types",
             markdown_table(summarise(tl.benchmark(quietly(pp.pair, *cohort), METHODS, seeds=seeds[:1]))),
         ]
-    parts += [
-        "## Cell-line mixtures, half of them as pairs",
-        "Three lung cancer lines mixed in known shares (Tian et al. 2019), 2 to 20 wells of 9 cells in each sample; reference "
-        "from single cells of five lines. Models train on two of four batches, or on a random half of the mixtures, and "
-        "predict the others. The random half sees every batch and, in other wells, most of the compositions.",
-        markdown_table(cell_lines(seeds)),
-        provenance("retina pairs of the DeMixSC repository; sc_mixology, cellmix 1–4; the library's generator", seeds),
-    ]
+    parts.append(provenance("retina pairs of the DeMixSC repository; the library's generator", seeds))
     write_page(PAGES / "held_out_donors.md", parts)
 
 

@@ -61,13 +61,16 @@ def score(measured: pd.DataFrame, predicted: pd.DataFrame) -> dict[str, float]:
 
 def compare(mdata: MuData, measured: pd.DataFrame, seeds: list[int]) -> pd.DataFrame:
     """Train and predict with every method that needs no pairs."""
-    rows = []
+    rows, markers = [], mdata.copy()
+    pp.select_genes(markers)
     for name, record in tl.methods().iterrows():
         if record["learns_from"] == "pairs":
             continue
         for seed in seeds if record["stochastic"] else seeds[:1]:
             start = time.perf_counter()
-            predicted = tl.train(mdata, name, **({"seed": seed} if record["stochastic"] else {})).predict(mdata["bulk"])
+            # Scaden's own rule keeps all genes that vary, with which it would train for hours
+            data = markers if record["learns_from"] == "simulated" else mdata
+            predicted = tl.train(data, name, **({"seed": seed} if record["stochastic"] else {})).predict(mdata["bulk"])
             seconds = time.perf_counter() - start
             if record["fraction_kind"] == "rna":
                 predicted = as_cells(predicted, mdata)
@@ -108,7 +111,7 @@ def main(seeds: list[int]) -> None:
     parts = [
         "# Methods that need no pairs",
         "Real bulk whose composition is known by another technique, estimated from single cells of other people. No method sees "
-        "any truth, and each runs with its defaults. Shares of RNA are turned into shares of cells by the cells' UMIs. "
+        "any truth, and each runs with its defaults, but that Scaden is given the 50 markers per type that NNLS has. Shares of RNA are turned into shares of cells by the cells' UMIs. "
         "Seconds are those of training and prediction. Three data sets shaped the default's two constants (tail and number of "
         "genes), so its figures here are a little favourable.",
     ]

@@ -279,8 +279,8 @@ def no_computing(monkeypatch):
 @pytest.mark.parametrize(
     ("methods", "error", "message"),
     [
-        (["nnls", "dwls"], ValueError, r"Expected a method out of \[.*'mean_composition', .*found 'dwls'"),
-        ({"nnls": {}, "x": {"method": "dwls"}}, ValueError, "found 'dwls'"),
+        (["nnls", "epic"], ValueError, r"Expected a method out of \[.*'mean_composition', .*found 'epic'"),
+        ({"nnls": {}, "x": {"method": "epic"}}, ValueError, "found 'epic'"),
         (
             {"nnls": {}, "wide": {"method": "simplednn", "hiden": 3}},
             TypeError,
