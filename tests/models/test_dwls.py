@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 import warnings
 
 import numpy as np
@@ -12,12 +11,16 @@ from scipy.optimize import minimize, nnls
 from scdeconv import pp, tl
 from scdeconv._expression import to_shares
 from scdeconv.models import DWLS
+from scdeconv.models._base import normalise
 from scdeconv.models._dwls import choose_caps, solve_dwls
 from scdeconv.models._hierarchy import (
     MISSING,
     calibrate_residual,
+    clear_markers,
     cluster_means,
     cluster_profiles,
+    merge_unmarked,
+    residual_share,
     share_constraints,
     solve_in_cone,
 )
@@ -144,9 +147,9 @@ def test_genes_fitted_as_zero_get_the_capped_weight():
 
 def test_rare_type_with_faint_markers_is_found_where_least_squares_see_the_large_genes():
     rng = np.random.default_rng(0)
-    signature = rng.gamma(2, 1, (3, 100)) * np.r_[np.full(20, 100), np.ones(80)]
+    signature = np.hstack([rng.gamma(9, 100, (3, 20)), np.kron(np.eye(3), rng.gamma(4, 0.3, 30))])
     truth = np.tile([0.6, 0.37, 0.03], (30, 1))
-    bulk = truth @ signature * rng.lognormal(0, 0.2, (30, 100))
+    bulk = truth @ signature * rng.lognormal(0, 0.2, (30, 110))
     errors = [
         np.abs(to_shares(solution) - truth)[:, 2].mean()
         for solution in (solve_dwls(signature, bulk), np.array([nnls(signature.T, sample)[0] for sample in bulk]))
@@ -192,10 +195,11 @@ def test_sample_without_expression_gets_equal_fractions_and_no_warning(profiles,
     model = train(profiles, bulk, **options)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        expression = np.vstack([np.zeros(bulk.n_vars), bulk.X[1]])
-        predicted = model._fractions(expression)
-    assert (predicted[0] == 0).all()
-    np.testing.assert_allclose(to_shares(predicted[1]), model.predict(bulk).iloc[1], atol=1e-9)
+        expression = bulk[:, model.genes_].X[:2].copy()
+        expression[0] = 0
+        predicted = normalise(model._fractions(expression))
+    np.testing.assert_allclose(predicted[0], 1 / len(model.cell_types_))
+    np.testing.assert_allclose(predicted[1], model.predict(bulk).iloc[1], atol=1e-9)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -209,6 +213,7 @@ def test_types_with_identical_profiles_share_their_weight(options):
     np.testing.assert_allclose(predicted["Alpha cell"], predicted["Beta cell"], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_donors_are_held_out_for_intervals_with_clusters_and_not_with_unknown_content(pairs, cohort):
     pp.select_genes(pairs, 100)
     model = tl.train(pairs, "dwls", hierarchical=True)
@@ -220,12 +225,13 @@ def test_donors_are_held_out_for_intervals_with_clusters_and_not_with_unknown_co
         model.predict_interval(cohort[1])
 
 
-def test_three_types_have_no_clusters_and_are_solved_as_without(profiles, bulk):
-    noisy = as_bulk(bulk.X * np.random.default_rng(0).lognormal(0, 0.3, bulk.shape))
-    few = profiles[[0, 2, 3]].copy()
-    flat, hierarchical = (train(few, noisy, hierarchical=value) for value in (False, True))
-    assert hierarchical.summary_.endswith("3 clusters")
-    assert np.abs(flat.predict(noisy) - hierarchical.predict(noisy)).to_numpy().max() < 0.15
+def test_three_types_are_clusters_of_their_own(profiles, bulk, fractions):
+    few, shares = profiles[[0, 2, 3]].copy(), fractions.iloc[:, [0, 2, 3]]
+    shares = shares.div(shares.sum(axis=1), axis=0)
+    mixtures = as_bulk(300 * shares.to_numpy() @ few.X)
+    model = train(few, mixtures, hierarchical=True)
+    assert model.summary_.endswith("3 clusters")
+    pd.testing.assert_frame_equal(model.predict(mixtures), shares, atol=1e-6)
 
 
 # clusters
@@ -234,8 +240,9 @@ def test_three_types_have_no_clusters_and_are_solved_as_without(profiles, bulk):
 def test_similar_types_are_clustered_and_the_others_are_not():
     members = cluster_profiles(make_profiles(similar=0.1))
     assert members.sum(axis=0).tolist() == [1] * 6
-    assert members.sum(axis=1).max() == 2
+    assert len(members) in (3, 4, 5)
     assert (members[:, 0] == members[:, 1]).all()
+    assert members[:, 2:].T @ members[:, 0] == pytest.approx(0)
 
 
 def test_one_cluster_of_identical_profiles_is_no_cluster():
@@ -277,11 +284,12 @@ def test_constraints_that_the_best_solution_fulfils_do_not_move_it():
     np.testing.assert_allclose(found, weights, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_clusters_help_with_the_sum_of_two_nearly_identical_types_on_noisy_bulk():
     """They have few markers each, and many in common."""
     errors = {"flat": [], "hierarchical": []}
     for seed in range(4):
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(seed + 100)
         profiles, truth = make_profiles(seed, similar=0.05), rng.dirichlet(np.full(6, 1.5), 20)
         noise = np.exp(rng.normal(0, 0.6, (20, 800)) + rng.normal(0, 0.6, 800))
         bulk, reference = as_bulk(1e6 * (truth @ profiles) * noise), profiles * rng.lognormal(0, 0.1, profiles.shape)
@@ -299,8 +307,7 @@ def test_clusters_help_with_the_sum_of_two_nearly_identical_types_on_noisy_bulk(
 
 def unknown_of(seed, missing, shift):
     """Return the estimates for samples with 0, 10 and 30 % of a type that the reference lacks, 10 of each."""
-    rng = np.random.default_rng(seed)
-    profiles = make_profiles(seed, 2000, similar=0.8)
+    rng, profiles = np.random.default_rng(seed + 100), make_profiles(seed, 2000, similar=0.8)
     known = np.arange(6) != missing
     platform = np.exp(shift * (rng.normal(size=2000) - 0.3 * np.log(profiles.mean(axis=0) * 2000)))
     shares = np.zeros((30, 6))
@@ -321,6 +328,7 @@ def test_unknown_content_is_found_where_platforms_agree(missing):
     np.testing.assert_allclose(found.mean(axis=1), [0, 0.1, 0.3], atol=0.06)
 
 
+@pytest.mark.slow
 def test_unknown_content_is_found_on_average_over_cohorts_where_platforms_differ():
     """Genes differ by a factor of 1.6 (one standard deviation), high ones are damped."""
     found = np.stack([unknown_of(seed, 3 + seed % 3, shift=0.5) for seed in range(6)])
@@ -329,12 +337,12 @@ def test_unknown_content_is_found_on_average_over_cohorts_where_platforms_differ
 
 
 def test_known_types_keep_their_ratios_beside_unknown_content(profiles, bulk):
-    noisy = as_bulk(bulk.X * np.random.default_rng(0).lognormal(0, 0.3, bulk.shape) + 0.2 * bulk.X.mean())
-    without = train(profiles, noisy).predict(noisy)
-    beside = train(profiles, noisy, unknown=True).predict(noisy)
+    noisy = as_bulk(bulk.X * np.random.default_rng(0).lognormal(0, 0.3, bulk.shape))
+    without = train(profiles[:5].copy(), noisy).predict(noisy)
+    beside = train(profiles[:5].copy(), noisy, unknown=True).predict(noisy)
     share = beside.pop("Unknown").to_numpy()[:, None]
     pd.testing.assert_frame_equal(beside, without * (1 - share), atol=1e-9)
-    assert (share > 0.05).all()
+    assert share.max() > 0.05
 
 
 def test_sample_without_any_marker_is_all_unknown(profiles, bulk):
@@ -344,22 +352,49 @@ def test_sample_without_any_marker_is_all_unknown(profiles, bulk):
 
 
 def test_calibration_rises_from_zero():
-    profiles = make_profiles()
-    markers = np.random.default_rng(0).random(800) < 0.3
-    curve = calibrate_residual(profiles, markers, solve_dwls)
+    curve = calibrate_residual(make_profiles(similar=2.0))
     assert curve.shape == MISSING.shape
     assert abs(curve[0]) < 1e-9
-    assert (np.diff(curve) > 0).all()
+    assert (np.diff(curve) > 0.02).all()
 
 
-@pytest.mark.parametrize(("n_genes", "found"), [(800, 0), (770, 30)])
-def test_unknown_content_asks_for_genes_beside_the_markers(profiles, bulk, n_genes, found):
-    with pytest.warns(UserWarning, match="no donor is paired|paired donors"):
-        mdata = pp.pair(bulk=bulk, profiles=profiles)
-    pp.select_genes(mdata, n_genes)
-    message = f"Expected at least 50 genes beside the selected ones with unknown=True, found {found}. Call"
-    with pytest.raises(ValueError, match=re.escape(message)):
-        tl.train(mdata, "dwls", unknown=True)
+def test_residual_share_is_zero_where_the_weights_explain_all_and_near_zero_where_their_scale_is_wrong():
+    profiles, weights = make_profiles(similar=0.1), np.random.default_rng(0).dirichlet(np.ones(6), 5)
+    members, bulk = merge_unmarked(profiles), weights @ profiles
+    np.testing.assert_allclose(residual_share(profiles, bulk, weights, members), 0, atol=1e-12)
+    scales = np.linspace(0.8, 1.2, 5)[:, None]
+    np.testing.assert_allclose(residual_share(profiles, bulk, weights * scales, members), 0, atol=0.02)
+
+
+def test_clear_markers_are_four_times_the_next_type_and_not_faint():
+    profiles = to_shares(np.vstack([np.ones(100), np.ones(100), np.ones(100)]))
+    profiles[0, :3] *= [5, 3, 1]
+    profiles[1, 3] *= 5
+    profiles[:, 4] = 1e-9
+    profiles[0, 4] = 1e-6
+    markers, others = clear_markers(profiles)
+    assert [np.flatnonzero(row).tolist() for row in markers] == [[0], [3], []]
+    assert np.flatnonzero(~others).tolist() == [0, 3, 4]
+
+
+def test_types_without_clear_markers_are_merged_for_unknown_content_and_the_others_are_not():
+    members = merge_unmarked(make_profiles(similar=0.1))
+    assert sorted(map(tuple, members.tolist())) == sorted([(1, 1, 0, 0, 0, 0), *map(tuple, np.eye(6)[2:].tolist())])
+    assert merge_unmarked(make_profiles(similar=2.0)).tolist() == np.eye(6).tolist()
+    assert len(merge_unmarked(np.full((5, 30), 1 / 30))) == 5
+
+
+@pytest.mark.parametrize(("background", "found"), [(0.01, "60 and 0"), (1.0, "0 and 60")])
+def test_unknown_content_asks_for_markers_and_for_other_genes(background, found):
+    profiles = np.kron(np.eye(3), np.ones(20)) + background
+    message = f"Expected markers and at least 50 genes that are none with unknown=True, found {found}. Give all genes"
+    with pytest.raises(ValueError, match=message):
+        train(as_profiles(1000 * profiles, TYPES[:3]), as_bulk(1e5 * profiles), unknown=True)
+
+
+def test_unknown_content_asks_for_three_types(profiles, bulk):
+    with pytest.raises(ValueError, match="Expected at least 3 cell types with unknown=True, found 2. Do without it."):
+        train(profiles[:2].copy(), bulk, unknown=True)
 
 
 def test_type_that_is_called_unknown_is_refused_with_unknown_content(profiles, bulk):

@@ -13,9 +13,12 @@ from scdeconv.pp._select_genes import best_per_type, marker_ratio
 
 from ._hierarchy import (
     MISSING,
+    UNKNOWN,
     calibrate_residual,
+    check_unknown,
     cluster_means,
     cluster_profiles,
+    merge_unmarked,
     residual_share,
     share_constraints,
     solve_in_cone,
@@ -40,9 +43,6 @@ TOLERANCE = 0.01
 MAX_ITERATIONS = 1000
 # how far the share of a cluster may be from the coarse solution
 CLUSTER_SLACK = 0.05
-UNKNOWN = "Unknown"
-# types that leave two when one is left out, and genes beside the markers, which unknown content is learned from
-FEWEST_TYPES, FEWEST_OTHERS = 3, 50
 
 
 def relative_weights(signature: np.ndarray, solution: np.ndarray) -> np.ndarray:
@@ -180,35 +180,36 @@ class DWLS(SignatureModel):
         From :func:`scdeconv.pp.pair`. The selected genes are used, all where none are selected. Both options read all
         genes beside them.
     unknown
-        Estimate what share of each sample is of types that the reference lacks, as a further column ``"Unknown"``. Cells
-        that are not in the reference add to the genes that all cells express, not to the markers of its types: the more
-        there are, the further markers fall behind the other genes. By how much is learned from the reference, whose types
-        are left out one by one. There are no intervals then.
+        Estimate what share of each sample is of types that the reference lacks, as a further column ``"Unknown"``. Such
+        cells add to the genes that all cells express, not to the markers of the types that are known: the more there are,
+        the further markers fall behind the other genes. By how much is learned from the reference, whose types are left
+        out one by one. There are no intervals then.
     hierarchical
-        Cluster similar types, solve for the clusters on their own markers first, then for the types, each cluster within
-        0.05 of its share of the RNA. For types that are so similar that they have few markers of their own.
+        Cluster similar types, solve for the clusters on markers of their own first, then for the types, each cluster
+        within 0.05 of its share of the RNA. For types so similar that they have few markers each.
 
     Raises
     ------
     ValueError
-        With ``unknown``, where all genes are selected or a type is called "Unknown".
+        With ``unknown``, where there are fewer than 3 types or one is called "Unknown", or the reference has too few
+        genes.
 
     Notes
     -----
-    As in the R code the halves are fitted without constraint and have fixed seeds, the solution is a running mean
-    ``(new + 4 old) / 5``, at most 1,000 times. Departures: the iteration ends when the solution changes by 0.01 % of its
+    As in the R code the halves are fitted without constraint and have fixed seeds, and the solution is a running mean,
+    ``(new + 4 old) / 5``, over at most 1,000 rounds. Departures: rounds end when the solution changes by 0.01 % of its
     sum, where the original has 0.01 in the unit of the data, so that depth does not matter; the cap of the weights is at
     most :math:`2^{39}`, as in Rectangle; genes are those selected, not MAST's. A sample without any expression gets equal
     fractions; types with identical profiles share their weight.
 
-    Rectangle's unknown content is one minus the sum of weights that are constrained to at most one. Between platforms
-    that sum is far from one (1.0 to 1.7 in two public data sets of blood), and the constraint would distort the fractions
-    of the known types. Here medians over genes stand for the sum, and the known types keep their ratios. The estimate is a
-    share of RNA; among shares of cells it means that unknown cells hold as much RNA as the others of the sample. A shift
-    between platforms that concerns markers alone cannot be told from unknown content; what resembles a type of the
-    reference is counted as that type.
+    Rectangle's unknown content is one minus a sum of weights that may be at most one. Between platforms that sum is far
+    from one (0.95 to 1.7 in two public data sets of blood), and the constraint would distort the fractions of the known
+    types. Here medians over genes stand for sums, and the known types keep their ratios. The estimate is a share of RNA;
+    that the fractions are shares of cells assumes that unknown cells hold as much RNA as the others of the sample. A shift
+    between platforms that concerns markers alone hides or feigns unknown content (in blood it hides up to a quarter), and
+    cells that resemble a known type are counted as that type.
 
-    Rectangle uses its second step for types with fewer than 20 markers; here it is used for all.
+    Rectangle keeps its second step for types with fewer than 20 markers; here it is used for all.
     """
 
     method = "dwls"
@@ -223,73 +224,53 @@ class DWLS(SignatureModel):
 
         Donors are not held out with ``unknown``, since their measured fractions have no such column.
         """
-        if not self.unknown:
-            return super().train(held_out=held_out)
-        names = list(self._require_data()[keys.PROFILES].obs[keys.CELL_TYPE])
-        n_others = int((~self._selected()).sum())
-        if UNKNOWN in names:
-            msg = f"Expected no cell type called {UNKNOWN!r} with unknown=True, found one. Rename it or drop its cells."
-            raise ValueError(msg)
-        if n_others < FEWEST_OTHERS:
-            msg = (
-                f"Expected at least {FEWEST_OTHERS} genes beside the selected ones with unknown=True, found {n_others}. Call "
-                "pp.select_genes with fewer genes, or give profiles of more genes."
-            )
-            raise ValueError(msg)
-        super().train(held_out=False)
-        self.cell_types_ = [*names, UNKNOWN]
-
-    def _selected(self) -> np.ndarray:
-        var = self._require_data()[keys.BULK].var
-        return var[keys.SELECTED].to_numpy(dtype=bool) if keys.SELECTED in var else np.ones(len(var), dtype=bool)
+        super().train(held_out=held_out and not self.unknown)
+        if self.unknown:
+            self.cell_types_ = [*self.cell_types_, UNKNOWN]
 
     def _input_genes(self) -> pd.Index:
-        return (
-            self._require_data()[keys.BULK].var.index if self.unknown or self.hierarchical else super()._input_genes()
-        )
+        whole = self.unknown or self.hierarchical
+        return self._require_data()[keys.BULK].var.index if whole else super()._input_genes()
 
     def _fit(self, without: Collection[str]) -> None:
         super()._fit(without)
-        if self.unknown or self.hierarchical:
-            self.markers_ = self._selected()
+        self.markers_ = self.genes_.isin(super()._input_genes())
+        profiles = to_shares(self.signature_)
         if self.unknown:
-            enough = len(self.signature_) >= FEWEST_TYPES
-            self.curve_ = calibrate_residual(self.signature_, self.markers_, solve_dwls) if enough else MISSING
+            check_unknown(profiles, self.cell_types_)
+            self.merged_ = merge_unmarked(profiles)
+            self.curve_ = calibrate_residual(cluster_means(profiles, self.merged_))
         if self.hierarchical:
-            profiles = to_shares(self.signature_)
             self.members_ = cluster_profiles(profiles[:, self.markers_])
             ratio = marker_ratio(cluster_means(profiles, self.members_))
             self.cluster_markers_ = best_per_type(*ratio, GENES_PER_TYPE * len(self.members_))
             self.summary_ += f", {len(self.members_)} clusters"
 
     def _fractions(self, expression: np.ndarray) -> np.ndarray:
-        if not (self.unknown or self.hierarchical):
-            return super()._fractions(expression)
         present = ~np.isnan(expression).any(axis=0)
         signature, bulk, markers = self.signature_[:, present], expression[:, present], self.markers_[present]
-        weights = solve_dwls(signature[:, markers], bulk[:, markers])
-        if self.unknown:
-            missing = np.interp(residual_share(signature, bulk, weights, markers), self.curve_, MISSING)
-            # bulk without any marker is of no known type
-            missing = np.where(weights.any(axis=1), missing, bulk.any(axis=1))[:, None]
+        size = np.maximum(signature.sum(axis=1), np.finfo(float).tiny)
+        profiles = signature / size[:, None]
         if self.hierarchical:
-            size = np.maximum(signature.sum(axis=1), np.finfo(float).tiny)
             groups = self.members_, markers, self.cluster_markers_[present]
-            weights = solve_hierarchical(signature / size[:, None], bulk, *groups) / size
-        return np.hstack([to_shares(weights) * (1 - missing), missing]) if self.unknown else weights
+            weights = solve_hierarchical(profiles, bulk, *groups) / size
+        else:
+            weights = self._solve(signature[:, markers], bulk[:, markers])
+        if not self.unknown:
+            return weights
+        residual = residual_share(profiles, bulk, to_shares(weights * size), self.merged_)
+        # bulk without any marker is of no known type
+        missing = np.where(weights.any(axis=1), np.interp(residual, self.curve_, MISSING), bulk.any(axis=1))[:, None]
+        return np.hstack([to_shares(weights) * (1 - missing), missing])
 
     def _solve(self, signature: np.ndarray, bulk: np.ndarray) -> np.ndarray:
         return solve_dwls(signature, bulk)
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        arrays = super()._arrays()
-        if self.unknown or self.hierarchical:
-            arrays["markers"] = self.markers_
-        if self.unknown:
-            arrays["curve"] = self.curve_
-        if self.hierarchical:
-            arrays |= {"members": self.members_, "cluster_markers": self.cluster_markers_}
-        return arrays
+        names = ["markers"]
+        names += ["merged", "curve"] if self.unknown else []
+        names += ["members", "cluster_markers"] if self.hierarchical else []
+        return super()._arrays() | {name: getattr(self, f"{name}_") for name in names}
 
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
         for name, array in arrays.items():

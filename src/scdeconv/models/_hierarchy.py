@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from sklearn.metrics import silhouette_score
 
 from scdeconv._expression import LEVEL, to_shares
-from scdeconv.pp._select_genes import marker_ratio
+from scdeconv.pp._select_genes import best_per_type, marker_ratio
 
 from ._nonnegative import solve_nonnegative
 from ._robust_regression import solve_huber
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 # Rectangle merges few types: there are at least 3 clusters, and at most 3 fewer than types (4 for more than 12 types)
 FEWEST_CLUSTERS = 3
@@ -23,11 +18,20 @@ MOST_MERGED, MOST_MERGED_OF_MANY, MANY = 3, 4, 12
 PER_MILLION = 1e6
 # proximal steps make the dual problem regular; their number leaves nothing of them in the solution
 PROXIMAL, N_PROXIMAL = 1e-6, 4
-# markers that show unknown content: log2 of the least ratio of a type to the next, and how many a type needs
-LEAST_RATIO, FEWEST_MARKERS = 2.0, 5
+# markers that show unknown content: log2 of the least ratio of a type to the next, how many a type needs and has at most
+LEAST_RATIO, FEWEST_MARKERS, MOST_MARKERS = 2.0, 10, 50
+N_ROUNDS = 2
+UNKNOWN = "Unknown"
+# least numbers of types, and of genes that the markers are compared with
+FEWEST_TYPES, FEWEST_GENES = 3, 50
 # shares of a missing type in the mixtures that calibrate unknown content
 MISSING = np.array([0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9])
 LEAST_RISE = 1e-6
+
+
+def cut_tree(points: np.ndarray, n_clusters: int) -> np.ndarray:
+    """Return the number of each row's cluster, from 0, by complete linkage; ties may leave fewer clusters."""
+    return fcluster(linkage(points, method="complete"), n_clusters, criterion="maxclust") - 1
 
 
 def cluster_profiles(profiles: np.ndarray) -> np.ndarray:
@@ -42,14 +46,12 @@ def cluster_profiles(profiles: np.ndarray) -> np.ndarray:
     -------
     Clusters × cell types, 1 for the members of a cluster; every type is alone where there are fewer than 4.
     """
-    n_types = len(profiles)
-    labels = best = np.arange(n_types)
+    n_types, best, highest = len(profiles), np.arange(len(profiles)), -np.inf
     if n_types > FEWEST_CLUSTERS:
-        points, highest = np.log1p(PER_MILLION * profiles), -np.inf
-        tree = linkage(points, method="complete")
+        points = np.log1p(PER_MILLION * profiles)
         merged = MOST_MERGED if n_types <= MANY else MOST_MERGED_OF_MANY
         for n_clusters in range(max(FEWEST_CLUSTERS, n_types - merged), n_types):
-            labels = fcluster(tree, n_clusters, criterion="maxclust") - 1
+            labels = cut_tree(points, n_clusters)
             # identical profiles can leave a single cluster, which has no silhouette
             score = silhouette_score(points, labels) if labels.any() else -np.inf
             if score > highest:
@@ -117,74 +119,122 @@ def solve_in_cone(gram: np.ndarray, moment: np.ndarray, cone: np.ndarray) -> np.
     return np.maximum(x, 0) / scale
 
 
-def residual_share(signature: np.ndarray, bulk: np.ndarray, weights: np.ndarray, markers: np.ndarray) -> np.ndarray:
-    """Return by how much markers fall behind the other genes in bulk.
+def clear_markers(profiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find genes that one type has at least four times as much of as any other, and genes that are no such markers.
 
-    Cells that the signature lacks add to the genes that all cells express, not to the markers of the types that it has.
-    So the weight of each type is set by the median of its markers, and what the weights explain of the sample is read
+    Parameters
+    ----------
+    profiles
+        Shares of a cell's RNA, cell types × genes.
+
+    Returns
+    -------
+    Markers, cell types × genes, at most 50 of each type; and the other genes, length genes. Both without faint genes.
+    """
+    seen = profiles.mean(axis=0) > 1 / (LEVEL * profiles.shape[1])
+    best, score = marker_ratio(profiles)
+    clear = seen & (score >= LEAST_RATIO)
+    chosen = best_per_type(best, np.where(clear, score, -1.0), MOST_MARKERS * len(profiles)) & clear
+    return chosen & (best == np.arange(len(profiles))[:, None]), seen & ~clear
+
+
+def check_unknown(profiles: np.ndarray, cell_types: list[str]) -> None:
+    """Raise ``ValueError`` where profiles (shares, cell types × genes) cannot tell unknown content."""
+    markers, others = clear_markers(profiles)
+    if len(profiles) < FEWEST_TYPES:
+        msg = f"Expected at least {FEWEST_TYPES} cell types with unknown=True, found {len(profiles)}. Do without it."
+        raise ValueError(msg)
+    if UNKNOWN in cell_types:
+        msg = f"Expected no cell type called {UNKNOWN!r} with unknown=True, found one. Rename it or drop its cells."
+        raise ValueError(msg)
+    if not markers.any() or others.sum() < FEWEST_GENES:
+        msg = (
+            f"Expected markers and at least {FEWEST_GENES} genes that are none with unknown=True, found {markers.sum()} and "
+            f"{others.sum()}. Give all genes to pp.pair."
+        )
+        raise ValueError(msg)
+
+
+def merge_unmarked(profiles: np.ndarray) -> np.ndarray:
+    """Cluster similar cell types until all clusters have clear markers, or three are left.
+
+    Parameters
+    ----------
+    profiles
+        Shares of a cell's RNA, cell types × genes.
+
+    Returns
+    -------
+    Clusters × cell types, 1 for the members of a cluster.
+    """
+    members = np.eye(len(profiles))
+    for n_clusters in range(len(profiles) - 1, FEWEST_CLUSTERS - 1, -1):
+        if clear_markers(cluster_means(profiles, members))[0].sum(axis=1).min() >= FEWEST_MARKERS:
+            break
+        labels = cut_tree(np.log1p(PER_MILLION * profiles), n_clusters)
+        if labels.max() + 1 < FEWEST_CLUSTERS:
+            break
+        members = np.eye(labels.max() + 1)[labels].T
+    return members
+
+
+def residual_share(profiles: np.ndarray, bulk: np.ndarray, weights: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """Return by how much the clear markers of clusters fall behind the other genes in bulk.
+
+    Cells that the reference lacks add to the genes that all cells express, not to the markers of the types that it has.
+    So the weight of each cluster is set by the median of its markers, and what the weights explain of the sample is read
     from the median of the other genes. Medians stand for sums because platforms differ by orders of magnitude in some
     genes. What they differ by in proportion to the level of a gene (a slope of log bulk on log level) is taken out.
 
     Parameters
     ----------
-    signature
-        Cell types × genes.
+    profiles
+        Shares of a cell's RNA, cell types × genes.
     bulk
         Samples × genes.
     weights
-        To start from, samples × cell types.
-    markers
-        Which genes are markers; of these, those count that one type has at least four times as much of as any other.
+        Shares of the RNA, samples × cell types, whose ratios within clusters are kept.
+    members
+        Clusters × cell types, 1 for the members of a cluster.
 
     Returns
     -------
     Share of each sample; negative where markers are ahead.
     """
-    reference, best, score = to_shares(signature).mean(axis=0), *marker_ratio(signature)
-    faint = 1 / (LEVEL * signature.shape[1])
-    others = ~markers & (reference > faint)
-    level = np.log(reference + faint)
+    markers, others = clear_markers(cluster_means(profiles, members))
+    faint = 1 / (LEVEL * profiles.shape[1])
+    level = np.log(profiles.mean(axis=0) + faint)
     level -= level[others].mean()
-    shares, total = to_shares(bulk), np.maximum(bulk.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+    design, shares = np.stack([np.ones_like(level), level]), to_shares(bulk)
 
     def excess(weights: np.ndarray) -> np.ndarray:
-        return np.log((shares + faint) / (weights @ signature / total + faint))
+        return np.log((shares + faint) / (weights @ profiles + faint))
 
-    first, weights = excess(weights), weights.copy()
-    slope = solve_huber(np.stack([np.ones_like(level), level])[:, others], first[:, others])[:, 1:]
-    behind, clear = first - slope * level, markers & (score >= LEAST_RATIO)
-    for cell_type in range(len(signature)):
-        own = clear & (best == cell_type)
-        # a type that resembles another has few of its own; it is as far off as the types are on average
-        own = own if own.sum() >= FEWEST_MARKERS else clear if clear.any() else markers
-        weights[:, cell_type] *= np.exp(np.median(behind[:, own], axis=1))
+    for _ in range(N_ROUNDS):
+        ratio = excess(weights)
+        slope = solve_huber(design[:, others], ratio[:, others])[:, 1:]
+        behind = ratio - slope * level
+        medians = [np.median(behind[:, own], axis=1) if own.any() else np.zeros(len(bulk)) for own in markers]
+        weights = weights * np.exp(np.stack(medians, axis=1) @ members)
     return 1 - np.exp(-np.median((excess(weights) - slope * level)[:, others], axis=1))
 
 
-def calibrate_residual(
-    signature: np.ndarray, markers: np.ndarray, solve: Callable[[np.ndarray, np.ndarray], np.ndarray]
-) -> np.ndarray:
-    """Say what :func:`residual_share` is where a type is missing, by leaving out those of the signature one by one.
-
-    The other types have equal shares of the RNA; the markers of the type that is left out are no markers then.
+def calibrate_residual(profiles: np.ndarray) -> np.ndarray:
+    """Say what :func:`residual_share` is where a type is missing, by leaving out those of the reference one by one.
 
     Parameters
     ----------
-    signature
-        Cell types × genes, at least 3 types.
-    markers
-        Which genes are markers.
-    solve
-        Returns the weights of a signature in bulk.
+    profiles
+        Shares of a cell's RNA, cell types × genes, at least 3 types. Those not left out have equal shares of the RNA.
 
     Returns
     -------
     Median over the types, for each share in ``MISSING``; it rises, if hardly where nothing can be seen.
     """
-    profiles, best = to_shares(signature), marker_ratio(signature)[0]
     found = []
     for missing in range(len(profiles)):
-        others, known = np.delete(profiles, missing, axis=0), markers & (best != missing)
-        mixtures = np.outer(1 - MISSING, others.mean(axis=0)) + np.outer(MISSING, profiles[missing])
-        found.append(residual_share(others, mixtures, solve(others[:, known], mixtures[:, known]), known))
+        others = np.delete(profiles, missing, axis=0)
+        equal = np.full((len(MISSING), len(others)), 1 / len(others))
+        mixtures = (1 - MISSING)[:, None] * (equal @ others) + np.outer(MISSING, profiles[missing])
+        found.append(residual_share(others, mixtures, equal, np.eye(len(others))))
     return np.maximum.accumulate(np.median(found, axis=0)) + LEAST_RISE * MISSING
