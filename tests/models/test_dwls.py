@@ -24,7 +24,7 @@ from scdeconv.models._hierarchy import (
     share_constraints,
     solve_in_cone,
 )
-from scdeconv.models._robust_regression import normal_equations
+from scdeconv.models._least_squares import normal_equations
 
 TYPES = ["Alpha cell", "Beta cell", "Delta cell", "Duct cell", "Mast cell", "T cell"]
 SIZES = np.array([3.0, 2.0, 1.0, 4.0, 1.5, 1.0])

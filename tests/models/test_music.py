@@ -14,6 +14,7 @@ from scipy.optimize import nnls
 
 from scdeconv import pp, tl
 from scdeconv.models import MuSiC, _music
+from scdeconv.models._least_squares import solve_weighted
 from scdeconv.models._music import explained_variance, fit_weighted, variance_of_fractions
 from scdeconv.models._music_reference import (
     SubjectStatistics,
@@ -22,7 +23,6 @@ from scdeconv.models._music_reference import (
     group_members,
     subject_statistics,
 )
-from scdeconv.models._nonnegative import solve_weighted
 
 PARITY = Path(__file__).resolve().parents[3] / "shared" / "parity"
 TYPES = ["A1", "A2", "B", "C"]

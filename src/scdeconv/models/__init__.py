@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._base import DeconvolutionModel
 from ._intervals import HeldOut
-from ._nonnegative import solve_nonnegative
+from ._least_squares import solve_nonnegative
 
 if TYPE_CHECKING:
     from ._bayesprism import BayesPrism

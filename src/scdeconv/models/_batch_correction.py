@@ -7,7 +7,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from ._nonnegative import solve_nonnegative
+from ._least_squares import solve_nonnegative
 
 FEWEST_SAMPLES = 3
 MILLION = 1e6

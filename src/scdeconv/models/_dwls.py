@@ -8,8 +8,7 @@ import numpy as np
 
 from scdeconv import _keys as keys
 from scdeconv._expression import to_shares
-from scdeconv.pp import GENES_PER_TYPE
-from scdeconv.pp._select_genes import best_per_type, marker_ratio
+from scdeconv.pp import GENES_PER_TYPE, best_per_type, marker_ratio
 
 from ._hierarchy import (
     MISSING,
@@ -23,8 +22,7 @@ from ._hierarchy import (
     share_constraints,
     solve_in_cone,
 )
-from ._nonnegative import solve_weighted
-from ._robust_regression import normal_equations, solve_least_squares
+from ._least_squares import normal_equations, solve_least_squares, solve_weighted
 from ._signature_model import SignatureModel
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from sklearn.metrics import silhouette_score
 
 from scdeconv._expression import LEVEL, to_shares
-from scdeconv.pp._select_genes import best_per_type, marker_ratio
+from scdeconv.pp import best_per_type, marker_ratio
 
-from ._nonnegative import solve_nonnegative
+from ._least_squares import solve_nonnegative
 from ._robust_regression import solve_huber
 
 # Rectangle merges few types: there are at least 3 clusters, and at most 3 fewer than types (4 for more than 12 types)

@@ -13,6 +13,7 @@ from scdeconv._expression import to_shares
 from scdeconv.pp import count_cells
 
 from ._base import LinearModel, _take, normalise
+from ._least_squares import RIDGE, solve_weighted, weighted_gram
 from ._music_reference import (
     SubjectStatistics,
     check_sizes,
@@ -22,7 +23,6 @@ from ._music_reference import (
     group_members,
     subject_statistics,
 )
-from ._nonnegative import RIDGE, solve_weighted, weighted_gram
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

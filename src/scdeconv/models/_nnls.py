@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._nonnegative import solve_nonnegative
+from ._least_squares import solve_nonnegative
 from ._signature_model import SignatureModel
 
 

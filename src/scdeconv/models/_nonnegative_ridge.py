@@ -10,8 +10,8 @@ from scdeconv import _keys as keys
 from scdeconv._expression import to_shares
 from scdeconv._matrix import to_dense
 
+from ._least_squares import solve_nonnegative
 from ._nnls import solve_nnls
-from ._nonnegative import solve_nonnegative
 from ._signature_model import SignatureModel
 
 if TYPE_CHECKING:

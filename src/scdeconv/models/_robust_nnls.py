@@ -12,7 +12,7 @@ from scdeconv._expression import LEVEL, to_shares
 from scdeconv._matrix import to_dense
 from scdeconv.pp import SIZE_SD
 
-from ._nonnegative import solve_weighted
+from ._least_squares import solve_weighted
 from ._signature_model import SignatureModel
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ._nonnegative import RIDGE
+from ._least_squares import normal_equations, solve_least_squares
 from ._signature_model import SignatureModel
 
 if TYPE_CHECKING:
@@ -20,43 +20,6 @@ TOLERANCE = 1e-4
 MAX_ITERATIONS = 20
 # scale of the residuals over the largest expression, below which they are rounding
 ROUNDING = 1e-13
-
-
-def normal_equations(signature: np.ndarray, bulk: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return ``S W S'`` (samples × cell types × cell types) and ``S W b`` (samples × cell types) of every sample.
-
-    Parameters
-    ----------
-    signature
-        Cell types × genes.
-    bulk, weights
-        Samples × genes.
-    """
-    rows, columns = np.triu_indices(len(signature))
-    upper = weights @ (signature[rows] * signature[columns]).T
-    gram = np.empty((len(bulk), len(signature), len(signature)))
-    gram[:, rows, columns] = gram[:, columns, rows] = upper
-    return gram, (weights * bulk) @ signature.T
-
-
-def solve_least_squares(gram: np.ndarray, moment: np.ndarray) -> np.ndarray:
-    """Solve ``gram x = moment`` for each sample; types with identical profiles share a weight, empty ones get none.
-
-    Parameters
-    ----------
-    gram, moment
-        From :func:`normal_equations`.
-
-    Returns
-    -------
-    Solutions, samples × cell types, of either sign.
-    """
-    scale = np.sqrt(np.diagonal(gram, axis1=1, axis2=2))
-    inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
-    unit = gram * inverse[:, :, None] * inverse[:, None, :] + np.where(scale > 0, RIDGE, 1.0)[:, None] * np.eye(
-        gram.shape[1]
-    )
-    return np.linalg.solve(unit, (moment * inverse)[..., None])[..., 0] * inverse
 
 
 def solve_huber(

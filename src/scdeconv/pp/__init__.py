@@ -9,7 +9,7 @@ from ._hold_out import hold_out
 from ._pair import FEWEST_PAIRS, make_mudata, pair, paired_donors
 from ._read_signature import read_signature
 from ._reference import Reference, count_cells
-from ._select_genes import GENES_PER_TYPE, select_genes
+from ._select_genes import GENES_PER_TYPE, best_per_type, marker_ratio, select_genes
 from ._signature import signature
 from ._simulate import simulate
 from ._use_signature import use_signature
@@ -23,12 +23,14 @@ __all__ = [
     "CalibratedModel",
     "Reference",
     "augment",
+    "best_per_type",
     "calibrate",
     "centred_log_ratio",
     "count_cells",
     "fit_calibration",
     "hold_out",
     "make_mudata",
+    "marker_ratio",
     "pair",
     "paired_donors",
     "read_signature",

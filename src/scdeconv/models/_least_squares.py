@@ -1,4 +1,4 @@
-"""Non-negative least squares for many samples at once."""
+"""Least squares for many samples at once, of either sign or non-negative."""
 
 from __future__ import annotations
 
@@ -71,6 +71,26 @@ def _solve_free(gram: np.ndarray, moment: np.ndarray, free: np.ndarray) -> np.nd
     return np.linalg.solve(system, np.where(free, moment, 0)[..., None])[..., 0]
 
 
+def solve_least_squares(gram: np.ndarray, moment: np.ndarray) -> np.ndarray:
+    """Solve ``gram x = moment`` for each sample; types with identical profiles share a weight, empty ones get none.
+
+    Parameters
+    ----------
+    gram, moment
+        From :func:`normal_equations`.
+
+    Returns
+    -------
+    Solutions, samples × cell types, of either sign.
+    """
+    scale = np.sqrt(np.diagonal(gram, axis1=1, axis2=2))
+    inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
+    unit = gram * inverse[:, :, None] * inverse[:, None, :] + np.where(scale > 0, RIDGE, 1.0)[:, None] * np.eye(
+        gram.shape[1]
+    )
+    return np.linalg.solve(unit, (moment * inverse)[..., None])[..., 0] * inverse
+
+
 def weighted_gram(signature: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return ``signature @ diag(weights) @ signature.T`` of every sample by one product of matrices.
 
@@ -91,6 +111,23 @@ def weighted_gram(signature: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return gram
 
 
+def normal_equations(signature: np.ndarray, bulk: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the matrix and the right-hand side of weighted least squares, for each sample.
+
+    Parameters
+    ----------
+    signature
+        Cell types × genes.
+    bulk, weights
+        Samples × genes.
+
+    Returns
+    -------
+    Samples × cell types × cell types, and samples × cell types.
+    """
+    return weighted_gram(signature, weights), (weights * bulk) @ signature.T
+
+
 def solve_weighted(signature: np.ndarray, bulk: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Minimise ``sum(weights * (bulk - x @ signature)^2)`` over ``x >= 0`` for each sample.
 
@@ -107,4 +144,4 @@ def solve_weighted(signature: np.ndarray, bulk: np.ndarray, weights: np.ndarray)
     -------
     Solutions, samples × cell types.
     """
-    return solve_nonnegative(weighted_gram(signature, weights), (weights * bulk) @ signature.T)
+    return solve_nonnegative(*normal_equations(signature, bulk, weights))

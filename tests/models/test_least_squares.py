@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.optimize import lsq_linear, nnls
 
-from scdeconv.models import _nonnegative
-from scdeconv.models._nonnegative import solve_nonnegative, solve_weighted, weighted_gram
+from scdeconv.models import _least_squares
+from scdeconv.models._least_squares import solve_nonnegative, solve_weighted, weighted_gram
 
 SEEDS = range(25)
 N_SAMPLES = 12
@@ -68,7 +68,7 @@ def in_units_of_bulk(weights, signature, bulk):
 @pytest.fixture
 def no_rescue(monkeypatch):
     """The exchange has to find the solution itself."""
-    monkeypatch.setattr(_nonnegative, "nnls", lambda *_: pytest.fail("the exchange did not end"))
+    monkeypatch.setattr(_least_squares, "nnls", lambda *_: pytest.fail("the exchange did not end"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -183,7 +183,7 @@ def test_exchange_that_would_go_in_circles_ends_at_the_solution(no_rescue):
 
 def test_sample_that_the_exchange_does_not_solve_is_solved_all_the_same(monkeypatch):
     signature, bulk = independent(np.random.default_rng(5), 4, 30)
-    expected, solve_free = one_by_one(signature, bulk), _nonnegative._solve_free
+    expected, solve_free = one_by_one(signature, bulk), _least_squares._solve_free
     first = (bulk @ signature[0] / np.linalg.norm(signature[0]))[[2, 9]]
 
     def fail_for_two(gram, moment, free):
@@ -191,9 +191,9 @@ def test_sample_that_the_exchange_does_not_solve_is_solved_all_the_same(monkeypa
         solution[np.isclose(moment[:, :1], first, rtol=1e-12).any(axis=1)] = -1
         return solution
 
-    monkeypatch.setattr(_nonnegative, "_solve_free", fail_for_two)
+    monkeypatch.setattr(_least_squares, "_solve_free", fail_for_two)
     rescued = []
-    monkeypatch.setattr(_nonnegative, "nnls", lambda *args: (rescued.append(1), nnls(*args))[1])
+    monkeypatch.setattr(_least_squares, "nnls", lambda *args: (rescued.append(1), nnls(*args))[1])
     np.testing.assert_allclose(solve(signature, bulk), expected, atol=1e-7)
     assert len(rescued) == 2
 
