@@ -127,14 +127,17 @@ class DeconvolutionModel:
         ValueError
             Where values are not linear expression or less than half of the model's genes are there.
         """
-        if not self.is_trained_:
-            msg = f"Expected a trained model, found an untrained {type(self).__name__}. Call .train() first."
-            raise RuntimeError(msg)
         fractions = normalise(self._fractions(self._aligned(adata, layer)))
         return pd.DataFrame(fractions, index=adata.obs_names, columns=self.cell_types_)
 
+    def _require_trained(self) -> None:
+        if not self.is_trained_:
+            msg = f"Expected a trained model, found an untrained {type(self).__name__}. Call .train() first."
+            raise RuntimeError(msg)
+
     def _aligned(self, adata: AnnData, layer: str | None) -> np.ndarray:
         """Return expression of the model's genes, NaN where a gene is missing."""
+        self._require_trained()
         return align_genes(adata, strip_versions(self.genes_), layer=layer)
 
     def quality(
@@ -224,9 +227,7 @@ class DeconvolutionModel:
         RuntimeError
             Before training.
         """
-        if not self.is_trained_:
-            msg = f"Expected a trained model, found an untrained {type(self).__name__}. Call .train() first."
-            raise RuntimeError(msg)
+        self._require_trained()
         target = Path(dir_path)
         if target.exists() and not overwrite:
             msg = f"Expected no directory at {target}, found one. Pass overwrite=True or choose another."

@@ -368,9 +368,7 @@ class BayesPrism(LinearModel):
         ValueError
             Where a cell type is unknown, and as in :meth:`predict`.
         """
-        if not self.is_trained_:
-            msg = f"Expected a trained model, found an untrained {type(self).__name__}. Call .train() first."
-            raise RuntimeError(msg)
+        self._require_trained()
         wanted = self.cell_types_ if cell_types is None else list(cell_types)
         unknown = [name for name in wanted if name not in self.cell_types_]
         if unknown:

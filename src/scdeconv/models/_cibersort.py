@@ -9,7 +9,6 @@ import pandas as pd
 from joblib import Parallel, delayed
 from sklearn.svm import NuSVR
 
-from scdeconv._genes import align_genes, strip_versions
 from scdeconv._matrix import get_matrix, to_dense
 from scdeconv._progress import progress
 
@@ -222,7 +221,7 @@ class CIBERSORT(SignatureModel):
         return solve_cibersort(signature, bulk, n_jobs=self.parameters_["n_jobs"])
 
     def _aligned(self, adata: AnnData, layer: str | None) -> np.ndarray:
-        values = align_genes(adata, strip_versions(self.genes_), layer=layer)
+        values = super()._aligned(adata, layer)
         if not self.parameters_["quantile_normalise"]:
             return values
         return quantile_normalise(values, to_dense(get_matrix(adata, layer, "adata")))
@@ -282,9 +281,6 @@ class CIBERSORT(SignatureModel):
         if kind is None:
             msg = f"Expected a model with absolute={' or '.join(map(repr, get_args(Absolute)))}, found None. Make one."
             raise ValueError(msg)
-        if not self.is_trained_:
-            msg = f"Expected a trained model, found an untrained {type(self).__name__}. Call .train() first."
-            raise RuntimeError(msg)
         expression = self._aligned(adata, layer)
         scores = self._fractions(expression)
         if kind == "sig.score":

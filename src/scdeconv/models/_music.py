@@ -289,9 +289,6 @@ class MuSiC(LinearModel):
         return fractions
 
     def _fit_samples(self, adata: AnnData, layer: str | None) -> tuple[np.ndarray, SubjectStatistics, WeightedFit]:
-        if not self.is_trained_:
-            msg = f"Expected a trained model, found an untrained {type(self).__name__}. Call .train() first."
-            raise RuntimeError(msg)
         return self._first_fit(self._bulk(self._aligned(adata, layer)))
 
     def quality(
