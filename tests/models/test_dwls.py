@@ -361,9 +361,9 @@ def test_calibration_rises_from_zero():
 def test_residual_share_is_zero_where_the_weights_explain_all_and_near_zero_where_their_scale_is_wrong():
     profiles, weights = make_profiles(similar=0.1), np.random.default_rng(0).dirichlet(np.ones(6), 5)
     members, bulk = merge_unmarked(profiles), weights @ profiles
-    np.testing.assert_allclose(residual_share(profiles, bulk, weights, members), 0, atol=1e-12)
+    np.testing.assert_allclose(residual_share(profiles, bulk, weights, members)[0], 0, atol=1e-12)
     scales = np.linspace(0.8, 1.2, 5)[:, None]
-    np.testing.assert_allclose(residual_share(profiles, bulk, weights * scales, members), 0, atol=0.02)
+    np.testing.assert_allclose(residual_share(profiles, bulk, weights * scales, members)[0], 0, atol=0.02)
 
 
 def test_clear_markers_are_four_times_the_next_type_and_not_faint():

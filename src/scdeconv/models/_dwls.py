@@ -20,6 +20,7 @@ from ._hierarchy import (
     merge_unmarked,
     residual_share,
     share_constraints,
+    shrink,
     solve_in_cone,
 )
 from ._least_squares import normal_equations, solve_least_squares, solve_weighted
@@ -256,7 +257,7 @@ class DWLS(SignatureModel):
             weights = self._solve(signature[:, markers], bulk[:, markers])
         if not self.unknown:
             return weights
-        residual = residual_share(profiles, bulk, to_shares(weights * size), self.merged_)
+        residual = shrink(*residual_share(profiles, bulk, to_shares(weights * size), self.merged_))
         # bulk without any marker is of no known type
         missing = np.where(weights.any(axis=1), np.interp(residual, self.curve_, MISSING), bulk.any(axis=1))[:, None]
         return np.hstack([to_shares(weights) * (1 - missing), missing])

@@ -10,7 +10,7 @@ from scdeconv._expression import LEVEL, to_shares
 from scdeconv.pp import best_per_type, marker_ratio
 
 from ._least_squares import solve_nonnegative
-from ._robust_regression import solve_huber
+from ._robust_regression import MAD_PER_SD, solve_huber
 
 # Rectangle merges few types: there are at least 3 clusters, and at most 3 fewer than types (4 for more than 12 types)
 FEWEST_CLUSTERS = 3
@@ -21,6 +21,8 @@ PROXIMAL, N_PROXIMAL = 1e-6, 4
 # markers that show unknown content: log2 of the least ratio of a type to the next, how many a type needs and has at most
 LEAST_RATIO, FEWEST_MARKERS, MOST_MARKERS = 2.0, 10, 50
 N_ROUNDS = 2
+# variance of a median over that of a mean, of normal values
+MEDIAN_VARIANCE = np.pi / 2
 UNKNOWN = "Unknown"
 # least numbers of types, and of genes that the markers are compared with
 FEWEST_TYPES, FEWEST_GENES = 3, 50
@@ -105,6 +107,11 @@ def solve_in_cone(gram: np.ndarray, moment: np.ndarray, cone: np.ndarray) -> np.
     -------
     Solutions, samples × cell types.
     """
+    solution = solve_nonnegative(gram, moment)
+    outside = (np.einsum("nck,nk->nc", cone, solution) < 0).any(axis=1)
+    if not outside.any():
+        return solution
+    gram, moment, cone = gram[outside], moment[outside], cone[outside]
     scale = np.sqrt(np.diagonal(gram, axis1=1, axis2=2))
     scale = np.where(scale > 0, scale, 1)
     inverse = np.linalg.inv(gram / (scale[:, :, None] * scale[:, None, :]) + PROXIMAL * np.eye(gram.shape[1]))
@@ -116,7 +123,8 @@ def solve_in_cone(gram: np.ndarray, moment: np.ndarray, cone: np.ndarray) -> np.
         pull = (moment / scale + PROXIMAL * x)[..., None]
         multipliers = solve_nonnegative(reach @ columns, -(reach @ pull)[..., 0])
         x = (inverse @ (pull + columns @ multipliers[..., None]))[..., 0]
-    return np.maximum(x, 0) / scale
+    solution[outside] = np.maximum(x, 0) / scale
+    return solution
 
 
 def clear_markers(profiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -178,7 +186,9 @@ def merge_unmarked(profiles: np.ndarray) -> np.ndarray:
     return members
 
 
-def residual_share(profiles: np.ndarray, bulk: np.ndarray, weights: np.ndarray, members: np.ndarray) -> np.ndarray:
+def residual_share(
+    profiles: np.ndarray, bulk: np.ndarray, weights: np.ndarray, members: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return by how much the clear markers of clusters fall behind the other genes in bulk.
 
     Cells that the reference lacks add to the genes that all cells express, not to the markers of the types that it has.
@@ -199,7 +209,7 @@ def residual_share(profiles: np.ndarray, bulk: np.ndarray, weights: np.ndarray, 
 
     Returns
     -------
-    Share of each sample; negative where markers are ahead.
+    Share of each sample, negative where markers are ahead, and its standard error from the scatter of the markers.
     """
     markers, others = clear_markers(cluster_means(profiles, members))
     faint = 1 / (LEVEL * profiles.shape[1])
@@ -216,7 +226,16 @@ def residual_share(profiles: np.ndarray, bulk: np.ndarray, weights: np.ndarray, 
         behind = ratio - slope * level
         medians = [np.median(behind[:, own], axis=1) if own.any() else np.zeros(len(bulk)) for own in markers]
         weights = weights * np.exp(np.stack(medians, axis=1) @ members)
-    return 1 - np.exp(-np.median((excess(weights) - slope * level)[:, others], axis=1))
+    rest = excess(weights) - slope * level
+    scatter = np.median(np.abs(rest[:, markers.any(axis=0)]), axis=1) / MAD_PER_SD
+    variance = to_shares(weights @ members.T) ** 2 @ (1 / np.maximum(markers.sum(axis=1), 1)) + 1 / others.sum()
+    explained = np.exp(-np.median(rest[:, others], axis=1))
+    return 1 - explained, explained * scatter * np.sqrt(MEDIAN_VARIANCE * variance)
+
+
+def shrink(value: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Return ``value - error^2 / value`` where that is positive, else 0: nothing within a standard error of zero."""
+    return np.where(value > error, value - error**2 / np.where(value > error, value, 1), 0)
 
 
 def calibrate_residual(profiles: np.ndarray) -> np.ndarray:
@@ -236,5 +255,5 @@ def calibrate_residual(profiles: np.ndarray) -> np.ndarray:
         others = np.delete(profiles, missing, axis=0)
         equal = np.full((len(MISSING), len(others)), 1 / len(others))
         mixtures = (1 - MISSING)[:, None] * (equal @ others) + np.outer(MISSING, profiles[missing])
-        found.append(residual_share(others, mixtures, equal, np.eye(len(others))))
+        found.append(residual_share(others, mixtures, equal, np.eye(len(others)))[0])
     return np.maximum.accumulate(np.median(found, axis=0)) + LEAST_RISE * MISSING
