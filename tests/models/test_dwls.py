@@ -13,7 +13,8 @@ from scdeconv._expression import to_shares
 from scdeconv.models import DWLS
 from scdeconv.models._base import normalise
 from scdeconv.models._dwls import choose_caps, solve_dwls
-from scdeconv.models._hierarchy import (
+from scdeconv.models._least_squares import normal_equations
+from scdeconv.models._rectangle import (
     MISSING,
     calibrate_residual,
     clear_markers,
@@ -22,9 +23,9 @@ from scdeconv.models._hierarchy import (
     merge_unmarked,
     residual_share,
     share_constraints,
+    shrink,
     solve_in_cone,
 )
-from scdeconv.models._least_squares import normal_equations
 
 TYPES = ["Alpha cell", "Beta cell", "Delta cell", "Duct cell", "Mast cell", "T cell"]
 SIZES = np.array([3.0, 2.0, 1.0, 4.0, 1.5, 1.0])
@@ -263,7 +264,7 @@ def test_solution_in_a_cone_equals_that_of_a_general_solver(identical):
     cone = share_constraints(rng.dirichlet(np.ones(3), 12), members, 0.05)
     gram, moment = normal_equations(signature, bulk, rng.gamma(1, 1, bulk.shape))
     found = solve_in_cone(gram, moment, cone)
-    assert np.einsum("nck,nk->nc", cone, found).min() > -1e-9
+    assert np.einsum("nck,nk->nc", cone, found).min() > -1e-8
     for square, linear, rows, solution in zip(gram, moment, cone, found, strict=True):
 
         def loss(x, square=square, linear=linear):
@@ -364,6 +365,20 @@ def test_residual_share_is_zero_where_the_weights_explain_all_and_near_zero_wher
     np.testing.assert_allclose(residual_share(profiles, bulk, weights, members)[0], 0, atol=1e-12)
     scales = np.linspace(0.8, 1.2, 5)[:, None]
     np.testing.assert_allclose(residual_share(profiles, bulk, weights * scales, members)[0], 0, atol=0.02)
+
+
+def test_share_within_a_standard_error_of_zero_is_zero_and_a_clear_one_stays():
+    found = shrink(np.array([-0.3, 0.0, 0.1, 0.2, 0.2]), np.array([0.1, 0.0, 0.1, 0.1, 0.0]))
+    np.testing.assert_allclose(found, [0, 0, 0, 0.15, 0.2])
+
+
+def test_standard_error_of_the_residual_share_is_that_of_repeated_platforms():
+    profiles, rng = make_profiles(similar=2.0), np.random.default_rng(0)
+    weights = rng.dirichlet(np.full(6, 5.0))
+    bulk = weights @ profiles * np.exp(0.5 * rng.normal(size=(200, 800)))
+    found, error = residual_share(profiles, bulk, np.tile(weights, (200, 1)), np.eye(6))
+    assert abs(found.mean()) < 0.05
+    np.testing.assert_allclose(error.mean(), found.std(), rtol=0.25)
 
 
 def test_clear_markers_are_four_times_the_next_type_and_not_faint():

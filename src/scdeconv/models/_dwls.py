@@ -10,7 +10,8 @@ from scdeconv import _keys as keys
 from scdeconv._expression import to_shares
 from scdeconv.pp import GENES_PER_TYPE, best_per_type, marker_ratio
 
-from ._hierarchy import (
+from ._least_squares import normal_equations, solve_least_squares, solve_weighted
+from ._rectangle import (
     MISSING,
     UNKNOWN,
     calibrate_residual,
@@ -23,7 +24,6 @@ from ._hierarchy import (
     shrink,
     solve_in_cone,
 )
-from ._least_squares import normal_equations, solve_least_squares, solve_weighted
 from ._signature_model import SignatureModel
 
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ def relative_weights(signature: np.ndarray, solution: np.ndarray) -> np.ndarray:
 def choose_caps(signature: np.ndarray, bulk: np.ndarray, start: np.ndarray, *, seed: int = 0) -> np.ndarray:
     """Choose how far the weights of genes may differ: so far that solutions from halves of the genes vary least.
 
-    Each sample is solved by weighted least squares (of either sign) with 100 random halves of the genes and weights of up
-    to 1, 2, 4, ... times the smallest. Solutions are brought to the sum of ``start``; the cap is taken whose variance
-    between halves is smallest, on average over cell types.
+    Each sample is solved by weighted least squares (of either sign) with 100 random halves of the genes and weights of
+    up to 1, 2, 4, ... times the smallest. Solutions are brought to the sum of ``start``; the cap is taken whose
+    variance between halves is smallest, on average over cell types.
 
     Parameters
     ----------
@@ -100,8 +100,8 @@ def solve_dwls(
 ) -> np.ndarray:
     """Solve by dampened weighted least squares (Tsoucas et al. 2019).
 
-    A gene fitted as m has the weight ``1 / m^2``, capped as :func:`choose_caps` finds. Weights and solution are found in
-    turn, the solution as a running mean, ``(new + 4 old) / 5``.
+    A gene fitted as m has the weight ``1 / m^2``, capped as :func:`choose_caps` finds. Weights and solution are found
+    in turn, the solution as a running mean, ``(new + 4 old) / 5``.
 
     Parameters
     ----------
@@ -180,9 +180,9 @@ class DWLS(SignatureModel):
         genes beside them.
     unknown
         Estimate what share of each sample is of types that the reference lacks, as a further column ``"Unknown"``. Such
-        cells add to the genes that all cells express, not to the markers of the types that are known: the more there are,
-        the further markers fall behind the other genes. By how much is learned from the reference, whose types are left
-        out one by one. There are no intervals then.
+        cells add to the genes that all cells express, not to the markers of the types that are known: the more there
+        are, the further markers fall behind the other genes. By how much is learned from the reference, whose types are
+        left out one by one. There are no intervals then.
     hierarchical
         Cluster similar types, solve for the clusters on markers of their own first, then for the types, each cluster
         within 0.05 of its share of the RNA. For types so similar that they have few markers each.
@@ -197,16 +197,18 @@ class DWLS(SignatureModel):
     -----
     As in the R code the halves are fitted without constraint and have fixed seeds, and the solution is a running mean,
     ``(new + 4 old) / 5``, over at most 1,000 rounds. Departures: rounds end when the solution changes by 0.01 % of its
-    sum, where the original has 0.01 in the unit of the data, so that depth does not matter; the cap of the weights is at
-    most :math:`2^{39}`, as in Rectangle; genes are those selected, not MAST's. A sample without any expression gets equal
-    fractions; types with identical profiles share their weight.
+    sum, where the original has 0.01 in the unit of the data, so that depth does not matter; the cap of the weights is
+    at most :math:`2^{39}`, as in Rectangle; genes are those selected, not MAST's. A sample without any expression gets
+    equal fractions; types with identical profiles share their weight.
 
     Rectangle's unknown content is one minus a sum of weights that may be at most one. Between platforms that sum is far
     from one (0.95 to 1.7 in two public data sets of blood), and the constraint would distort the fractions of the known
-    types. Here medians over genes stand for sums, and the known types keep their ratios. The estimate is a share of RNA;
-    that the fractions are shares of cells assumes that unknown cells hold as much RNA as the others of the sample. A shift
-    between platforms that concerns markers alone hides or feigns unknown content (in blood it hides up to a quarter), and
-    cells that resemble a known type are counted as that type.
+    types. Here medians over genes stand for sums, the known types keep their ratios, and what lies within a standard
+    error of nothing is nothing (few markers, or platforms that differ much, hide small shares). The estimate is a share
+    of RNA; that the fractions are shares of cells assumes that unknown cells hold as much RNA as the others of the
+    sample. A shift between platforms that concerns markers alone hides or feigns unknown content, and cells that
+    resemble a known type are counted as that type: in blood, T cells that were left out of the reference were found
+    (half of the RNA), monocytes (a third of it) were not.
 
     Rectangle keeps its second step for types with fewer than 20 markers; here it is used for all.
     """

@@ -34,10 +34,10 @@ def choose_penalties(signature: np.ndarray, bulk: np.ndarray, mean: np.ndarray) 
 
     .. math:: \mathrm{GCV}(\lambda) = G \, |(I - H_\lambda) r|^2 \, / \, (G - \mathrm{tr} A_\lambda)^2
 
-    with r what the scaled mean composition leaves of the sample, :math:`H_\lambda` the hat matrix of ridge regression on
-    the signature, and :math:`A_\lambda = P + H_\lambda (I - P)` that of the whole fit, P the projection on the expression
-    of the mean composition: the scale is estimated, too. All is diagonal in the singular vectors of the signature. The
-    constraint of no negative weights is left out of it.
+    with r what the scaled mean composition leaves of the sample, :math:`H_\lambda` the hat matrix of ridge regression
+    on the signature, and :math:`A_\lambda = P + H_\lambda (I - P)` that of the whole fit, P the projection on the
+    expression of the mean composition: the scale is estimated, too. All is diagonal in the singular vectors of the
+    signature. The constraint of no negative weights is left out of it.
 
     Parameters
     ----------

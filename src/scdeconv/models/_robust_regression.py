@@ -78,9 +78,9 @@ class RobustRegression(SignatureModel):
     Notes
     -----
     The algorithm and constants of ``MASS::rlm(signature, sample)`` (Venables & Ripley 2002; Huber 1964), without an
-    intercept as in granulator; Avila Cobos et al. (2020) fit one and drop it. Without noise and for a sample that is zero
-    there is nothing to reweight. Where ``rlm`` refuses a singular signature, types with identical profiles share their
-    weight. A sample without any expression gets equal fractions.
+    intercept as in granulator; Avila Cobos et al. (2020) fit one and drop it. Without noise and for a sample that is
+    zero there is nothing to reweight. Where ``rlm`` refuses a singular signature, types with identical profiles share
+    their weight. A sample without any expression gets equal fractions.
     """
 
     method = "robust_regression"

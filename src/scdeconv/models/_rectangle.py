@@ -17,8 +17,8 @@ FEWEST_CLUSTERS = 3
 MOST_MERGED, MOST_MERGED_OF_MANY, MANY = 3, 4, 12
 PER_MILLION = 1e6
 # proximal steps make the dual problem regular; their number leaves nothing of them in the solution
-PROXIMAL, N_PROXIMAL = 1e-6, 4
-# markers that show unknown content: log2 of the least ratio of a type to the next, how many a type needs and has at most
+PROXIMAL, N_PROXIMAL = 1e-8, 2
+# markers that show unknown content: log2 of the least ratio of a type to the next, fewest and most of a type
 LEAST_RATIO, FEWEST_MARKERS, MOST_MARKERS = 2.0, 10, 50
 N_ROUNDS = 2
 # variance of a median over that of a mean, of normal values
@@ -157,8 +157,8 @@ def check_unknown(profiles: np.ndarray, cell_types: list[str]) -> None:
         raise ValueError(msg)
     if not markers.any() or others.sum() < FEWEST_GENES:
         msg = (
-            f"Expected markers and at least {FEWEST_GENES} genes that are none with unknown=True, found {markers.sum()} and "
-            f"{others.sum()}. Give all genes to pp.pair."
+            f"Expected markers and at least {FEWEST_GENES} genes that are none with unknown=True, found {markers.sum()} "
+            f"and {others.sum()}. Give all genes to pp.pair."
         )
         raise ValueError(msg)
 
@@ -192,9 +192,10 @@ def residual_share(
     """Return by how much the clear markers of clusters fall behind the other genes in bulk.
 
     Cells that the reference lacks add to the genes that all cells express, not to the markers of the types that it has.
-    So the weight of each cluster is set by the median of its markers, and what the weights explain of the sample is read
-    from the median of the other genes. Medians stand for sums because platforms differ by orders of magnitude in some
-    genes. What they differ by in proportion to the level of a gene (a slope of log bulk on log level) is taken out.
+    So the weight of each cluster is set by the median of its markers, and what the weights explain of the sample is
+    read from the median of the other genes. Medians stand for sums because platforms differ by orders of magnitude in
+    some genes. What they differ by in proportion to the level of a gene (a slope of log bulk on log level) is taken
+    out.
 
     Parameters
     ----------
