@@ -112,7 +112,8 @@ def main(seeds: list[int]) -> None:
         "# Methods that need no pairs",
         "Real bulk whose composition is known by another technique, estimated from single cells of other people. No method sees "
         "any truth, and each runs with its defaults, but that Scaden is given the 50 markers per type that NNLS has. Shares of RNA are turned into shares of cells by the cells' UMIs. "
-        "Seconds are those of training and prediction. Three data sets shaped the default's two constants (tail and number of "
+        "Seconds are those of training and prediction. The original programs were given the counts of Finotello's samples, our "
+        "methods their TPM. Three data sets shaped the default's two constants (tail and number of "
         "genes), so its figures here are a little favourable.",
     ]
     for title, (folder, source) in tasks.items():

@@ -367,3 +367,11 @@ def test_data_read_back_from_a_file_give_the_same_predictions(pairs, tmp_path):
     for arguments in ({"method": "nnls"}, QUICK, {"method": "scaden", "max_steps": 1}):
         first, second = (tl.cross_validate(mdata, cv=2, **arguments) for mdata in (pairs, read))
         pd.testing.assert_frame_equal(first, second, check_names=False, rtol=1e-5)
+
+
+def test_unknown_content_is_judged_against_none(pairs):
+    table = tl.benchmark(pairs, {"unknown": {"method": "dwls", "unknown": True}}, cv=2).set_index(
+        ["method", "cell_type"]
+    )
+    assert table.loc[("unknown", "Unknown"), "n"] == table.loc[("mean_composition", "all entries"), "n"] / 4
+    assert ("mean_composition", "Unknown") not in table.index

@@ -211,8 +211,10 @@ def benchmark(
                 start = time.perf_counter()
                 predicted = cross_validate(mdata, cv=cv, seed=seed, allow_leakage=allow_leakage, **arguments)
                 seconds = time.perf_counter() - start
-                table = metrics.table(measured, predicted)
-                table = table.join(_interval_scores(measured, predicted, mdata[keys.BULK].obs[keys.DONOR]))
+                # a method may have a column more: unknown content, of which the measured fractions have none
+                truth = measured.reindex(columns=predicted.columns, fill_value=0.0)
+                table = metrics.table(truth, predicted)
+                table = table.join(_interval_scores(truth, predicted, mdata[keys.BULK].obs[keys.DONOR]))
                 table = table.rename_axis("cell_type").reset_index()
                 table.insert(0, "seed", seed)
                 table.insert(0, "method", label)
