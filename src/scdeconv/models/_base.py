@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import tempfile
 from abc import abstractmethod
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import pandas as pd
 
-from scdeconv import __version__
 from scdeconv import _keys as keys
 from scdeconv._genes import align_genes, strip_versions
 from scdeconv._matrix import to_dense
-from scdeconv._validation import examples
+from scdeconv._model_files import curves_from_plain, curves_to_plain, read_model, write_model
 from scdeconv.pp import FEWEST_PAIRS, Reference, paired_donors
 
 from ._familiarity import Familiarity
@@ -29,8 +24,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-DESCRIPTION = "model.json"
-WEIGHTS = "weights.npz"
 # prefixes, in the file of weights, of what is not the state of the method itself
 HELD_OUT = "held_out."
 FAMILIARITY = "familiarity."
@@ -228,50 +221,21 @@ class DeconvolutionModel:
             Before training.
         """
         self._require_trained()
-        target = Path(dir_path)
-        if target.exists() and not overwrite:
-            msg = f"Expected no directory at {target}, found one. Pass overwrite=True or choose another."
-            raise FileExistsError(msg)
-        others = [item.name for item in target.iterdir()] if target.exists() else []
-        others = sorted(set(others) - {DESCRIPTION, WEIGHTS})
-        if others:
-            msg = f"Expected nothing but a saved model in {target}, found {examples(others)}. Choose another directory."
-            raise FileExistsError(msg)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        workplace = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        try:
-            new = workplace / "new"
-            new.mkdir()
-            arrays = self._arrays()
-            if self.held_out_ is not None:
-                arrays |= {HELD_OUT + name: array for name, array in vars(self.held_out_).items()}
-            if self.familiarity_ is not None:
-                arrays |= {FAMILIARITY + name: array for name, array in vars(self.familiarity_).items()}
-            np.savez(new / WEIGHTS, **arrays)  # type: ignore[arg-type]
-            (new / DESCRIPTION).write_text(json.dumps(self._description(), indent=1, default=np.generic.item))
-            if target.exists():
-                target.rename(workplace / "old")
-            try:
-                new.rename(target)
-            except OSError:
-                (workplace / "old").rename(target)
-                raise
-        finally:
-            shutil.rmtree(workplace, ignore_errors=True)
+        arrays = self._arrays()
+        if self.held_out_ is not None:
+            arrays |= {HELD_OUT + name: array for name, array in vars(self.held_out_).items()}
+        if self.familiarity_ is not None:
+            arrays |= {FAMILIARITY + name: array for name, array in vars(self.familiarity_).items()}
+        write_model(dir_path, type(self).__name__, self._description(), arrays, overwrite=overwrite)
 
     def _description(self) -> dict[str, Any]:
-        history = self.history_ or {}
         return {
-            "class": type(self).__name__,
-            "version": __version__,
             "parameters": self.parameters_,
             "seed": self.seed_,
             "cell_types": list(self.cell_types_),
             "genes": list(self.genes_),
             "summary": self.summary_,
-            "history": {
-                name: {"epoch": frame.index.tolist(), "value": frame[name].tolist()} for name, frame in history.items()
-            },
+            "history": curves_to_plain(self.history_),
         }
 
     @classmethod
@@ -285,25 +249,13 @@ class DeconvolutionModel:
         ValueError
             Where it is a model of another class.
         """
-        path = Path(dir_path)
-        if not (path / DESCRIPTION).exists():
-            msg = f"Expected a saved model with {DESCRIPTION} in {path}, found none."
-            raise FileNotFoundError(msg)
-        description = json.loads((path / DESCRIPTION).read_text())
-        if description["class"] != cls.__name__:
-            msg = f"Expected a saved {cls.__name__} in {path}, found {description['class']}. Use that class's load."
-            raise ValueError(msg)
-        with np.load(path / WEIGHTS, allow_pickle=False) as file:
-            arrays = dict(file)
+        description, arrays = read_model(dir_path, cls.__name__)
         model = cls(None, **description["parameters"])
         model.genes_ = pd.Index(description["genes"])
         model.cell_types_ = description["cell_types"]
         model.summary_ = description["summary"]
         model.seed_ = description["seed"]
-        model.history_ = {
-            name: pd.DataFrame({name: curve["value"]}, index=pd.Index(curve["epoch"], name="epoch"))
-            for name, curve in description["history"].items()
-        } or None
+        model.history_ = curves_from_plain(description["history"])
         held_out, familiarity = _take(arrays, HELD_OUT), _take(arrays, FAMILIARITY)
         model.held_out_ = HeldOut(**held_out) if held_out else None
         model.familiarity_ = Familiarity(**familiarity) if familiarity else None

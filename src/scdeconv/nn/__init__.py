@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ._losses import LOSSES, Loss
 from ._networks import BatchedLinear, Ensemble, Perceptrons
-from ._training import TrainingData, fit, quiet
+from ._running import quiet
+from ._training import TrainingData, fit
 
 __all__ = [
     "LOSSES",

@@ -1,31 +1,19 @@
-"""The training loop: a lean Lightning plan that stops early, keeps the best weights and survives Ctrl-C."""
+"""Training on compositions: every member at once, early stopping on held-out donors, the best weights kept."""
 
 from __future__ import annotations
 
-import logging
-import signal
-import threading
-import warnings
-from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import lightning.pytorch as lightning
 import pandas as pd
 import torch
 from torch import nn
 
-from scdeconv._progress import progress
+from ._running import EpochPlan, run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ._losses import Loss
-
-
-# multiplications in a forward pass below which a second thread does not pay
-SMALL_STEP = 100_000_000
 
 
 @dataclass
@@ -66,8 +54,8 @@ class TrainingData:
         return logits if self.offsets is None else logits + self.offsets[:, rows]
 
 
-class Plan(lightning.LightningModule):
-    """Trains every member of ``module`` at once; one Lightning "batch" is an epoch over data that stay on the device."""
+class Plan(EpochPlan):
+    """Trains every member of ``module`` at once, on data that stay on the device."""
 
     def __init__(
         self,
@@ -83,22 +71,18 @@ class Plan(lightning.LightningModule):
         adam_epsilon: float,
         patience: int | None,
     ) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-        self.module = module
+        n_rows = data.weights.shape[1]
+        self.steps_per_epoch = max(1, n_rows // min(batch_size, n_rows))
+        super().__init__(module, -(-max_steps // self.steps_per_epoch), min(batch_size, n_rows))
         self.data = data
         self.validation = validation
         self.loss = loss
-        self.n_rows = data.weights.shape[1]
-        self.batch_size = min(batch_size, self.n_rows)
-        self.steps_per_epoch = max(1, self.n_rows // self.batch_size)
-        self.max_epochs = -(-max_steps // self.steps_per_epoch)
+        self.n_rows = n_rows
         self.steps_left = max_steps
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.adam_epsilon = adam_epsilon
         self.patience = patience
-        self.bar: Any = None
         self.queue = torch.empty(0, dtype=torch.long)
         self.train_losses: list[float] = []
         self.validation_losses: list[float] = []
@@ -107,7 +91,6 @@ class Plan(lightning.LightningModule):
         self.start_weights: dict[str, torch.Tensor] = {}
         # validation loss of each row at the start and at the best epoch
         self.start_losses = self.best_losses = torch.empty(0)
-        self.stop = False
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return Adam, or AdamW where weights decay."""
@@ -209,50 +192,6 @@ class Plan(lightning.LightningModule):
         }
 
 
-@contextmanager
-def _stop_on_interrupt(plan: Plan) -> Iterator[None]:
-    """Let the first Ctrl-C end training after the current step; Lightning would end the whole process."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.getsignal(signal.SIGINT)
-
-    def stop(signum: int, frame: Any) -> None:
-        plan.stop = True
-        signal.signal(signal.SIGINT, previous)
-
-    signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
-@contextmanager
-def quiet(logger_name: str) -> Iterator[None]:
-    """Show errors only of a library's logger, and put its level back afterwards."""
-    logger = logging.getLogger(logger_name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-@contextmanager
-def _one_thread_if_small(plan: Plan) -> Iterator[None]:
-    """Run small steps on one thread: others cost more than they bring, and far more where cores are shared."""
-    n_weights = sum(parameter.numel() for parameter in plan.module.parameters())
-    previous = torch.get_num_threads()
-    if n_weights * plan.batch_size < SMALL_STEP:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(previous)
-
-
 def fit(
     module: nn.Module,
     data: TrainingData,
@@ -289,28 +228,5 @@ def fit(
         adam_epsilon=adam_epsilon,
         patience=patience,
     )
-    module.train()
-    with (
-        quiet("lightning.pytorch"),
-        warnings.catch_warnings(),
-        _stop_on_interrupt(plan),
-        _one_thread_if_small(plan),
-        progress(plan.max_epochs, description) as plan.bar,
-    ):
-        warnings.filterwarnings("ignore", module=r"lightning\.")
-        trainer = lightning.Trainer(
-            max_epochs=plan.max_epochs,
-            accelerator=accelerator,
-            devices=devices,
-            **{
-                "logger": False,
-                "enable_checkpointing": False,
-                "enable_progress_bar": False,
-                "enable_model_summary": False,
-                **trainer_kwargs,
-            },
-        )
-        trainer.fit(plan, train_dataloaders=[0])
-    module.eval()
-    module.cpu()
+    run(plan, description=description, accelerator=accelerator, devices=devices, **trainer_kwargs)
     return plan
