@@ -44,21 +44,25 @@ def sum_duplicates(matrix: Matrix, names: pd.Index) -> tuple[Matrix, pd.Index]:
     return matrix @ members, pd.Index(unique)
 
 
-def align_genes(adata: AnnData, genes: pd.Index, *, layer: str | None = None) -> np.ndarray:
-    """Return the expression of ``genes`` in ``adata``, by name, for a model to read.
+def find_genes(
+    adata: AnnData, genes: pd.Index, *, layer: str | None = None, stacklevel: int = 3
+) -> tuple[Matrix, np.ndarray]:
+    """Find a model's genes by name in expression that it is to read.
 
     Parameters
     ----------
     adata
-        Bulk samples × genes on a linear scale (counts or TPM). Not changed.
+        Samples or cells × genes on a linear scale (counts or TPM). Not changed.
     genes
         The model's genes.
     layer
         Layer to read instead of ``X``.
+    stacklevel
+        Of the warning.
 
     Returns
     -------
-    Array samples × genes with NaN columns for the genes that are missing.
+    The matrix as it is, and the column of each of ``genes`` in it, -1 for those that are missing.
 
     Raises
     ------
@@ -71,8 +75,8 @@ def align_genes(adata: AnnData, genes: pd.Index, *, layer: str | None = None) ->
     check_names(problems, adata.obs_names, names, "adata")
     check_expression(problems, adata, matrix, "adata", logged="log1p" in adata.uns and layer is None)
     positions = pd.Series(np.arange(len(names)), index=names)
-    positions = positions[~positions.index.duplicated()].reindex(genes)
-    missing = genes[positions.isna()]
+    positions = positions[~positions.index.duplicated()].reindex(genes, fill_value=-1)
+    missing = genes[positions < 0]
     share = 1 - len(missing) / max(len(genes), 1)
     if share < LEAST_SHARE_OF_GENES:
         message = (
@@ -92,9 +96,14 @@ def align_genes(adata: AnnData, genes: pd.Index, *, layer: str | None = None) ->
         warnings.warn(
             f"{len(missing)} of the model's {len(genes)} genes ({1 - share:.0%}) are not in adata: {examples(missing)}. "
             "The estimate uses the others.",
-            stacklevel=4,
+            stacklevel=stacklevel,
         )
-    present = ~positions.isna().to_numpy()
+    return matrix, positions.to_numpy(dtype=int)
+
+
+def align_genes(adata: AnnData, genes: pd.Index, *, layer: str | None = None) -> np.ndarray:
+    """Return what :func:`find_genes` finds: an array samples × genes, with columns of NaN for the genes that are missing."""
+    matrix, columns = find_genes(adata, genes, layer=layer, stacklevel=5)
     values = np.full((adata.n_obs, len(genes)), np.nan)
-    values[:, present] = to_dense(matrix[:, positions[present].to_numpy(dtype=int)])
+    values[:, columns >= 0] = to_dense(matrix[:, columns[columns >= 0]])
     return values

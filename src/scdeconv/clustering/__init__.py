@@ -1,0 +1,33 @@
+"""Models of unlabelled single cells: cell types by clustering, and embeddings; used by :func:`scdeconv.tl.cluster`.
+
+The classes need torch and scvi-tools, which take seconds to import, so each is loaded when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._desc import DESC
+    from ._scdcc import ScDCC
+    from ._scdeepcluster import ScDeepCluster
+    from ._scgen import ScGen
+    from ._scvis import Scvis
+
+_MODULES = {
+    "DESC": "_desc",
+    "ScDCC": "_scdcc",
+    "ScDeepCluster": "_scdeepcluster",
+    "ScGen": "_scgen",
+    "Scvis": "_scvis",
+}
+
+__all__ = ["DESC", "ScDCC", "ScDeepCluster", "ScGen", "Scvis"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

@@ -1,0 +1,32 @@
+"""Where self-training starts: k-means for a given number of clusters, Leiden otherwise."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from anndata import AnnData
+
+
+def k_means(latent: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+    """Return the cluster of each cell by k-means, the best of 20 starts."""
+    from sklearn.cluster import KMeans
+
+    return np.asarray(KMeans(n_clusters, n_init=20, random_state=seed).fit_predict(latent))
+
+
+def leiden(latent: np.ndarray, resolution: float, n_neighbors: int, seed: int) -> np.ndarray:
+    """Return the cluster of each cell by Leiden on the graph of nearest neighbours, as scanpy makes it."""
+    import scanpy as sc
+
+    cells = AnnData(latent.astype(np.float32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sc.pp.neighbors(cells, n_neighbors=n_neighbors, use_rep="X", random_state=seed)
+        sc.tl.leiden(cells, resolution=resolution, flavor="igraph", n_iterations=-1, random_state=seed)
+    return cells.obs["leiden"].cat.codes.to_numpy().astype(int)
+
+
+def centroids(latent: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the mean of each cluster, clusters × dimensions."""
+    return np.stack([latent[labels == cluster].mean(axis=0) for cluster in range(labels.max() + 1)])

@@ -1,0 +1,41 @@
+"""Soft clusters by Student's t (Xie et al. 2016), which DESC, scDeepCluster and scDCC share."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class SoftClusters(nn.Module):
+    """Centroids in latent space, and how much each cell belongs to each.
+
+    Parameters
+    ----------
+    centroids
+        Clusters × latent dimensions.
+    alpha
+        Degrees of freedom of Student's t.
+    """
+
+    def __init__(self, centroids: torch.Tensor, alpha: float = 1.0) -> None:
+        super().__init__()
+        self.centroids = nn.Parameter(centroids.clone())
+        self.alpha = alpha
+
+    def forward(self, latent: torch.Tensor) -> torch.Tensor:
+        """Return ``q``, cells × clusters: proportional to ``(1 + d² / alpha) ** (-(alpha + 1) / 2)``; rows sum to 1."""
+        squared = (latent[:, None, :] - self.centroids).square().sum(dim=-1)
+        return torch.softmax(-(self.alpha + 1) / 2 * torch.log1p(squared / self.alpha), dim=1)
+
+
+def target_distribution(assignments: torch.Tensor) -> torch.Tensor:
+    """Return ``p``, proportional to ``q² / sum of q over cells``: surer than ``q``, and no cluster takes all; rows sum to 1."""
+    # a cluster that no cell is near has no share to give
+    weights = assignments.square() / assignments.sum(dim=0).clamp_min(torch.finfo(assignments.dtype).tiny)
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+def clustering_loss(targets: torch.Tensor, assignments: torch.Tensor) -> torch.Tensor:
+    """Return the divergence KL(p‖q), mean over cells."""
+    tiny = torch.finfo(assignments.dtype).tiny
+    return (torch.xlogy(targets, targets) - targets * assignments.clamp_min(tiny).log()).sum(dim=1).mean()
