@@ -6,9 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import datasets, metrics, models, pl, pp, tl
+    from . import clustering, datasets, metrics, models, pl, pp, tl
 
-__all__ = ["datasets", "metrics", "models", "pl", "pp", "tl"]
+__all__ = ["clustering", "datasets", "metrics", "models", "pl", "pp", "tl"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._base import CellModel, ClusteringModel
     from ._desc import DESC
     from ._scdcc import ScDCC
     from ._scdeepcluster import ScDeepCluster
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from ._scvis import Scvis
 
 _MODULES = {
+    "CellModel": "_base",
+    "ClusteringModel": "_base",
     "DESC": "_desc",
     "ScDCC": "_scdcc",
     "ScDeepCluster": "_scdeepcluster",
@@ -23,7 +26,7 @@ _MODULES = {
     "Scvis": "_scvis",
 }
 
-__all__ = ["DESC", "ScDCC", "ScDeepCluster", "ScGen", "Scvis"]
+__all__ = ["DESC", "CellModel", "ClusteringModel", "ScDCC", "ScDeepCluster", "ScGen", "Scvis"]
 
 
 def __getattr__(name: str) -> Any:

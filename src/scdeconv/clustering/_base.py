@@ -23,13 +23,23 @@ from ._cells import Cells, Scaling
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from anndata import AnnData
 
 SCALING = "scaling."
 # share of the cells that are held out to stop training in time
 VALIDATION_SHARE = 0.1
+
+
+def check_columns(problems: Problems, adata: AnnData, keys: Mapping[str, str | None]) -> None:
+    """Report columns of ``obs`` that are not there or not complete; ``keys``: the argument that names each."""
+    for name, key in keys.items():
+        if key is not None and key not in adata.obs:
+            problems.add(f"Expected obs[{key!r}] in adata, found {list(adata.obs)}.")
+        elif key is not None and adata.obs[key].isna().any():
+            what, n_missing = name.removesuffix("_key").replace("_", " "), int(adata.obs[key].isna().sum())
+            problems.add(f"Expected a {what} for every cell in obs[{key!r}], found {n_missing} without.")
 
 
 class CellModel(BaseModelClass):
@@ -41,6 +51,8 @@ class CellModel(BaseModelClass):
     method: ClassVar[str]
     # whether training needs counts, or any expression on a linear scale will do
     whole_numbers: ClassVar[bool]
+    # further attributes of plain values that are saved
+    saved: ClassVar[tuple[str, ...]] = ()
 
     module: torch.nn.Module
     scaling_: Scaling
@@ -87,18 +99,22 @@ class CellModel(BaseModelClass):
         ValueError
             One report of every problem found.
         """
-        cls._check(adata, layer, batch_key)
-        setup_method_args = cls._get_setup_method_args(
-            **{"cls": cls, "adata": adata, "layer": layer, "batch_key": batch_key}
-        )
-        fields = [LayerField("X", layer, is_count_data=False), CategoricalObsField("batch", batch_key)]
+        cls._setup(adata, layer, {"batch_key": batch_key}, **kwargs)
+
+    @classmethod
+    def _setup(cls, adata: AnnData, layer: str | None, keys: dict[str, str | None], **kwargs: Any) -> None:
+        cls.check_cells(adata, layer=layer, **keys)
+        setup_method_args = cls._get_setup_method_args(**{"cls": cls, "adata": adata, "layer": layer, **keys})
+        columns = [CategoricalObsField(name.removesuffix("_key"), key) for name, key in keys.items()]
+        fields = [LayerField("X", layer, is_count_data=False), *columns]
         manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
         with quiet("scvi"):
             manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)
 
     @classmethod
-    def _check(cls, adata: AnnData, layer: str | None, batch_key: str | None) -> None:
+    def check_cells(cls, adata: AnnData, *, layer: str | None = None, **keys: str | None) -> None:
+        """Raise one ``ValueError`` with every problem that :meth:`setup_anndata` would find; ``keys``: of ``obs``."""
         matrix = get_matrix(adata, layer, "adata")
         problems = Problems("The cells cannot be read")
         check_names(problems, adata.obs_names, adata.var_names, "adata")
@@ -110,11 +126,7 @@ class CellModel(BaseModelClass):
                 f"Expected counts in adata, found {len(fractional)} values that are not whole numbers, such as "
                 f'{examples(f"{value:.4g}" for value in fractional[:2])}. Name the layer with the counts: layer="counts".'
             )
-        if batch_key is not None and batch_key not in adata.obs:
-            problems.add(f"Expected obs[{batch_key!r}] in adata, found {list(adata.obs)}.")
-        elif batch_key is not None and adata.obs[batch_key].isna().any():
-            n_missing = int(adata.obs[batch_key].isna().sum())
-            problems.add(f"Expected a batch for every cell in obs[{batch_key!r}], found {n_missing} without.")
+        check_columns(problems, adata, keys)
         problems.raise_if_any()
 
     @abstractmethod
@@ -223,6 +235,7 @@ class CellModel(BaseModelClass):
             "batches": self.batches_,
             "summary": self.summary_,
             "history": curves_to_plain(self.history_),
+            **{name: getattr(self, name) for name in self.saved},
         }
         write_model(dir_path, type(self).__name__, description, arrays, overwrite=overwrite)
 
@@ -243,6 +256,8 @@ class CellModel(BaseModelClass):
         model.batch_key_, model.batches_ = description["batch_key"], description["batches"]
         model.summary_, model.seed_ = description["summary"], description["seed"]
         model.history_ = curves_from_plain(description["history"])
+        for name in cls.saved:
+            setattr(model, name, description[name])
         own = [name for name in arrays if name.startswith(SCALING)]
         model.scaling_ = Scaling(**{name.removeprefix(SCALING): arrays.pop(name) for name in own})
         model.module = model._make_module(arrays)
@@ -277,6 +292,11 @@ class ClusteringModel(CellModel):
         self.n_died_ = int((sizes == 0).sum())
         kept = torch.as_tensor(order[: len(order) - self.n_died_].copy())
         self.module["clusters"] = SoftClusters(clusters.centroids.detach()[kept], clusters.alpha)
+
+    def _count_clusters(self) -> str:
+        n_clusters = len(self.module["clusters"].centroids)
+        died = f" ({self.n_died_} died)" if self.n_died_ else ""
+        return f"{n_clusters} clusters{died}"
 
     def get_soft_assignments(self, adata: AnnData | None = None, *, layer: str | None = None) -> pd.DataFrame:
         """Return how much each cell belongs to each cluster: cells × clusters, rows sum to 1.

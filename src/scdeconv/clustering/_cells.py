@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -27,7 +27,8 @@ class Scaling:
     total
         Total to which each cell is brought: the median over the cells it was learned from.
     mean, sd
-        Of each gene's log expression, batches × genes (one row where batches are scaled together).
+        What is taken from each gene's log expression, and what it is divided by: batches × genes (one row where batches
+        are scaled together).
     clip
         Largest absolute value afterwards.
     """
@@ -38,16 +39,20 @@ class Scaling:
     clip: np.ndarray
 
     @classmethod
-    def learn(cls, counts: Matrix, batches: np.ndarray, *, scale: bool, clip: float = np.inf) -> Scaling:
+    def learn(
+        cls, counts: Matrix, batches: np.ndarray, scale: Literal["pareto", "unit"] | None, *, clip: float = np.inf
+    ) -> Scaling:
         """Learn from counts (cells × genes) in one pass; ``batches`` numbers the batch whose mean and sd a cell gets.
 
-        Without ``scale`` the log expression stays as it is. A constant gene has sd 1, and so becomes 0.
+        ``"unit"`` divides each gene by its standard deviation, so that genes that are hardly seen weigh as much as any;
+        ``"pareto"`` (van den Berg et al. 2006) by its square root, and all genes by what makes their mean variance 1.
+        Without, log expression stays as it is. A constant gene becomes 0.
         """
         n_genes, n_batches = counts.shape[1], int(batches.max()) + 1
         totals = _totals(counts)
         total = float(np.median(totals))
         mean, sd = np.zeros((n_batches, n_genes)), np.ones((n_batches, n_genes))
-        if scale:
+        if scale is not None:
             for batch in range(n_batches):
                 members = np.flatnonzero(batches == batch)
                 squares = np.zeros(n_genes)
@@ -57,7 +62,10 @@ class Scaling:
                     squares += np.asarray(logs.multiply(logs).sum(axis=0)).ravel() / len(members)
                 variance = squares - mean[batch] ** 2
                 # what rounding leaves of a constant gene is no variance
-                sd[batch] = np.where(variance > 1e-12 * np.maximum(squares, 1e-12), np.sqrt(np.maximum(variance, 0)), 1)
+                varies = variance > 1e-12 * np.maximum(squares, 1e-12)
+                sd[batch, varies] = np.sqrt(variance[varies])
+                if scale == "pareto" and varies.any():
+                    sd[batch, varies] = np.sqrt(sd[batch, varies] * sd[batch, varies].mean())
         return cls(np.array(total), mean, sd, np.array(clip))
 
     def apply(self, counts: Matrix, batches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -24,7 +24,11 @@ def leiden(latent: np.ndarray, resolution: float, n_neighbors: int, seed: int) -
         warnings.simplefilter("ignore")
         sc.pp.neighbors(cells, n_neighbors=n_neighbors, use_rep="X", random_state=seed)
         sc.tl.leiden(cells, resolution=resolution, flavor="igraph", n_iterations=-1, random_state=seed)
-    return cells.obs["leiden"].cat.codes.to_numpy().astype(int)
+    labels = cells.obs["leiden"].cat.codes.to_numpy().astype(int)
+    if labels.max() == 0:
+        msg = f"Expected at least two clusters, found one at resolution {resolution:g}. Raise resolution."
+        raise ValueError(msg)
+    return labels
 
 
 def centroids(latent: np.ndarray, labels: np.ndarray) -> np.ndarray:

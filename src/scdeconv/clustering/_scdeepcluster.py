@@ -1,4 +1,4 @@
-"""scDeepCluster (Tian et al. 2019): a denoising count autoencoder trained together with its clusters."""
+"""scDeepCluster (Tian et al. 2019): a denoising autoencoder of counts, trained together with its clusters."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
+# of the graph on which Leiden finds the number of clusters
 N_NEIGHBORS = 20
 
 
@@ -27,8 +28,8 @@ class ScDeepCluster(ClusteringModel):
     """A denoising autoencoder of counts whose latent space is shaped by the clusters in it.
 
     The autoencoder is trained alone first. Then k-means (or Leiden, where the number of clusters is not known) finds
-    clusters in its latent space, and reconstruction and clustering loss are minimised together; the clusters' targets are
-    refreshed every epoch, until hardly any cell changes its cluster.
+    clusters in its latent space, and reconstruction and clustering loss are minimised together; the clusters' targets
+    are refreshed every epoch, until hardly any cell changes its cluster.
 
     Parameters
     ----------
@@ -44,11 +45,13 @@ class ScDeepCluster(ClusteringModel):
         Standard deviation of the noise on the standardised input, in training.
     likelihood
         Of the counts: zero-inflated negative binomial (``"zinb"``), or negative binomial (``"nb"``).
+    gamma
+        Weight of the clustering loss beside the reconstruction.
 
     Notes
     -----
-    Of the original's two programs the newer, in PyTorch, is followed: noise on the input alone, while the clustering loss
-    reads the input without noise.
+    Of the original's two programs the newer one, in PyTorch, is followed: noise is added to the input alone, and the
+    clustering loss reads the input without noise.
     """
 
     method = "scdeepcluster"
@@ -64,15 +67,138 @@ class ScDeepCluster(ClusteringModel):
         hidden: Sequence[int] = (256, 64),
         noise: float = 2.5,
         likelihood: Literal["zinb", "nb"] = "zinb",
+        gamma: float = 1.0,
+        scale: Literal["pareto", "unit"] = "pareto",
     ) -> None:
-        self.n_clusters, self.resolution = n_clusters, resolution
-        self.n_latent, self.hidden, self.noise, self.likelihood = n_latent, list(hidden), noise, likelihood
+        if likelihood not in ("zinb", "nb"):
+            msg = f"Expected likelihood 'zinb' or 'nb', found {likelihood!r}."
+            raise ValueError(msg)
+        if n_clusters is not None and n_clusters < 2:
+            msg = f"Expected at least 2 clusters, found n_clusters={n_clusters}."
+            raise ValueError(msg)
+        if adata is not None and n_clusters is not None and n_clusters > adata.n_obs:
+            msg = f"Expected at most as many clusters as cells ({adata.n_obs}), found n_clusters={n_clusters}."
+            raise ValueError(msg)
+        self.n_clusters, self.resolution, self.gamma = n_clusters, resolution, gamma
+        self.architecture = {"n_latent": n_latent, "hidden": [int(width) for width in hidden], "noise": noise}
+        self.likelihood, self.scale = likelihood, scale
         parameters = {
             "n_clusters": n_clusters,
             "resolution": resolution,
-            "n_latent": n_latent,
-            "hidden": self.hidden,
-            "noise": noise,
+            **self.architecture,
             "likelihood": likelihood,
+            "gamma": gamma,
+            "scale": scale,
         }
         super().__init__(adata, parameters)
+
+    def train(
+        self,
+        *,
+        pretrain_epochs: int = 300,
+        max_epochs: int = 500,
+        learning_rate: float = 1e-3,
+        batch_size: int = 256,
+        patience: int | None = 20,
+        tolerance: float = 1e-3,
+        accelerator: str = "auto",
+        seed: int = 0,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train the autoencoder, find clusters, train both. Ctrl-C ends the phase and keeps what was learned.
+
+        Parameters
+        ----------
+        pretrain_epochs, learning_rate, patience
+            Of the autoencoder alone, by Adam: it stops after ``patience`` epochs in which the reconstruction of a tenth
+            of the cells, held out, has not become better, and goes back to the best.
+        max_epochs, tolerance
+            Of the second phase, by Adadelta: it stops when a smaller share of cells than ``tolerance`` changes cluster.
+        batch_size
+            Cells in a step.
+        accelerator
+            As in Lightning: ``"auto"``, ``"cpu"``, ``"gpu"``.
+        seed
+            Seed of everything; the global random state is left alone.
+        **trainer_kwargs
+            Handed to ``lightning.Trainer``.
+
+        Raises
+        ------
+        ValueError
+            Where Leiden finds a single cluster.
+        """
+        counts, batches = self._training_data()
+        self.scaling_ = Scaling.learn(counts, np.zeros_like(batches), self.scale)
+        self.batch_size = batch_size
+        cells = Cells(counts, batches, self.scaling_, np.ones(counts.shape[1], dtype=bool))
+        every = np.arange(len(cells))
+        rows, validation_rows = self._split(len(cells), np.random.default_rng(seed)) if patience else (every, every[:0])
+        fit = partial(fit_cells, data=cells, batch_size=batch_size, accelerator=accelerator, **trainer_kwargs)
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(seed)
+            self.module = self._make_autoencoder(counts.shape[1])
+            pretraining = fit(
+                self.module,
+                loss=self._reconstruction,
+                rows=rows,
+                validation_rows=validation_rows,
+                optimizer=partial(torch.optim.Adam, lr=learning_rate, amsgrad=True),
+                max_epochs=pretrain_epochs,
+                patience=patience,
+                description=f"training the autoencoder of {type(self).__name__}",
+            )
+            self.module["clusters"] = SoftClusters(self._start(np.concatenate(list(self._encoded(cells))), seed))
+            self_training = SelfTraining(lambda: self._assign(cells), tolerance)
+
+            def joint(batch: CellBatch) -> torch.Tensor:
+                return self._joint_loss(batch, self_training.targets[batch.rows], cells)
+
+            clustering = fit(
+                self.module,
+                loss=joint,
+                rows=every,
+                optimizer=partial(torch.optim.Adadelta, lr=1.0, rho=0.95),
+                max_epochs=0 if pretraining.stop else max_epochs,
+                before_epoch=self_training,
+                description=f"training {type(self).__name__}",
+            )
+        self._name_clusters(cells)
+        self.history_ = (
+            pretraining.history("pretraining_") | clustering.history() | {"label_change": self_training.history()}
+        )
+        n_epochs = [len(plan.losses["train_loss"]) for plan in (pretraining, clustering)]
+        self.summary_ = (
+            f"{self._count_clusters()} of {len(cells)} cells, {counts.shape[1]} genes, {n_epochs[0]} + {n_epochs[1]} epochs"
+        )
+        self.interrupted_ = pretraining.stop or clustering.stop
+        self.seed_, self.is_trained_ = seed, True
+
+    def _make_autoencoder(self, n_genes: int) -> torch.nn.ModuleDict:
+        autoencoder = CountAutoencoder(n_genes, **self.architecture, zero_inflated=self.likelihood == "zinb")
+        return torch.nn.ModuleDict({"autoencoder": autoencoder})
+
+    def _start(self, latent: np.ndarray, seed: int) -> torch.Tensor:
+        """Return the centroids of k-means, or of Leiden where the number of clusters is not known."""
+        if self.n_clusters is None:
+            labels = leiden(latent, self.resolution, N_NEIGHBORS, seed)
+        else:
+            labels = k_means(latent, self.n_clusters, seed)
+        return torch.as_tensor(centroids(latent, labels))
+
+    def _reconstruction(self, batch: CellBatch) -> torch.Tensor:
+        nll: torch.Tensor = self.module["autoencoder"].nll(batch.x, batch.counts, batch.size_factors)
+        return nll
+
+    def _joint_loss(self, batch: CellBatch, targets: torch.Tensor, cells: Cells) -> torch.Tensor:
+        assignments = self.module["clusters"](self._encode(batch.x))
+        return self.gamma * clustering_loss(targets, assignments) + self._reconstruction(batch)
+
+    def _encode(self, x: torch.Tensor) -> torch.Tensor:
+        latent: torch.Tensor = self.module["autoencoder"].encode(x)
+        return latent
+
+    def _make_module(self, arrays: dict[str, np.ndarray]) -> torch.nn.ModuleDict:
+        module = self._make_autoencoder(len(self.genes_))
+        module["clusters"] = SoftClusters(torch.as_tensor(arrays["clusters.centroids"]))
+        return module

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+# the original has none, and its logarithms may be infinite
+PAIR_EPSILON = 1e-6
+
 
 class SoftClusters(nn.Module):
     """Centroids in latent space, and how much each cell belongs to each.
@@ -39,3 +42,18 @@ def clustering_loss(targets: torch.Tensor, assignments: torch.Tensor) -> torch.T
     """Return the divergence KL(p‖q), mean over cells."""
     tiny = torch.finfo(assignments.dtype).tiny
     return (torch.xlogy(targets, targets) - targets * assignments.clamp_min(tiny).log()).sum(dim=1).mean()
+
+
+def together(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Return the probability that two cells, given their soft assignments, are in one cluster; one for each pair."""
+    return (first * second).sum(dim=1)
+
+
+def must_link_loss(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Return minus the log-probability that the cells of a pair are together, mean over pairs."""
+    return -together(first, second).clamp_min(PAIR_EPSILON).log().mean()
+
+
+def cannot_link_loss(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Return minus the log-probability that the cells of a pair are apart, mean over pairs."""
+    return -(1 - together(first, second)).clamp_min(PAIR_EPSILON).log().mean()

@@ -5,7 +5,9 @@ from __future__ import annotations
 from ._augment import augment
 from ._calibrate import SIZE_SD, calibrate, centred_log_ratio, fit_calibration
 from ._calibration import BROAD, CalibratedModel, Calibration
+from ._constraints import Constraints
 from ._hold_out import hold_out
+from ._make_constraints import constraints
 from ._pair import FEWEST_PAIRS, make_mudata, pair, paired_donors
 from ._read_signature import read_signature
 from ._reference import Reference, count_cells
@@ -21,11 +23,13 @@ __all__ = [
     "SIZE_SD",
     "Calibration",
     "CalibratedModel",
+    "Constraints",
     "Reference",
     "augment",
     "best_per_type",
     "calibrate",
     "centred_log_ratio",
+    "constraints",
     "count_cells",
     "fit_calibration",
     "hold_out",

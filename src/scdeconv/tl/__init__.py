@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._benchmark import benchmark, cross_validate
+from ._cluster import cluster
 from ._convert import convert_fractions
 from ._expression import expression
 from ._group_expression import group_expression
@@ -12,6 +13,7 @@ from ._train import train
 
 __all__ = [
     "benchmark",
+    "cluster",
     "convert_fractions",
     "cross_validate",
     "evaluate",

@@ -127,7 +127,7 @@ def cross_validate(
         On Ctrl-C: half a cross-validation is no result.
     """
     record = get_method(method)
-    split_arguments(record, kwargs)
+    split_arguments(record.load_class(), kwargs)
     donors = mdata[keys.BULK].obs[keys.DONOR]
     data = _as_rows(mdata) if cv == "rows" else mdata
     folds = _folds(paired_donors(data), cv, seed)
@@ -202,7 +202,7 @@ def benchmark(
         if "seed" in options:
             msg = f"Expected the seeds of all runs in seeds=, found seed={options['seed']!r} among the arguments of a method."
             raise TypeError(msg)
-        split_arguments(get_method(arguments["method"]), options)
+        split_arguments(get_method(arguments["method"]).load_class(), options)
     measured = mdata[keys.BULK].obsm[keys.MEASURED].dropna()
     rows = []
     try:

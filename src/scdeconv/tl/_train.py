@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from scdeconv import _keys as keys
 from scdeconv.pp import FEWEST_PAIRS, make_mudata, paired_donors, select_genes, simulate, use_signature
 
-from ._methods import Method, get_method
+from ._methods import get_method
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -22,9 +22,8 @@ def default_method(mdata: MuData) -> str:
     return "simplednn" if len(paired_donors(mdata)) >= FEWEST_PAIRS else "robust_nnls"
 
 
-def split_arguments(method: Method, arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Divide arguments between the constructor of a method and its ``train``; refuse those that neither knows."""
-    cls = method.load_class()
+def split_arguments(cls: Any, arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Divide arguments between a model's constructor and its ``train``; refuse those that neither knows."""
     known = [
         {
             name
@@ -44,7 +43,8 @@ def split_arguments(method: Method, arguments: dict[str, Any]) -> tuple[dict[str
 def fit_method(mdata: MuData, name: str, arguments: dict[str, Any]) -> DeconvolutionModel:
     """Train without printing, on a private copy of what would be written to."""
     method = get_method(name)
-    architecture, training = split_arguments(method, arguments)
+    cls = method.load_class()
+    architecture, training = split_arguments(cls, arguments)
     source = architecture.get("train_on") or method.learns_from
     n_pairs, fewest = len(paired_donors(mdata)), 1 if method.kind == "baseline" else FEWEST_PAIRS
     if source == "pairs" and n_pairs < fewest:
@@ -61,7 +61,6 @@ def fit_method(mdata: MuData, name: str, arguments: dict[str, Any]) -> Deconvolu
         simulate(work, seed=arguments.get("seed", 0))
     if keys.SELECTED not in work[keys.BULK].var and not method.selects_genes:
         select_genes(work, method.genes_per_type * work[keys.PROFILES].n_obs)
-    cls = method.load_class()
     cls.setup_mudata(work, **{key: architecture[key] for key in ("train_on",) if key in architecture})
     model: Any = cls(work, **architecture)
     model.train(**training)

@@ -1,0 +1,152 @@
+"""Pairwise constraints: which cells belong together, which apart, and whether that can all be true."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from scipy.sparse.csgraph import connected_components
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Constraints:
+    """Pairs of cells that belong to one cluster, or to two; made by :func:`scdeconv.pp.constraints`.
+
+    Parameters
+    ----------
+    cells
+        Names of the cells that the numbers below refer to: ``obs_names`` of the cells the constraints were made for.
+    must_link, cannot_link
+        Pairs of cells of the same and of different clusters: positions in ``cells``, int, pairs × 2.
+    """
+
+    cells: pd.Index
+    must_link: np.ndarray
+    cannot_link: np.ndarray
+
+    def __repr__(self) -> str:
+        return f"Constraints: {self.summary}"
+
+    @property
+    def summary(self) -> str:
+        """What there is, in a line."""
+        report = self.report
+        consistent = f"{n:,} contradictions" if (n := report["contradictions"]) else "consistent"
+        return (
+            f"{report['must_link']:,} must-link, {report['cannot_link']:,} cannot-link among {report['cells']:,} cells; "
+            f"{consistent}"
+        )
+
+    @property
+    def report(self) -> dict[str, int]:
+        """Numbers of constraints, of the cells they touch, of groups, and of contradictions.
+
+        A group are the cells that must-links join, directly or through others; ``largest_group`` is the number of its
+        cells.
+        """
+        sizes = np.bincount(self._groups())
+        return {
+            "must_link": len(self.must_link),
+            "cannot_link": len(self.cannot_link),
+            "cells": len(np.unique(np.concatenate([self.must_link, self.cannot_link]))),
+            "groups": int((sizes > 1).sum()),
+            "largest_group": int(sizes.max(initial=0)) if len(self.must_link) else 0,
+            "contradictions": len(self.contradictions),
+        }
+
+    @property
+    def contradictions(self) -> pd.DataFrame:
+        """Cannot-links between cells that must-links join, directly or through others: names of ``first`` and ``second``."""
+        groups = self._groups()
+        impossible = self.cannot_link[groups[self.cannot_link[:, 0]] == groups[self.cannot_link[:, 1]]]
+        return pd.DataFrame({"first": self.cells[impossible[:, 0]], "second": self.cells[impossible[:, 1]]})
+
+    def agreement(self, labels: pd.Series | Sequence[object] | np.ndarray) -> float:
+        """Return the share of the constraints that labels (cell types, clusters) satisfy.
+
+        Parameters
+        ----------
+        labels
+            A Series indexed by names of cells, or one label for each of ``cells``, in order. Constraints of cells
+            without a label (NaN) do not count.
+
+        Raises
+        ------
+        ValueError
+            Where labels do not fit the cells, or no constraint has labels on both sides.
+        """
+        values = labels.reindex(self.cells) if isinstance(labels, pd.Series) else pd.Series(list(labels), dtype=object)
+        if len(values) != len(self.cells):
+            msg = (
+                f"Expected a label for each of {len(self.cells)} cells, found {len(values)}. Pass a Series with names."
+            )
+            raise ValueError(msg)
+        codes = pd.factorize(values)[0]
+        must, cannot = codes[self.must_link], codes[self.cannot_link]
+        satisfied = np.concatenate([must[:, 0] == must[:, 1], cannot[:, 0] != cannot[:, 1]])
+        known = (np.concatenate([must, cannot]) >= 0).all(axis=1)
+        if not known.any():
+            msg = (
+                f"Expected labels on both sides of a constraint, found none among {known.size} constraints. "
+                "Pass labels of the same cells, a Series indexed by their names."
+            )
+            raise ValueError(msg)
+        return float(satisfied[known].mean())
+
+    def _groups(self) -> np.ndarray:
+        """Return the number of the group of each cell, where must-links are followed to the end."""
+        size = len(self.cells)
+        ones = np.ones(len(self.must_link), dtype=bool)
+        graph = sp.coo_matrix((ones, self.must_link.T), shape=(size, size))
+        return connected_components(graph, directed=False)[1]
+
+
+def without_contradictions(pairs: np.ndarray, must: np.ndarray) -> np.ndarray:
+    """Return which constraints can all be true: each is kept unless it contradicts those kept before it.
+
+    Must-links join cells to groups. A cannot-link inside a group is a contradiction, and so is a must-link between two
+    groups that a cannot-link keeps apart.
+
+    Parameters
+    ----------
+    pairs
+        Cells, pairs × 2, the most trusted first.
+    must
+        Whether a pair is a must-link.
+    """
+    parents: dict[int, int] = {}
+    apart: defaultdict[int, set[int]] = defaultdict(set)
+
+    def group_of(cell: int) -> int:
+        while (parent := parents.setdefault(cell, cell)) != cell:
+            parents[cell] = parents[parent]
+            cell = parent
+        return cell
+
+    kept = np.ones(len(pairs), dtype=bool)
+    for i, ((first, second), together) in enumerate(zip(pairs.tolist(), must.tolist(), strict=True)):
+        # the group with fewer others to stay apart from is the one that moves
+        small, large = sorted((group_of(first), group_of(second)), key=lambda group: len(apart[group]))
+        if together:
+            kept[i] = large not in apart[small]
+        else:
+            kept[i] = small != large
+        if not kept[i] or small == large:
+            continue
+        if together:
+            parents[small] = large
+            for other in apart.pop(small):
+                apart[other].remove(small)
+                apart[other].add(large)
+                apart[large].add(other)
+        else:
+            apart[small].add(large)
+            apart[large].add(small)
+    return kept

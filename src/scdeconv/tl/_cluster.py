@@ -1,0 +1,138 @@
+"""Find cell types in unlabelled cells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from anndata import AnnData
+
+from scdeconv import __version__, clustering
+from scdeconv import _keys as keys
+from scdeconv._matrix import get_matrix
+
+from ._train import split_arguments
+
+if TYPE_CHECKING:
+    from scdeconv.clustering import ClusteringModel
+
+CLASSES = {"desc": "DESC", "scdeepcluster": "ScDeepCluster", "scdcc": "ScDCC"}
+
+
+def cluster(
+    cells: AnnData,
+    method: str = "desc",
+    *,
+    key_added: str | None = None,
+    layer: str | None = None,
+    batch_key: str | None = None,
+    n_top_genes: int = 2000,
+    **kwargs: Any,
+) -> ClusteringModel:
+    """Find the clusters of unlabelled cells, and an embedding that shows them.
+
+    What is written can be used at once by scanpy, ``sc.pp.neighbors(cells, use_rep="X_desc")``, and by
+    :func:`scdeconv.pp.pair`, ``pair(cells, bulk, cell_type_key="desc")``; :func:`scdeconv.tl.name_clusters` gives the
+    clusters names first.
+
+    Parameters
+    ----------
+    cells
+        Cells × genes, counts. ``var["highly_variable"]``, where present, says which genes to read.
+    method
+        ``"desc"`` (:class:`~scdeconv.clustering.DESC`), which finds the number of clusters; ``"scdeepcluster"``
+        (:class:`~scdeconv.clustering.ScDeepCluster`), best with ``n_clusters=``; ``"scdcc"``
+        (:class:`~scdeconv.clustering.ScDCC`), the same with ``constraints=`` from :func:`scdeconv.pp.constraints`.
+    key_added
+        Key to write to; the method's name by default.
+    layer
+        Layer to read instead of ``X``.
+    batch_key
+        Column of ``obs`` with the batch of each cell.
+    n_top_genes
+        Of more genes than these, the most variable ones are read (scanpy's default choice on log-normalised expression),
+        unless ``var["highly_variable"]`` is there.
+    **kwargs
+        Arguments of the method's class and of its ``train``, such as ``n_clusters``, ``resolution``, ``seed``.
+
+    Returns
+    -------
+    The trained model, which assigns new cells too (``get_clusters``), and can be saved.
+
+    Writes
+    ------
+    ``cells.obs[key]``
+        The cluster of each cell, categorical: ``"0"``, ``"1"``, ... from the largest to the smallest.
+    ``cells.obsm[f"X_{key}"]``
+        The latent representation.
+    ``cells.obsm[f"{key}_probabilities"]``
+        How much each cell belongs to each cluster; DataFrame, rows sum to 1.
+    ``cells.uns["scdeconv"][key]``
+        Method, version, parameters, number of genes and seed.
+
+    With several resolutions of DESC all this is written for each of them, the key with the resolution at its end:
+    ``desc_0.6``, ``desc_0.8``.
+
+    Raises
+    ------
+    ValueError
+        One report of every problem found in the cells; where there would be more clusters than cells, or only one.
+    TypeError
+        Where the method has no argument of that name.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> cells, _ = scdeconv.datasets.paired_cohort(n_donors=3, n_genes=300, cells_per_donor=(100, 150))
+    >>> model = scdeconv.tl.cluster(cells, method="desc", resolution=0.5)  # doctest: +ELLIPSIS
+    desc: ...
+    >>> cells.obs["desc"].cat.categories[0]
+    '0'
+    """
+    if method not in CLASSES:
+        msg = f"Expected method to be one of {sorted(CLASSES)}, found {method!r}."
+        raise ValueError(msg)
+    cls: Any = getattr(clustering, CLASSES[method])
+    architecture, training = split_arguments(cls, kwargs)
+    cls.check_cells(cells, layer=layer, batch_key=batch_key)
+    genes = _genes_to_read(cells, layer, n_top_genes)
+    # registration writes to what is registered
+    matrix = get_matrix(cells, layer, "cells")
+    obs = cells.obs[[] if batch_key not in cells.obs else [batch_key]].copy()
+    work = AnnData(matrix if genes.all() else matrix[:, genes], obs=obs, var=cells.var.loc[genes, []].copy())
+    cls.setup_anndata(work, batch_key=batch_key)
+    model = cls(work, **architecture)
+    model.train(**training)
+    # scvi-tools remembers every registered object for good
+    model.deregister_manager(model.adata)
+    key = key_added or method
+    resolutions = getattr(model, "resolutions", [])
+    results = {f"{key}_{value:g}": {"resolution": value} for value in resolutions} if len(resolutions) > 1 else {key: {}}
+    for name, choice in results.items():
+        cells.obs[name] = model.get_clusters(**choice)
+        cells.obsm[f"X_{name}"] = model.get_latent_representation(**choice)
+        cells.obsm[f"{name}_probabilities"] = model.get_soft_assignments(**choice)
+        cells.uns.setdefault(keys.UNS, {})[name] = {
+            "method": method,
+            "version": __version__,
+            "parameters": {**model.parameters_, **choice},
+            "n_genes": len(model.genes_),
+            "seed": model.seed_,
+        }
+    print(f"{method}: {model.summary_}")
+    return model
+
+
+def _genes_to_read(cells: AnnData, layer: str | None, n_top_genes: int) -> np.ndarray:
+    """Return which genes are highly variable: as ``var`` says, or as scanpy finds."""
+    if "highly_variable" in cells.var:
+        return cells.var["highly_variable"].to_numpy(dtype=bool)
+    if cells.n_vars <= n_top_genes:
+        return np.ones(cells.n_vars, dtype=bool)
+    import scanpy as sc
+
+    work = AnnData(get_matrix(cells, layer, "cells").astype(np.float32))
+    sc.pp.normalize_total(work)
+    sc.pp.log1p(work)
+    sc.pp.highly_variable_genes(work, n_top_genes=n_top_genes)
+    return work.var["highly_variable"].to_numpy(dtype=bool)

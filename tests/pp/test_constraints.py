@@ -1,0 +1,538 @@
+from __future__ import annotations
+
+import itertools
+import re
+
+import mudata
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from anndata import AnnData
+
+from scdeconv import datasets, pp
+from scdeconv.pp._constraint_sources import (
+    centred_log_levels,
+    draw_pairs,
+    find_anchors,
+    link_by_distance,
+    link_by_label,
+    marker_scores,
+)
+from scdeconv.pp._constraints import without_contradictions
+
+NO_PAIRS = np.zeros((0, 2), dtype=int)
+
+
+@pytest.fixture(scope="module")
+def cells():
+    """Cells of 5 types, one in ten labelled in obs["known"]; do not change them."""
+    cells, bulk = datasets.paired_cohort(
+        n_donors=4, n_bulk_only=0, n_reference_only=0, n_genes=400, n_cell_types=5, cells_per_donor=(150, 300), seed=3
+    )
+    labelled = np.random.default_rng(0).random(cells.n_obs) < 0.1
+    cells.obs["known"] = cells.obs["cell_type"].where(labelled)
+    cells.uns["profiles"] = bulk.uns["cohort"]["profiles"]
+    return cells
+
+
+@pytest.fixture(scope="module")
+def markers(cells):
+    """The 6 best markers of each type, from the planted profiles."""
+    best, score = pp.marker_ratio(cells.uns["profiles"])
+    table = pd.DataFrame({"gene": cells.var_names, "best": best, "score": score}).sort_values("score", ascending=False)
+    types = cells.obs["cell_type"].cat.categories
+    return {types[k]: list(rows["gene"][:6]) for k, rows in table.groupby("best")}
+
+
+def levels(codes, rng, n_proteins=12):
+    """Counts of proteins that differ between types, of cells that differ in depth."""
+    means = rng.gamma(0.5, 30, (codes.max() + 1, n_proteins)) + 1
+    depth = rng.lognormal(0, 0.4, (len(codes), 1))
+    return rng.negative_binomial(4, 1 / (1 + means[codes] * depth / 4)) + 1
+
+
+@pytest.fixture(scope="module")
+def multiome(cells):
+    """RNA of all cells and proteins of nine tenths of them, in another order."""
+    rng = np.random.default_rng(1)
+    counts = levels(cells.obs["cell_type"].cat.codes.to_numpy(), rng)
+    genes = pd.DataFrame(index=[f"CD{i}" for i in range(counts.shape[1])])
+    proteins = AnnData(sp.csr_matrix(counts), obs=pd.DataFrame(index=cells.obs_names), var=genes)
+    chosen = rng.permutation(cells.n_obs)[: int(0.9 * cells.n_obs)]
+    with mudata.set_options(pull_on_update=False):
+        return mudata.MuData({"rna": cells.copy(), "prot": proteins[chosen].copy()})
+
+
+def named(result, links):
+    return {frozenset(pair) for pair in result.cells.to_numpy()[links]}
+
+
+def toy(n=6):
+    """Cells c0, c1, ... with counts of two genes."""
+    rng = np.random.default_rng(0)
+    obs = pd.DataFrame(index=[f"c{i}" for i in range(n)])
+    return AnnData(rng.poisson(3, (n, 2)) + 1, obs=obs, var=pd.DataFrame(index=["g0", "g1"]))
+
+
+# drawing pairs
+
+
+@pytest.mark.parametrize("n", [2, 3, 7, 40])
+def test_all_pairs_are_drawn_once_where_as_many_are_asked_for(n):
+    drawn = draw_pairs(n, 10_000, np.random.default_rng(0))
+    assert sorted(map(tuple, drawn.tolist())) == list(itertools.combinations(range(n), 2))
+
+
+def test_pairs_are_different_and_every_one_is_as_likely():
+    rng = np.random.default_rng(0)
+    counts = np.zeros((6, 6))
+    for _ in range(3000):
+        drawn = draw_pairs(6, 5, rng)
+        assert len(np.unique(drawn, axis=0)) == 5
+        counts[drawn[:, 0], drawn[:, 1]] += 1
+    upper = counts[np.triu_indices(6, 1)]
+    assert counts.sum() == upper.sum() == 15_000
+    assert np.abs(upper - 1000).max() < 5 * np.sqrt(1000 * 2 / 3)
+
+
+def test_pairs_of_millions_of_cells_are_drawn_without_a_list_of_all():
+    n = 30_000_000
+    drawn = draw_pairs(n, 2000, np.random.default_rng(0))
+    assert len(np.unique(drawn, axis=0)) == 2000
+    assert (drawn[:, 0] >= 0).all()
+    assert (drawn[:, 0] < drawn[:, 1]).all()
+    assert (drawn[:, 1] < n).all()
+
+
+# labels
+
+
+def test_pairs_of_labelled_cells_follow_their_labels():
+    codes = np.array([0, -1, 1, 0, -1, 1, 2, 0])
+    pairs, must = link_by_label(codes, 100, np.random.default_rng(0))
+    labelled = [i for i, code in enumerate(codes) if code >= 0]
+    expected = {pair: codes[pair[0]] == codes[pair[1]] for pair in itertools.combinations(labelled, 2)}
+    assert dict(zip(map(tuple, pairs.tolist()), must, strict=True)) == expected
+
+
+def test_constraints_from_labels_are_asked_number_and_agree_with_the_truth(cells, capsys):
+    result = pp.constraints(cells, labels_key="known", n_pairs=1500)
+    both = np.concatenate([result.must_link, result.cannot_link])
+    assert len(both) == 1500
+    assert len(np.unique(np.sort(both, axis=1), axis=0)) == 1500
+    assert cells.obs["known"].notna().to_numpy()[both].all()
+    assert result.cells.equals(cells.obs_names)
+    assert result.agreement(cells.obs["cell_type"]) == 1
+    n_cells = len(np.unique(both))
+    line = f"{len(result.must_link):,} must-link, {len(result.cannot_link):,} cannot-link among {n_cells} cells; consistent"
+    assert capsys.readouterr().out == f"constraints: {line}\n"
+    assert repr(result) == f"Constraints: {line}"
+
+
+def test_random_pairs_are_must_links_as_often_as_labels_agree(cells):
+    result = pp.constraints(cells, labels_key="cell_type", n_pairs=20_000)
+    shares = cells.obs["cell_type"].value_counts(normalize=True)
+    assert len(result.must_link) / 20_000 == pytest.approx((shares**2).sum(), abs=0.02)
+
+
+def test_all_pairs_are_taken_and_said_where_there_are_fewer_than_asked_for(capsys):
+    cells = toy()
+    cells.obs["label"] = ["A", "B", np.nan, "A", None, "B"]
+    result = pp.constraints(cells, labels_key="label")
+    assert named(result, result.must_link) == {frozenset(("c0", "c3")), frozenset(("c1", "c5"))}
+    assert len(result.cannot_link) == 4
+    assert capsys.readouterr().out.endswith("consistent; only 6 pairs from labels, which are all\n")
+
+
+def test_the_seed_decides_which_pairs_and_sources_do_not_disturb_each_other(cells, markers, global_state_untouched):
+    with global_state_untouched():
+        first, again, other = (pp.constraints(cells, labels_key="known", n_pairs=50, seed=seed) for seed in (1, 1, 2))
+        joined = pp.constraints(cells, labels_key="known", markers=markers, n_pairs=50, seed=1)
+    np.testing.assert_array_equal(first.must_link, again.must_link)
+    np.testing.assert_array_equal(first.cannot_link, again.cannot_link)
+    assert named(first, first.cannot_link) != named(other, other.cannot_link)
+    assert named(first, first.cannot_link) <= named(joined, joined.cannot_link)
+
+
+# markers
+
+
+def test_marker_scores_are_mean_z_scores_of_log_normalised_expression():
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(2, (30, 8)) + 1
+    counts[:, 7] = 0
+    columns = [np.array([0, 3]), np.array([1, 2, 7])]
+    middle = np.median([sum(row) for row in counts])
+    logs = np.array([[np.log(1 + value / sum(row) * middle) for value in row] for row in counts])
+    for matrix in (counts, sp.csr_matrix(counts)):
+        scores = marker_scores(matrix, columns)
+        for k, genes in enumerate(columns):
+            z = [(logs[:, g] - logs[:, g].mean()) / logs[:, g].std() if g != 7 else np.zeros(30) for g in genes]
+            np.testing.assert_allclose(scores[:, k], np.mean(z, axis=0), atol=1e-12)
+
+
+def test_anchors_are_clearly_of_one_type_and_of_no_other():
+    rng = np.random.default_rng(0)
+    scores = rng.gamma(1, 1, (500, 3))
+    anchors = find_anchors(scores)
+    low, high = np.percentile(scores, 5, axis=0), np.percentile(scores, 99.5, axis=0)
+    for row, anchor in zip(scores, anchors, strict=True):
+        scaled = [(row[k] - low[k]) / (high[k] - low[k]) for k in range(3)]
+        clear = [k for k in range(3) if scaled[k] > 2 / 3 and all(scaled[j] < 1 / 3 for j in range(3) if j != k)]
+        assert anchor == (clear[0] if clear else -1)
+    assert (anchors >= 0).any()
+
+
+def test_a_score_that_hardly_any_cell_has_singles_out_none():
+    scores = np.column_stack([np.repeat([0.0, 1.0], 500), np.repeat([1.0, 0.0], 500), np.zeros(1000)])
+    scores[0, 2] = 5
+    np.testing.assert_array_equal(find_anchors(scores), np.repeat([1, 0], 500))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_constraints_from_markers_agree_with_the_true_types(seed, capsys):
+    cells, bulk = datasets.paired_cohort(
+        n_donors=4,
+        n_bulk_only=0,
+        n_reference_only=0,
+        n_genes=500,
+        n_cell_types=7,
+        cells_per_donor=(150, 300),
+        seed=seed,
+    )
+    best, score = pp.marker_ratio(bulk.uns["cohort"]["profiles"])
+    types = bulk.uns["cohort"]["cell_types"]
+    markers = {
+        name: cells.var_names[(best == k) & (score >= np.sort(score[best == k])[-6])] for k, name in enumerate(types)
+    }
+    result = pp.constraints(cells, markers=markers)
+    assert result.agreement(cells.obs["cell_type"]) > 0.98
+    assert pp.Constraints(result.cells, result.must_link, NO_PAIRS).agreement(cells.obs["cell_type"]) > 0.95
+    # anchors of every type, and of rare ones too
+    linked = cells.obs["cell_type"].iloc[np.unique(result.cannot_link)]
+    assert set(linked) == set(types)
+    assert re.search(r"consistent; \d+ anchors of 7 types\n", capsys.readouterr().out)
+
+
+def test_markers_that_are_no_genes_are_left_out_with_a_warning(cells, markers):
+    first = next(iter(markers))
+    more = markers | {first: [*markers[first], "CD3E"]}
+    with pytest.warns(UserWarning, match=r"1 of 31 markers are not among the genes of cells: 'CD3E'\. The others are"):
+        result = pp.constraints(cells, markers=more)
+    np.testing.assert_array_equal(result.must_link, pp.constraints(cells, markers=markers).must_link)
+
+
+def test_counts_are_read_from_the_layer(cells, markers):
+    logged = cells.copy()
+    logged.layers["counts"] = cells.X
+    logged.X = cells.X.log1p()
+    result = pp.constraints(logged, markers=markers, layer="counts")
+    np.testing.assert_array_equal(result.must_link, pp.constraints(cells, markers=markers).must_link)
+
+
+def test_markers_without_cells_that_are_clearly_of_one_type_are_refused(cells, markers):
+    same = next(iter(markers.values()))
+    with pytest.raises(ValueError, match=r"for at least two types, found them for none\. Give markers"):
+        pp.constraints(cells, markers={"A": same, "B": same})
+
+
+# protein
+
+
+def test_protein_levels_are_centred_log_ratios():
+    counts = np.array([[0, 3, 10], [5, 5, 5]])
+    logs = np.log(counts + 1.0)
+    expected = logs - np.log(np.prod(counts + 1.0, axis=1, keepdims=True) ** (1 / 3))
+    np.testing.assert_allclose(centred_log_levels(sp.csr_matrix(counts)), expected, atol=1e-12)
+
+
+def test_cells_with_close_and_far_proteins_are_linked_as_percentiles_of_all_distances_say():
+    rng = np.random.default_rng(0)
+    counts = levels(rng.integers(0, 3, 90), rng)
+    pairs, must = link_by_distance(sp.csr_matrix(counts), 10**6, rng)
+    ratios = centred_log_levels(counts)
+    distances = {(i, j): np.sqrt(((ratios[i] - ratios[j]) ** 2).sum()) for i, j in itertools.combinations(range(90), 2)}
+    lower, upper = np.percentile(list(distances.values()), [0.5, 95])
+    linked = list(map(tuple, pairs.tolist()))
+    close = [pair for pair, together in zip(linked, must, strict=True) if together]
+    assert set(close) == {pair for pair, distance in distances.items() if distance < lower}
+    assert set(linked) - set(close) == {pair for pair, distance in distances.items() if distance > upper}
+    assert [distances[pair] for pair in close] == sorted(distances[pair] for pair in close)
+    assert not must[: len(linked) - len(close)].any()
+
+
+@pytest.mark.parametrize("n_pairs", [50, 700])
+def test_protein_gives_about_the_number_asked_for(n_pairs):
+    rng = np.random.default_rng(0)
+    pairs, _ = link_by_distance(levels(rng.integers(0, 3, 400), rng), n_pairs, rng)
+    assert n_pairs <= len(pairs) <= n_pairs + 2
+
+
+def test_constraints_from_protein_agree_with_the_true_types_by_name(multiome, cells, unchanged):
+    with unchanged(multiome):
+        result = pp.constraints(multiome, protein="prot")
+    assert result.cells.equals(multiome["rna"].obs_names)
+    assert set(result.cells[np.unique(result.cannot_link)]) <= set(multiome["prot"].obs_names)
+    assert len(result.must_link) > 150
+    assert result.agreement(cells.obs["cell_type"]) > 0.98
+    assert pp.Constraints(result.cells, result.must_link, NO_PAIRS).agreement(cells.obs["cell_type"]) > 0.9
+
+
+# explicit pairs
+
+
+def test_explicit_pairs_are_taken_as_they_are_once(unchanged):
+    cells = toy()
+    pairs = {"must_link": [("c0", "c1"), ("c1", "c0")], "cannot_link": [("c4", "c0"), ("c2", "c1")]}
+    with unchanged(cells):
+        result = pp.constraints(cells, pairs=pairs)
+    assert named(result, result.must_link) == {frozenset(("c0", "c1"))}
+    assert named(result, result.cannot_link) == {frozenset(("c0", "c4")), frozenset(("c1", "c2"))}
+    assert result.must_link.dtype.kind == "i"
+    table = pd.DataFrame(
+        [(first, second, link) for link in pairs for first, second in pairs[link]], columns=["first", "second", "link"]
+    )
+    from_table = pp.constraints(cells, pairs=table)
+    np.testing.assert_array_equal(from_table.must_link, result.must_link)
+    np.testing.assert_array_equal(from_table.cannot_link, result.cannot_link)
+
+
+@pytest.mark.parametrize("kind", ["must_link", "cannot_link"])
+def test_one_kind_of_pairs_is_enough(kind):
+    result = pp.constraints(toy(), pairs={kind: [("c0", "c1")]})
+    assert result.report[kind] == 1
+    assert result.must_link.shape[1] == result.cannot_link.shape[1] == 2
+    assert result.report["contradictions"] == 0
+
+
+@pytest.mark.parametrize(
+    ("must", "cannot"),
+    [([("c0", "c1")], [("c1", "c0")]), ([("c0", "c2"), ("c2", "c1"), ("c3", "c4")], [("c0", "c1"), ("c0", "c3")])],
+)
+def test_explicit_pairs_that_contradict_each_other_are_refused_by_name(must, cannot):
+    with pytest.raises(ValueError, match=r"found 1 cannot-links between .*: 'c[01] and c[10]'\. Remove these"):
+        pp.constraints(toy(), pairs={"must_link": must, "cannot_link": cannot})
+
+
+def test_at_most_three_contradictory_pairs_are_named():
+    names = [f"c{i}" for i in range(6)]
+    with pytest.raises(ValueError, match=r"found 5 .*'c0 and c1', 'c1 and c2', 'c2 and c3' and 2 more"):
+        pp.constraints(toy(), pairs=dict.fromkeys(("must_link", "cannot_link"), list(itertools.pairwise(names))))
+
+
+# contradictions
+
+
+def possible(pairs, must, n):
+    """Try to give every cell a group by following must-links until nothing changes."""
+    groups = list(range(n))
+    changed = True
+    while changed:
+        changed = False
+        for (first, second), together in zip(pairs, must, strict=True):
+            lower = min(groups[first], groups[second])
+            if together and groups[first] != groups[second]:
+                groups[first] = groups[second] = lower
+                changed = True
+    return all(
+        together or groups[first] != groups[second] for (first, second), together in zip(pairs, must, strict=True)
+    )
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_constraint_is_kept_unless_it_contradicts_those_before(seed):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(4, 15))
+    pairs = draw_pairs(n, 60, rng)[rng.permutation(min(60, n * (n - 1) // 2))]
+    must = rng.random(len(pairs)) < rng.uniform(0.2, 0.8)
+    kept = []
+    expected = []
+    for pair, together in zip(pairs.tolist(), must, strict=True):
+        fits = possible([p for p, _ in [*kept, (pair, together)]], [m for _, m in [*kept, (pair, together)]], n)
+        expected.append(fits)
+        if fits:
+            kept.append((pair, together))
+    np.testing.assert_array_equal(without_contradictions(pairs, must), expected)
+    assert not all(expected) or n < 6
+
+
+def test_contradictions_name_the_cells_that_must_links_join_through_others():
+    names = pd.Index(["a", "b", "c", "d", "e"])
+    result = pp.Constraints(names, np.array([[0, 1], [1, 2]]), np.array([[3, 4], [2, 0], [0, 3]]))
+    assert result.contradictions.to_dict("records") == [{"first": "c", "second": "a"}]
+    assert result.report == {
+        "must_link": 2,
+        "cannot_link": 3,
+        "cells": 5,
+        "groups": 1,
+        "largest_group": 3,
+        "contradictions": 1,
+    }
+    assert repr(result) == "Constraints: 2 must-link, 3 cannot-link among 5 cells; 1 contradictions"
+
+
+def test_pairs_are_trusted_before_labels_and_what_contradicts_them_is_counted():
+    cells = toy(4)
+    cells.obs["label"] = ["A", "A", "B", None]
+    with pytest.warns(UserWarning, match=r"more trusted ones are left out: 1 of 3 from labels\.$"):
+        result = pp.constraints(cells, labels_key="label", pairs={"must_link": [("c0", "c3"), ("c3", "c2")]})
+    assert named(result, result.must_link) == {frozenset(pair) for pair in (("c0", "c3"), ("c3", "c2"), ("c0", "c1"))}
+    assert named(result, result.cannot_link) == set()
+    assert result.report["contradictions"] == 0
+
+
+def test_labels_are_trusted_before_markers_and_protein(cells, markers, multiome):
+    wrong = multiome.copy()
+    types = list(cells.obs["cell_type"].cat.categories)
+    # two types under one label
+    wrong["rna"].obs["known"] = cells.obs["known"].astype(object).replace(types[1], types[0])
+    with pytest.warns(UserWarning, match=r"left out: [\d,]+ of [\d,]+ from markers, [\d,]+ of [\d,]+ from protein\.$"):
+        result = pp.constraints(wrong, labels_key="known", markers=markers, protein="prot")
+    assert result.report["contradictions"] == 0
+    assert pp.constraints(wrong, labels_key="known").must_link.tolist() == result.must_link[:0].tolist() or named(
+        result, pp.constraints(wrong, labels_key="known").must_link
+    ) <= named(result, result.must_link)
+
+
+# agreement
+
+
+def test_agreement_is_the_share_of_satisfied_constraints_of_labelled_cells():
+    result = pp.Constraints(pd.Index(list("abcd")), np.array([[0, 1], [2, 3]]), np.array([[0, 2], [1, 3], [0, 3]]))
+    assert result.agreement(["x", "x", "y", "y"]) == 1
+    assert result.agreement(np.array([1, 2, 1, 1])) == pytest.approx(2 / 5)
+    assert result.agreement(pd.Series(["y", "x", "x", "z"], index=list("dbae"))) == 1
+    assert result.agreement(pd.Categorical(["x", None, "x", "x"])) == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (["x"], "Expected a label for each of 4 cells, found 1."),
+        (pd.Series(["x", "y"]), "Expected labels on both sides of a constraint, found none among 1 constraints."),
+    ],
+)
+def test_labels_of_other_cells_are_refused(labels, expected):
+    result = pp.Constraints(pd.Index(list("abcd")), np.array([[0, 1]]), NO_PAIRS)
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        result.agreement(labels)
+
+
+def test_constraints_cannot_be_reassigned():
+    result = pp.constraints(toy(), pairs={"must_link": [("c0", "c1")]})
+    with pytest.raises(AttributeError):
+        result.must_link = NO_PAIRS
+
+
+# bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({}, "Expected labels_key, markers, protein or pairs, found none of them."),
+        ({"labels_key": "known", "n_pairs": 0}, "Expected n_pairs of at least 1, found 0."),
+        ({"labels_key": "typ"}, "Expected obs['typ'] in cells, found columns ['donor', 'cell_type', 'known'"),
+        ({"labels_key": "empty"}, "of at least two labels in cells.obs['empty'], found no labelled cell."),
+        ({"labels_key": "single"}, "of at least two labels in cells.obs['single'], found only 'B' (3 cells)."),
+        ({"markers": {"B": ["GENE0001"]}}, "Expected markers of at least two cell types, found 1 types."),
+        ({"markers": ["GENE0001"]}, "Expected markers of at least two cell types, found list."),
+        ({"markers": {"B": ["GENE0001"], "T": "GENE0002"}}, "found text for 'T'."),
+        (
+            {"markers": {"B": ["CD19", "MS4A1"], "T": ["GENE0002"]}},
+            "found none for 'B': it has no 'CD19', 'MS4A1', but 'GENE0001'",
+        ),
+        ({"markers": {"B": [], "T": ["GENE0002"]}}, "found none for 'B'"),
+        (
+            {"markers": {"B": ["GENE0001"], "T": ["GENE0002"]}, "layer": "raw"},
+            "Expected layer 'raw' in cells, found layers []",
+        ),
+        ({"protein": "prot"}, "Expected cells as MuData beside protein=, found AnnData. Join cells and proteins:"),
+        (
+            {"pairs": {"must_link": [("cell1", "x"), ("y", "z"), ("x", "v")]}},
+            "Expected cells of cells in pairs, found 4 others: 'x', 'y', 'z' and 1 more.",
+        ),
+        ({"pairs": {"mustlink": [("cell1", "cell2")]}}, "'must_link' and 'cannot_link' in pairs, found 'mustlink'."),
+        ({"pairs": {"must_link": []}}, "Expected tuples of two cells in pairs, found none."),
+        (
+            {"pairs": {"must_link": ["cell1", "cell2"]}},
+            "Expected tuples of two cells in pairs, found 2 others: 'cell1'",
+        ),
+        ({"pairs": {"must_link": [("cell1", "cell1")]}}, "found 1 pairs of one cell: 'cell1'."),
+        ({"pairs": [("cell1", "cell2")]}, "Expected pairs as a DataFrame or mapping, found list."),
+        ({"pairs": pd.DataFrame({"first": ["cell1"]})}, "found ['first']. Add 'second', 'link'."),
+        (
+            {"pairs": pd.DataFrame({"first": ["cell1"], "second": ["cell2"], "link": [None]})},
+            "'must_link' and 'cannot_link' in pairs, found",
+        ),
+    ],
+)
+def test_bad_input_is_described(cells, arguments, expected):
+    cells = cells.copy()
+    cells.obs["empty"] = np.nan
+    cells.obs["single"] = ["B"] * 3 + [None] * (cells.n_obs - 3)
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        pp.constraints(cells, **arguments)
+
+
+def test_all_problems_are_reported_at_once(cells):
+    with pytest.raises(ValueError, match="Constraints cannot be made: 4 problems found") as error:
+        pp.constraints(
+            cells, labels_key="typ", markers={"A": []}, protein="prot", pairs={"must_link": [("cell1", "cell1")]}
+        )
+    for text in ("1. Expected two different", "2. Expected obs", "3. Expected markers", "4. Expected cells as MuData"):
+        assert text in str(error.value)
+
+
+def test_markers_need_counts(cells, markers):
+    logged = cells.copy()
+    logged.X = cells.X.log1p()
+    with pytest.raises(ValueError, match="Expected linear values in cells, found log-transformed ones"):
+        pp.constraints(logged, markers=markers)
+    # which labels do not
+    assert len(pp.constraints(logged, labels_key="known").must_link)
+
+
+def test_names_of_cells_must_be_unique():
+    cells = toy(3)
+    with pytest.warns(UserWarning, match="not unique"):
+        cells.obs_names = ["a", "a", "b"]
+    with pytest.raises(ValueError, match=r"Expected unique cells\.obs_names, found 1 repeated"):
+        pp.constraints(cells, pairs={"must_link": [("a", "b")]})
+
+
+def test_other_objects_than_cells_are_refused():
+    with pytest.raises(ValueError, match="Expected cells as AnnData or MuData, found DataFrame"):
+        pp.constraints(pd.DataFrame(), labels_key="known")
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "expected"),
+    [
+        (None, {"protein": "protein"}, "Expected the modality 'protein' in cells, found 'rna', 'prot'. Name it with"),
+        (
+            None,
+            {"protein": "prot", "rna": "gex"},
+            "Expected the modality 'gex' in cells, found 'rna', 'prot'. Name that",
+        ),
+        (lambda p: p[:, :1].copy(), {"protein": "prot"}, "Expected at least two proteins in cells['prot'], found 1."),
+        (lambda p: AnnData(-p.X, p.obs, p.var), {"protein": "prot"}, "Expected non-negative values in cells['prot']"),
+        (
+            lambda p: AnnData(p.X, p.obs.set_axis(p.obs_names + "-1"), p.var),
+            {"protein": "prot"},
+            "Expected cells with RNA and protein, found 0: cells['prot'] has",
+        ),
+        (
+            lambda p: AnnData(np.ones(p.shape), p.obs, p.var),
+            {"protein": "prot"},
+            "Expected protein levels that differ between cells in cells['prot'], found every pair",
+        ),
+    ],
+)
+def test_bad_proteins_are_described(multiome, change, arguments, expected):
+    modalities = {"rna": multiome["rna"], "prot": change(multiome["prot"]) if change else multiome["prot"]}
+    with mudata.set_options(pull_on_update=False):
+        mdata = mudata.MuData(modalities)
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        pp.constraints(mdata, **arguments)
