@@ -21,6 +21,7 @@ SELECTED = "selected"
 # obsm of bulk samples
 MEASURED = "measured_fractions"
 MEASURED_CELLS = "measured_cells"
+MEASURED_VARIANCE = "measured_variance"
 AUGMENTED = "augmented_fractions"
 FRACTIONS = "fractions"
 

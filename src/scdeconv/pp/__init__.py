@@ -5,12 +5,13 @@ from __future__ import annotations
 from ._augment import augment
 from ._calibrate import SIZE_SD, calibrate, centred_log_ratio, fit_calibration
 from ._calibration import BROAD, CalibratedModel, Calibration
+from ._constraint_inputs import read_markers
 from ._constraints import Constraints
 from ._hold_out import hold_out
 from ._make_constraints import constraints
 from ._pair import FEWEST_PAIRS, make_mudata, pair, paired_donors
 from ._read_signature import read_signature
-from ._reference import Reference, count_cells
+from ._reference import Reference, count_cells, indicator
 from ._select_genes import GENES_PER_TYPE, best_per_type, marker_ratio, select_genes
 from ._signature import signature
 from ._simulate import simulate
@@ -33,10 +34,12 @@ __all__ = [
     "count_cells",
     "fit_calibration",
     "hold_out",
+    "indicator",
     "make_mudata",
     "marker_ratio",
     "pair",
     "paired_donors",
+    "read_markers",
     "read_signature",
     "select_genes",
     "signature",

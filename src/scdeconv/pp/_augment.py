@@ -44,6 +44,9 @@ def augment(mdata: MuData, n_aug: int = 100, aug_ratio: float = 0.8, *, seed: in
     on the number of cells. A subset says nothing new about the donor: it adds the sampling noise of the measured
     composition, which a model should not fit, and nothing else.
 
+    Where the cells' types are probabilities (``pair(..., probabilities_key=...)``), subsets are drawn from the rounded
+    expected numbers, so that no fraction moves by more than one cell; that the types are uncertain is not drawn.
+
     Parameters
     ----------
     mdata

@@ -182,6 +182,45 @@ def given_fractions(
     return full
 
 
+def cell_probabilities(
+    problems: Problems, cells: AnnData | None, key: str, tables: Mapping[str, AnnData]
+) -> pd.DataFrame | None:
+    """Return how probable each type is for each cell, with the cell types as columns; rows sum to 1."""
+    if cells is None:
+        problems.add(f"Expected cells beside probabilities_key={key!r}, found none. Leave it out, or pass cells.")
+        return None
+    name = f"cells.obsm[{key!r}]"
+    if key not in cells.obsm:
+        problems.add(
+            f"Expected the probabilities of each cell's types in {name}, found keys {sorted(cells.obsm)}. "
+            "Name the key with probabilities_key=."
+        )
+        return None
+    table = cells.obsm[key]
+    if not isinstance(table, pd.DataFrame):
+        check_fractions(problems, table, name)
+        return None
+    missing = table.isna().any(axis=1)
+    if missing.any():
+        problems.add(
+            f"Expected probabilities of every cell in {name}, found {int(missing.sum())} cells with NaN: "
+            f"{examples(table.index[missing])}. Remove those cells."
+        )
+    check_fractions(problems, table[~missing], name)
+    table = table.rename(columns=str)
+    if keys.CELL_TYPE in tables["cells"].obs:
+        cell_types = list(tables["cells"].obs[keys.CELL_TYPE].cat.categories)
+        if sorted(table) != sorted(cell_types):
+            problems.add(
+                f"Expected the cell types {examples(cell_types, n=len(cell_types))} as the columns of {name}, found "
+                f"{examples(table, n=table.shape[1])}. Make the types the most probable ones, or name both by "
+                "tl.name_clusters."
+            )
+            return None
+        table = table[cell_types]
+    return table if problems.messages else table.astype(float).div(table.sum(axis=1), axis=0)
+
+
 def _tokens(donor: str) -> tuple[str, ...]:
     """Split a donor into words and numbers, without what people spell differently: case, separators, leading zeros."""
     return tuple(part.lstrip("0") or "0" for part in re.findall(r"[^\W\d_]+|\d+", donor.lower()))

@@ -80,13 +80,14 @@ def constraints(
     Notes
     -----
     Constraints and the ways to obtain them are those of scDCC (Tian et al. 2021), which does not look for contradictions.
-    The original's marker rule is one for four proteins of T cells; the one for any markers is ours.
+    The original's marker rule is one for four proteins of T cells; the one for any markers is ours. It needs markers of
+    every type that is there: cells of a type without may be taken for one that shares its markers.
 
     Examples
     --------
     >>> import scdeconv
     >>> cells, _ = scdeconv.datasets.paired_cohort(n_donors=4, n_genes=200, cells_per_donor=(50, 60))
-    >>> cells.obs["known"] = cells.obs["cell_type"].where(cells.obs["donor"] == "D001")
+    >>> cells.obs["known"] = cells.obs["cell_type"].where(cells.obs["donor"] == cells.obs["donor"].iloc[0])
     >>> scdeconv.pp.constraints(cells, labels_key="known", n_pairs=300)  # doctest: +ELLIPSIS
     constraints: ... cannot-link among ... cells; consistent
     Constraints: ...

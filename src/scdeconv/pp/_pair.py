@@ -14,8 +14,16 @@ from scdeconv import _keys as keys
 from scdeconv._matrix import is_integer
 from scdeconv._validation import Problems
 
-from ._inputs import check_donor_names, check_genes, given_fractions, read_table, set_cell_types, set_donors
-from ._reference import count_cells, make_profiles, make_pseudobulk
+from ._inputs import (
+    cell_probabilities,
+    check_donor_names,
+    check_genes,
+    given_fractions,
+    read_table,
+    set_cell_types,
+    set_donors,
+)
+from ._reference import count_cells, expect_cells, make_profiles, make_pseudobulk, round_counts
 from ._spike_ins import PREFIX, set_spike_ins_aside
 
 if TYPE_CHECKING:
@@ -49,6 +57,7 @@ def pair(
     profiles: AnnData | None = None,
     pseudobulk: AnnData | None = None,
     fractions_key: str = "measured_fractions",
+    probabilities_key: str | None = None,
     duplicates: Literal["error", "sum"] = "error",
 ) -> MuData:
     """Pair bulk samples with the single cells of the same donors.
@@ -78,6 +87,11 @@ def pair(
         Beside profiles: donors × genes, each donor's cells summed.
     fractions_key
         Key of ``bulk.obsm``: a DataFrame samples × cell types whose rows sum to 1 or are NaN.
+    probabilities_key
+        Key of ``cells.obsm``: a DataFrame cells × cell types whose rows sum to 1, how probable each type is for a cell
+        (:func:`scdeconv.tl.cluster` and :func:`scdeconv.tl.name_clusters` write them). The measured fractions of a donor
+        are then the mean over its cells, the composition to be expected. The profiles stay those of
+        ``obs[cell_type_key]``.
     duplicates
         What to do with genes that occur more than once: refuse them or add them up.
 
@@ -86,7 +100,10 @@ def pair(
     MuData of the shared genes with the modalities
 
     - ``bulk``: ``obs["donor"]``, ``obsm["measured_fractions"]`` (rows of NaN where unknown) and, where cells were
-      counted, ``obsm["measured_cells"]``;
+      counted, ``obsm["measured_cells"]``. With ``probabilities_key``, these are the expected numbers, rounded so that
+      they keep the donor's total (by largest remainder), and ``obsm["measured_variance"]`` is the variance of the
+      fractions that comes from not knowing the types, sum of p(1 - p) over N² for N cells. It takes the probabilities
+      at their word and the cells as independent, so errors that cells share, such as a misplaced cluster, are not in it;
     - ``sc``: the cells, with ``obs["donor"]``, ``obs["cell_type"]`` and ``obs["total"]``, the sum over all genes of
       ``cells`` (only where cells are given);
     - ``profiles``: mean expression per cell, cell types × genes, with ``obs["cell_size_umi"]``;
@@ -109,11 +126,13 @@ def pair(
     """
     inputs = {"bulk": bulk, "cells": cells, "profiles": profiles, "pseudobulk": pseudobulk}
     originals = {name: adata for name, adata in inputs.items() if adata is not None}
-    mdata = join(originals, donor_key, cell_type_key, layer, fractions_key, duplicates)
+    mdata = join(originals, donor_key, cell_type_key, layer, fractions_key, duplicates, probabilities_key)
     record = mdata.uns[keys.UNS]["pair"]
     shares = ", ".join(f"{name} {adata.n_vars}" for name, adata in originals.items())
     aside = f"; {record['n_spike_ins']} spike-ins set aside" if record["n_spike_ins"] else ""
-    print(f"{_count_donors(mdata)}; {record['n_genes']} shared genes ({shares}); bulk in {record['bulk_unit']}{aside}")
+    soft = f"; compositions expected from {probabilities_key!r}" if probabilities_key else ""
+    found = f"{record['n_genes']} shared genes ({shares}); bulk in {record['bulk_unit']}{aside}{soft}"
+    print(f"{_count_donors(mdata)}; {found}")
     n_pairs = len(paired_donors(mdata))
     if n_pairs < FEWEST_PAIRS:
         warnings.warn(
@@ -131,6 +150,7 @@ def join(
     layer: str | None = None,
     fractions_key: str = keys.MEASURED,
     duplicates: Literal["error", "sum"] = "error",
+    probabilities_key: str | None = None,
 ) -> MuData:
     """Do what :func:`pair` does, without a word; ``originals`` holds its ``bulk``, ``cells``, ``profiles``, ``pseudobulk``."""
     problems = Problems("The inputs cannot be paired")
@@ -154,6 +174,9 @@ def join(
     set_donors(problems, tables, donor_key)
     set_cell_types(problems, tables, cell_type_key)
     given = given_fractions(problems, originals["bulk"], fractions_key, tables)
+    probabilities = None
+    if probabilities_key is not None:
+        probabilities = cell_probabilities(problems, originals.get("cells"), probabilities_key, tables)
     side = "cells" if "cells" in tables else "pseudobulk"
     if side in tables and keys.DONOR in tables[side].obs:
         bulk_donors, other_donors = (pd.Index(tables[name].obs[keys.DONOR].unique()) for name in ("bulk", side))
@@ -179,7 +202,7 @@ def join(
         obs[keys.CELL_SIZE] = obs[keys.CELL_SIZE if keys.CELL_SIZE in obs else "total"].astype(float)
         tables["profiles"].obs_names = obs[keys.CELL_TYPE].to_numpy()
         modalities |= {name: tables[name] for name in (keys.PROFILES, keys.PSEUDOBULK) if name in tables}
-    _measure(modalities, given)
+    _measure(modalities, given, probabilities)
 
     mdata = make_mudata(modalities)
     record = {"bulk_unit": unit, "n_genes": len(genes), "n_spike_ins": n_spike_ins}
@@ -209,17 +232,28 @@ def _bulk_unit(bulk: AnnData) -> str:
     return "estimated counts (not whole numbers)"
 
 
-def _measure(modalities: Mapping[str, AnnData], given: pd.DataFrame | None) -> None:
+def _measure(
+    modalities: Mapping[str, AnnData], given: pd.DataFrame | None, probabilities: pd.DataFrame | None = None
+) -> None:
     """Write the truth of each bulk sample: its donor's cells, else the fractions given with it, else NaN."""
     bulk = modalities[keys.BULK]
+    donors = list(bulk.obs[keys.DONOR])
     cell_types = list(modalities[keys.PROFILES].obs[keys.CELL_TYPE])
     measured = pd.DataFrame(np.nan, index=bulk.obs_names, columns=cell_types)
     if given is not None:
         measured = given[cell_types].set_axis(bulk.obs_names)
     if keys.CELLS in modalities:
-        counts = count_cells(modalities[keys.CELLS], list(bulk.obs[keys.DONOR]), cell_types).set_axis(bulk.obs_names)
-        counted = counts.sum(axis=1) > 0
-        measured[counted] = counts[counted].div(counts[counted].sum(axis=1), axis=0)
+        cells = modalities[keys.CELLS]
+        counts = count_cells(cells, donors, cell_types).set_axis(bulk.obs_names)
+        total = counts.sum(axis=1)
+        counted = total > 0
+        expected = counts
+        if probabilities is not None:
+            tables = expect_cells(cells, probabilities, donors, cell_types)
+            expected, variance = (table.set_axis(bulk.obs_names) for table in tables)
+            counts[:] = round_counts(expected.to_numpy())
+            bulk.obsm[keys.MEASURED_VARIANCE] = variance.div((total**2).where(counted), axis=0)
+        measured[counted] = expected[counted].div(total[counted], axis=0)
         if counted.any():
             bulk.obsm[keys.MEASURED_CELLS] = counts
     bulk.obsm[keys.MEASURED] = measured

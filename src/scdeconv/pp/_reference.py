@@ -33,6 +33,35 @@ def count_cells(cells: AnnData, donors: list[str], cell_types: list[str]) -> pd.
     return counts.rename_axis(index=None, columns=None).astype(int)
 
 
+def expect_cells(
+    cells: AnnData, probabilities: pd.DataFrame, donors: list[str], cell_types: list[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return expectation and variance of the numbers of cells (donors × cell types) whose types are uncertain.
+
+    Parameters
+    ----------
+    cells
+        With ``obs["donor"]``.
+    probabilities
+        Of each cell to be of each type, in the order of ``cells``; rows sum to 1. Cells are independent of each other.
+    donors, cell_types
+        Rows and columns of the result; zeros for donors without cells.
+    """
+    donor = cells.obs[keys.DONOR].astype(str).to_numpy()
+    tables = (table.groupby(donor).sum() for table in (probabilities, probabilities * (1 - probabilities)))
+    expected, variance = (table.reindex(index=donors, columns=cell_types, fill_value=0.0) for table in tables)
+    return expected, variance
+
+
+def round_counts(expected: np.ndarray) -> np.ndarray:
+    """Round rows of non-negative numbers to whole ones with the same sum, itself whole, by largest remainder."""
+    counts = np.floor(expected).astype(int)
+    missing = np.rint(expected.sum(axis=1)).astype(int) - counts.sum(axis=1)
+    # rank 0 has the largest remainder; the first of equal ones
+    order = np.argsort(counts - expected, axis=1, kind="stable")
+    return counts + (np.argsort(order, axis=1) < missing[:, None])
+
+
 def _dense_sum(rows: sp.csr_matrix, matrix: Matrix) -> np.ndarray:
     return to_dense(rows.astype(np.float64) @ matrix)
 

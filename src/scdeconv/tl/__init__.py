@@ -8,6 +8,7 @@ from ._convert import convert_fractions
 from ._expression import expression
 from ._group_expression import group_expression
 from ._methods import methods
+from ._name_clusters import name_clusters
 from ._predict import evaluate, predict
 from ._train import train
 
@@ -20,6 +21,7 @@ __all__ = [
     "group_expression",
     "expression",
     "methods",
+    "name_clusters",
     "predict",
     "train",
 ]
