@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -108,7 +109,9 @@ class CellModel(BaseModelClass):
         columns = [CategoricalObsField(name.removesuffix("_key"), key) for name, key in keys.items()]
         fields = [LayerField("X", layer, is_count_data=False), *columns]
         manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
-        with quiet("scvi"):
+        with quiet("scvi"), warnings.catch_warnings():
+            # rare batches and cell types are no obstacle: labels are hardly ever input
+            warnings.filterwarnings("ignore", message=".*has fewer than 3 cells")
             manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)
 
@@ -265,7 +268,6 @@ class CellModel(BaseModelClass):
         model.module.eval()
         model.is_trained_ = True
         return model
-
 
 
 class ClusteringModel(CellModel):

@@ -59,7 +59,7 @@ class ScDCC(ScDeepCluster):
         n_latent: int = 32,
         hidden: Sequence[int] = (256, 64),
         noise: float = 2.5,
-        likelihood: Literal["zinb", "nb"] = "zinb",
+        likelihood: Literal["nb", "zinb"] = "nb",
         gamma: float = 1.0,
         scale: Literal["pareto", "unit"] = "pareto",
     ) -> None:

@@ -44,14 +44,19 @@ class ScDeepCluster(ClusteringModel):
     noise
         Standard deviation of the noise on the standardised input, in training.
     likelihood
-        Of the counts: zero-inflated negative binomial (``"zinb"``), or negative binomial (``"nb"``).
+        Of the counts: negative binomial (``"nb"``), or zero-inflated negative binomial (``"zinb"``).
     gamma
         Weight of the clustering loss beside the reconstruction.
+    scale
+        What each gene's log expression is divided by: the root of its standard deviation (``"pareto"``), or the standard
+        deviation itself (``"unit"``), which makes genes that are hardly seen as loud as any.
 
     Notes
     -----
     Of the original's two programs the newer one, in PyTorch, is followed: noise is added to the input alone, and the
-    clustering loss reads the input without noise.
+    clustering loss reads the input without noise. Its settings are ``likelihood="zinb", scale="unit"`` and
+    ``pretrain_epochs=300``; the defaults here found the known cell types better and in less time
+    (``docs/benchmarks/clustering.md``).
     """
 
     method = "scdeepcluster"
@@ -66,7 +71,7 @@ class ScDeepCluster(ClusteringModel):
         n_latent: int = 32,
         hidden: Sequence[int] = (256, 64),
         noise: float = 2.5,
-        likelihood: Literal["zinb", "nb"] = "zinb",
+        likelihood: Literal["nb", "zinb"] = "nb",
         gamma: float = 1.0,
         scale: Literal["pareto", "unit"] = "pareto",
     ) -> None:
@@ -95,11 +100,11 @@ class ScDeepCluster(ClusteringModel):
     def train(
         self,
         *,
-        pretrain_epochs: int = 300,
+        pretrain_epochs: int = 150,
         max_epochs: int = 500,
         learning_rate: float = 1e-3,
         batch_size: int = 256,
-        patience: int | None = 20,
+        patience: int | None = None,
         tolerance: float = 1e-3,
         accelerator: str = "auto",
         seed: int = 0,
@@ -109,9 +114,12 @@ class ScDeepCluster(ClusteringModel):
 
         Parameters
         ----------
-        pretrain_epochs, learning_rate, patience
-            Of the autoencoder alone, by Adam: it stops after ``patience`` epochs in which the reconstruction of a tenth
-            of the cells, held out, has not become better, and goes back to the best.
+        pretrain_epochs, learning_rate
+            Of the autoencoder alone, by Adam.
+        patience
+            Hold a tenth of the cells out of it, stop after so many epochs in which their reconstruction has not become
+            better, and go back to the best. By default all cells are learned from: clusters become clearer long after
+            the reconstruction of new cells is at its best.
         max_epochs, tolerance
             Of the second phase, by Adadelta: it stops when a smaller share of cells than ``tolerance`` changes cluster.
         batch_size

@@ -322,11 +322,8 @@ class ScGen(CellModel):
 
         Parameters
         ----------
-        adata
-            New cells with both columns, whose genes are found by name; by default those that the model was made with. A
-            loaded model has none of its own. Not changed.
-        layer
-            Layer of ``adata`` to read instead of ``X``.
+        adata, layer
+            As for :meth:`predict_perturbation`.
 
         Returns
         -------

@@ -16,7 +16,7 @@ from scdeconv._validation import Problems
 from scdeconv.nn import fit_cells, layers, linear
 
 from ._base import CellModel
-from ._cells import Cells, Scaling
+from ._cells import Scaling
 from ._tsne_terms import map_divergence, neighbour_probabilities
 
 if TYPE_CHECKING:
@@ -267,6 +267,5 @@ class Scvis(CellModel):
         layer
             Layer of ``adata`` to read instead of ``X``.
         """
-        cells: Cells = self._cells(adata, layer)
-        scores = (batch.x @ self.module.projection for batch in cells.chunks())
+        scores = (batch.x @ self.module.projection for batch in self._cells(adata, layer).chunks())
         return np.concatenate([self.module.log_likelihood(x, self.module.encode(x)[0]).numpy() for x in scores])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from ._benchmark import benchmark
+from ._clusters import clusters
 from ._fractions import fractions
 from ._history import history
 from ._measured_vs_predicted import measured_vs_predicted
 from ._signature import signature
 from ._simulation import simulation
 
-__all__ = ["benchmark", "fractions", "history", "measured_vs_predicted", "signature", "simulation"]
+__all__ = ["benchmark", "clusters", "fractions", "history", "measured_vs_predicted", "signature", "simulation"]

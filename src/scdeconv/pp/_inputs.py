@@ -210,7 +210,7 @@ def cell_probabilities(
     table = table.rename(columns=str)
     if keys.CELL_TYPE in tables["cells"].obs:
         cell_types = list(tables["cells"].obs[keys.CELL_TYPE].cat.categories)
-        if sorted(table) != sorted(cell_types):
+        if set(table) != set(cell_types) or not table.columns.is_unique:
             problems.add(
                 f"Expected the cell types {examples(cell_types, n=len(cell_types))} as the columns of {name}, found "
                 f"{examples(table, n=table.shape[1])}. Make the types the most probable ones, or name both by "

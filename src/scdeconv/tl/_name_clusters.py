@@ -11,21 +11,21 @@ from anndata import AnnData
 
 from scdeconv import __version__
 from scdeconv import _keys as keys
-from scdeconv._expression import log_shares
+from scdeconv._expression import to_shares
 from scdeconv._genes import strip_versions
 from scdeconv._matrix import Matrix, get_matrix, to_dense
 from scdeconv._validation import Problems, check_cell_type_names, check_expression, check_names, examples
-from scdeconv.pp import indicator, read_markers
+from scdeconv.pp import GENES_PER_TYPE, indicator, read_markers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 UNKNOWN = "unknown"
-# genes that differ most between the types of a reference, and the fewest that can be compared
-N_GENES, FEWEST_GENES = 1000, 20
+# the fewest genes in which a reference can be compared
+FEWEST_GENES = 20
 # what the best score of a cluster must be at least, and by how much it must lead: mean z-scores, and correlations
 MARKERS_LEAST, MARKERS_LEAD = 0.3, 0.3
-REFERENCE_LEAST, REFERENCE_LEAD = 0.3, 0.05
+REFERENCE_LEAST, REFERENCE_LEAD = 0.3, 0.1
 
 
 def score_by_markers(matrix: Matrix, clusters: np.ndarray, markers: Sequence[np.ndarray]) -> np.ndarray:
@@ -58,21 +58,22 @@ def score_by_markers(matrix: Matrix, clusters: np.ndarray, markers: Sequence[np.
 
 
 def score_by_reference(clusters: np.ndarray, types: np.ndarray) -> np.ndarray:
-    """Return, clusters × types, the correlation of how both depart from the mean of the types.
+    """Return, clusters × types, how a cluster's departure from all clusters correlates with a type's from all types.
 
-    It is taken over the genes that differ most between the types, on the scale of the models (log of shares).
+    What a platform does to a gene is the same in all clusters and drops out with their mean. The genes are those that
+    differ most between the types, 50 for each. The scale is log1p of the expression as multiple of its mean over genes, on
+    which the few counts of a rare type make little noise.
 
     Parameters
     ----------
     clusters, types
         Summed or mean expression of each, linear, × the same genes.
     """
-    clusters, types = log_shares(clusters), log_shares(types)
-    genes = np.argsort(-types.var(axis=0), kind="stable")[:N_GENES]
-    middle = types.mean(axis=0)
+    clusters, types = (np.log1p(to_shares(table) * table.shape[1]) for table in (clusters, types))
+    genes = np.argsort(-types.var(axis=0), kind="stable")[: GENES_PER_TYPE * len(types)]
     departures = []
     for profiles in (clusters, types):
-        rows = (profiles - middle)[:, genes]
+        rows = (profiles - profiles.mean(axis=0))[:, genes]
         rows = rows - rows.mean(axis=1, keepdims=True)
         departures.append(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(float).tiny))
     return np.asarray(departures[0] @ departures[1].T)
@@ -96,8 +97,9 @@ def name_clusters(
 ) -> None:
     """Give each cluster the name of a cell type, by markers or by a labelled reference.
 
-    Clusters with the same name become one cell type. A cluster without a convincing name is called ``"unknown"``, and so
-    is one whose type is not among those offered, as far as the scores can tell: look at them in the record.
+    Clusters with the same name become one cell type. A cluster without a convincing name is called ``"unknown"``: such as
+    a mixture of two types, or a type that is not on offer. But where a close relative of it is, as CD8 for CD4 T cells,
+    the cluster gets the name of the relative, with a lower score than others: the record holds them.
 
     Parameters
     ----------
@@ -111,9 +113,9 @@ def name_clusters(
         lead of 0.3 before the second best: several markers for each type make both reliable.
     reference
         Instead of markers: cells, or profiles with one row for each type, on a linear scale, with ``obs[reference_key]``.
-        The score is the correlation of the cluster's mean profile with the type's, both as departure from the mean of
-        the types (log of shares, the 1,000 genes that differ most between them). A name needs a correlation of 0.3 and a
-        lead of 0.05.
+        The score is the correlation of the cluster's log expression, less the mean of all clusters, with the type's, less
+        the mean of all types, over the genes that differ most between the types, 50 for each. A name needs a correlation
+        of 0.3 and a lead of 0.1.
     reference_key
         Column of ``reference.obs`` with the cell types.
     key_added

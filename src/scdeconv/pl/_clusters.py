@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.colors import PowerNorm
+
+from scdeconv._validation import examples
+from scdeconv.pl._style import GREY, PALETTE, cell_type_colors
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+# inches: the height of a cluster, the width of a letter, and the least side and the width of the panels
+CLUSTER, CHARACTER = 0.21, 0.085
+LEAST, BOXES = 1.5, 3.0
+# of the whiskers, the box and the line in it
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+def clusters(cells: AnnData, key: str = "desc", *, axes: np.ndarray | None = None) -> np.ndarray:
+    """How sure the assignment of cells to clusters is, and which clusters are confused.
+
+    One row for each cluster, in the order of its categories, with its number of cells. Left: the highest probability of
+    each of its cells, as box from the first to the third quartile and whiskers from the 5th to the 95th percentile. Right:
+    the mean probability of every cluster over these cells; a sure assignment is a bright diagonal. The scale of the
+    colours is the square root of the probability, which shows the small ones off the diagonal.
+
+    Reads ``cells.obs[key]`` and ``cells.obsm[f"{key}_probabilities"]``, from :func:`scdeconv.tl.cluster` or
+    :func:`scdeconv.tl.name_clusters`, and the colours of the clusters in ``cells.uns[f"{key}_colors"]``, where there are
+    any. Clusters without cells have no row.
+
+    Parameters
+    ----------
+    cells
+        Cells with clusters and their probabilities.
+    key
+        Column of ``obs`` with the clusters.
+    axes
+        Two axes; by default a new figure whose size grows with the number of clusters.
+
+    Returns
+    -------
+    The two axes.
+
+    Raises
+    ------
+    KeyError
+        Where clusters or probabilities are missing.
+    TypeError
+        Where the probabilities are not a DataFrame.
+    ValueError
+        Where a cluster has no column of probabilities, or there are not two axes.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from anndata import AnnData
+    >>> import scdeconv
+    >>> cells = AnnData(obs=pd.DataFrame({"desc": ["0", "0", "1"]}, index=["c1", "c2", "c3"]))
+    >>> cells.obsm["desc_probabilities"] = pd.DataFrame({"0": [0.9, 0.7, 0.2], "1": [0.1, 0.3, 0.8]}, cells.obs_names)
+    >>> boxes, heat_map = scdeconv.pl.clusters(cells)
+    >>> [label.get_text() for label in boxes.get_yticklabels()]
+    ['0 (n = 2)', '1 (n = 1)']
+    """
+    labels, table = _read(cells, key)
+    names = [name for name in labels.categories if (labels == name).any()]
+    table = table[[*names, *table.columns.difference(names, sort=False)]]
+    means = table.groupby(np.asarray(labels)).mean().loc[names]
+    highest = [table.to_numpy()[labels == name].max(axis=1) for name in names]
+    ticks = [f"{name} (n = {len(values):,})" for name, values in zip(names, highest, strict=True)]
+    colors = dict.fromkeys(names, PALETTE[0])
+    if f"{key}_colors" in cells.uns:
+        colors = cell_type_colors(cells, key, labels.categories)
+
+    panels = _new_panels(ticks, list(table.columns)) if axes is None else np.ravel(axes)
+    if len(panels) != 2:
+        msg = f"Expected two axes, one for boxes and one for the heat map, found {len(panels)}. Pass two or none."
+        raise ValueError(msg)
+    left, right = panels
+    rows = np.arange(len(names))
+    low, first, median, third, high = np.transpose([np.quantile(values, QUANTILES) for values in highest])
+    left.hlines(rows, low, high, color=GREY, linewidth=1, zorder=2)
+    color = [colors[name] for name in names]
+    left.barh(rows, third - first, left=first, height=0.65, color=color, edgecolor=GREY, linewidth=0.8, zorder=3)
+    # black on white: it shows in a box of any colour
+    for line, width in (("white", 3.5), ("black", 1.8)):
+        left.vlines(median, rows - 0.325, rows + 0.325, color=line, linewidth=width, zorder=4)
+    left.set_yticks(rows, ticks)
+    left.set(xlim=(-0.02, 1.02), ylim=(len(names) - 0.5, -0.5), xlabel="highest probability")
+    left.grid(axis="x", color="0.9", linewidth=0.8)
+    left.set_axisbelow(True)
+    left.spines[["top", "right", "left"]].set_visible(False)
+
+    image = right.imshow(means, aspect="auto", interpolation="nearest", cmap="cividis", norm=PowerNorm(0.5, 0, 1))
+    long = max(map(len, table.columns)) > 2
+    right.set_xticks(range(table.shape[1]), table.columns, rotation=90 if long else 0, fontsize=8)
+    right.set_yticks(rows, names if axes is not None else [""] * len(names))
+    right.set_xlabel("mean probability of cluster")
+    right.spines[:].set_visible(False)
+    for ax in panels:
+        ax.tick_params(axis="y", length=0, labelsize=8)
+    right.tick_params(axis="x", length=0)
+    bar = right.figure.colorbar(
+        image, ax=right, aspect=max(10, 1.4 * len(names)), pad=0.02, ticks=[0, 0.01, 0.1, 0.25, 0.5, 1]
+    )
+    bar.ax.set_yticklabels(["0", "0.01", "0.1", "0.25", "0.5", "1"], fontsize=8)
+    bar.outline.set_visible(False)
+    return np.array([left, right])
+
+
+def _read(cells: AnnData, key: str) -> tuple[pd.Categorical, pd.DataFrame]:
+    """Return the cluster of each cell and the probabilities, both with names as text."""
+    name = f"{key}_probabilities"
+    if key not in cells.obs or name not in cells.obsm:
+        where, found = ("obs", cells.obs) if key not in cells.obs else ("obsm", cells.obsm)
+        wanted = key if where == "obs" else name
+        msg = f"Expected {wanted!r} in cells.{where}, found {sorted(found)}. Call tl.cluster or pass another key."
+        raise KeyError(msg)
+    table = cells.obsm[name]
+    if not isinstance(table, pd.DataFrame):
+        msg = f"Expected a DataFrame of cells × clusters in cells.obsm[{name!r}], found {type(table).__name__}."
+        raise TypeError(msg)
+    table = table.rename(columns=str)
+    labels = pd.Categorical(cells.obs[key]).rename_categories(str)
+    missing = labels.remove_unused_categories().categories.difference(table.columns)
+    if len(missing) or not (labels.codes >= 0).any():
+        found = f"none for {examples(missing)}" if len(missing) else "no cell with a cluster"
+        msg = (
+            f"Expected a column for each cluster of cells.obs[{key!r}] in cells.obsm[{name!r}], found {found}; its columns "
+            f"are {examples(table.columns)}. Call tl.cluster again."
+        )
+        raise ValueError(msg)
+    return labels, table
+
+
+def _new_panels(ticks: list[str], columns: list[str]) -> np.ndarray:
+    height, width = (max(CLUSTER * n, LEAST) for n in (len(ticks), len(columns)))
+    longest = CHARACTER * max(map(len, columns))
+    size = (
+        CHARACTER * max(map(len, ticks)) + BOXES + width + 0.9,
+        height + 0.45 + (longest if longest > 0.2 else 0.15),
+    )
+    _, panels = plt.subplots(1, 2, figsize=size, width_ratios=[BOXES, width], layout="constrained")
+    return panels

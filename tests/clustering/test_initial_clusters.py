@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.metrics import adjusted_rand_score
+
+from scdeconv.clustering._initial_clusters import centroids, k_means, leiden
+
+
+@pytest.fixture
+def groups():
+    return np.random.default_rng(3).permutation(np.arange(150) % 3)
+
+
+@pytest.fixture
+def latent(groups):
+    """150 cells in three groups, far from each other."""
+    rng = np.random.default_rng(0)
+    return (rng.normal(size=(150, 5)) + 20 * np.eye(3, 5)[groups]).astype(np.float32)
+
+
+def test_k_means_finds_the_groups(latent, groups):
+    labels = k_means(latent, 3, seed=0)
+    assert adjusted_rand_score(groups, labels) == 1
+    assert set(labels) == {0, 1, 2}
+
+
+def test_leiden_finds_the_groups_and_their_number(latent, groups):
+    labels = leiden(latent, 0.1, 15, seed=0)
+    assert adjusted_rand_score(groups, labels) == 1
+    assert set(labels) == {0, 1, 2}
+    assert leiden(latent, 3, 15, seed=0).max() > 2
+
+
+def test_leiden_is_that_of_scanpy(latent):
+    import scanpy as sc
+    from anndata import AnnData
+
+    cells = AnnData(latent)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sc.pp.neighbors(cells, n_neighbors=12, use_rep="X", random_state=4)
+        sc.tl.leiden(cells, resolution=1.2, flavor="igraph", n_iterations=-1, random_state=4)
+    assert list(leiden(latent, 1.2, 12, seed=4)) == [int(label) for label in cells.obs["leiden"]]
+
+
+def test_single_cluster_is_an_error_that_says_what_to_do(latent, groups):
+    with pytest.raises(ValueError, match=r"at least two clusters, found one at resolution 0.001\. Raise resolution\."):
+        leiden(latent[groups == 0], 0.001, 20, seed=0)
+
+
+def test_fewer_cells_than_neighbours_are_no_trouble(latent):
+    assert len(leiden(np.vstack([latent[:6], latent[:6] + 50]), 1.0, 20, seed=0)) == 12
+
+
+@pytest.mark.parametrize("find", [lambda x: k_means(x, 4, seed=1), lambda x: leiden(x, 1.0, 10, seed=1)])
+def test_same_seed_gives_the_same_labels_and_nothing_global_changes(latent, find, unchanged, global_state_untouched):
+    with unchanged(latent), global_state_untouched(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        first = find(latent)
+        np.random.default_rng().random()
+        assert np.array_equal(find(latent), first)
+
+
+def test_centroids_are_the_means_of_the_clusters(latent, groups):
+    expected = [[latent[groups == group, j].mean() for j in range(5)] for group in range(3)]
+    result = centroids(latent, groups)
+    np.testing.assert_allclose(result, expected, rtol=1e-5)
+    assert result.dtype == np.float32
+
+
+def test_fewer_different_cells_than_clusters_give_no_nan():
+    """Of five clusters asked for, three can be told apart."""
+    latent = np.repeat(np.eye(3, dtype=np.float32), 4, axis=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        labels = k_means(latent, 5, seed=0)
+    result = centroids(latent, labels)
+    assert np.isfinite(result).all()
+    assert len(np.unique(result, axis=0)) == 3

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from scdeconv.clustering._self_training import SelfTraining
+from scdeconv.nn import target_distribution
+
+
+def assignments(labels, sure=0.8):
+    """Soft assignments to three clusters with these labels."""
+    q = torch.full((len(labels), 3), (1 - sure) / 2)
+    q[range(len(labels)), labels] = sure
+    return q
+
+
+def script(*epochs):
+    """Return what gives the assignments of these labels, one after the other, and the calls that were made."""
+    values = iter([assignments(labels) for labels in epochs])
+    return lambda: next(values)
+
+
+def test_training_never_ends_at_the_first_refresh():
+    same = [0, 1, 2, 0]
+    training = SelfTraining(script(same, same), tolerance=2.0)
+    assert training(0) is False
+    assert len(training.history()) == 0
+    assert training(1)
+
+
+def test_training_ends_when_a_smaller_share_of_cells_than_the_tolerance_changed():
+    labels = np.zeros((4, 10), dtype=int)
+    labels[1, :4] = 1
+    labels[2, :6] = 1
+    labels[3, :7] = 1
+    training = SelfTraining(script(*labels), tolerance=0.2)
+    # 4, then 2 (not smaller than the tolerance), then 1 of 10
+    assert [bool(training(epoch)) for epoch in range(4)] == [False, False, False, True]
+    history = training.history()
+    assert list(history) == ["label_change"]
+    assert history.index.name == "epoch"
+    assert list(history.index) == [1, 2, 3]
+    np.testing.assert_allclose(history["label_change"], [0.4, 0.2, 0.1])
+
+
+def test_targets_are_those_of_all_cells_at_the_last_refresh():
+    first, second = [0, 0, 1, 2], [0, 1, 1, 2]
+    training = SelfTraining(script(first, second), tolerance=0.0)
+    training(0)
+    assert torch.equal(training.targets, target_distribution(assignments(first)))
+    training(1)
+    assert torch.equal(training.targets, target_distribution(assignments(second)))
+
+
+@pytest.mark.parametrize("interval", [1, 3, 5])
+def test_targets_stay_between_refreshes(interval):
+    calls = []
+
+    def assign():
+        calls.append(1)
+        return assignments([len(calls) % 3, 1, 2])
+
+    training = SelfTraining(assign, tolerance=0.0, update_interval=interval)
+    n_calls = []
+    for epoch in range(11):
+        assert not training(epoch)
+        n_calls.append(len(calls))
+    assert n_calls == [epoch // interval + 1 for epoch in range(11)]
+    assert list(training.history().index) == list(range(interval, 11, interval))
+
+
+def test_tolerance_of_0_never_ends_training():
+    same = [0, 1, 2]
+    training = SelfTraining(script(*[same] * 5), tolerance=0.0)
+    assert not any(training(epoch) for epoch in range(5))
+
+
+def test_surer_assignments_with_the_same_labels_are_no_change():
+    values = iter([assignments([0, 1, 2], sure) for sure in (0.5, 0.9)])
+    training = SelfTraining(lambda: next(values), tolerance=0.01)
+    assert [bool(training(0)), bool(training(1))] == [False, True]
