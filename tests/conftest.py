@@ -4,6 +4,8 @@ import os
 
 # before torch and numpy start: threads that wait for shared cores slow small steps down twentyfold
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# scanpy's neighbours set the threads of all that comes after them, k-means above all
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 import signal
 import threading

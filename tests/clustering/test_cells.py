@@ -145,7 +145,9 @@ def test_batch_holds_what_belongs_to_the_rows_asked_for(counts, batches, by_batc
     assert batch.rows.tolist() == [5, 0, 39, 5]
     np.testing.assert_allclose(batch.x, expected_input(counts, scaled_by, "unit")[rows], rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(batch.counts, counts[rows])
-    np.testing.assert_allclose(batch.size_factors, (counts.sum(axis=1) / np.median(counts.sum(axis=1)))[rows], rtol=1e-6)
+    np.testing.assert_allclose(
+        batch.size_factors, (counts.sum(axis=1) / np.median(counts.sum(axis=1)))[rows], rtol=1e-6
+    )
     assert batch.batches.tolist() == list(batches[rows])
     assert {batch.x.dtype, batch.counts.dtype, batch.size_factors.dtype} == {torch.float32}
 

@@ -62,18 +62,23 @@ def model(cells):
 
 @pytest.fixture
 def fits(monkeypatch):
-    """Calls of the training loop: (arguments, learning rate and momentum), and a list of changes to the next plans."""
+    """Calls of the training loop, each cut short after one epoch: its arguments, learning rate and momentum."""
     calls = []
     fit = _desc.fit_cells
 
     def record(module, **arguments):
-        plan = fit(module, **arguments)
         (group,) = arguments["optimizer"](module.parameters()).param_groups
         calls.append({**arguments, "module": module, "lr": group["lr"], "momentum": group["momentum"]})
-        return plan
+        return fit(module, **{**arguments, "max_epochs": 1})
 
     monkeypatch.setattr(_desc, "fit_cells", record)
     return calls
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Pretraining of 3 epochs at each learning rate, where nothing needs to be learned."""
+    monkeypatch.setitem(_desc.PRETRAINING, "max_epochs", 3)
 
 
 # the original's constants
@@ -118,14 +123,15 @@ def test_phases_have_the_learning_rates_and_epochs_of_the_original(cells, fits):
     assert all(set(call["module"]) == {"encoder", "clusters"} for call in fits[12:])
 
 
-def test_input_is_standardised_within_6():
-    cells = generate(batch_shift=1)
-    cells.X[0, 3] = 1e6
-    model = trained(cells, training={"max_epochs": 0})
-    x, _ = model.scaling_.apply(cells.X, np.zeros(len(cells), dtype=int))
-    logs = np.log1p(cells.X.toarray() / cells.X.sum(axis=1).A * np.median(cells.X.sum(axis=1).A))
-    np.testing.assert_allclose(x, np.clip((logs - logs.mean(axis=0)) / logs.std(axis=0), -6, 6), rtol=1e-5, atol=1e-6)
-    assert np.abs(x).max() == 6
+def test_input_is_standardised_within_6(short):
+    counts = generate().X.toarray()
+    counts[0, 3] = 1e5
+    model = trained(AnnData(counts), training={"max_epochs": 0})
+    x, _ = model.scaling_.apply(counts, np.zeros(len(counts), dtype=int))
+    totals = counts.sum(axis=1, keepdims=True)
+    logs = np.log1p(counts / totals * np.median(totals))
+    np.testing.assert_allclose(x, np.clip((logs - logs.mean(axis=0)) / logs.std(axis=0), -6, 6), rtol=1e-3, atol=1e-4)
+    assert x.max() == 6
 
 
 # pretraining
@@ -241,7 +247,7 @@ def test_each_resolution_starts_from_the_same_autoencoder_and_is_kept(cells, mod
         several.get_clusters(resolution=1)
 
 
-def test_single_cluster_is_an_error_and_leaves_no_model(cells):
+def test_single_cluster_is_an_error_and_leaves_no_model(short, cells):
     DESC.setup_anndata(cells)
     model = DESC(cells, resolution=[0.8, 0.001])
     with pytest.raises(ValueError, match="Expected at least two clusters, found one at resolution 0.001. Raise resol"):
@@ -297,9 +303,11 @@ def test_ctrl_c_keeps_what_was_learned_and_still_finds_clusters(cells, monkeypat
 # files, new cells, repeatability
 
 
-def test_loaded_model_assigns_as_the_saved_one(tmp_path):
+def test_loaded_model_assigns_as_the_saved_one(short, tmp_path):
     cells = generate()
-    model = trained(cells, batch_key="batch", scale_by_batch=True, hidden=[20, 6], resolution=[0.6, 1.5])
+    model = trained(
+        cells, batch_key="batch", scale_by_batch=True, hidden=[20, 6], resolution=[0.6, 1.5], training={"max_epochs": 5}
+    )
     model.save(tmp_path / "model")
     loaded = DESC.load(tmp_path / "model")
     for resolution in (None, 0.6, 1.5):
@@ -311,26 +319,22 @@ def test_loaded_model_assigns_as_the_saved_one(tmp_path):
         assert curve.equals(loaded.history[name])
 
 
-def test_new_cells_are_assigned_without_training_again(cells, model):
+def test_cells_get_the_same_clusters_in_other_order_and_genes_in_other_order(cells, model):
     other = cells[::-1, np.random.default_rng(0).permutation(N_GENES)].copy()
     other.layers["counts"] = other.X.toarray()
-    other.X = other.X * 0 + 1
-    expected = model.get_clusters()
-    assert model.get_clusters(other, layer="counts").equals(expected[::-1])
-    unseen = generate(n_cells=400)[360:]
-    # the same groups come from the same seed
-    assert agreement(model, cells) > 0.9
-    assert len(model.get_clusters(unseen)) == 40
+    other.X = sp.csr_matrix(np.ones(other.shape))
+    clusters = model.get_clusters(other, layer="counts")
+    assert clusters.equals(model.get_clusters()[::-1])
 
 
-def test_cells_that_were_not_trained_on_fall_into_the_groups():
+def test_new_cells_fall_into_the_groups_without_training_again():
     cells = generate(n_cells=600)
     seen, unseen = cells[:400].copy(), cells[400:].copy()
-    model = trained(seen)
+    model = trained(seen, resolution=0.4)
     assert adjusted_rand_score(unseen.obs["group"], model.get_clusters(unseen)) > 0.9
 
 
-def test_new_cells_need_a_batch_only_where_batches_were_scaled_apart():
+def test_new_cells_need_a_batch_only_where_batches_were_scaled_apart(short):
     cells = generate(n_cells=150)
     few = {"training": {"max_epochs": 0}}
     together = trained(cells, batch_key="batch", **few)
@@ -357,7 +361,7 @@ def test_sparse_and_dense_cells_give_the_same_result(cells, model):
     assert trained(dense).get_soft_assignments().equals(model.get_soft_assignments())
 
 
-def test_training_and_assigning_leave_the_cells_unchanged(unchanged):
+def test_training_and_assigning_leave_the_cells_unchanged(short, unchanged):
     cells = generate(n_cells=150)
     DESC.setup_anndata(cells, batch_key="batch")
     with unchanged(cells):

@@ -50,7 +50,9 @@ def slow_nll(counts, mean, dispersion, logits=None):
                 total += nb
                 continue
             zero = 1 / (1 + math.exp(-logits[i, j]))
-            total += nb - math.log(1 - zero) if x > 0 else -math.log(zero + (1 - zero) * (theta / (theta + mu)) ** theta)
+            total += (
+                nb - math.log(1 - zero) if x > 0 else -math.log(zero + (1 - zero) * (theta / (theta + mu)) ** theta)
+            )
     return total / counts.size
 
 

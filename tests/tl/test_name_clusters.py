@@ -108,24 +108,28 @@ def test_types_without_clusters_attract_none(cohort_of_types, clustered, by):
     part = clustered[clustered.obs["true"].isin(["Macrophage", "Dendritic cell"])].copy()
     # columns of clusters without cells could not be given names
     del part.obsm["desc_probabilities"]
-    offer = {"markers": best_markers(cells, profiles, cell_types, 5)} if by == "markers" else {"reference": cells}
+    offer = {"markers": best_markers(cells, profiles, cell_types, 10)} if by == "markers" else {"reference": cells}
     tl.name_clusters(part, **offer)
     assert (part.obs["cell_type"] == part.obs["true"]).all()
 
 
 def test_mixture_of_two_types_is_not_named_after_either(cohort_of_types, clustered):
-    clustered.obs["mixed"] = clustered.obs["true"].replace({"Monocyte": "mixed", "Dendritic cell": "mixed"})
+    clustered.obs["mixed"] = clustered.obs["true"].replace({"CD4 T cell": "mixed", "CD8 T cell": "mixed"})
     tl.name_clusters(clustered, "mixed", reference=cohort_of_types[0])
-    found = clustered.obs["cell_type"]
+    assert (
+        clustered.obs["cell_type"] == clustered.obs["true"].where(clustered.obs["mixed"] != "mixed", "unknown")
+    ).all()
     record = clustered.uns["scdeconv"]["cell_type"]
     scores = pd.DataFrame(record["scores"], record["clusters"], record["cell_types"]).loc["mixed"]
-    assert set(scores.nlargest(2).index) == {"Monocyte", "Dendritic cell"}
-    assert (scores.nlargest(2).diff().iloc[1] > -0.1) == (found[clustered.obs["mixed"] == "mixed"] == "unknown").all()
-    alike = [{"a": ["G1", "G2"], "b": ["G1", "G2"]}]
-    small = AnnData(np.array([[9, 9, 0], [0, 0, 9.0]]), obs=pd.DataFrame({"desc": ["x", "y"]}, index=["c", "d"]))
-    small.var_names = ["G1", "G2", "G3"]
-    tl.name_clusters(small, markers=alike[0])
-    assert list(small.obs["cell_type"]) == ["unknown", "unknown"]
+    assert set(scores.nlargest(2).index) == {"CD4 T cell", "CD8 T cell"}
+
+
+def test_types_with_the_same_markers_cannot_be_told_apart(cohort_of_types, clustered):
+    markers = best_markers(*cohort_of_types, 5)
+    markers["Monocyte"] = markers["Dendritic cell"]
+    tl.name_clusters(clustered, markers=markers)
+    known = ~clustered.obs["true"].isin(["Monocyte", "Dendritic cell"])
+    assert (clustered.obs["cell_type"] == clustered.obs["true"].where(known, "unknown")).all()
 
 
 def test_probabilities_of_merged_clusters_are_added_up(cohort_of_types, clustered):
@@ -168,15 +172,10 @@ def test_record_holds_mapping_and_scores_and_survives_a_file(cohort_of_types, cl
 
 
 def test_only_its_own_keys_are_written(cohort_of_types, clustered, unchanged):
-    before = clustered.copy()
     reference = cohort_of_types[0]
-    with unchanged(reference):
+    with unchanged(clustered, reference):
         tl.name_clusters(clustered, reference=reference)
-    del clustered.obs["cell_type"], clustered.obsm["cell_type_probabilities"], clustered.uns["scdeconv"]
-    with unchanged(before):
-        pd.testing.assert_frame_equal(clustered.obs, before.obs)
-        assert set(clustered.obsm) == set(before.obsm)
-        assert not clustered.uns
+        del clustered.obs["cell_type"], clustered.obsm["cell_type_probabilities"], clustered.uns["scdeconv"]
 
 
 def test_order_of_cells_genes_and_format_do_not_matter(cohort_of_types, clustered):
@@ -203,9 +202,7 @@ def test_score_by_markers_equals_a_loop():
     expected = np.zeros((3, 3))
     for k, columns in enumerate(markers):
         for gene in columns:
-            logs = np.array(
-                [np.log1p(counts[i, gene] / totals[i] * sorted(totals)[29:31] @ [0.5, 0.5]) for i in range(60)]
-            )
+            logs = np.array([np.log1p(counts[i, gene] / totals[i] * np.mean(sorted(totals)[29:31])) for i in range(60)])
             groups = [logs[clusters == c] for c in range(3)]
             means = np.array([np.mean(group) for group in groups])
             if np.all(means == means[0]):

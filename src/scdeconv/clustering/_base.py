@@ -178,7 +178,7 @@ class CellModel(BaseModelClass):
 
     def _batches_of(self, adata: AnnData) -> np.ndarray:
         """Return the number of the batch of each new cell; 0 where the model does not tell batches apart."""
-        if len(self.batches_) == 1:
+        if len(self.scaling_.mean) == 1:
             return np.zeros(adata.n_obs, dtype=int)
         key = self.batch_key_
         if key not in adata.obs:

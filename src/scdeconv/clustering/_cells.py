@@ -81,7 +81,9 @@ def _totals(counts: Matrix) -> np.ndarray:
 
 
 def _log_expression(counts: Matrix, factors: np.ndarray) -> sp.csr_matrix:
-    return sp.csr_matrix(sp.diags(1 / factors) @ sp.csr_matrix(counts)).log1p()
+    # a new cell may have none of the model's genes
+    inverse = np.divide(1, factors, out=np.zeros_like(factors), where=factors > 0)
+    return sp.csr_matrix(sp.diags(inverse) @ sp.csr_matrix(counts)).log1p()
 
 
 def _chunks(rows: np.ndarray) -> Iterator[np.ndarray]:

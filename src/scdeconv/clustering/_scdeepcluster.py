@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
+from scdeconv._validation import Problems
 from scdeconv.nn import CountAutoencoder, SoftClusters, clustering_loss, fit_cells
 
 from ._base import ClusteringModel
@@ -34,7 +35,7 @@ class ScDeepCluster(ClusteringModel):
     Parameters
     ----------
     adata
-        Cells × genes, counts, after :meth:`setup_anndata`.
+        Cells × genes, counts, after :meth:`setup_anndata`. Batches are not told apart.
     n_clusters
         Number of clusters; None: as many as Leiden finds at ``resolution``.
     resolution
@@ -75,15 +76,18 @@ class ScDeepCluster(ClusteringModel):
         gamma: float = 1.0,
         scale: Literal["pareto", "unit"] = "pareto",
     ) -> None:
-        if likelihood not in ("zinb", "nb"):
-            msg = f"Expected likelihood 'zinb' or 'nb', found {likelihood!r}."
-            raise ValueError(msg)
+        problems = Problems(f"{type(self).__name__} cannot be made")
+        if likelihood not in ("nb", "zinb"):
+            problems.add(f"Expected likelihood 'nb' or 'zinb', found {likelihood!r}.")
+        if scale not in ("pareto", "unit"):
+            problems.add(f"Expected scale 'pareto' or 'unit', found {scale!r}.")
+        if not hidden or min(hidden) < 1:
+            problems.add(f"Expected widths of at least 1 in hidden, found {list(hidden)}.")
         if n_clusters is not None and n_clusters < 2:
-            msg = f"Expected at least 2 clusters, found n_clusters={n_clusters}."
-            raise ValueError(msg)
+            problems.add(f"Expected at least 2 clusters, found n_clusters={n_clusters}.")
         if adata is not None and n_clusters is not None and n_clusters > adata.n_obs:
-            msg = f"Expected at most as many clusters as cells ({adata.n_obs}), found n_clusters={n_clusters}."
-            raise ValueError(msg)
+            problems.add(f"Expected at most as many clusters as cells ({adata.n_obs}), found n_clusters={n_clusters}.")
+        problems.raise_if_any()
         self.n_clusters, self.resolution, self.gamma = n_clusters, resolution, gamma
         self.architecture = {"n_latent": n_latent, "hidden": [int(width) for width in hidden], "noise": noise}
         self.likelihood, self.scale = likelihood, scale
@@ -137,6 +141,7 @@ class ScDeepCluster(ClusteringModel):
             Where Leiden finds a single cluster.
         """
         counts, batches = self._training_data()
+        self.is_trained_ = False
         self.scaling_ = Scaling.learn(counts, np.zeros_like(batches), self.scale)
         self.batch_size = batch_size
         cells = Cells(counts, batches, self.scaling_, np.ones(counts.shape[1], dtype=bool))
@@ -176,9 +181,7 @@ class ScDeepCluster(ClusteringModel):
             pretraining.history("pretraining_") | clustering.history() | {"label_change": self_training.history()}
         )
         n_epochs = [len(plan.losses["train_loss"]) for plan in (pretraining, clustering)]
-        self.summary_ = (
-            f"{self._count_clusters()} of {len(cells)} cells, {counts.shape[1]} genes, {n_epochs[0]} + {n_epochs[1]} epochs"
-        )
+        self.summary_ = f"{self._count_clusters()} of {len(cells)} cells, {counts.shape[1]} genes, {n_epochs[0]} + {n_epochs[1]} epochs"
         self.interrupted_ = pretraining.stop or clustering.stop
         self.seed_, self.is_trained_ = seed, True
 

@@ -88,10 +88,11 @@ def pair(
     fractions_key
         Key of ``bulk.obsm``: a DataFrame samples × cell types whose rows sum to 1 or are NaN.
     probabilities_key
-        Key of ``cells.obsm``: a DataFrame cells × cell types whose rows sum to 1, how probable each type is for a cell
-        (:func:`scdeconv.tl.cluster` and :func:`scdeconv.tl.name_clusters` write them). The measured fractions of a donor
-        are then the mean over its cells, the composition to be expected. The profiles stay those of
-        ``obs[cell_type_key]``.
+        Key of ``cells.obsm``: a DataFrame cells × cell types whose rows sum to 1, how probable each type is for a cell.
+        The measured fractions of a donor are then the mean over its cells, the composition to be expected. The profiles
+        stay those of ``obs[cell_type_key]``. The probabilities are taken at their word: of cells with 0.6, 60 % should be
+        of that type. The soft assignments of :func:`scdeconv.tl.cluster` are often far less sure than their labels are
+        right, which makes all donors alike; the printed line says how far the compositions are from those of the labels.
     duplicates
         What to do with genes that occur more than once: refuse them or add them up.
 
@@ -130,7 +131,10 @@ def pair(
     record = mdata.uns[keys.UNS]["pair"]
     shares = ", ".join(f"{name} {adata.n_vars}" for name, adata in originals.items())
     aside = f"; {record['n_spike_ins']} spike-ins set aside" if record["n_spike_ins"] else ""
-    soft = f"; compositions expected from {probabilities_key!r}" if probabilities_key else ""
+    soft = ""
+    if probabilities_key is not None:
+        distance = _distance(mdata)
+        soft = f"; compositions expected from {probabilities_key!r}, {distance:.3f} from those of the labels on average"
     found = f"{record['n_genes']} shared genes ({shares}); bulk in {record['bulk_unit']}{aside}{soft}"
     print(f"{_count_donors(mdata)}; {found}")
     n_pairs = len(paired_donors(mdata))
@@ -257,6 +261,14 @@ def _measure(
         if counted.any():
             bulk.obsm[keys.MEASURED_CELLS] = counts
     bulk.obsm[keys.MEASURED] = measured
+
+
+def _distance(mdata: MuData) -> float:
+    """Return the mean absolute difference between measured fractions and those that the labels of the cells say."""
+    measured = mdata[keys.BULK].obsm[keys.MEASURED]
+    counts = count_cells(mdata[keys.CELLS], list(mdata[keys.BULK].obs[keys.DONOR]), list(measured))
+    shares = counts.div(counts.sum(axis=1), axis=0).set_axis(measured.index)
+    return float((measured - shares).abs().mean(axis=None))
 
 
 def _count_donors(mdata: MuData) -> str:

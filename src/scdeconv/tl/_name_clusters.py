@@ -110,7 +110,8 @@ def name_clusters(
     markers
         Genes of each cell type. The score of a type is the mean over its markers of the cluster's mean log-normalised
         expression, as z-score over the clusters, in which sampling noise is discounted. A name needs a score of 0.3 and a
-        lead of 0.3 before the second best: several markers for each type make both reliable.
+        lead of 0.3 before the second best: several markers for each type make both reliable, about ten where there are
+        only two or three clusters.
     reference
         Instead of markers: cells, or profiles with one row for each type, on a linear scale, with ``obs[reference_key]``.
         The score is the correlation of the cluster's log expression, less the mean of all clusters, with the type's, less

@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import os
+import signal
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import torch
+from sklearn.metrics import adjusted_rand_score
+
+from scdeconv import pp
+from scdeconv.clustering import ScDCC, ScDeepCluster
+from scdeconv.nn import cannot_link_loss, must_link_loss
+
+SMALL = {"n_clusters": 3, "n_latent": 8, "hidden": (32, 16), "noise": 1.0, "likelihood": "nb", "scale": "pareto"}
+BRIEF = {
+    "pretrain_epochs": 20,
+    "max_epochs": 40,
+    "batch_size": 64,
+    "learning_rate": 3e-3,
+    "tolerance": 0,
+    "patience": None,
+    "accelerator": "cpu",
+}
+UNTRAINED = {"pretrain_epochs": 1, "max_epochs": 1}
+
+
+def trained(cls, cells, training=None, **arguments):
+    cls.setup_anndata(cells)
+    model = cls(cells, **{**SMALL, **arguments})
+    model.train(**{**BRIEF, **(training or {})})
+    return model
+
+
+@pytest.fixture(scope="module")
+def cells(make_cells):
+    """Cells of 3 types, half of which divide, which changes their expression more; a quarter of the types is known."""
+    cells = make_cells(n_cells=400, n_groups=3, fold=3.0)
+    rng = np.random.default_rng(100)
+    dividing = rng.random(400) < 0.5
+    counts = cells.X.toarray()
+    counts[:, 160:] += rng.poisson(2 * rng.gamma(1, 1, 40) * dividing[:, None])
+    cells.X = sp.csr_matrix(counts)
+    cells.obs["dividing"] = dividing
+    cells.obs["known"] = cells.obs["group"].where(rng.random(400) < 0.25)
+    return cells
+
+
+@pytest.fixture(scope="module")
+def constraints(cells):
+    return pp.constraints(cells, labels_key="known", n_pairs=1000)
+
+
+@pytest.fixture(scope="module")
+def unconstrained(cells):
+    return trained(ScDeepCluster, cells)
+
+
+@pytest.fixture(scope="module")
+def constrained(cells, constraints):
+    return trained(ScDCC, cells, constraints=constraints)
+
+
+def of_unknown_cells(cells, model, column):
+    unknown = cells.obs["known"].isna()
+    return adjusted_rand_score(cells.obs.loc[unknown, column], model.get_clusters()[unknown])
+
+
+# what constraints bring
+
+
+def test_constraints_show_which_differences_matter(cells, constraints, constrained, unconstrained):
+    """Also for cells about which nothing is said."""
+    assert of_unknown_cells(cells, unconstrained, "group") < 0.5 < of_unknown_cells(cells, unconstrained, "dividing")
+    assert of_unknown_cells(cells, constrained, "group") > 0.8
+    assert of_unknown_cells(cells, constrained, "dividing") < 0.1
+    assert constraints.agreement(unconstrained.get_clusters()) < 0.8
+    assert constraints.agreement(constrained.get_clusters()) > 0.95
+
+
+def test_must_links_alone_join_what_would_be_split(make_cells):
+    """Two groups are asked to be four clusters."""
+    cells = make_cells(n_cells=200, n_groups=2)
+    members = [cells.obs_names[cells.obs["group"] == group][:40] for group in ("g0", "g1")]
+    pairs = [(cell, names[0]) for names in members for cell in names[1:]]
+    constraints = pp.constraints(cells, pairs={"must_link": pairs})
+    settings = {"n_clusters": 4, "training": {"max_epochs": 30}}
+    split = trained(ScDeepCluster, cells, **settings)
+    joined = trained(ScDCC, cells, constraints=constraints, must_link_weight=2.0, **settings)
+    assert constraints.agreement(split.get_clusters()) < 0.8
+    assert constraints.agreement(joined.get_clusters()) > 0.9
+    # no two groups were joined for it
+    assert (pd.crosstab(joined.get_clusters(), cells.obs["group"]).min(axis=1) <= 2).all()
+
+
+def test_without_constraints_it_is_scdeepcluster(cells):
+    settings = {"pretrain_epochs": 3, "max_epochs": 3}
+    plain, other = (trained(cls, cells, training=settings) for cls in (ScDeepCluster, ScDCC))
+    assert other.get_soft_assignments().equals(plain.get_soft_assignments())
+
+
+# the loss
+
+
+def make_pairs(cells, must_link=(), cannot_link=()):
+    names = cells.obs_names
+    return pp.constraints(
+        cells,
+        pairs={
+            "must_link": [(names[a], names[b]) for a, b in must_link],
+            "cannot_link": [(names[a], names[b]) for a, b in cannot_link],
+        },
+    )
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (0.3, 5.0), (0.0, 2.0), (2.0, 0.0)])
+def test_loss_has_a_weight_of_its_own_for_each_kind_of_constraint(cells, weights):
+    """The original's scripts give cannot-links the weight of the must-links."""
+    pairs = make_pairs(cells, must_link=[(0, 1)], cannot_link=[(2, 3)])
+    must_weight, cannot_weight = weights
+    model = trained(
+        *(ScDCC, cells, UNTRAINED), constraints=pairs, must_link_weight=must_weight, cannot_link_weight=cannot_weight
+    )
+    data = model._cells()
+    batch, ends = data.batch(np.arange(400), torch.device("cpu")), data.batch(np.arange(4), torch.device("cpu"))
+    with torch.no_grad():
+        q = model.module["clusters"](model.module["autoencoder"].encode(ends.x))
+        alone = ScDeepCluster._joint_loss(model, batch, torch.full((400, 3), 1 / 3), data)
+        together = [
+            model.module["autoencoder"].nll(ends.x[[row]], ends.counts[[row]], ends.size_factors[[row]])
+            for row in (0, 1)
+        ]
+        expected = alone + must_weight * (must_link_loss(q[[0]], q[[1]]) + sum(together))
+        expected = expected + cannot_weight * cannot_link_loss(q[[2]], q[[3]])
+        loss = model._joint_loss(batch, torch.full((400, 3), 1 / 3), data)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert model.parameters_["must_link_weight"] == must_weight
+    assert model.parameters_["cannot_link_weight"] == cannot_weight
+
+
+def test_weight_of_cannot_links_is_not_that_of_must_links(cells):
+    pairs = make_pairs(cells, cannot_link=[(2, 3), (4, 5)])
+    settings = {"pretrain_epochs": 2, "max_epochs": 2}
+    first, second, third = (
+        trained(ScDCC, cells, settings, constraints=pairs, **weights).get_soft_assignments()
+        for weights in ({}, {"must_link_weight": 9.0}, {"cannot_link_weight": 9.0})
+    )
+    assert first.equals(second)
+    assert not np.allclose(first, third)
+
+
+def test_pairs_are_read_as_often_as_cells_but_at_most_a_batch_in_a_step(cells, monkeypatch):
+    """In an epoch each pair about once; every step has some."""
+    must = [(i, i + 1) for i in range(0, 100)]
+    cannot = [(200, i) for i in range(201, 204)]
+    pairs = make_pairs(cells, must_link=must, cannot_link=cannot)
+    model = trained(ScDCC, cells, UNTRAINED, constraints=pairs)
+    n_pairs = []
+    for name in ("must_link_loss", "cannot_link_loss"):
+        monkeypatch.setattr(
+            f"scdeconv.clustering._scdcc.{name}", lambda first, second: n_pairs.append(len(first)) or first.sum()
+        )
+    data = model._cells()
+    for n_cells in (64, 200, 400):
+        rows = np.arange(n_cells)
+        model._joint_loss(data.batch(rows, torch.device("cpu")), torch.full((n_cells, 3), 1 / 3), data)
+    # of 100 and of 3, times 64 / 400, 1 / 2 and 1, rounded up; a batch is 64
+    assert n_pairs == [16, 1, 50, 2, 64, 3]
+
+
+def test_constraints_are_found_by_the_names_of_cells(cells):
+    """They were made for the cells in another order, and for more of them."""
+    names = cells.obs_names
+    pairs = make_pairs(cells, must_link=[(0, 1), (5, 2)], cannot_link=[(9, 3)])
+    subset = cells[[9, 5, 3, 2, 1, 0, *range(50, 100)]].copy()
+    ScDCC.setup_anndata(subset)
+    model = ScDCC(subset, constraints=pairs, **SMALL)
+    found = {kind: {frozenset(subset.obs_names[pair]) for pair in positions} for kind, positions in model.pairs.items()}
+    assert found == {
+        "must_link": {frozenset(names[[0, 1]]), frozenset(names[[5, 2]])},
+        "cannot_link": {frozenset(names[[9, 3]])},
+    }
+
+
+# bad input
+
+
+@pytest.mark.parametrize("kind", ["must_link", "cannot_link"])
+def test_constraints_of_unknown_cells_are_refused(cells, kind):
+    pairs = make_pairs(cells, **{kind: [(0, 1), (1, 7), (2, 3)]})
+    subset = cells[[0, 2, 3, *range(10, 60)]].copy()
+    ScDCC.setup_anndata(subset)
+    with pytest.raises(ValueError, match="Expected constraints of cells in adata, found 2 others: 'cell1', 'cell7'"):
+        ScDCC(subset, constraints=pairs, **SMALL)
+
+
+def test_wrong_arguments_are_refused_as_in_scdeepcluster(cells):
+    ScDCC.setup_anndata(cells)
+    with pytest.raises(ValueError, match="ScDCC cannot be made: 2 problems found"):
+        ScDCC(cells, n_clusters=1, likelihood="poisson")
+
+
+# files, Ctrl-C, repeatability
+
+
+def test_loaded_model_assigns_as_the_saved_one(cells, constrained, tmp_path):
+    constrained.save(tmp_path / "model")
+    loaded = ScDCC.load(tmp_path / "model")
+    assert loaded.get_soft_assignments(cells).equals(constrained.get_soft_assignments())
+    assert loaded.get_clusters(cells[::-1].copy()).equals(constrained.get_clusters()[::-1])
+    assert loaded.parameters_ == {**constrained.parameters_, "hidden": [32, 16]}
+    assert repr(loaded).startswith("ScDCC: 3 clusters of 400 cells")
+    with pytest.raises(ValueError, match="Expected a saved ScDeepCluster in .*, found ScDCC"):
+        ScDeepCluster.load(tmp_path / "model")
+
+
+def test_ctrl_c_keeps_what_was_learned(cells, constraints, monkeypatch):
+    joint, calls = ScDCC._joint_loss, []
+
+    def interrupted(self, *arguments):
+        calls.append(1)
+        if len(calls) == 10:
+            os.kill(os.getpid(), signal.SIGINT)
+        return joint(self, *arguments)
+
+    monkeypatch.setattr(ScDCC, "_joint_loss", interrupted)
+    model = trained(ScDCC, cells, constraints=constraints)
+    # 7 steps in an epoch
+    assert model.interrupted_
+    assert "20 + 2 epochs" in model.summary_
+    assert model.get_clusters().nunique() == 3
+
+
+def test_same_seed_gives_the_same_result(cells, constraints, unchanged, global_state_untouched):
+    settings = {"pretrain_epochs": 2, "max_epochs": 2}
+    ScDCC.setup_anndata(cells)
+    with unchanged(cells, constraints.cells, constraints.must_link, constraints.cannot_link), global_state_untouched():
+        first, again = (ScDCC(cells, constraints=constraints, **SMALL) for _ in range(2))
+        first.train(**{**BRIEF, **settings})
+        again.train(**{**BRIEF, **settings})
+    assert first.get_soft_assignments().equals(again.get_soft_assignments())
