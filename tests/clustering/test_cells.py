@@ -172,19 +172,25 @@ def test_chunks_are_all_cells_in_order(counts, batches, small_chunks):
     assert len(data) == 40
 
 
-def test_no_more_cells_than_a_chunk_are_ever_dense(counts, batches, small_chunks, monkeypatch):
-    dense_rows = []
+def test_no_more_cells_than_a_chunk_are_transformed_or_dense_at_once(counts, batches, small_chunks, monkeypatch):
+    n_rows = {"dense": [], "transformed": []}
     for cls in (sp.csr_matrix, sp.csc_matrix, sp.coo_matrix):
         for name in ("toarray", "todense"):
             method = getattr(cls, name)
 
             def record(self, *args, method=method, **kwargs):
-                dense_rows.append(self.shape[0])
+                n_rows["dense"].append(self.shape[0])
                 return method(self, *args, **kwargs)
 
             monkeypatch.setattr(cls, name, record)
-    data = make_data(counts, batches, storage=sp.csr_matrix)
+    transform = _cells._log_expression
+    monkeypatch.setattr(
+        _cells,
+        "_log_expression",
+        lambda rows, factors: n_rows["transformed"].append(len(factors)) or transform(rows, factors),
+    )
+    data = make_data(sp.csr_matrix(counts), batches)
     data.scaling = Scaling.learn(data.counts, batches, "pareto")
     list(data.chunks())
     data.batch(np.arange(3), CPU)
-    assert max(dense_rows) == 7
+    assert max(n_rows["dense"]) == max(n_rows["transformed"]) == 7

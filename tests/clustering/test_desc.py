@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -392,3 +394,16 @@ def test_untrained_model_says_so(cells):
     DESC.setup_anndata(cells)
     with pytest.raises(RuntimeError, match="Expected a trained model, found an untrained DESC"):
         DESC(cells, resolution=[0.8, 1]).get_clusters(resolution=1)
+
+
+@pytest.mark.slow
+def test_finding_clusters_leaves_the_threads_of_torch_alone():
+    """In a process of its own: numba, which sets them for OpenMP, starts once."""
+    program = (
+        "import numpy as np, torch; torch.set_num_threads(1);"
+        "from scdeconv.clustering._initial_clusters import leiden;"
+        "leiden(np.repeat(np.eye(3), 50, axis=0) + np.random.default_rng(0).normal(0, 0.1, (150, 3)), 0.8, 10, 0);"
+        "print(torch.get_num_threads())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"

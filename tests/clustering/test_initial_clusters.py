@@ -27,6 +27,11 @@ def test_k_means_finds_the_groups(latent, groups):
     assert set(labels) == {0, 1, 2}
 
 
+def test_k_means_from_given_centroids_keeps_their_order(latent, groups):
+    start = np.stack([latent[groups == group][:3].mean(axis=0) for group in (2, 0, 1)])
+    assert list(k_means(latent, start, seed=0)) == [{2: 0, 0: 1, 1: 2}[group] for group in groups]
+
+
 def test_leiden_finds_the_groups_and_their_number(latent, groups):
     labels = leiden(latent, 0.1, 15, seed=0)
     assert adjusted_rand_score(groups, labels) == 1

@@ -11,7 +11,7 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 
 from scdeconv import pp
-from scdeconv.clustering import ScDCC, ScDeepCluster
+from scdeconv.clustering import ScDCC, ScDeepCluster, _scdcc
 from scdeconv.nn import cannot_link_loss, must_link_loss
 
 SMALL = {"n_clusters": 3, "n_latent": 8, "hidden": (32, 16), "noise": 1.0, "likelihood": "nb", "scale": "pareto"}
@@ -128,11 +128,7 @@ def test_loss_has_a_weight_of_its_own_for_each_kind_of_constraint(cells, weights
     with torch.no_grad():
         q = model.module["clusters"](model.module["autoencoder"].encode(ends.x))
         alone = ScDeepCluster._joint_loss(model, batch, torch.full((400, 3), 1 / 3), data)
-        together = [
-            model.module["autoencoder"].nll(ends.x[[row]], ends.counts[[row]], ends.size_factors[[row]])
-            for row in (0, 1)
-        ]
-        expected = alone + must_weight * (must_link_loss(q[[0]], q[[1]]) + sum(together))
+        expected = alone + must_weight * must_link_loss(q[[0]], q[[1]])
         expected = expected + cannot_weight * cannot_link_loss(q[[2]], q[[3]])
         loss = model._joint_loss(batch, torch.full((400, 3), 1 / 3), data)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
@@ -152,16 +148,14 @@ def test_weight_of_cannot_links_is_not_that_of_must_links(cells):
 
 
 def test_pairs_are_read_as_often_as_cells_but_at_most_a_batch_in_a_step(cells, monkeypatch):
-    """In an epoch each pair about once; every step has some."""
+    """In an epoch each pair about once, and some of each kind in every step."""
     must = [(i, i + 1) for i in range(0, 100)]
     cannot = [(200, i) for i in range(201, 204)]
     pairs = make_pairs(cells, must_link=must, cannot_link=cannot)
     model = trained(ScDCC, cells, UNTRAINED, constraints=pairs)
     n_pairs = []
-    for name in ("must_link_loss", "cannot_link_loss"):
-        monkeypatch.setattr(
-            f"scdeconv.clustering._scdcc.{name}", lambda first, second: n_pairs.append(len(first)) or first.sum()
-        )
+    for name in ("must_link", "cannot_link"):
+        monkeypatch.setitem(_scdcc.PAIR_LOSSES, name, lambda first, second: n_pairs.append(len(first)) or first.sum())
     data = model._cells()
     for n_cells in (64, 200, 400):
         rows = np.arange(n_cells)
@@ -182,6 +176,66 @@ def test_constraints_are_found_by_the_names_of_cells(cells):
         "must_link": {frozenset(names[[0, 1]]), frozenset(names[[5, 2]])},
         "cannot_link": {frozenset(names[[9, 3]])},
     }
+
+
+def test_cells_of_pairs_are_noisy_in_training_only(cells):
+    """Otherwise a few cells would be learned by heart."""
+    pairs = make_pairs(cells, must_link=[(0, 1)])
+    model = trained(ScDCC, cells, UNTRAINED, constraints=pairs, gamma=0.0)
+    data = model._cells()
+    batch, targets = data.batch(np.arange(400), torch.device("cpu")), torch.full((400, 3), 1 / 3)
+    noise = []
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        for mode in (True, False):
+            model.module.train(mode)
+            # reconstruction is noisy too
+            model._reconstruction = lambda batch: torch.zeros(())
+            noise.append(model._joint_loss(batch, targets, data) != model._joint_loss(batch, targets, data))
+    assert noise == [True, False]
+
+
+# where clusters start
+
+
+def start(constraints, cells, latent, n_clusters):
+    """Centroids that self-training would start with, were this the latent space."""
+    ScDCC.setup_anndata(cells)
+    arguments = {**SMALL, "n_clusters": n_clusters, "n_latent": latent.shape[1]}
+    return ScDCC(cells, constraints=constraints, **arguments)._start(latent, 0).numpy()
+
+
+def test_groups_that_are_set_apart_are_the_seeds_of_k_means(cells):
+    """They differ in x, all cells differ more in y."""
+    rng = np.random.default_rng(0)
+    group, other = rng.integers(0, 2, (2, 400))
+    latent = (np.column_stack([4 * group, 7 * other]) + 0.3 * rng.normal(size=(400, 2))).astype(np.float32)
+    members = [np.flatnonzero(group == number)[:10] for number in (0, 1)]
+    links = [(first, second) for rows in members for first, second in zip(rows[:-1], rows[1:], strict=True)]
+    apart = make_pairs(cells, must_link=links, cannot_link=[(members[0][0], members[1][0])])
+    expected = [latent[group == number].mean(axis=0) for number in (0, 1)]
+    found = start(apart, cells, latent, 2)
+    np.testing.assert_allclose(found[found[:, 0].argsort()], expected, rtol=1e-4)
+    unseeded = start(None, cells, latent, 2)
+    expected = [latent[other == number].mean(axis=0) for number in (0, 1)]
+    np.testing.assert_allclose(unseeded[unseeded[:, 1].argsort()], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("n_seeds", [1, 2, 3])
+def test_clusters_without_a_seed_start_where_k_means_puts_them(cells, n_seeds):
+    """Also where there are more groups that are set apart than clusters are asked for."""
+    rng = np.random.default_rng(0)
+    group = np.arange(400) % 3
+    latent = (10 * np.eye(3)[group] + 0.3 * rng.normal(size=(400, 3))).astype(np.float32)
+    pairs = make_pairs(
+        cells,
+        must_link=[(seed + 3 * i, seed + 3 * i + 3) for seed in range(n_seeds) for i in range(5)],
+        cannot_link=[(a, b) for a in range(n_seeds) for b in range(a)],
+    )
+    expected = np.array([latent[group == number].mean(axis=0) for number in range(3)])
+    found = start(pairs, cells, latent, 3)
+    np.testing.assert_allclose(found[found.argmax(axis=1).argsort()], expected, rtol=1e-4, atol=1e-4)
+    assert start(pairs, cells, latent, 2).shape == (2, 3)
 
 
 # bad input

@@ -273,7 +273,8 @@ class CellModel(BaseModelClass):
 class ClusteringModel(CellModel):
     """Base of the models that assign cells to clusters softly; ``module.clusters`` holds the centroids."""
 
-    module: torch.nn.ModuleDict
+    # a ModuleDict, whose members' classes mypy does not know
+    module: Any
 
     @torch.no_grad()
     def _assign(self, cells: Cells) -> torch.Tensor:

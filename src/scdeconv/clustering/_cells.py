@@ -124,10 +124,11 @@ class Cells:
         x, factors = self.scaling.apply(counts, codes if len(self.scaling.mean) > 1 else np.zeros_like(codes))
         x[:, ~self.present] = 0
         dense = counts.toarray() if sp.issparse(counts) else counts
-        tensors = (torch.as_tensor(values, dtype=torch.float32, device=device) for values in (x, dense, factors))
-        return CellBatch(
-            torch.as_tensor(rows, device=device), *tensors, torch.as_tensor(codes, dtype=torch.long, device=device)
-        )
+
+        def tensor(values: np.ndarray, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+            return torch.as_tensor(values, dtype=dtype, device=device)
+
+        return CellBatch(tensor(rows, torch.long), tensor(x), tensor(dense), tensor(factors), tensor(codes, torch.long))
 
     def chunks(self) -> Iterator[CellBatch]:
         """Return all cells in order, a chunk at a time, on the CPU."""

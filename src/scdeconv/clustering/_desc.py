@@ -178,7 +178,7 @@ class DESC(ClusteringModel):
                 plan = fit(
                     autoencoder,
                     loss=loss,
-                    optimizer=partial(torch.optim.SGD, lr=rate, momentum=MOMENTUM),
+                    optimizer=partial(torch.optim.SGD, lr=rate, momentum=0 if name == "autoencoder" else MOMENTUM),
                     description=f"pretraining DESC: {name.replace('_', ' ')}",
                     **PRETRAINING,
                 )

@@ -5,14 +5,19 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+import torch
 from anndata import AnnData
 
 
-def k_means(latent: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
-    """Return the cluster of each cell by k-means, the best of 20 starts."""
+def k_means(latent: np.ndarray, start: int | np.ndarray, seed: int) -> np.ndarray:
+    """Return the cluster of each cell by k-means: from given centroids, or for a number of clusters the best of 20 starts."""
     from sklearn.cluster import KMeans
 
-    return np.asarray(KMeans(n_clusters, n_init=20, random_state=seed).fit_predict(latent))
+    if isinstance(start, np.ndarray):
+        model = KMeans(len(start), init=start, n_init=1, random_state=seed)
+    else:
+        model = KMeans(start, n_init=20, random_state=seed)
+    return np.asarray(model.fit_predict(latent))
 
 
 def leiden(latent: np.ndarray, resolution: float, n_neighbors: int, seed: int) -> np.ndarray:
@@ -20,10 +25,13 @@ def leiden(latent: np.ndarray, resolution: float, n_neighbors: int, seed: int) -
     import scanpy as sc
 
     cells = AnnData(latent.astype(np.float32))
+    # numba, when it starts, sets the number of threads of torch too
+    n_threads = torch.get_num_threads()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         sc.pp.neighbors(cells, n_neighbors=n_neighbors, use_rep="X", random_state=seed)
         sc.tl.leiden(cells, resolution=resolution, flavor="igraph", n_iterations=-1, random_state=seed)
+    torch.set_num_threads(n_threads)
     labels = cells.obs["leiden"].cat.codes.to_numpy().astype(int)
     if labels.max() == 0:
         msg = f"Expected at least two clusters, found one at resolution {resolution:g}. Raise resolution."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ import torch
 from scdeconv._validation import examples
 from scdeconv.nn import cannot_link_loss, must_link_loss
 
+from ._initial_clusters import centroids, k_means
 from ._scdeepcluster import ScDeepCluster
 
 if TYPE_CHECKING:
@@ -21,12 +22,15 @@ if TYPE_CHECKING:
 
     from ._cells import CellBatch, Cells
 
+PAIR_LOSSES = {"must_link": must_link_loss, "cannot_link": cannot_link_loss}
+
 
 class ScDCC(ScDeepCluster):
     """scDeepCluster that is told pairs of cells which belong together, or apart.
 
-    Each step of the second phase also takes some pairs, in turn: of must-links the log-probability that both cells are
-    in one cluster, and their reconstruction; of cannot-links the log-probability that they are not.
+    Cells that must-links join, and cannot-links set apart from the others so joined, are the seeds of k-means. Each step
+    of the second phase also takes some pairs: of must-links the log-probability that both cells are in one cluster, of
+    cannot-links that they are not.
 
     Parameters
     ----------
@@ -41,8 +45,10 @@ class ScDCC(ScDeepCluster):
 
     Notes
     -----
-    The original takes steps of its own for the constraints after each epoch; here they share the steps of the cells. In
-    its scripts the weight of the must-links overwrites that of the cannot-links; not here.
+    The original takes steps of its own for the constraints after each epoch, reads their cells without noise, adds the
+    reconstruction of must-linked cells and starts from k-means without seeds. Here pairs share the steps of all cells and
+    are noisy like the autoencoder's input, without which a few constrained cells are learned by heart
+    (``docs/benchmarks/clustering.md``). In its scripts the weight of the must-links overwrites that of the cannot-links.
     """
 
     method = "scdcc"
@@ -77,16 +83,31 @@ class ScDCC(ScDeepCluster):
         self.weights = {"must_link": must_link_weight, "cannot_link": cannot_link_weight}
         self.parameters_ |= {f"{name}_weight": weight for name, weight in self.weights.items()}
         self.pairs: dict[str, np.ndarray] = {}
-        if adata is not None and constraints is not None:
-            rows = adata.obs_names.get_indexer(constraints.cells)
-            for name in self.weights:
-                pairs = rows[getattr(constraints, name)]
-                if (pairs < 0).any():
-                    unknown = constraints.cells[getattr(constraints, name)[pairs < 0]].unique()
-                    msg = f"Expected constraints of cells in adata, found {len(unknown)} others: {examples(unknown)}."
-                    raise ValueError(msg)
-                if len(pairs):
-                    self.pairs[name] = pairs
+        self.groups: list[np.ndarray] = []
+        if adata is None or constraints is None:
+            return
+        rows = adata.obs_names.get_indexer(constraints.cells)
+        for name in self.weights:
+            pairs = rows[getattr(constraints, name)]
+            if (pairs < 0).any():
+                unknown = constraints.cells[getattr(constraints, name)[pairs < 0]].unique()
+                msg = f"Expected constraints of cells in adata, found {len(unknown)} others: {examples(unknown)}."
+                raise ValueError(msg)
+            if len(pairs):
+                self.pairs[name] = pairs
+        self.groups = [rows[group] for group in constraints.distinct_groups()]
+
+    def _start(self, latent: np.ndarray, seed: int) -> torch.Tensor:
+        """Return the centroids that k-means finds from the seeds; the places of clusters without a seed are k-means' own."""
+        start = super()._start(latent, seed)
+        if self.n_clusters is None or not self.groups:
+            return start
+        seeds = [latent[cells].mean(axis=0) for cells in self.groups[: self.n_clusters]]
+        candidates = list(start.numpy())
+        while len(seeds) < self.n_clusters:
+            distances = [min(np.square(centre - other).sum() for other in seeds) for centre in candidates]
+            seeds.append(candidates.pop(int(np.argmax(distances))))
+        return torch.as_tensor(centroids(latent, k_means(latent, np.stack(seeds), seed)))
 
     def _joint_loss(self, batch: CellBatch, targets: torch.Tensor, cells: Cells) -> torch.Tensor:
         loss = super()._joint_loss(batch, targets, cells)
@@ -94,11 +115,7 @@ class ScDCC(ScDeepCluster):
             # each pair once in an epoch, or a full batch where there are many
             n_pairs = min(self.batch_size, -(-len(pairs) * len(batch.rows) // len(cells)))
             some = pairs[torch.randint(len(pairs), (n_pairs,)).numpy()]
-            ends = [cells.batch(rows, batch.x.device) for rows in some.T]
-            first, second = (self.module["clusters"](self._encode(end.x)) for end in ends)
-            if name == "must_link":
-                loss = loss + self.weights[name] * must_link_loss(first, second)
-                loss = loss + self.weights[name] * sum(self._reconstruction(end) for end in ends)
-            else:
-                loss = loss + self.weights[name] * cannot_link_loss(first, second)
+            inputs = [self.module["autoencoder"].add_noise(cells.batch(rows, batch.x.device).x) for rows in some.T]
+            first, second = (self.module["clusters"](self._encode(x)) for x in inputs)
+            loss = loss + self.weights[name] * PAIR_LOSSES[name](first, second)
         return loss

@@ -89,7 +89,11 @@ class ScDeepCluster(ClusteringModel):
             problems.add(f"Expected at most as many clusters as cells ({adata.n_obs}), found n_clusters={n_clusters}.")
         problems.raise_if_any()
         self.n_clusters, self.resolution, self.gamma = n_clusters, resolution, gamma
-        self.architecture = {"n_latent": n_latent, "hidden": [int(width) for width in hidden], "noise": noise}
+        self.architecture: dict[str, Any] = {
+            "n_latent": n_latent,
+            "hidden": [int(width) for width in hidden],
+            "noise": noise,
+        }
         self.likelihood, self.scale = likelihood, scale
         parameters = {
             "n_clusters": n_clusters,
@@ -147,7 +151,7 @@ class ScDeepCluster(ClusteringModel):
         cells = Cells(counts, batches, self.scaling_, np.ones(counts.shape[1], dtype=bool))
         every = np.arange(len(cells))
         rows, validation_rows = self._split(len(cells), np.random.default_rng(seed)) if patience else (every, every[:0])
-        fit = partial(fit_cells, data=cells, batch_size=batch_size, accelerator=accelerator, **trainer_kwargs)
+        fit: Any = partial(fit_cells, data=cells, batch_size=batch_size, accelerator=accelerator, **trainer_kwargs)
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
             self.module = self._make_autoencoder(counts.shape[1])

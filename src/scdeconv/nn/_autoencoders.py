@@ -63,10 +63,13 @@ class CountAutoencoder(nn.Module):
         latent: torch.Tensor = self.encoder(x)
         return latent
 
+    def add_noise(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the input with noise on it in training, and as it is otherwise."""
+        return x + self.noise * torch.randn_like(x) if self.training and self.noise > 0 else x
+
     def nll(self, x: torch.Tensor, counts: torch.Tensor, size_factors: torch.Tensor) -> torch.Tensor:
         """Return the negative log-likelihood of the counts, mean over entries; the input is noisy in training."""
-        noisy = x + self.noise * torch.randn_like(x) if self.training and self.noise > 0 else x
-        hidden = self.decoder(self.encoder(noisy))
+        hidden = self.decoder(self.encoder(self.add_noise(x)))
         # exp may overflow, and a clamped infinity would give NaN gradients
         low, high = (torch.tensor(bound).log().item() for bound in MEAN_BOUNDS)
         mean = self.log_mean(hidden).clamp(low, high).exp() * size_factors[:, None]

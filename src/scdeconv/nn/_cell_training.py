@@ -115,9 +115,7 @@ class CellPlan(EpochPlan):
     def history(self, prefix: str = "") -> dict[str, pd.DataFrame]:
         """Return the losses by epoch, under names that start with ``prefix``."""
         return {
-            prefix + name: pd.DataFrame(
-                {prefix + name: values}, index=pd.RangeIndex(1, len(values) + 1, name="epoch")
-            )
+            prefix + name: pd.DataFrame({prefix + name: values}, index=pd.RangeIndex(1, len(values) + 1, name="epoch"))
             for name, values in self.losses.items()
             if values
         }

@@ -51,7 +51,7 @@ class Constraints:
         A group are the cells that must-links join, directly or through others; ``largest_group`` is the number of its
         cells.
         """
-        sizes = np.bincount(self._groups())
+        sizes = np.bincount(self.groups())
         return {
             "must_link": len(self.must_link),
             "cannot_link": len(self.cannot_link),
@@ -64,7 +64,7 @@ class Constraints:
     @property
     def contradictions(self) -> pd.DataFrame:
         """Cannot-links between cells that must-links join, directly or through others: names of ``first`` and ``second``."""
-        groups = self._groups()
+        groups = self.groups()
         impossible = self.cannot_link[groups[self.cannot_link[:, 0]] == groups[self.cannot_link[:, 1]]]
         return pd.DataFrame({"first": self.cells[impossible[:, 0]], "second": self.cells[impossible[:, 1]]})
 
@@ -100,7 +100,21 @@ class Constraints:
             raise ValueError(msg)
         return float(satisfied[known].mean())
 
-    def _groups(self) -> np.ndarray:
+    def distinct_groups(self) -> list[np.ndarray]:
+        """Return groups of two or more cells that must-links join, each set apart from all before it by a cannot-link.
+
+        The largest come first; cells are given by their positions.
+        """
+        of_cell = self.groups()
+        apart = {frozenset(pair) for pair in of_cell[self.cannot_link].tolist()}
+        sizes = np.bincount(of_cell)
+        chosen: list[int] = []
+        for group in np.argsort(-sizes, kind="stable").tolist():
+            if sizes[group] > 1 and all(frozenset((group, other)) in apart for other in chosen):
+                chosen.append(group)
+        return [np.flatnonzero(of_cell == group) for group in chosen]
+
+    def groups(self) -> np.ndarray:
         """Return the number of the group of each cell, where must-links are followed to the end."""
         size = len(self.cells)
         ones = np.ones(len(self.must_link), dtype=bool)

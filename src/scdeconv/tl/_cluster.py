@@ -107,7 +107,9 @@ def cluster(
     model.deregister_manager(model.adata)
     key = key_added or method
     resolutions = getattr(model, "resolutions", [])
-    results = {f"{key}_{value:g}": {"resolution": value} for value in resolutions} if len(resolutions) > 1 else {key: {}}
+    results = (
+        {f"{key}_{value:g}": {"resolution": value} for value in resolutions} if len(resolutions) > 1 else {key: {}}
+    )
     for name, choice in results.items():
         cells.obs[name] = model.get_clusters(**choice)
         cells.obsm[f"X_{name}"] = model.get_latent_representation(**choice)
