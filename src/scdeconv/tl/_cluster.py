@@ -48,7 +48,7 @@ def cluster(
     layer
         Layer to read instead of ``X``.
     batch_key
-        Column of ``obs`` with the batch of each cell.
+        Column of ``obs`` with the batch of each cell, for ``method="desc", scale_by_batch=True``.
     n_top_genes
         Of more genes than these, the most variable ones are read (scanpy's default choice on log-normalised expression),
         unless ``var["highly_variable"]`` is there.
@@ -66,7 +66,7 @@ def cluster(
     ``cells.obsm[f"X_{key}"]``
         The latent representation.
     ``cells.obsm[f"{key}_probabilities"]``
-        How much each cell belongs to each cluster; DataFrame, rows sum to 1.
+        How much each cell belongs to each cluster; DataFrame, rows sum to 1. Soft assignments, not calibrated.
     ``cells.uns["scdeconv"][key]``
         Method, version, parameters, number of genes and seed.
 
