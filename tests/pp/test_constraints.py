@@ -433,7 +433,8 @@ def test_constraints_cannot_be_reassigned():
     ("arguments", "expected"),
     [
         ({}, "Expected labels_key, markers, protein or pairs, found none of them."),
-        ({"labels_key": "known", "n_pairs": 0}, "Expected n_pairs of at least 1, found 0."),
+        ({"labels_key": "known", "n_pairs": 0}, "Expected n_pairs to be a whole number of at least 1, found 0."),
+        ({"labels_key": "known", "n_pairs": 0.5}, "Expected n_pairs to be a whole number of at least 1, found 0.5."),
         ({"labels_key": "typ"}, "Expected obs['typ'] in cells, found columns ['donor', 'cell_type', 'known'"),
         ({"labels_key": "empty"}, "of at least two labels in cells.obs['empty'], found no labelled cell."),
         ({"labels_key": "single"}, "of at least two labels in cells.obs['single'], found only 'B' (3 cells)."),
@@ -536,3 +537,11 @@ def test_bad_proteins_are_described(multiome, change, arguments, expected):
         mdata = mudata.MuData(modalities)
     with pytest.raises(ValueError, match=re.escape(expected)):
         pp.constraints(mdata, **arguments)
+
+
+def test_distinct_groups_are_joined_by_must_links_and_set_apart_by_cannot_links():
+    must = np.array([[0, 1], [1, 2], [3, 4], [5, 6], [7, 8], [8, 9]])
+    # {3, 4} is apart from {0, 1, 2} and from {7, 8, 9}; nothing tells {5, 6} from anything
+    cannot = np.array([[2, 7], [3, 0], [9, 4], [5, 10]])
+    constraints = pp.Constraints(pd.Index([f"cell{i}" for i in range(11)]), must, cannot)
+    assert [group.tolist() for group in constraints.distinct_groups()] == [[0, 1, 2], [7, 8, 9], [3, 4]]

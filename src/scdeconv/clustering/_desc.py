@@ -227,10 +227,6 @@ class DESC(ClusteringModel):
             ]
         )
 
-    def _batches_of(self, adata: AnnData) -> np.ndarray:
-        # new cells need no batch where all were standardised together
-        return super()._batches_of(adata) if self.scale_by_batch else np.zeros(adata.n_obs, dtype=int)
-
     def _at(self, resolution: float | None) -> Self:
         """Return the model with the result of one resolution as its first."""
         if resolution is None or resolution == self.resolutions[0]:

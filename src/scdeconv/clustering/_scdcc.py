@@ -87,14 +87,16 @@ class ScDCC(ScDeepCluster):
         if adata is None or constraints is None:
             return
         rows = adata.obs_names.get_indexer(constraints.cells)
-        for name in self.weights:
-            pairs = rows[getattr(constraints, name)]
-            if (pairs < 0).any():
-                unknown = constraints.cells[getattr(constraints, name)[pairs < 0]].unique()
-                msg = f"Expected constraints of cells in adata, found {len(unknown)} others: {examples(unknown)}."
-                raise ValueError(msg)
-            if len(pairs):
-                self.pairs[name] = pairs
+        linked = {name: getattr(constraints, name) for name in self.weights}
+        positions = np.unique(np.concatenate([pairs.ravel() for pairs in linked.values()]))
+        unknown = constraints.cells[positions[rows[positions] < 0]]
+        if len(unknown):
+            msg = (
+                f"Expected constraints of cells in adata, found {len(unknown)} others: {examples(unknown)}. Make them with "
+                "pp.constraints of these cells."
+            )
+            raise ValueError(msg)
+        self.pairs = {name: rows[pairs] for name, pairs in linked.items() if len(pairs)}
         self.groups = [rows[group] for group in constraints.distinct_groups()]
 
     def _start(self, latent: np.ndarray, seed: int) -> torch.Tensor:

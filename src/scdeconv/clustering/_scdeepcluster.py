@@ -118,7 +118,9 @@ class ScDeepCluster(ClusteringModel):
         seed: int = 0,
         **trainer_kwargs: Any,
     ) -> None:
-        """Train the autoencoder, find clusters, train both. Ctrl-C ends the phase and keeps what was learned.
+        """Train the autoencoder, find clusters, train both. Ctrl-C ends training and keeps what was learned.
+
+        After Ctrl-C while the autoencoder is trained, clusters are found, and stay as k-means or Leiden found them.
 
         Parameters
         ----------

@@ -390,10 +390,6 @@ class ScGen(CellModel):
         decoded.uns["log1p"] = {"base": None}
         return decoded
 
-    def _batches_of(self, adata: AnnData) -> np.ndarray:
-        # the network does not see them
-        return np.zeros(adata.n_obs, dtype=int)
-
     def _encode(self, x: torch.Tensor) -> torch.Tensor:
         return self.module.encode(x)
 

@@ -95,8 +95,8 @@ def constraints(
     problems = Problems("Constraints cannot be made")
     if labels_key is None and markers is None and protein is None and pairs is None:
         problems.add("Expected labels_key, markers, protein or pairs, found none of them. Pass at least one.")
-    if n_pairs < 1:
-        problems.add(f"Expected n_pairs of at least 1, found {n_pairs}. Ask for more.")
+    if n_pairs < 1 or n_pairs != int(n_pairs):
+        problems.add(f"Expected n_pairs to be a whole number of at least 1, found {n_pairs}. Change it.")
     adata, name = read_cells(problems, cells, rna)
     problems.raise_if_any()
     check_names(problems, adata.obs_names, pd.Index([]), name)

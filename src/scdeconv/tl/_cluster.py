@@ -10,6 +10,7 @@ from anndata import AnnData
 from scdeconv import __version__, clustering
 from scdeconv import _keys as keys
 from scdeconv._matrix import get_matrix
+from scdeconv._validation import examples
 
 from ._train import split_arguments
 
@@ -100,6 +101,13 @@ def cluster(
     matrix = get_matrix(cells, layer, "cells")
     obs = cells.obs[[] if batch_key not in cells.obs else [batch_key]].copy()
     work = AnnData(matrix if genes.all() else matrix[:, genes], obs=obs, var=cells.var.loc[genes, []].copy())
+    empty = work.obs_names[np.asarray(work.X.sum(axis=1)).ravel() == 0]
+    if len(empty):
+        msg = (
+            f"Expected counts in every cell among the {work.n_vars} genes that are read, found none in {len(empty)} cells: "
+            f"{examples(empty)}. Remove those cells, or read more genes: n_top_genes=, var['highly_variable']."
+        )
+        raise ValueError(msg)
     cls.setup_anndata(work, batch_key=batch_key)
     model = cls(work, **architecture)
     model.train(**training)
