@@ -33,3 +33,15 @@ def test_paper_table_shows_both_splits_and_a_look_up_table_at_the_floor(tmp_path
     assert float(look_up[3]) == pytest.approx(1, abs=0.3)
     row_split, donor_split = lines_of(text, "SimpleDNN, ours on pairs alone")[::2]
     assert float(donor_split[2]) > 10 * float(row_split[2])
+
+
+@pytest.mark.slow
+def test_tuning_compares_tuned_and_default_networks_on_donors_that_the_search_has_not_seen(tmp_path):
+    page = tmp_path / "tuning.md"
+    small = ["--quick", "--seeds", "0", "--trials", "2", "--folds", "2", "--output", page]
+    result = subprocess.run([sys.executable, SCRIPTS / "tuning.py", *small], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    text = page.read_text()
+    for model in ("SimpleDNN (default)", "SimpleDNN (tuned in each fold)", "mean_composition"):
+        assert len(lines_of(text, model)) == 1
+    assert lines_of(text, "hidden")

@@ -1,7 +1,8 @@
-"""One progress bar for all long work: shown on terminals and in notebooks, silent in logs and inside other bars."""
+"""One progress bar for all long work, shown on terminals and in notebooks, silent in logs; libraries that keep quiet."""
 
 from __future__ import annotations
 
+import logging
 import sys
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,14 +15,35 @@ _nested: ContextVar[bool] = ContextVar("nested", default=False)
 
 
 @contextmanager
+def no_progress() -> Iterator[bool]:
+    """Show no bars inside: those of steps of the work that has one. Yields whether bars were shown before."""
+    token = _nested.set(True)
+    try:
+        yield token.old_value is not True
+    finally:
+        _nested.reset(token)
+
+
+@contextmanager
 def progress(total: int, description: str) -> Iterator[Any]:
     """Show a tqdm bar, whose ``update`` counts the work done."""
     from tqdm.auto import tqdm
 
     watched = sys.stderr.isatty() or "ipykernel" in sys.modules
-    token = _nested.set(True)
+    with (
+        no_progress() as outermost,
+        tqdm(total=total, desc=description, disable=not watched or not outermost, leave=False) as bar,
+    ):
+        yield bar
+
+
+@contextmanager
+def quiet(logger_name: str) -> Iterator[None]:
+    """Show errors only of a library's logger, and put its level back afterwards."""
+    logger = logging.getLogger(logger_name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
-        with tqdm(total=total, desc=description, disable=not watched or token.old_value is True, leave=False) as bar:
-            yield bar
+        yield
     finally:
-        _nested.reset(token)
+        logger.setLevel(level)

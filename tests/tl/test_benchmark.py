@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import warnings
 
+import joblib
 import mudata
 import numpy as np
 import pandas as pd
@@ -375,3 +377,60 @@ def test_unknown_content_is_judged_against_none(pairs):
     )
     assert table.loc[("unknown", "Unknown"), "n"] == table.loc[("mean_composition", "all entries"), "n"] / 4
     assert ("mean_composition", "Unknown") not in table.index
+
+
+# several processes
+
+
+@pytest.fixture
+def with_tuning():
+    return {"ridge": {}, "quick": QUICK, "tuned": {"method": "ridge", "tune": {"n_trials": 2, "cv": 3}}}
+
+
+@pytest.mark.slow
+def test_table_of_several_processes_is_the_serial_one_row_by_row(pairs, unchanged, with_tuning):
+    serial = tl.benchmark(pairs, with_tuning, cv=2, seeds=[0, 1])
+    with unchanged(pairs):
+        parallel = tl.benchmark(pairs, with_tuning, cv=2, seeds=[0, 1], n_jobs=2)
+    pd.testing.assert_frame_equal(serial.drop(columns="seconds"), parallel.drop(columns="seconds"))
+
+
+@pytest.mark.slow
+def test_dask_workers_chosen_through_joblib_give_the_serial_table(pairs, with_tuning):
+    distributed = pytest.importorskip("distributed", reason="Dask's cluster is optional: pip install distributed")
+    serial = tl.benchmark(pairs, with_tuning, cv=2, seeds=[0])
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster),
+        joblib.parallel_config(backend="dask"),
+    ):
+        parallel = tl.benchmark(pairs, with_tuning, cv=2, seeds=[0])
+    pd.testing.assert_frame_equal(serial.drop(columns="seconds"), parallel.drop(columns="seconds"))
+
+
+def test_joblibs_configuration_says_where_runs_go_unless_n_jobs_does(pairs, monkeypatch):
+    processes = []
+    run = _benchmark._run
+
+    def spy(*args):
+        processes.append(threading.get_ident())
+        return run(*args)
+
+    monkeypatch.setattr(_benchmark, "_run", spy)
+    with joblib.parallel_config(backend="threading", n_jobs=2):
+        configured = tl.benchmark(pairs, ["nnls"], cv=2)
+        assert threading.get_ident() not in processes
+        processes.clear()
+        one = tl.benchmark(pairs, ["nnls"], cv=2, n_jobs=1)
+    assert set(processes) == {threading.get_ident()}
+    pd.testing.assert_frame_equal(configured.drop(columns="seconds"), one.drop(columns="seconds"))
+
+
+@pytest.mark.slow
+def test_ctrl_c_returns_the_runs_of_several_processes_that_are_complete(pairs, interrupt_after):
+    endless = {**QUICK, "max_epochs": 10**6, "patience": 10**6}
+    tl.benchmark(pairs, ["nnls"], cv=2, n_jobs=2)
+    interrupt_after(6)
+    with pytest.warns(UserWarning, match="Interrupted: the table holds the runs that were complete"):
+        table = tl.benchmark(pairs, {"nnls": {}, "endless": endless}, cv=2, n_jobs=2)
+    assert list(table["method"].unique()) == ["nnls"]

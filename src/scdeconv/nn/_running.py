@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
 import warnings
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as lightning
 import torch
 
-from scdeconv._progress import progress
+from scdeconv._progress import progress, quiet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,18 +58,6 @@ def _stop_on_interrupt(plan: EpochPlan) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
-
-
-@contextmanager
-def quiet(logger_name: str) -> Iterator[None]:
-    """Show errors only of a library's logger, and put its level back afterwards."""
-    logger = logging.getLogger(logger_name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 @contextmanager

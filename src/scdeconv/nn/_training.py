@@ -155,7 +155,11 @@ class Plan(EpochPlan):
         self.module.train()
         weighted = losses * self.validation.weights
         value = float(weighted.sum() / self.validation.weights.sum())
-        self.log("validation_loss", value) if epoch else None
+        if epoch:
+            self.log("validation_loss", value)
+            # Lightning's own validation loop, after which Ray Tune's callback reports, does not run
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                callback.on_validation_end(self.trainer, self)
         if not self.validation_losses or value < min(self.validation_losses):
             self.best_epoch = epoch
             self.best_weights = {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}

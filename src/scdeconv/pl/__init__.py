@@ -9,5 +9,6 @@ from ._history import history
 from ._measured_vs_predicted import measured_vs_predicted
 from ._signature import signature
 from ._simulation import simulation
+from ._tuning import tuning
 
-__all__ = ["benchmark", "clusters", "fractions", "history", "measured_vs_predicted", "signature", "simulation"]
+__all__ = ["benchmark", "clusters", "fractions", "history", "measured_vs_predicted", "signature", "simulation", "tuning"]

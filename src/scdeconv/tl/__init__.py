@@ -11,8 +11,10 @@ from ._methods import methods
 from ._name_clusters import name_clusters
 from ._predict import evaluate, predict
 from ._train import train
+from ._tune import Tuning, tune
 
 __all__ = [
+    "Tuning",
     "benchmark",
     "cluster",
     "convert_fractions",
@@ -24,4 +26,5 @@ __all__ = [
     "name_clusters",
     "predict",
     "train",
+    "tune",
 ]

@@ -5,68 +5,47 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 
 from scdeconv import _keys as keys
 from scdeconv import metrics
-from scdeconv._matrix import to_dense
-from scdeconv._progress import progress
+from scdeconv._progress import no_progress, progress
 from scdeconv.models import HeldOut
-from scdeconv.pp import hold_out, make_mudata, paired_donors
+from scdeconv.pp import hold_out, paired_donors
 
+from ._folds import (
+    BASELINE,
+    CV,
+    arguments_in_folds,
+    deal_donors,
+    pack,
+    predict_unseen,
+    refuse_leakage,
+    truth_for,
+    unpack,
+)
 from ._methods import get_method
-from ._train import fit_method, split_arguments
+from ._train import fit_method, split_arguments, take_preparation
+from ._tune import tune as tune_method
 
 if TYPE_CHECKING:
     from mudata import MuData
 
-BASELINE = "mean_composition"
 COVERAGE = 0.9
-CV = Literal["leave-one-donor-out", "rows"] | int
-
-
-def _folds(donors: Sequence[str], cv: CV, seed: int) -> list[list[str]]:
-    """Deal donors into folds."""
-    n_folds = len(donors) if cv == "leave-one-donor-out" else 5 if cv == "rows" else cv
-    if not isinstance(n_folds, (int, np.integer)) or not 2 <= n_folds <= len(donors):
-        msg = (
-            f"Expected cv 'leave-one-donor-out', 'rows', or 2 to {len(donors)} donor folds (the number of paired donors), "
-            f"found {cv!r}."
-        )
-        raise ValueError(msg)
-    order = np.random.default_rng(seed).permutation(donors)
-    return [list(order[fold::n_folds]) for fold in range(n_folds)]
+# what cross_validate hands on to tl.tune in each fold
+TUNING = frozenset({"search_space", "n_trials", "cv", "executor"})
 
 
 def _as_rows(mdata: MuData) -> MuData:
     """Return the data with every sample declared a donor of its own."""
-    modalities = dict(mdata.mod)
+    modalities, records = pack(mdata)
     modalities[keys.BULK] = mdata[keys.BULK].copy()
     modalities[keys.BULK].obs[keys.DONOR] = mdata[keys.BULK].obs_names.to_numpy()
-    rows = make_mudata(modalities)
-    rows.uns[keys.UNS] = dict(mdata.uns.get(keys.UNS, {}))
-    return rows
-
-
-def _refuse_leakage(mdata: MuData, folds: Sequence[Sequence[str]], donors: pd.Series) -> None:
-    """Raise where one donor, or the very same bulk row, is in two folds."""
-    bulk = mdata[keys.BULK]
-    fold_of_donor = {donor: fold for fold, members in enumerate(folds) for donor in members}
-    fold_of = [fold_of_donor.get(donor, np.nan) for donor in bulk.obs[keys.DONOR]]
-    row_hash = [hash(row.tobytes()) for row in to_dense(bulk.X)]
-    frame = pd.DataFrame({"donor": donors.to_numpy(), "row": row_hash, "fold": fold_of}).dropna(subset="fold")
-    shared = int((frame.groupby("donor")["fold"].nunique() > 1).sum())
-    repeated = int((frame.groupby("row")["fold"].nunique() > 1).sum())
-    if shared or repeated:
-        msg = (
-            f"Expected folds that share no donor and no bulk row, found {shared} donors and {repeated} identical rows in "
-            "more than one fold: the score would measure memory. Split by donor, merge repeated samples, or pass "
-            "allow_leakage=True to reproduce a leaking protocol."
-        )
-        raise ValueError(msg)
+    return unpack((modalities, records))
 
 
 def _interval_scores(measured: pd.DataFrame, predicted: pd.DataFrame, donors: pd.Series) -> pd.DataFrame:
@@ -85,6 +64,16 @@ def _interval_scores(measured: pd.DataFrame, predicted: pd.DataFrame, donors: pd
     return pd.concat([scores, summary])
 
 
+def _check_arguments(method: str, arguments: dict[str, Any]) -> None:
+    """Refuse arguments that neither the method, the steps before it nor its tuning know, before anything is computed."""
+    options = dict(arguments)
+    unknown = sorted(set(options.pop("tune", None) or {}) - TUNING)
+    if unknown:
+        msg = f"Expected arguments of tl.tune out of {sorted(TUNING)} in tune=, found {unknown}."
+        raise TypeError(msg)
+    split_arguments(get_method(method).load_class(), take_preparation(options)[1])
+
+
 def cross_validate(
     mdata: MuData,
     method: str,
@@ -92,6 +81,7 @@ def cross_validate(
     cv: CV = "leave-one-donor-out",
     allow_leakage: bool = False,
     seed: int = 0,
+    tune: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> pd.DataFrame:
     """Predict every paired sample by a model that has not seen its donor.
@@ -111,6 +101,9 @@ def cross_validate(
         Let a donor, or a repeated bulk row, be on both sides of the split.
     seed
         Seed of the folds and, for methods that have one, of training.
+    tune
+        Tune the method in each fold, on its training donors alone (nested cross-validation): arguments of
+        :func:`scdeconv.tl.tune`, such as ``{"n_trials": 15}``.
     **kwargs
         Arguments of the method, as for :func:`scdeconv.tl.train`.
 
@@ -126,33 +119,44 @@ def cross_validate(
     KeyboardInterrupt
         On Ctrl-C: half a cross-validation is no result.
     """
-    record = get_method(method)
-    split_arguments(record.load_class(), kwargs)
+    _check_arguments(method, {**kwargs, "tune": tune})
     donors = mdata[keys.BULK].obs[keys.DONOR]
     data = _as_rows(mdata) if cv == "rows" else mdata
-    folds = _folds(paired_donors(data), cv, seed)
+    folds = deal_donors(paired_donors(data), cv, seed)
     if not allow_leakage:
-        _refuse_leakage(data, folds, donors)
-    arguments = {"seed": seed, **kwargs} if record.stochastic else kwargs
-    if record.kind in ("linear", "baseline"):
-        # the held-out predictions that intervals rest on are a cross-validation of their own
-        arguments = {"held_out": False, **arguments}
+        refuse_leakage(data, folds, donors)
+    arguments = arguments_in_folds(method, kwargs, seed)
     predictions = []
     with progress(len(folds), f"{method}: {len(folds)} folds") as bar:
         for members in folds:
             training, held_out = hold_out(data, members)
-            model = fit_method(training, method, arguments)
-            if getattr(model, "interrupted_", False):
-                raise KeyboardInterrupt
-            predicted = model.predict(held_out)
-            if model.fraction_kind == "rna":
-                sizes = training[keys.PROFILES].obs[keys.CELL_SIZE]
-                predicted = predicted / sizes[predicted.columns]
-                predicted = predicted.div(predicted.sum(axis=1), axis=0)
-            predictions.append(predicted)
+            if tune is None:
+                model = fit_method(training, method, arguments)
+            else:
+                tuning = tune_method(training, method, seed=seed, **tune, **kwargs)
+                if tuning.interrupted:
+                    raise KeyboardInterrupt
+                model = tuning.model
+            predictions.append(predict_unseen(model, training, held_out))
             bar.update()
     known = mdata[keys.BULK].obsm[keys.MEASURED].dropna().index
     return pd.concat(predictions).reindex(known)
+
+
+def _run(parts: Any, label: str, seed: int, arguments: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the rows of the benchmark for one method and seed, on packed data."""
+    mdata = unpack(parts)
+    start = time.perf_counter()
+    with no_progress():
+        predicted = cross_validate(mdata, seed=seed, **arguments)
+    seconds = time.perf_counter() - start
+    truth = truth_for(predicted, mdata[keys.BULK].obsm[keys.MEASURED].dropna())
+    table = metrics.table(truth, predicted)
+    table = table.join(_interval_scores(truth, predicted, mdata[keys.BULK].obs[keys.DONOR]))
+    table = table.rename_axis("cell_type").reset_index()
+    table.insert(0, "seed", seed)
+    table.insert(0, "method", label)
+    return table.assign(seconds=seconds)
 
 
 def benchmark(
@@ -162,6 +166,7 @@ def benchmark(
     cv: CV = "leave-one-donor-out",
     seeds: Sequence[int] = (0, 1, 2),
     allow_leakage: bool = False,
+    n_jobs: int | None = None,
 ) -> pd.DataFrame:
     """Compare methods on held-out donors, the mean composition always among them.
 
@@ -170,19 +175,24 @@ def benchmark(
     mdata
         From :func:`scdeconv.pp.pair`. Not changed.
     methods
-        Names from :func:`scdeconv.tl.methods`; or a mapping from labels to arguments, ``{"wide": {"method": "simplednn",
-        "hidden": (512, 256)}}``.
+        Names from :func:`scdeconv.tl.methods`; or a mapping from labels to arguments of
+        :func:`scdeconv.tl.cross_validate`: ``{"wide": {"method": "simplednn", "hidden": (512, 256)}, "tuned": {"method":
+        "simplednn", "tune": {"n_trials": 15}}}``.
     cv, allow_leakage
         As for :func:`scdeconv.tl.cross_validate`.
     seeds
         One run for each; methods without randomness run once.
+    n_jobs
+        Runs (a method and a seed) at once, as everywhere in joblib: None is 1 unless ``joblib.parallel_config`` says
+        otherwise, which also names the backend: ``"loky"`` (processes of this machine), ``"dask"``, ``"ray"``. The data go
+        to every process; on one machine joblib shares large arrays between them.
 
     Returns
     -------
     Tidy frame with one row per method, seed and cell type, "all entries" (pooled) and "mean of types" among the cell
     types; columns ``method, seed, cell_type, n, rmse, mae, r2, pearson, ccc, bias, coverage, width, seconds``. Coverage
     and width are those of 90 % intervals, each donor's made from the errors on all others (NaN where donors are too few).
-    Ctrl-C returns what is complete.
+    Ctrl-C returns what is complete (nothing with Ray's backend, which hands all over at the end).
 
     Examples
     --------
@@ -202,25 +212,29 @@ def benchmark(
         if "seed" in options:
             msg = f"Expected the seeds of all runs in seeds=, found seed={options['seed']!r} among the arguments of a method."
             raise TypeError(msg)
-        split_arguments(get_method(arguments["method"]).load_class(), options)
-    measured = mdata[keys.BULK].obsm[keys.MEASURED].dropna()
-    rows = []
+        _check_arguments(arguments["method"], options)
+    parts = pack(mdata)
+    runs = [
+        delayed(_run)(parts, label, seed, {"cv": cv, "allow_leakage": allow_leakage, **arguments})
+        for label, arguments in named.items()
+        for seed in (seeds if get_method(arguments["method"]).stochastic or "tune" in arguments else seeds[:1])
+    ]
+    tables = []
     try:
-        for label, arguments in named.items():
-            for seed in seeds if get_method(arguments["method"]).stochastic else seeds[:1]:
-                start = time.perf_counter()
-                predicted = cross_validate(mdata, cv=cv, seed=seed, allow_leakage=allow_leakage, **arguments)
-                seconds = time.perf_counter() - start
-                # a method may have a column more: unknown content, of which the measured fractions have none
-                truth = measured.reindex(columns=predicted.columns, fill_value=0.0)
-                table = metrics.table(truth, predicted)
-                table = table.join(_interval_scores(truth, predicted, mdata[keys.BULK].obs[keys.DONOR]))
-                table = table.rename_axis("cell_type").reset_index()
-                table.insert(0, "seed", seed)
-                table.insert(0, "method", label)
-                rows.append(table.assign(seconds=seconds))
+        with progress(len(runs), f"benchmark: {len(runs)} runs") as bar:
+            for table in _parallel(n_jobs)(runs):
+                tables.append(table)
+                bar.update()
     except KeyboardInterrupt:
-        if not rows:
+        if not tables:
             raise
         warnings.warn("Interrupted: the table holds the runs that were complete.", stacklevel=2)
-    return pd.concat(rows, ignore_index=True)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _parallel(n_jobs: int | None) -> Parallel:
+    """Return joblib's loop, which hands over each result when it is there, in order, if its backend can."""
+    try:
+        return Parallel(n_jobs=n_jobs, return_as="generator")
+    except ValueError:
+        return Parallel(n_jobs=n_jobs)

@@ -6,7 +6,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from scdeconv import _keys as keys
-from scdeconv.pp import FEWEST_PAIRS, make_mudata, paired_donors, select_genes, simulate, use_signature
+from scdeconv.pp import FEWEST_PAIRS, augment, make_mudata, paired_donors, select_genes, simulate, use_signature
 
 from ._methods import get_method
 
@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from mudata import MuData
 
     from scdeconv.models import DeconvolutionModel
+
+# steps before training, in their order, and those of their arguments that training takes, too
+PREPARATION = {
+    "simulate": ("n_samples", "cells_per_sample", "sparse_share"),
+    "augment": ("n_aug", "aug_ratio"),
+    "select_genes": ("n_genes",),
+}
 
 
 def default_method(mdata: MuData) -> str:
@@ -40,10 +47,21 @@ def split_arguments(cls: Any, arguments: dict[str, Any]) -> tuple[dict[str, Any]
     return first, second
 
 
+def take_preparation(arguments: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Divide arguments between the steps before training and the method; None leaves a step's argument as it is."""
+    steps = {
+        step: {name: arguments[name] for name in names if arguments.get(name) is not None}
+        for step, names in PREPARATION.items()
+    }
+    taken = {name for names in PREPARATION.values() for name in names}
+    return steps, {name: value for name, value in arguments.items() if name not in taken}
+
+
 def fit_method(mdata: MuData, name: str, arguments: dict[str, Any]) -> DeconvolutionModel:
     """Train without printing, on a private copy of what would be written to."""
     method = get_method(name)
     cls = method.load_class()
+    steps, arguments = take_preparation(arguments)
     architecture, training = split_arguments(cls, arguments)
     source = architecture.get("train_on") or method.learns_from
     n_pairs, fewest = len(paired_donors(mdata)), 1 if method.kind == "baseline" else FEWEST_PAIRS
@@ -57,8 +75,13 @@ def fit_method(mdata: MuData, name: str, arguments: dict[str, Any]) -> Deconvolu
     written = (keys.BULK, keys.SIMULATED)
     work = make_mudata({key: adata.copy() if key in written else adata for key, adata in mdata.mod.items()})
     work.uns[keys.UNS] = dict(mdata.uns.get(keys.UNS, {}))
-    if source == "simulated" and keys.SIMULATED not in work.mod:
-        simulate(work, seed=arguments.get("seed", 0))
+    seed, done = {"seed": arguments.get("seed", 0)}, work.uns[keys.UNS]
+    if steps["simulate"] or (source == "simulated" and keys.SIMULATED not in work.mod):
+        simulate(work, **{**seed, **done.get("simulate", {}), **steps["simulate"]})
+    if steps["augment"]:
+        augment(work, **{**seed, **done.get("augment", {}), **steps["augment"]})
+    if steps["select_genes"]:
+        select_genes(work, **{**done.get("select_genes", {}), **steps["select_genes"]})
     if keys.SELECTED not in work[keys.BULK].var and not method.selects_genes:
         select_genes(work, method.genes_per_type * work[keys.PROFILES].n_obs)
     cls.setup_mudata(work, **{key: architecture[key] for key in ("train_on",) if key in architecture})
@@ -93,7 +116,10 @@ def train(
         out; measured fractions are used where they are of the same cell types. To benchmark a signature, give it to
         :func:`scdeconv.pp.pair`: nothing can take out of it what it knows of donors that are held out.
     **kwargs
-        Arguments of the method's class and of its ``train``, such as ``hidden``, ``max_epochs``, ``seed``.
+        Arguments of the method's class and of its ``train``, such as ``hidden``, ``max_epochs``, ``seed``. Also
+        ``n_genes``, ``n_aug``, ``aug_ratio``, ``n_samples``, ``cells_per_sample`` and ``sparse_share``: with any of them
+        :func:`scdeconv.pp.select_genes`, :func:`~scdeconv.pp.augment` or :func:`~scdeconv.pp.simulate` is done again,
+        its other arguments as before.
 
     Returns
     -------

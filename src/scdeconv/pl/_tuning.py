@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.ticker import LogLocator, MaxNLocator
+
+from scdeconv.pl._style import GREY, PALETTE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from scdeconv.tl import Tuning
+
+BLUE, ORANGE, GREEN = PALETTE[:3]
+# of tuning.trials, before the columns of arguments
+FIGURES = ["state", "rmse", "seconds"]
+COLUMNS = 3
+
+
+def tuning(tuning: Tuning, *, axes: np.ndarray | None = None) -> np.ndarray:
+    """How a search for arguments went: the error of each trial, and what each argument has to do with it.
+
+    The first panel shows the trials in their order, the best so far as a line, the defaults as a diamond, pruned trials
+    as crosses above, and the mean composition as a dashed line. Below, one panel for each argument that was
+    searched shows the error against its value, without pruned trials; the best trial is a star everywhere.
+
+    Parameters
+    ----------
+    tuning
+        What ``tl.tune`` returns.
+    axes
+        One axes for the trials and one for each argument; by default a new figure.
+
+    Returns
+    -------
+    The axes: trials, then arguments in the order of ``tuning.trials``.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import scdeconv
+    >>> trials = pd.DataFrame(
+    ...     {"state": "complete", "rmse": [0.05, 0.03], "seconds": 1.0, "n_genes": [600, 200]},
+    ... )
+    >>> tuning = scdeconv.tl.Tuning("ridge", trials, {"n_genes": 200}, None, 0.06)
+    >>> [ax.get_xlabel() for ax in scdeconv.pl.tuning(tuning)]
+    ['trial', 'n_genes']
+    """
+    trials = tuning.trials
+    names = [name for name in trials.columns if name not in FIGURES]
+    panels = _new_panels(len(names)) if axes is None else np.ravel(axes)
+    if len(panels) != 1 + len(names):
+        msg = f"Expected {1 + len(names)} axes, one for the trials and one per argument, found {len(panels)}."
+        raise ValueError(msg)
+    complete = trials[trials["state"] == "complete"]
+    rmse = complete["rmse"]
+
+    ax = panels[0]
+    ax.step(trials.index, trials["rmse"].cummin().ffill(), where="post", color=BLUE, label="best so far")
+    pruned = trials.index[trials["state"] == "pruned"]
+    if len(pruned):
+        above, at = np.full(len(pruned), 1.04), ax.get_xaxis_transform()
+        ax.scatter(pruned, above, marker="x", s=22, color=GREY, transform=at, clip_on=False, label="pruned")
+    ax.axhline(tuning.baseline, color=GREY, linestyle="--", linewidth=1.2, label="mean composition")
+    _draw_trials(ax, complete.index.to_numpy(), rmse)
+    ax.set(xlabel="trial", ylabel="RMSE on held-out donors")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if axes is None:
+        ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=6, frameon=False)
+
+    for name, ax in zip(names, panels[1:], strict=True):
+        values = complete[name]
+        if pd.api.types.is_numeric_dtype(values):
+            _draw_trials(ax, values.to_numpy(dtype=float), rmse)
+            if values.min() > 0 and values.max() > 10 * values.min():
+                ax.set_xscale("log", subs=[])
+                ax.xaxis.set_major_locator(LogLocator(subs=(1,) if values.max() > 100 * values.min() else (1, 3)))
+                ax.xaxis.set_major_formatter("{x:g}")
+        else:
+            choices = sorted(set(map(str, values)), key=lambda text: (len(text), text))
+            _draw_trials(ax, np.array([choices.index(str(value)) for value in values]), rmse)
+            long = max(map(len, choices)) > 5
+            ax.set_xticks(range(len(choices)), choices, rotation=30 if long else 0, ha="right" if long else "center")
+            ax.set_xlim(-0.5, len(choices) - 0.5)
+        ax.set_xlabel(name)
+    for ax in panels:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(axis="y", color="0.92")
+        ax.set_axisbelow(True)
+    return panels
+
+
+def _draw_trials(ax: Axes, x: np.ndarray, rmse: pd.Series) -> None:
+    """Draw complete trials as dots, the defaults (the first) as a diamond and the best as a star."""
+    is_best, is_default = (np.arange(len(rmse)) == rank for rank in (rmse.argmin(), 0))
+    ax.scatter(x, rmse, s=22, color=BLUE, alpha=0.6, linewidth=0, zorder=3, label="trial")
+    outline: dict[str, Any] = {"edgecolor": "black", "linewidth": 0.7, "zorder": 4}
+    ax.scatter(x[is_default], rmse[is_default], marker="D", s=42, color=ORANGE, label="defaults", **outline)
+    ax.scatter(x[is_best], rmse[is_best], marker="*", s=150, color=GREEN, label="best", **outline)
+
+
+def _new_panels(n_arguments: int) -> np.ndarray:
+    rows = -(-n_arguments // COLUMNS)
+    figure = plt.figure(figsize=(8.4, 2.9 + 2.3 * rows), layout="constrained")
+    grid = figure.add_gridspec(1 + rows, COLUMNS, height_ratios=[1.15] + [1] * rows)
+    panels = [figure.add_subplot(grid[0, :])]
+    for number in range(n_arguments):
+        row, column = divmod(number, COLUMNS)
+        shared = panels[1] if number else None
+        panels.append(figure.add_subplot(grid[1 + row, column], sharey=shared))
+        panels[-1].tick_params(labelleft=column == 0)
+        panels[-1].set_ylabel("RMSE" if column == 0 else "")
+    return np.array(panels)
