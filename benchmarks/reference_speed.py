@@ -89,9 +89,7 @@ def compare(method: str, n_genes: int, n_samples: int) -> dict[str, object]:
         shares = profiles / profiles.sum(axis=1, keepdims=True)
         one_by_one = timed(bayesprism_loop, shares + shares[shares > 0].min(), some)
     else:
-        sums, totals, n_cells = (
-            np.stack(part) for part in zip(*pp.Reference(mdata, mdata.var_names).cells_of.values(), strict=True)
-        )
+        sums, totals, n_cells = pp.Reference(mdata, mdata.var_names).by_donor()
         shares, sizes = sums / totals[:, :, None], (totals / n_cells).mean(axis=0)
         design = shares.mean(axis=0) * sizes[:, None]
         one_by_one = timed(music_loop, design, shares.var(axis=0, ddof=1), sizes, some)

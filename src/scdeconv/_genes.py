@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from ._matrix import Matrix, get_matrix, to_dense
+from ._chunks import in_rows
+from ._matrix import Matrix, get_matrix, in_memory, is_lazy, to_dense
 from ._validation import Problems, check_expression, check_names, examples
 
 if TYPE_CHECKING:
@@ -31,7 +33,8 @@ def is_ensembl(names: pd.Index) -> bool:
 
 def columns_that_match(adata: AnnData, names: pd.Index) -> list[str]:
     """Return the columns of ``adata.var`` that hold at least a tenth of the given gene names."""
-    hits = {column: strip_versions(pd.Index(adata.var[column])).isin(names).mean() for column in adata.var}
+    var = in_memory(adata.var)
+    hits = {column: strip_versions(pd.Index(var[column])).isin(names).mean() for column in var}
     return [column for column, share in hits.items() if share > 0.1]
 
 
@@ -41,6 +44,12 @@ def sum_duplicates(matrix: Matrix, names: pd.Index) -> tuple[Matrix, pd.Index]:
     # numpy's own rule for sums: small integers are added up in large ones
     ones = np.ones(len(names), dtype=np.ones(1, matrix.dtype).sum().dtype)
     members = sp.csr_matrix((ones, (np.arange(len(names)), codes)))
+    if is_lazy(matrix):
+        matrix = in_rows(matrix)
+        summed = matrix.map_blocks(
+            operator.matmul, members, dtype=ones.dtype, chunks=(matrix.chunks[0], (len(unique),)), meta=matrix._meta
+        )
+        return summed, pd.Index(unique)
     return matrix @ members, pd.Index(unique)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 # modalities of the MuData
 BULK = "bulk"
 CELLS = "sc"
+SUMS = "sums"
 PROFILES = "profiles"
 PSEUDOBULK = "pseudobulk"
 SIMULATED = "simulated"

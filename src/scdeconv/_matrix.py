@@ -1,7 +1,8 @@
-"""Expression matrices, dense or sparse, looked at in one way."""
+"""Expression matrices, dense, sparse or larger than memory, looked at in one way."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,20 +11,113 @@ import scipy.sparse as sp
 if TYPE_CHECKING:
     from anndata import AnnData
 
-# numpy.ndarray or a scipy sparse matrix; their stubs agree on too little for a union
+# numpy.ndarray, a scipy sparse matrix or a Dask array of either; their stubs agree on too little for a union
 Matrix = Any
 
+# a block of rows that is in memory at a time, as it is stored
+BLOCK_BYTES = 100_000_000
 
-def get_matrix(adata: AnnData, layer: str | None, name: str) -> Matrix:
-    """Return ``adata.X`` or the layer as a dense array or CSR matrix; raise ``KeyError`` where it is missing."""
+
+def is_lazy(matrix: Matrix) -> bool:
+    """Say whether the values are still to be read: a Dask array."""
+    return hasattr(matrix, "dask")
+
+
+def get_matrix(adata: AnnData, layer: str | None, name: str, *, lazy: bool = False) -> Matrix:
+    """Return ``adata.X`` or the layer as a dense array or CSR matrix; raise ``KeyError`` where it is missing.
+
+    Matrices that are not in memory (backed, or read by ``anndata.experimental.read_lazy``) are read, or with ``lazy``
+    returned as a Dask array of blocks of rows.
+    """
     if layer is not None and layer not in adata.layers:
         msg = f"Expected layer {layer!r} in {name}, found layers {sorted(adata.layers)}."
         raise KeyError(msg)
-    matrix = adata.X if layer is None else adata.layers[layer]
+    if adata.isbacked and layer is None:
+        matrix = _of_file(adata, name)
+    else:
+        matrix = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
         msg = f"Expected expression values in {name}.X, found None. Put the counts there or name a layer."
         raise ValueError(msg)
+    if is_lazy(matrix):
+        if lazy:
+            return matrix
+        matrix = matrix.compute()
     return sp.csr_matrix(matrix) if sp.issparse(matrix) else np.asarray(matrix)
+
+
+def in_memory(table: Any) -> Any:
+    """Return a table of ``anndata.experimental.read_lazy`` as a DataFrame, and everything else as it is."""
+    return table.to_memory() if hasattr(table, "to_memory") else table
+
+
+def _of_file(adata: AnnData, name: str) -> Matrix:
+    """Return ``X`` of a backed AnnData, or of a view of one, as a Dask array of blocks of rows."""
+    import dask.array as da
+    import h5py
+
+    path = str(adata.filename)
+    try:
+        with h5py.File(path, "r") as file:
+            shape, dtype, n_bytes, encoding = _describe(file["X"])
+    except (OSError, KeyError) as error:
+        msg = (
+            f"Expected {name} in {path!r}, found a file that cannot be read: {error}. Open it with backed='r'; where it is "
+            "damaged, copy or write it again."
+        )
+        raise OSError(msg) from error
+    if encoding not in ("csr_matrix", "array"):
+        msg = (
+            f"Expected rows of {name} that can be read one after the other, found {encoding} in {path!r}. Write it as CSR: "
+            "adata.X = adata.X.tocsr()."
+        )
+        raise ValueError(msg)
+    meta = sp.csr_matrix((0, 0), dtype=dtype) if encoding == "csr_matrix" else np.empty((0, 0), dtype)
+    size = max(1, int(BLOCK_BYTES * shape[0] / max(n_bytes, 1)))
+    sizes = tuple(min(size, shape[0] - start) for start in range(0, shape[0], size))
+    matrix = da.map_blocks(_read_rows, path, "X", chunks=(sizes, (shape[1],)), dtype=dtype, meta=meta)
+    return matrix[adata._oidx][:, adata._vidx] if adata.is_view else matrix
+
+
+def _describe(stored: Any) -> tuple[tuple[int, ...], np.dtype, int, str]:
+    """Return shape, type, size in bytes and encoding of a matrix in an HDF5 file."""
+    encoding = stored.attrs.get("encoding-type", "array")
+    if encoding == "array":
+        return stored.shape, stored.dtype, stored.nbytes, encoding
+    shape = tuple(int(size) for size in stored.attrs["shape"])
+    return shape, stored["data"].dtype, stored["data"].nbytes + stored["indices"].nbytes, encoding
+
+
+def _read_rows(path: str, name: str, block_info: Any = None) -> Matrix:
+    """Read the rows of one block; every block opens the file, so that it can be read on another machine."""
+    import h5py
+
+    start, stop = block_info[None]["array-location"][0]
+    try:
+        with h5py.File(path, "r") as file:
+            # beyond the end of a file that is open elsewhere, HDF5 reads zeros
+            if Path(path).stat().st_size < file.id.get_filesize():
+                msg = "truncated file"
+                raise OSError(msg)
+            stored = file[name]
+            if isinstance(stored, h5py.Dataset):
+                return stored[start:stop]
+            ends = stored["indptr"][start : stop + 1]
+            values = (stored[part][ends[0] : ends[-1]] for part in ("data", "indices"))
+            return sp.csr_matrix((*values, ends - ends[0]), shape=(stop - start, stored.attrs["shape"][1]))
+    except (OSError, KeyError, ValueError) as error:
+        msg = f"{path}: {error}"
+        raise OSError(msg) from error
+
+
+def take_columns(matrix: Matrix, columns: np.ndarray) -> Matrix:
+    """Return a copy of some columns; of a lazy matrix, to be read later."""
+    if isinstance(matrix, np.ndarray):
+        # indexing would order the values by columns
+        return np.take(matrix, columns, axis=1)
+    if is_lazy(matrix) and np.array_equal(columns, np.arange(matrix.shape[1])):
+        return matrix
+    return matrix[:, columns]
 
 
 def to_dense(matrix: Matrix) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,10 +10,11 @@ import pandas as pd
 import scipy.sparse as sp
 from pandas.api.types import is_numeric_dtype
 
-from ._matrix import Matrix, is_integer, stored_values
+from ._chunks import first_rows
+from ._matrix import Matrix, is_integer, is_lazy, stored_values
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from anndata import AnnData
 
@@ -63,10 +65,77 @@ def check_names(problems: Problems, obs_names: pd.Index, var_names: pd.Index, na
         )
 
 
-def _where(adata: AnnData, matrix: Matrix, stored: np.ndarray) -> str:
-    """Name the genes of the stored values that are marked."""
-    columns = matrix.indices[stored] if sp.issparse(matrix) else np.flatnonzero(stored) % matrix.shape[1]
-    return f"in {examples(adata.var_names[np.unique(columns)])}"
+@dataclass
+class Examined:
+    """What the values of some rows are like, for :func:`report_expression`."""
+
+    totals: np.ndarray
+    largest: float
+    smallest: float
+    whole: bool
+    n_nan: int
+    n_infinite: int
+    n_negative: int
+    unusable: np.ndarray
+    """Genes with values that are not finite; where there are none, those with negative ones."""
+
+
+def examine(matrix: Matrix) -> Examined:
+    """Look at all values of some rows, dense or CSR."""
+    values = stored_values(matrix)
+    infinite, negative = ~np.isfinite(values), values < 0
+    n_nan, n_infinite, n_negative = (int(wrong.sum()) for wrong in (np.isnan(values), infinite, negative))
+    wrong = np.flatnonzero(infinite if n_infinite else negative)
+    return Examined(
+        totals=np.asarray(matrix.sum(axis=1)).ravel(),
+        largest=float(values.max(initial=0)),
+        smallest=float(values.min(initial=0)),
+        whole=is_integer(matrix),
+        n_nan=n_nan,
+        n_infinite=n_infinite - n_nan,
+        n_negative=n_negative,
+        unusable=np.unique(matrix.indices[wrong] if sp.issparse(matrix) else wrong % matrix.shape[1]),
+    )
+
+
+def report_expression(
+    problems: Problems,
+    examined: Sequence[Examined],
+    adata: AnnData,
+    name: str,
+    *,
+    logged: bool = False,
+    may_be_small: bool = False,
+) -> None:
+    """Report values, in all rows or the first of them, that cannot be expression on a linear scale."""
+    n_nan, n_infinite = sum(part.n_nan for part in examined), sum(part.n_infinite for part in examined)
+    if n_nan or n_infinite:
+        genes = np.unique(np.concatenate([part.unusable for part in examined if part.n_nan or part.n_infinite]))
+        problems.add(
+            f"Expected finite values in {name}, found {n_nan} NaN and {n_infinite} infinite "
+            f"in {examples(adata.var_names[genes])}. Remove or impute those genes."
+        )
+        return
+    n_negative, smallest = sum(part.n_negative for part in examined), min(part.smallest for part in examined)
+    if n_negative:
+        genes = np.unique(np.concatenate([part.unusable for part in examined]))
+        problems.add(
+            f"Expected non-negative values in {name}, found {n_negative} negative (smallest {smallest:.3g}) "
+            f"in {examples(adata.var_names[genes])}. Pass counts or TPM, not scaled or log-ratio values."
+        )
+        return
+    largest = max(part.largest for part in examined)
+    if (logged or (largest < LARGEST_LOG_VALUE and not may_be_small)) and not all(part.whole for part in examined):
+        problems.add(
+            f"Expected linear values in {name}, found log-transformed ones (largest value {largest:.3g}, not whole "
+            'numbers). Pass counts or TPM: a layer with layer="counts", or np.expm1 of the values.'
+        )
+    empty = np.flatnonzero(np.concatenate([part.totals for part in examined]) == 0)
+    if empty.size:
+        problems.add(
+            f"Expected expression in every row of {name}, found {empty.size} rows of zeros: "
+            f"{examples(adata.obs_names[empty])}. Remove them."
+        )
 
 
 def check_expression(
@@ -78,41 +147,20 @@ def check_expression(
     logged: bool = False,
     may_be_small: bool = False,
 ) -> None:
-    """Report values that cannot be expression on a linear scale."""
-    values = stored_values(matrix)
-    if values.size == 0 and 0 in matrix.shape:
+    """Report values that cannot be expression on a linear scale; of a lazy matrix, look at the first block of rows."""
+    if 0 in matrix.shape:
         problems.add(f"Expected samples and genes in {name}, found shape {matrix.shape}.")
         return
-    if not np.issubdtype(values.dtype, np.number):
-        problems.add(f"Expected numbers in {name}, found dtype {values.dtype}.")
+    if not np.issubdtype(matrix.dtype, np.number):
+        problems.add(f"Expected numbers in {name}, found dtype {matrix.dtype}.")
         return
-    infinite = ~np.isfinite(values)
-    if infinite.any():
-        n_nan = int(np.isnan(values).sum())
-        problems.add(
-            f"Expected finite values in {name}, found {n_nan} NaN and {int(infinite.sum()) - n_nan} infinite "
-            f"{_where(adata, matrix, infinite)}. Remove or impute those genes."
-        )
-        return
-    negative = values < 0
-    if negative.any():
-        problems.add(
-            f"Expected non-negative values in {name}, found {int(negative.sum())} negative (smallest {values.min():.3g}) "
-            f"{_where(adata, matrix, negative)}. Pass counts or TPM, not scaled or log-ratio values."
-        )
-        return
-    largest = float(values.max()) if values.size else 0.0
-    if (logged or (largest < LARGEST_LOG_VALUE and not may_be_small)) and not is_integer(matrix):
-        problems.add(
-            f"Expected linear values in {name}, found log-transformed ones (largest value {largest:.3g}, not whole "
-            'numbers). Pass counts or TPM: a layer with layer="counts", or np.expm1 of the values.'
-        )
-    empty = np.flatnonzero(np.asarray(matrix.sum(axis=1)).ravel() == 0)
-    if empty.size:
-        problems.add(
-            f"Expected expression in every row of {name}, found {empty.size} rows of zeros: "
-            f"{examples(adata.obs_names[empty])}. Remove them."
-        )
+    rows = first_rows(matrix)
+    examined = examine(rows)
+    if is_lazy(matrix):
+        name = f"the first {rows.shape[0]} rows of {name}"
+        # whoever reads the others will find all rows of zeros
+        examined = replace(examined, totals=np.empty(0))
+    report_expression(problems, [examined], adata, name, logged=logged, may_be_small=may_be_small)
 
 
 def check_cell_type_names(problems: Problems, cell_types: Iterable[object], name: str) -> None:

@@ -470,7 +470,7 @@ def test_type_that_loses_its_second_donor_is_given_nothing_while_that_donor_is_h
     cells = pairs["sc"]
     name = cells.obs["cell_type"].cat.categories[0]
     rare = (cells.obs["cell_type"] == name).to_numpy() & ~cells.obs["donor"].isin(donors[:2]).to_numpy()
-    work = pp.make_mudata(dict(pairs.mod.items()) | {"sc": cells[~rare].copy()})
+    work = pp.pair(cells[~rare].copy(), pairs["bulk"])
     model = MuSiC(work)
     model.train()
     column = list(model.cell_types_).index(name)

@@ -463,8 +463,8 @@ def test_donor_left_out_has_no_influence_whatever_its_data(pairs):
     donor = pp.paired_donors(pairs)[4]
     before = fit_calibration(pairs, Reference(pairs, genes), genes, without=[donor])
     pairs["bulk"].X[(pairs["bulk"].obs["donor"] == donor).to_numpy(), :50] *= 1000
-    rows = (pairs["sc"].obs["donor"] == donor).to_numpy()
-    pairs["sc"].X[rows] = pairs["sc"].X[rows] * 9
+    rows = (pairs["sums"].obs["donor"] == donor).to_numpy()
+    pairs["sums"].X[rows] = pairs["sums"].X[rows] * 9
     after = fit_calibration(pairs, Reference(pairs, genes), genes, without=[donor])
     assert_same_calibration(after, before, rtol=0)
 

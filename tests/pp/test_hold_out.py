@@ -34,10 +34,10 @@ def prepared(inputs):
 
 def test_nothing_of_the_donor_remains(planted_inputs):
     mdata = prepared(planted_inputs)
-    for name in ("sc", "profiles", "pseudobulk", "simulated"):
+    for name in ("sc", "sums", "profiles", "pseudobulk", "simulated"):
         assert mdata[name].X[:, 30].sum() > 0
     train, held_out = pp.hold_out(mdata, ["D2"])
-    assert set(train.mod) == {"bulk", "sc", "profiles", "pseudobulk", "simulated"}
+    assert set(train.mod) == {"bulk", "sc", "sums", "profiles", "pseudobulk", "simulated"}
     for name, adata in train.mod.items():
         if name != "bulk":
             assert adata.X[:, 30].sum() == 0

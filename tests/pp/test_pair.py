@@ -341,7 +341,7 @@ def written_and_read(mdata, path):
 def test_h5mu_round_trip_keeps_every_modality_obsm_and_record(inputs, tmp_path):
     mdata = full_mdata(*inputs)
     again = written_and_read(mdata, tmp_path / "pairs.h5mu")
-    assert set(again.mod) == {"bulk", "sc", "profiles", "pseudobulk", "simulated"}
+    assert set(again.mod) == {"bulk", "sc", "sums", "profiles", "pseudobulk", "simulated"}
     assert set(again["bulk"].obsm) == {"measured_fractions", "measured_cells", "augmented_fractions"}
     assert again.uns["scdeconv"].keys() == mdata.uns["scdeconv"].keys()
     for step, record in mdata.uns["scdeconv"].items():

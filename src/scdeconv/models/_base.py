@@ -277,7 +277,7 @@ class LinearModel(DeconvolutionModel):
     def setup_mudata(cls, mdata: MuData) -> None:
         """Check that the data have what the method needs; nothing is written."""
         if set(cls.modalities) - set(mdata.mod):
-            made = "pp.pair(cells, bulk)" if keys.CELLS in cls.modalities else "pp.pair"
+            made = "pp.pair(cells, bulk)" if {keys.CELLS, keys.SUMS} & set(cls.modalities) else "pp.pair"
             msg = f"Expected modalities {list(cls.modalities)}, found {sorted(mdata.mod)}. Make them with {made}."
             raise KeyError(msg)
 

@@ -67,16 +67,14 @@ def correct_mixtures(mixtures: np.ndarray, artificial: np.ndarray) -> np.ndarray
 
 
 def draw_artificial_mixtures(
-    cells: sp.csr_matrix, types: np.ndarray, n_types: int, n_mixtures: int, n_cells: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Add up cells in random fractions: normal around each type's share of the cells, with twice that as deviation.
+    types: np.ndarray, n_types: int, n_mixtures: int, n_cells: int, rng: np.random.Generator
+) -> tuple[np.ndarray, sp.csr_matrix]:
+    """Draw cells in random fractions: normal around each type's share of the cells, with twice that as deviation.
 
     Negative fractions become zero before the rest is divided by its sum.
 
     Parameters
     ----------
-    cells
-        Cells × genes, each in counts per million of its RNA.
     types
         Number of each cell's type, from 0.
     n_types
@@ -90,7 +88,7 @@ def draw_artificial_mixtures(
 
     Returns
     -------
-    Shares of the cells that were drawn, mixtures × types, and their mean expression, mixtures × genes.
+    Shares of the cells that were drawn, mixtures × types, and the weights that average them, mixtures × cells.
     """
     share = np.bincount(types, minlength=n_types) / len(types)
     fractions = np.maximum(rng.normal(share, 2 * share, (n_mixtures, n_types)), 0)
@@ -100,7 +98,7 @@ def draw_artificial_mixtures(
     rows = np.concatenate([np.repeat(np.arange(n_mixtures), column) for column in counts.T])
     size = counts.sum(axis=1)
     weights = sp.csr_matrix((1 / size[rows], (rows, np.concatenate(drawn))), shape=(n_mixtures, len(types)))
-    return counts / size[:, None], np.asarray((weights @ cells).todense())
+    return counts / size[:, None], weights
 
 
 def correct_signature(mixtures: np.ndarray, artificial: np.ndarray, fractions: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
+from anndata import AnnData
 from scipy.special import wrightomega
 
 from scdeconv import _keys as keys
@@ -14,13 +14,13 @@ from scdeconv._expression import to_shares
 from scdeconv._genes import is_ensembl
 from scdeconv._matrix import Matrix, to_dense
 from scdeconv._validation import examples
+from scdeconv.pp import membership, sum_pairs
 
 from ._base import LinearModel, normalise
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from anndata import AnnData
     from mudata import MuData
 
 # share of a gene that no cell of a state expresses
@@ -55,10 +55,8 @@ def is_outlier(bulk: np.ndarray, share: float, samples: float) -> np.ndarray:
 
 
 def sum_by_group(matrix: Matrix, groups: np.ndarray, n_groups: int) -> np.ndarray:
-    """Add up the rows of each group, groups × columns; rows of group -1 are left out."""
-    rows = np.flatnonzero(groups >= 0)
-    members = sp.csr_matrix((np.ones(len(rows)), (groups[rows], rows)), shape=(n_groups, len(groups)))
-    return to_dense(members @ matrix)
+    """Add up the rows of each group, groups × columns."""
+    return to_dense(membership(groups, n_groups) @ matrix)
 
 
 def floor_profiles(profiles: np.ndarray, totals: np.ndarray) -> np.ndarray:
@@ -296,16 +294,31 @@ class BayesPrism(LinearModel):
         of_states = f" ({len(self.profiles_)} cell states)" if len(self.profiles_) > len(profiles) else ""
         self.summary_ = f"{len(profiles)} profiles{of_states}, {len(self.genes_)} genes"
 
+    def train(self, *, held_out: bool = True) -> None:
+        """Learn from all donors; before, with ``held_out``, predict each fold of them by the rest, for intervals."""
+        mdata, key = self._require_data(), self.parameters_["cell_state_key"]
+        if key is not None:
+            cells = mdata[keys.CELLS]
+            state, names = pd.factorize(cells.obs[key].astype(str), sort=True)
+            donor, donors = pd.factorize(cells.obs[keys.DONOR].astype(str))
+            sums, (donor, group), member, _ = sum_pairs(cells.X, donor, state)
+            obs = pd.DataFrame(
+                {keys.DONOR: donors[donor], "state": group, "total": np.bincount(member, cells.obs["total"])}
+            )
+            self._states = AnnData(sums, obs=obs.set_index(obs.index.astype(str)), var=cells.var[[]].copy())
+            self._types_of_states = np.empty(len(names), dtype=int)
+            kind = pd.Index(mdata[keys.PROFILES].obs[keys.CELL_TYPE]).get_indexer(cells.obs[keys.CELL_TYPE].astype(str))
+            self._types_of_states[state] = kind
+        super().train(held_out=held_out)
+        if key is not None:
+            del self._states, self._types_of_states
+
     def _state_profiles(self, without: Collection[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return counts (states × genes) and total of each cell state, and the number of its type."""
-        cells = self._require_data()[keys.CELLS]
-        numbers, names = pd.factorize(cells.obs[self.parameters_["cell_state_key"]].astype(str), sort=True)
-        types = np.empty(len(names), dtype=int)
-        types[numbers] = pd.Index(self.cell_types_).get_indexer(cells.obs[keys.CELL_TYPE].astype(str))
-        numbers[cells.obs[keys.DONOR].isin(without)] = -1
-        counts = sum_by_group(cells.X, numbers, len(names))[:, cells.var_names.get_indexer(self.genes_)]
-        totals = sum_by_group(cells.obs[["total"]].to_numpy(dtype=float), numbers, len(names))[:, 0]
-        return counts, totals, types
+        states = self._states[~self._states.obs[keys.DONOR].isin(without).to_numpy(), self.genes_]
+        state, n_states = states.obs["state"].to_numpy(), len(self._types_of_states)
+        totals = np.bincount(state, states.obs["total"], minlength=n_states)
+        return sum_by_group(states.X, state, n_states), totals, self._types_of_states
 
     @property
     def _n_iterations(self) -> int:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 
 from scdeconv import _keys as keys
+from scdeconv._chunks import product
 
 from ._cibersort import CIBERSORT
 
@@ -19,13 +21,12 @@ if TYPE_CHECKING:
 TINY = np.finfo(float).tiny
 
 
-def average_profiles(
-    cells: Matrix, totals: np.ndarray, types: np.ndarray, donors: np.ndarray, n_types: int
-) -> np.ndarray:
-    """Average cells within each type of each donor, then donors.
+def average_cells(
+    cells: Matrix, totals: np.ndarray, types: np.ndarray, donors: np.ndarray, n_types: int, genes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Average the cells of each type of each donor.
 
-    Within a type of a donor, each cell counts alike, whatever its depth: the mean of the cells' shares is multiplied by the
-    mean of their totals.
+    Each cell counts alike, whatever its depth: the mean of the cells' shares is multiplied by the mean of their totals.
 
     Parameters
     ----------
@@ -36,11 +37,14 @@ def average_profiles(
     types, donors
         Numbers of each cell's type and donor, from 0.
     n_types
-        Types there are; those without cells have a profile of zeros.
+        Types there are.
+    genes
+        Columns to keep.
 
     Returns
     -------
-    Counts per cell, cell types × genes.
+    Counts per cell, donors × cell types × genes, zeros where there are no cells; and the numbers of cells, donors × cell
+    types.
     """
     n_donors = int(donors.max(initial=-1)) + 1
     group = donors * n_types + types
@@ -48,9 +52,13 @@ def average_profiles(
     mean_total = np.bincount(group, totals, minlength=n_donors * n_types) / np.maximum(n_cells, 1)
     weights = (mean_total / np.maximum(n_cells, 1))[group] / np.maximum(totals, TINY)
     rows = sp.csr_matrix((weights, (group, np.arange(len(group)))), shape=(len(n_cells), len(group)))
-    means = np.asarray((rows @ sp.csr_matrix(cells)).todense()).reshape(n_donors, n_types, -1)
-    n_having = (n_cells.reshape(n_donors, n_types) > 0).sum(axis=0)
-    return means.sum(axis=0) / np.maximum(n_having, 1)[:, None]
+    means = product(rows, cells, sparse=True)[0][:, genes].toarray()
+    return means.reshape(n_donors, n_types, -1), n_cells.reshape(n_donors, n_types)
+
+
+def average_donors(means: np.ndarray, n_cells: np.ndarray) -> np.ndarray:
+    """Average donors × cell types × genes over the donors that have cells of the type; zeros where none has."""
+    return means.sum(axis=0) / np.maximum((n_cells > 0).sum(axis=0), 1)[:, None]
 
 
 class BSEQsc(CIBERSORT):
@@ -78,14 +86,20 @@ class BSEQsc(CIBERSORT):
     fraction_kind = "cell"
     modalities = (keys.BULK, keys.PROFILES, keys.CELLS)
 
+    def train(self, *, held_out: bool = True) -> None:
+        """Average the cells of every donor; ``held_out`` as for the other linear methods."""
+        mdata = self._require_data()
+        self.setup_mudata(mdata)
+        cells, cell_types = mdata[keys.CELLS], mdata[keys.PROFILES].obs[keys.CELL_TYPE]
+        types = pd.Index(cell_types).get_indexer(cells.obs[keys.CELL_TYPE].astype(str))
+        donors, self._donors = pd.factorize(cells.obs[keys.DONOR].astype(str))
+        totals, genes = cells.obs["total"].to_numpy(dtype=float), cells.var_names.get_indexer(self._input_genes())
+        self._means, self._n_cells = average_cells(cells.X, totals, types, donors, len(cell_types), genes)
+        super().train(held_out=held_out)
+        del self._means, self._n_cells, self._donors
+
     def _fit(self, without: Collection[str]) -> None:
-        cells = self._require_data()[keys.CELLS]
-        cells = cells[~cells.obs[keys.DONOR].isin(without)]
-        types = cells.obs[keys.CELL_TYPE].cat.set_categories(self.cell_types_).cat.codes.to_numpy(dtype=int)
-        donors = cells.obs[keys.DONOR].factorize()[0]
-        totals = cells.obs["total"].to_numpy(dtype=float)
-        basis = average_profiles(cells[:, self.genes_].X, totals, types, donors, len(self.cell_types_))
+        kept = ~self._donors.isin(without)
+        basis = average_donors(self._means[kept], self._n_cells[kept])
         self.signature_ = basis / max(basis.mean(), TINY)
-        self.summary_ = (
-            f"{len(self.cell_types_)} profiles of {donors.max(initial=-1) + 1} donors, {len(self.genes_)} genes"
-        )
+        self.summary_ = f"{len(self.cell_types_)} profiles of {kept.sum()} donors, {len(self.genes_)} genes"

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from scdeconv import _keys as keys
+from scdeconv._chunks import product
 from scdeconv._expression import to_shares
 from scdeconv._matrix import to_dense
 
@@ -112,14 +113,18 @@ class CIBERSORTx(CIBERSORT):
 
     def _corrected_signature(self, without: Collection[str]) -> np.ndarray:
         mdata, rng = self._require_data(), np.random.default_rng(self.parameters_["seed"])
-        bulk, cells = (mdata[name][~mdata[name].obs[keys.DONOR].isin(without)] for name in (keys.BULK, keys.CELLS))
+        bulk = mdata[keys.BULK][~mdata[keys.BULK].obs[keys.DONOR].isin(without)]
         mixtures = MILLION * to_shares(to_dense(bulk.X))[:, bulk.var_names.get_indexer(self.genes_)]
-        totals = np.maximum(cells.obs["total"].to_numpy(dtype=float), np.finfo(float).tiny)
-        expression = sp.diags_array(MILLION / totals) @ sp.csr_matrix(cells[:, self.genes_].X)
-        types = cells.obs[keys.CELL_TYPE].cat.set_categories(self.cell_types_).cat.codes.to_numpy()
-        n_types = len(self.cell_types_)
+        cells, n_types = mdata[keys.CELLS], len(self.cell_types_)
+        kept = np.flatnonzero(~cells.obs[keys.DONOR].isin(without))
+        types = cells.obs[keys.CELL_TYPE].cat.set_categories(self.cell_types_).cat.codes.to_numpy()[kept]
         n_mixtures = self.parameters_["n_mixtures"] or max(len(mixtures), 2 * n_types)
-        fractions, artificial = draw_artificial_mixtures(expression, types, n_types, n_mixtures, CELLS_PER_MIXTURE, rng)
+        fractions, weights = draw_artificial_mixtures(types, n_types, n_mixtures, CELLS_PER_MIXTURE, rng)
+        # mean counts per million of the cells drawn, out of all cells
+        totals = np.maximum(cells.obs["total"].to_numpy(dtype=float), np.finfo(float).tiny)
+        per_million = weights.data * MILLION / totals[kept[weights.indices]]
+        weights = sp.csr_matrix((per_million, kept[weights.indices], weights.indptr), (n_mixtures, cells.n_obs))
+        artificial = product(weights, cells.X)[0][:, cells.var_names.get_indexer(self.genes_)]
         return correct_signature(mixtures, artificial, fractions)
 
     def _regression(self, expression: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -175,7 +175,7 @@ class MuSiC(LinearModel):
     """
 
     method = "music"
-    modalities = (keys.BULK, keys.PROFILES, keys.CELLS)
+    modalities = (keys.BULK, keys.PROFILES, keys.SUMS)
 
     def __init__(
         self,
@@ -217,8 +217,8 @@ class MuSiC(LinearModel):
         mdata = self._require_data()
         self.setup_mudata(mdata)
         cell_types = list(mdata[keys.PROFILES].obs[keys.CELL_TYPE])
-        cells = mdata[keys.CELLS]
-        there = count_cells(cells, sorted(cells.obs[keys.DONOR].astype(str).unique()), cell_types) > 0
+        sums = mdata[keys.SUMS]
+        there = count_cells(sums, sorted(sums.obs[keys.DONOR].astype(str).unique()), cell_types) > 0
         sizes, groups, markers = (self.parameters_[name] for name in ("cell_sizes", "groups", "group_markers"))
         check_subjects(there, covariance=self.parameters_["covariance"])
         if sizes is not None:
@@ -230,8 +230,7 @@ class MuSiC(LinearModel):
 
     def _fit(self, without: Collection[str]) -> None:
         parameters = self.parameters_
-        kept = np.array([donor not in without for donor in self._reference.cells_of])
-        sums, totals, n_cells = (np.stack(part)[kept] for part in zip(*self._reference.cells_of.values(), strict=True))
+        sums, totals, n_cells = self._reference.by_donor(without)
         sizes = parameters["cell_sizes"]
         # total of the cells that a type's size stands for
         content = totals if sizes is None else n_cells * np.array([sizes[name] for name in self.cell_types_])
@@ -241,7 +240,7 @@ class MuSiC(LinearModel):
             return subject_statistics(members @ sums, totals @ members.T, size, covariance=parameters["covariance"])
 
         self.types_ = statistics(np.eye(len(self.cell_types_)))
-        self.summary_ = f"{kept.sum()} subjects, {len(self.cell_types_)} cell types, {len(self.genes_)} genes"
+        self.summary_ = f"{len(sums)} subjects, {len(self.cell_types_)} cell types, {len(self.genes_)} genes"
         groups, markers = parameters["groups"], parameters["group_markers"]
         if groups is None:
             return

@@ -11,7 +11,7 @@ from ._hold_out import hold_out
 from ._make_constraints import constraints
 from ._pair import FEWEST_PAIRS, make_mudata, pair, paired_donors
 from ._read_signature import read_signature
-from ._reference import Reference, count_cells, indicator
+from ._reference import Reference, count_cells, indicator, membership, sum_pairs
 from ._select_genes import GENES_PER_TYPE, best_per_type, marker_ratio, select_genes
 from ._signature import signature
 from ._simulate import simulate
@@ -37,6 +37,7 @@ __all__ = [
     "indicator",
     "make_mudata",
     "marker_ratio",
+    "membership",
     "pair",
     "paired_donors",
     "read_markers",
@@ -44,5 +45,6 @@ __all__ = [
     "select_genes",
     "signature",
     "simulate",
+    "sum_pairs",
     "use_signature",
 ]

@@ -24,7 +24,7 @@ REDONE: dict[str, Callable[..., object]] = {"calibrate": calibrate, "simulate": 
 def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
     """Split off donors: their bulk, their cells and everything that was learned from either.
 
-    Profiles and pseudobulk are made again from the cells that stay, and calibration, simulation and gene selection are repeated with
+    Profiles and pseudobulk are made again from the donors that stay, and calibration, simulation and gene selection are repeated with
     the arguments recorded in ``mdata.uns["scdeconv"]``. Profiles that were given instead of cells, and a gene list
     of the user's own in ``var["selected"]``, stay as they are: what the held-out donors put into them cannot be taken out.
 
@@ -67,11 +67,12 @@ def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
     held_out, kept = bulk[out].copy(), bulk[~out].copy()
     modalities = {keys.BULK: kept}
     if keys.CELLS in mdata.mod:
-        cells = mdata[keys.CELLS]
-        cells = cells[~cells.obs[keys.DONOR].isin(donors).to_numpy()].copy()
         all_types = list(mdata[keys.PROFILES].obs[keys.CELL_TYPE])
-        cells.obs[keys.CELL_TYPE] = cells.obs[keys.CELL_TYPE].cat.set_categories(all_types)
-        modalities |= {keys.CELLS: cells} | make_reference(cells)
+        for name in (keys.CELLS, keys.SUMS):
+            rest = mdata[name][~mdata[name].obs[keys.DONOR].isin(donors).to_numpy()].copy()
+            rest.obs[keys.CELL_TYPE] = rest.obs[keys.CELL_TYPE].cat.set_categories(all_types)
+            modalities[name] = rest
+        modalities |= make_reference(modalities[keys.SUMS])
     else:
         modalities[keys.PROFILES] = mdata[keys.PROFILES].copy()
         if keys.PSEUDOBULK in mdata.mod:

@@ -12,7 +12,7 @@ from anndata import AnnData
 
 from scdeconv import _keys as keys
 from scdeconv._genes import columns_that_match, is_ensembl, strip_versions, sum_duplicates
-from scdeconv._matrix import get_matrix
+from scdeconv._matrix import get_matrix, in_memory, take_columns
 from scdeconv._validation import (
     Problems,
     check_cell_type_names,
@@ -31,16 +31,28 @@ def read_table(
 ) -> AnnData:
     """Return a slim AnnData of our own (matrix, obs, gene names without versions) and report what is wrong with it."""
     layer = layer if layer in adata.layers else None
-    matrix = get_matrix(adata, layer, name)
+    # of bulk and profiles there are never more than fit into memory
+    matrix = get_matrix(adata, layer, name, lazy=name == "cells")
     var_names = strip_versions(adata.var_names)
     if duplicates == "sum" and not var_names.is_unique:
         matrix, var_names = sum_duplicates(matrix, var_names)
-    table = AnnData(matrix, obs=adata.obs.copy(), var=pd.DataFrame(index=var_names))
+    table = AnnData(matrix, obs=in_memory(adata.obs).copy(), var=pd.DataFrame(index=var_names))
     check_names(problems, table.obs_names, table.var_names, name)
-    logged = "log1p" in adata.uns and layer is None
     # a mean per cell may be small in every gene, so for profiles only scanpy's own mark says that it was logged
-    check_expression(problems, table, matrix, name, logged=logged, may_be_small=name == "profiles")
+    logged, may_be_small = is_logged(adata, layer), name == "profiles"
+    check_expression(problems, table, matrix, name, logged=logged, may_be_small=may_be_small)
     return table
+
+
+def is_logged(adata: AnnData, layer: str | None) -> bool:
+    """Say whether scanpy has marked the values that are read as log-transformed."""
+    return "log1p" in adata.uns and (layer is None or layer not in adata.layers)
+
+
+def take_genes(table: AnnData, genes: pd.Index) -> AnnData:
+    """Return a copy of some genes of our own AnnData; lazy values stay lazy."""
+    matrix = take_columns(table.X, table.var_names.get_indexer(genes))
+    return AnnData(matrix, obs=table.obs, var=pd.DataFrame(index=genes))
 
 
 def check_genes(problems: Problems, tables: Mapping[str, AnnData], originals: Mapping[str, AnnData]) -> None:
@@ -157,7 +169,7 @@ def given_fractions(
                 stacklevel=4,
             )
         return None
-    fractions = bulk.obsm[fractions_key]
+    fractions = in_memory(bulk.obsm[fractions_key])
     name = f"bulk.obsm[{fractions_key!r}]"
     before = len(problems.messages)
     check_fractions(problems, fractions, name)
@@ -196,7 +208,7 @@ def cell_probabilities(
             "Name the key with probabilities_key=."
         )
         return None
-    table = cells.obsm[key]
+    table = in_memory(cells.obsm[key])
     if not isinstance(table, pd.DataFrame):
         check_fractions(problems, table, name)
         return None

@@ -10,12 +10,14 @@ from scipy.special import digamma, polygamma
 from scipy.stats import false_discovery_control, ttest_ind
 from scipy.stats import t as student
 
-from scdeconv._matrix import Matrix, to_dense
+from scdeconv._chunks import product
 
 from ._reference import indicator
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from scdeconv._matrix import Matrix
 
 # a variance below this share of the median is taken for that: the log of a zero would decide everything
 SMALLEST_VARIANCE = 1e-5
@@ -211,9 +213,12 @@ def fold_change_scores(
     """
     codes, names = cell_type.cat.codes.to_numpy(), list(cell_type.cat.categories)
     rows = draw_replicates(codes, replicates, sampling, seed)
-    cpm = to_dense(rows @ counts) / (rows @ totals)[:, None] * 1e6
-    of_type = indicator(cell_type, names)
-    expressed = to_dense(of_type @ (counts > 0)) / np.asarray(of_type.sum(axis=1))
+    cpm = product(rows, counts, description="adding up replicates")[0] / (rows @ totals)[:, None] * 1e6
+    expressed = np.ones((len(names), cpm.shape[1]))
+    # the cells are read again only where it matters
+    if fraction > 0:
+        of_type = indicator(cell_type, names)
+        expressed = product(of_type, counts > 0, description="counting cells")[0] / np.asarray(of_type.sum(axis=1))
     log, kind_of_row = np.log2(cpm + 1), np.repeat(np.arange(len(names)), replicates)
     # a gene that no replicate has, or that does not vary, says nothing
     tested = np.ptp(log, axis=0) > 0

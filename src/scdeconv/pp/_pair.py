@@ -19,11 +19,13 @@ from ._inputs import (
     check_donor_names,
     check_genes,
     given_fractions,
+    is_logged,
     read_table,
     set_cell_types,
     set_donors,
+    take_genes,
 )
-from ._reference import count_cells, expect_cells, make_profiles, make_pseudobulk, round_counts
+from ._reference import count_cells, expect_cells, make_profiles, make_pseudobulk, round_counts, sum_cells
 from ._spike_ins import PREFIX, set_spike_ins_aside
 
 if TYPE_CHECKING:
@@ -69,7 +71,9 @@ def pair(
     Parameters
     ----------
     cells
-        Cells × genes, counts, with ``obs[donor_key]`` and ``obs[cell_type_key]``.
+        Cells × genes, counts, with ``obs[donor_key]`` and ``obs[cell_type_key]``. They need not fit into memory:
+        ``anndata.read_h5ad(path, backed="r")``, ``anndata.experimental.read_lazy(path)`` and Dask arrays of rows are read
+        once, block by block (on a Dask cluster where one is connected), and stay where they are, in ``sc`` too.
     bulk
         Bulk samples × genes, counts or TPM. Where there is no ``obs[donor_key]``, ``obs_names`` are the donors.
         ``obsm[fractions_key]``, where present, is the truth for samples whose donor has no cells.
@@ -107,6 +111,9 @@ def pair(
       at their word and the cells as independent, so errors that cells share, such as a misplaced cluster, are not in it;
     - ``sc``: the cells, with ``obs["donor"]``, ``obs["cell_type"]`` and ``obs["total"]``, the sum over all genes of
       ``cells`` (only where cells are given);
+    - ``sums``: the cells of each type of each donor added up, pairs of a donor and a type × genes, with ``obs["donor"]``,
+      ``obs["cell_type"]``, ``obs["n_cells"]`` and ``obs["total"]``. All that follows is made of these sums, but for
+      simulation and the few methods that need the cells themselves;
     - ``profiles``: mean expression per cell, cell types × genes, with ``obs["cell_size_umi"]``;
     - ``pseudobulk``: summed cells, donors × genes.
 
@@ -116,7 +123,10 @@ def pair(
     Raises
     ------
     ValueError
-        One report of every problem found in the inputs.
+        One report of every problem found in the inputs. Of cells that are not in memory, it knows the first block; the
+        values of all others are reported after the one reading.
+    OSError
+        Where cells on disk cannot be read, with the rows that were reached.
 
     Examples
     --------
@@ -189,18 +199,18 @@ def join(
 
     unit = _bulk_unit(tables["bulk"])
     n_spike_ins = set_spike_ins_aside(tables)
-    for name in tables.keys() & {"cells", "profiles"}:
-        # the RNA content is that of all genes, not of the shared ones; a signature has few genes, and brings it along
-        if name == "cells" or "total" not in tables[name].obs:
-            tables[name].obs["total"] = np.asarray(tables[name].X.sum(axis=1)).ravel()
+    # the RNA content is that of all genes, not of the shared ones; a signature has few genes, and brings it along
+    if "cells" in tables:
+        tables[keys.SUMS] = sum_cells(tables["cells"], logged=is_logged(originals["cells"], layer))
+    elif "total" not in tables["profiles"].obs:
+        tables["profiles"].obs["total"] = np.asarray(tables["profiles"].X.sum(axis=1)).ravel()
     genes = tables["bulk"].var_names
     for table in tables.values():
         genes = genes[genes.isin(table.var_names)]
-    tables = {name: table[:, genes].copy() for name, table in tables.items()}
+    tables = {name: take_genes(table, genes) for name, table in tables.items()}
     modalities = {keys.BULK: tables["bulk"]}
     if "cells" in tables:
-        modalities[keys.CELLS] = tables["cells"]
-        modalities |= make_reference(tables["cells"])
+        modalities |= {keys.CELLS: tables["cells"], keys.SUMS: tables[keys.SUMS]} | make_reference(tables[keys.SUMS])
     else:
         obs = tables["profiles"].obs
         obs[keys.CELL_SIZE] = obs[keys.CELL_SIZE if keys.CELL_SIZE in obs else "total"].astype(float)
@@ -214,10 +224,10 @@ def join(
     return mdata
 
 
-def make_reference(cells: AnnData) -> dict[str, AnnData]:
-    """Return the modalities that the cells determine: profiles of every type that has cells, and pseudobulk."""
-    cell_types = list(cells.obs[keys.CELL_TYPE].cat.categories)
-    return {keys.PROFILES: make_profiles(cells, cell_types), keys.PSEUDOBULK: make_pseudobulk(cells)}
+def make_reference(sums: AnnData) -> dict[str, AnnData]:
+    """Return the modalities that the sums of the cells determine: profiles of every type, and pseudobulk."""
+    cell_types = list(sums.obs[keys.CELL_TYPE].cat.categories)
+    return {keys.PROFILES: make_profiles(sums, cell_types), keys.PSEUDOBULK: make_pseudobulk(sums)}
 
 
 def paired_donors(mdata: MuData) -> list[str]:
@@ -247,13 +257,12 @@ def _measure(
     if given is not None:
         measured = given[cell_types].set_axis(bulk.obs_names)
     if keys.CELLS in modalities:
-        cells = modalities[keys.CELLS]
-        counts = count_cells(cells, donors, cell_types).set_axis(bulk.obs_names)
+        counts = count_cells(modalities[keys.SUMS], donors, cell_types).set_axis(bulk.obs_names)
         total = counts.sum(axis=1)
         counted = total > 0
         expected = counts
         if probabilities is not None:
-            tables = expect_cells(cells, probabilities, donors, cell_types)
+            tables = expect_cells(modalities[keys.CELLS], probabilities, donors, cell_types)
             expected, variance = (table.set_axis(bulk.obs_names) for table in tables)
             counts[:] = round_counts(expected.to_numpy())
             bulk.obsm[keys.MEASURED_VARIANCE] = variance.div((total**2).where(counted), axis=0)
@@ -266,7 +275,7 @@ def _measure(
 def _distance(mdata: MuData) -> float:
     """Return the mean absolute difference between measured fractions and those that the labels of the cells say."""
     measured = mdata[keys.BULK].obsm[keys.MEASURED]
-    counts = count_cells(mdata[keys.CELLS], list(mdata[keys.BULK].obs[keys.DONOR]), list(measured))
+    counts = count_cells(mdata[keys.SUMS], list(mdata[keys.BULK].obs[keys.DONOR]), list(measured))
     shares = counts.div(counts.sum(axis=1), axis=0).set_axis(measured.index)
     return float((measured - shares).abs().mean(axis=None))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -10,26 +10,99 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from scdeconv import _keys as keys
-from scdeconv._matrix import Matrix, to_dense
+from scdeconv._chunks import product
+from scdeconv._matrix import to_dense
+from scdeconv._validation import Problems, examine, report_expression
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from mudata import MuData
+
+    from scdeconv._matrix import Matrix
+
+
+def membership(groups: np.ndarray, n_groups: int) -> sp.csr_matrix:
+    """Return the matrix groups × members that is 1 where the member is of the group; those of group -1 are of none."""
+    members = np.flatnonzero(groups >= 0)
+    return sp.csr_matrix((np.ones(len(members)), (groups[members], members)), shape=(n_groups, len(groups)))
 
 
 def indicator(labels: pd.Series, categories: list[str]) -> sp.csr_matrix:
     """Return the matrix categories × cells that is 1 where the cell has the label."""
-    codes = pd.Categorical(labels, categories=categories).codes
-    cells = np.flatnonzero(codes >= 0)
-    ones = np.ones(len(cells), dtype=np.float32)
-    return sp.csr_matrix((ones, (codes[cells], cells)), shape=(len(categories), len(labels)))
+    return membership(pd.Categorical(labels, categories=categories).codes, len(categories))
 
 
-def count_cells(cells: AnnData, donors: list[str], cell_types: list[str]) -> pd.DataFrame:
+def sum_pairs(
+    matrix: Matrix, donor: np.ndarray, group: np.ndarray, inspect: Callable[[Matrix], Any] | None = None
+) -> tuple[sp.csr_matrix, tuple[np.ndarray, np.ndarray], np.ndarray, list[Any]]:
+    """Add up the cells of each group of each donor, in one pass.
+
+    Parameters
+    ----------
+    matrix
+        Cells × genes.
+    donor, group
+        Numbers of each cell's donor and group, from 0.
+    inspect
+        As for :func:`scdeconv._chunks.product`.
+
+    Returns
+    -------
+    Sums, pairs that have cells × genes; donor and group of each pair; the pair of each cell; what ``inspect`` returned.
+    """
+    n_groups = int(group.max()) + 1
+    pairs, pair = np.unique(donor * n_groups + group, return_inverse=True)
+    sums, learned = product(membership(pair, len(pairs)), matrix, sparse=True, inspect=inspect)
+    return sums, np.divmod(pairs, n_groups), pair, learned
+
+
+def sum_cells(cells: AnnData, *, logged: bool = False) -> AnnData:
+    """Add up the cells of each type of each donor, in one pass over the cells that looks at every value.
+
+    Profiles, pseudobulk and everything that leaves donors out are made of these sums.
+
+    Parameters
+    ----------
+    cells
+        With ``obs["donor"]`` and ``obs["cell_type"]``, categorical. Gets ``obs["total"]``, the sum over all genes.
+    logged
+        Whether the cells are marked as log-transformed.
+
+    Returns
+    -------
+    AnnData, pairs of a donor and a type that have cells × genes: ``X`` the sums (CSR, float64), ``obs["donor"]``,
+    ``obs["cell_type"]``, ``obs["n_cells"]`` and ``obs["total"]``.
+
+    Raises
+    ------
+    ValueError
+        Where values of a lazy matrix are not expression on a linear scale.
+    """
+    donor, donors = pd.factorize(cells.obs[keys.DONOR].astype(str), sort=True)
+    cell_types, kind = cells.obs[keys.CELL_TYPE].cat.categories, cells.obs[keys.CELL_TYPE].cat.codes.to_numpy(dtype=int)
+    sums, (donor, kind), pair, examined = sum_pairs(cells.X, donor, kind, examine)
+    problems = Problems("The inputs cannot be paired")
+    report_expression(problems, examined, cells, "cells", logged=logged)
+    problems.raise_if_any()
+    cells.obs["total"] = np.concatenate([part.totals for part in examined])
+    obs = pd.DataFrame(
+        {
+            keys.DONOR: donors[donor],
+            keys.CELL_TYPE: pd.Categorical.from_codes(kind, cell_types),
+            "n_cells": np.bincount(pair),
+            "total": np.bincount(pair, cells.obs["total"]),
+        },
+        index=[f"{donors[d]}: {cell_types[k]}" for d, k in zip(donor, kind, strict=True)],
+    )
+    return AnnData(sums, obs=obs, var=cells.var[[]].copy())
+
+
+def count_cells(sums: AnnData, donors: list[str], cell_types: list[str]) -> pd.DataFrame:
     """Return the number of cells of every type in every donor (donors × cell types, int)."""
-    counts = pd.crosstab(cells.obs[keys.DONOR].astype(str), cells.obs[keys.CELL_TYPE].astype(str))
-    counts = counts.reindex(index=donors, columns=cell_types, fill_value=0)
+    counts = sums.obs.astype({keys.DONOR: str, keys.CELL_TYPE: str})
+    counts = counts.pivot(index=keys.DONOR, columns=keys.CELL_TYPE, values="n_cells")
+    counts = counts.reindex(index=donors, columns=cell_types).fillna(0)
     return counts.rename_axis(index=None, columns=None).astype(int)
 
 
@@ -62,10 +135,6 @@ def round_counts(expected: np.ndarray) -> np.ndarray:
     return counts + (np.argsort(order, axis=1) < missing[:, None])
 
 
-def _dense_sum(rows: sp.csr_matrix, matrix: Matrix) -> np.ndarray:
-    return to_dense(rows.astype(np.float64) @ matrix)
-
-
 class Reference:
     """Profiles of the cell types in absolute units, also without the cells of some donors.
 
@@ -80,60 +149,63 @@ class Reference:
     def __init__(self, mdata: MuData, genes: pd.Index) -> None:
         given = mdata[keys.PROFILES]
         self.cell_types = list(given.obs[keys.CELL_TYPE])
-        self.cells_of: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-        if keys.CELLS not in mdata.mod:
-            size = given.obs[keys.CELL_SIZE].to_numpy(dtype=float)
-            # profiles that were given may be in any unit; their cell sizes put them into counts per cell
-            totals = given.obs["total"].to_numpy(dtype=float) if "total" in given.obs else size
-            self._given = to_dense(given[:, genes].X) * (size / np.where(totals > 0, totals, 1))[:, None], size
+        self._sums: AnnData | None = None
+        if keys.SUMS in mdata.mod:
+            self._sums = mdata[keys.SUMS][:, genes].copy()
             return
-        cells = mdata[keys.CELLS]
-        columns = cells.var_names.get_indexer(genes)
-        for donor in cells.obs[keys.DONOR].unique():
-            mine = cells.obs[cells.obs[keys.DONOR] == donor]
-            rows = indicator(mine[keys.CELL_TYPE], self.cell_types)
-            expression = cells.X[cells.obs_names.get_indexer(mine.index)]
-            sums = _dense_sum(rows, expression)[:, columns]
-            self.cells_of[donor] = (
-                sums,
-                rows @ mine["total"].to_numpy(dtype=float),
-                np.asarray(rows.sum(axis=1)).ravel(),
-            )
+        size = given.obs[keys.CELL_SIZE].to_numpy(dtype=float)
+        # profiles that were given may be in any unit; their cell sizes put them into counts per cell
+        totals = given.obs["total"].to_numpy(dtype=float) if "total" in given.obs else size
+        self._given = to_dense(given[:, genes].X) * (size / np.where(totals > 0, totals, 1))[:, None], size
 
     def profiles(self, without: Collection[str] = ()) -> tuple[np.ndarray, np.ndarray]:
         """Return mean counts per cell (types × genes) and mean total per cell (types), some donors left out."""
-        if not self.cells_of:
-            return self._given
-        # a sum from zero: there may be no donor left
-        sums, totals, n_cells = (np.zeros_like(table) for table in next(iter(self.cells_of.values())))
-        for donor, tables in self.cells_of.items():
-            if donor not in without:
-                sums, totals, n_cells = sums + tables[0], totals + tables[1], n_cells + tables[2]
-        return sums / np.maximum(n_cells, 1)[:, None], totals / np.maximum(n_cells, 1)
+        return self._given if self._sums is None else mean_profiles(self._without(without), self.cell_types)
+
+    def by_donor(self, without: Collection[str] = ()) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return sums of counts (donors × types × genes), of totals and numbers of cells (donors × types)."""
+        sums = self._without(without)
+        donor, donors = pd.factorize(sums.obs[keys.DONOR])
+        kind = pd.Index(self.cell_types).get_indexer(sums.obs[keys.CELL_TYPE])
+        shape = len(donors), len(self.cell_types)
+        counts, totals, n_cells = np.zeros((*shape, sums.n_vars)), np.zeros(shape), np.zeros(shape)
+        counts[donor, kind], totals[donor, kind] = to_dense(sums.X), sums.obs["total"]
+        n_cells[donor, kind] = sums.obs["n_cells"]
+        return counts, totals, n_cells
+
+    def _without(self, donors: Collection[str]) -> AnnData:
+        if self._sums is None:
+            msg = "Expected sums of the cells of each donor, found profiles only. Give cells to pp.pair."
+            raise ValueError(msg)
+        return self._sums[~self._sums.obs[keys.DONOR].isin(donors).to_numpy()] if len(donors) else self._sums
 
 
-def make_profiles(cells: AnnData, cell_types: list[str]) -> AnnData:
+def mean_profiles(sums: AnnData, cell_types: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean counts per cell (types × genes) and mean total per cell (types); zeros for types without cells."""
+    rows = indicator(sums.obs[keys.CELL_TYPE], cell_types)
+    n_cells = np.maximum(rows @ sums.obs["n_cells"].to_numpy(dtype=float), 1)
+    return to_dense(rows @ sums.X) / n_cells[:, None], rows @ sums.obs["total"].to_numpy(dtype=float) / n_cells
+
+
+def make_profiles(sums: AnnData, cell_types: list[str]) -> AnnData:
     """Return mean expression per cell (cell types × genes), with ``obs["cell_size_umi"]``, the mean total per cell."""
-    rows = indicator(cells.obs[keys.CELL_TYPE], cell_types)
-    n_cells = np.asarray(rows.sum(axis=1)).ravel()
+    means, size = mean_profiles(sums, cell_types)
+    n_cells = sums.obs.groupby(keys.CELL_TYPE, observed=False)["n_cells"].sum()
     obs = pd.DataFrame(
         {
             keys.CELL_TYPE: list(cell_types),
-            keys.CELL_SIZE: rows @ cells.obs["total"].to_numpy(dtype=float) / np.maximum(n_cells, 1),
-            "n_cells": n_cells.astype(int),
+            keys.CELL_SIZE: size,
+            "n_cells": n_cells.reindex(cell_types, fill_value=0).to_numpy(dtype=int),
         },
         index=pd.Index(cell_types, dtype=str),
     )
-    means = _dense_sum(rows, cells.X) / np.maximum(n_cells, 1)[:, None]
-    return AnnData(means.astype(np.float32), obs=obs, var=cells.var[[]].copy())
+    return AnnData(means.astype(np.float32), obs=obs, var=sums.var[[]].copy())
 
 
-def make_pseudobulk(cells: AnnData) -> AnnData:
+def make_pseudobulk(sums: AnnData) -> AnnData:
     """Return the summed expression of each donor's cells (donors × genes)."""
-    donors = sorted(cells.obs[keys.DONOR].astype(str).unique())
-    rows = indicator(cells.obs[keys.DONOR].astype(str), donors)
-    obs = pd.DataFrame(
-        {keys.DONOR: donors, "n_cells": np.asarray(rows.sum(axis=1)).ravel().astype(int)},
-        index=pd.Index(donors, dtype=str),
-    )
-    return AnnData(_dense_sum(rows, cells.X).astype(np.float32), obs=obs, var=cells.var[[]].copy())
+    donor, donors = pd.factorize(sums.obs[keys.DONOR].astype(str), sort=True)
+    rows = membership(donor, len(donors))
+    n_cells = (rows @ sums.obs["n_cells"].to_numpy(dtype=float)).astype(int)
+    obs = pd.DataFrame({keys.DONOR: list(donors), "n_cells": n_cells}, index=pd.Index(donors, dtype=str))
+    return AnnData(to_dense(rows @ sums.X).astype(np.float32), obs=obs, var=sums.var[[]].copy())

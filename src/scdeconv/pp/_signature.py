@@ -14,7 +14,7 @@ from scdeconv._matrix import to_dense
 from scdeconv._validation import Problems, examples
 
 from ._moderated import best_depth, condition_number, fold_change_scores, moderated_scores
-from ._reference import Reference, count_cells
+from ._reference import Reference
 from ._select_genes import GENES_PER_TYPE, best_per_type, marker_ratio
 
 if TYPE_CHECKING:
@@ -182,9 +182,9 @@ def signature(
                 f"{examples(few)}. Merge them with other types, leave them out, or use 'ratio'."
             )
     elif criterion == "moderated":
-        donors = list(mdata[keys.CELLS].obs[keys.DONOR].unique())
-        kept = count_cells(mdata[keys.CELLS], donors, cell_types).to_numpy() >= min_cells
-        few = [name for name, n in zip(cell_types, kept.sum(axis=0), strict=True) if n < 2]
+        sums = mdata[keys.SUMS][mdata[keys.SUMS].obs["n_cells"] >= min_cells]
+        n_donors = sums.obs[keys.CELL_TYPE].value_counts()
+        few = [name for name in cell_types if n_donors.get(name, 0) < 2]
         if few:
             problems.add(
                 f"Expected at least 2 donors with {min_cells} cells of every type for criterion='moderated', found "
@@ -204,10 +204,9 @@ def signature(
         scores = fold_change_scores(cells.X, totals, labels, **options, q_value=Q_FOLD_CHANGE)
         record |= options
     else:
-        tables = Reference(mdata, mdata.var_names).cells_of
-        donor, kind = np.nonzero(kept)
-        counts, totals = (np.stack([tables[name][i] for name in donors])[donor, kind] for i in (0, 1))
-        scores, by_donor = moderated_scores(counts, totals, kind, np.unique(donor, return_inverse=True)[1], Q_MODERATED)
+        kind = pd.Index(cell_types).get_indexer(sums.obs[keys.CELL_TYPE])
+        totals, donor = sums.obs["total"].to_numpy(dtype=float), pd.factorize(sums.obs[keys.DONOR])[0]
+        scores, by_donor = moderated_scores(to_dense(sums.X), totals, kind, donor, Q_MODERATED)
         record |= {"min_cells": min_cells, "donor_effects": by_donor}
     without = [name for name, row in zip(cell_types, scores, strict=True) if not np.isfinite(row).any()]
     if without:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from anndata import AnnData
 
 from scdeconv import _keys as keys
+from scdeconv._chunks import product
 from scdeconv._matrix import to_dense
-from scdeconv._progress import progress
 
 from ._calibration import BROAD, Calibration
 from ._draws import draw_cells, draw_fractions
@@ -108,30 +110,34 @@ def simulate(
         _store(mdata, expression, fractions, np.full(n_samples, "calibration"))
         records["simulate"] = {"n_samples": n_samples, "calibration": True, "seed": seed}
         return
-    n_types = mdata[keys.PROFILES].n_obs
     pools = _pools(mdata, across_donors)
     samples_of = np.array_split(np.arange(n_samples), len(pools))
-    expression = np.empty((n_samples, mdata[keys.BULK].n_vars), dtype=np.float32)
-    fractions = np.empty((n_samples, n_types))
+    fractions = np.empty((n_samples, mdata[keys.PROFILES].n_obs))
     donor = np.empty(n_samples, dtype=object)
-    done = 0
-    with progress(n_samples, "simulating bulk") as bar:
-        for (name, pool), rows in zip(pools.items(), samples_of, strict=True):
-            available = np.array([len(cells) > 0 for cells in pool])
-            # counted over all samples: a donor with a single sample would never get a sparse one
-            n_sparse = int(sparse_share * (done + len(rows))) - int(sparse_share * done)
-            done += len(rows)
-            drawn = draw_fractions(len(rows) - n_sparse, n_sparse, available, rng)
-            n_cells = np.floor(drawn * cells_per_sample).astype(np.int64)
-            # with few cells every count may round to zero; a sample holds at least its most frequent type
-            empty = n_cells.sum(axis=1) == 0
-            n_cells[empty, drawn[empty].argmax(axis=1)] = 1
-            for start in range(0, len(rows), ROWS_AT_ONCE):
-                chunk = slice(start, start + ROWS_AT_ONCE)
-                expression[rows[chunk]] = _add_up(mdata, n_cells[chunk], pool, rng)
-                bar.update(len(rows[chunk]))
-            fractions[rows] = n_cells / n_cells.sum(axis=1, keepdims=True) if exact_labels else drawn
-            donor[rows] = name
+    blocks, weights, done = [], [], 0
+    for (name, pool), rows in zip(pools.items(), samples_of, strict=True):
+        available = np.array([len(cells) > 0 for cells in pool])
+        # counted over all samples: a donor with a single sample would never get a sparse one
+        n_sparse = int(sparse_share * (done + len(rows))) - int(sparse_share * done)
+        done += len(rows)
+        drawn = draw_fractions(len(rows) - n_sparse, n_sparse, available, rng)
+        n_cells = np.floor(drawn * cells_per_sample).astype(np.int64)
+        # with few cells every count may round to zero; a sample holds at least its most frequent type
+        empty = n_cells.sum(axis=1) == 0
+        n_cells[empty, drawn[empty].argmax(axis=1)] = 1
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            some = n_cells[start : start + ROWS_AT_ONCE]
+            if keys.CELLS in mdata.mod:
+                weights.append(draw_cells(some, pool, mdata[keys.CELLS].n_obs, rng))
+            else:
+                blocks.append(rng.poisson(some @ to_dense(mdata[keys.PROFILES].X)).astype(np.float32))
+        fractions[rows] = n_cells / n_cells.sum(axis=1, keepdims=True) if exact_labels else drawn
+        donor[rows] = name
+    if weights:
+        cells, drawn = mdata[keys.CELLS].X, sp.vstack(weights, format="csr")
+        expression, _ = product(drawn, cells, description="simulating bulk", dtype=np.float32)
+    else:
+        expression = np.concatenate(blocks)
     _store(mdata, expression, fractions, donor)
     records["simulate"] = {
         "n_samples": n_samples,
@@ -146,7 +152,7 @@ def simulate(
 def _store(mdata: MuData, expression: np.ndarray, fractions: np.ndarray, donor: np.ndarray) -> None:
     names = pd.Index([f"simulated_{row}" for row in range(len(expression))])
     simulated = AnnData(
-        expression.astype(np.float32),
+        expression.astype(np.float32, copy=False),
         obs=pd.DataFrame({keys.DONOR: donor.astype(str)}, index=names),
         var=mdata[keys.BULK].var[[]].copy(),
     )
@@ -161,16 +167,12 @@ def _pools(mdata: MuData, across_donors: bool) -> dict[str, list[np.ndarray]]:
     if keys.CELLS not in mdata.mod:
         return {"profiles": [np.array([row]) for row in range(profiles.n_obs)]}
     obs = mdata[keys.CELLS].obs
-    donors = np.full(len(obs), "all donors", dtype=object) if across_donors else obs[keys.DONOR].to_numpy()
-    types = obs[keys.CELL_TYPE].to_numpy()
-    return {
-        donor: [np.flatnonzero((donors == donor) & (types == name)) for name in profiles.obs[keys.CELL_TYPE]]
-        for donor in sorted(set(donors))
-    }
-
-
-def _add_up(mdata: MuData, n_cells: np.ndarray, pool: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    if keys.CELLS in mdata.mod:
-        cells = mdata[keys.CELLS]
-        return to_dense(draw_cells(n_cells, pool, cells.n_obs, rng) @ cells.X)
-    return np.asarray(rng.poisson(n_cells @ to_dense(mdata[keys.PROFILES].X)))
+    donors = pd.Series("all donors", obs.index) if across_donors else obs[keys.DONOR].astype(str)
+    donor, names = pd.factorize(donors, sort=True)
+    kind = pd.Categorical(obs[keys.CELL_TYPE], categories=profiles.obs[keys.CELL_TYPE]).codes.astype(int)
+    pool = donor * profiles.n_obs + kind
+    # stable: in each pool the cells keep their order
+    order = np.argsort(pool, kind="stable")
+    ends = np.searchsorted(pool[order], np.arange(len(names) * profiles.n_obs + 1))
+    cells = [order[start:stop] for start, stop in itertools.pairwise(ends)]
+    return {name: cells[i * profiles.n_obs : (i + 1) * profiles.n_obs] for i, name in enumerate(names)}
