@@ -33,9 +33,16 @@ def test_preparing_data_does_not_wait_for_torch():
     assert loaded.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", scdeconv.__all__)
+@pytest.mark.parametrize("name", sorted(set(scdeconv.__all__) - {"read_bulk"}))
 def test_every_part_is_loaded_when_it_is_used(name):
     assert run(f"import scdeconv; print(scdeconv.{name}.__name__)").strip() == f"scdeconv.{name}"
+
+
+def test_reading_bulk_waits_neither_for_torch_nor_for_scanpy():
+    loaded = run(
+        "import sys, scdeconv; scdeconv.read_bulk; print([m for m in ('torch', 'scanpy') if m in sys.modules])"
+    )
+    assert loaded.strip() == "[]"
 
 
 def test_dir_lists_the_parts_and_the_version():

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import clustering, datasets, metrics, models, pl, pp, tl
+    from ._read_bulk import read_bulk
 
-__all__ = ["clustering", "datasets", "metrics", "models", "pl", "pp", "tl"]
+__all__ = ["clustering", "datasets", "metrics", "models", "pl", "pp", "read_bulk", "tl"]
 
 
 def __getattr__(name: str) -> Any:
     # importing torch, scvi-tools and scanpy takes seconds, so a submodule is loaded when it is first used
+    if name == "read_bulk":
+        return importlib.import_module(f"{__name__}._read_bulk").read_bulk
     if name in __all__:
         return importlib.import_module(f"{__name__}.{name}")
     if name == "__version__":

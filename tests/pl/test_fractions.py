@@ -117,7 +117,7 @@ def test_colours_come_from_uns_by_name_or_by_column_order(adata):
 @pytest.mark.parametrize("stored", [["red", "blue"], {"type 0": "red"}])
 def test_too_few_colours_in_uns_are_an_error(adata, stored):
     adata.uns["cell_type_colors"] = stored
-    with pytest.raises(ValueError, match=r"colour for each of 3 cell types in adata.uns\['cell_type_colors'\]"):
+    with pytest.raises(ValueError, match=r"colour for each of 3 names in adata.uns\['cell_type_colors'\]"):
         pl.fractions(adata)
 
 
@@ -126,7 +126,15 @@ def test_default_colours_differ_and_start_with_okabe_and_ito(make_adata, n_types
     found = colors(pl.fractions(make_adata(2, n_types)))
     assert len(set(found.values())) == n_types
     if n_types <= len(PALETTE):
-        assert [found[f"type {i}"] for i in range(3)] == ["#0072b2", "#e69f00", "#009e73"]
+        assert [found[name] for name in sorted(found)[:3]] == ["#0072b2", "#e69f00", "#009e73"]
+
+
+def test_a_cell_type_has_one_colour_in_all_plots_whatever_the_order_of_columns(adata):
+    expected = colors(pl.fractions(adata))
+    adata.obsm["fractions"] = adata.obsm["fractions"].iloc[:, ::-1]
+    assert colors(pl.fractions(adata)) == expected
+    for plot in (pl.measured_vs_predicted, pl.bland_altman):
+        assert {ax.get_title(): to_hex(ax.collections[-1].get_facecolor()[0]) for ax in plot(adata)} == expected
 
 
 def test_rna_fractions_are_called_so(adata):
@@ -153,3 +161,70 @@ def test_errors_say_what_there_is(adata):
     with pytest.raises(TypeError, match="found ndarray"):
         pl.fractions(adata, "X_pca")
     assert not plt.get_fignums()
+
+
+def test_heat_map_shows_the_fractions_in_the_order_of_the_bars(adata):
+    ax = pl.fractions(adata, kind="heatmap", groupby="group", sort_by="type 0")
+    shown = np.concatenate([mesh.get_array() for mesh in ax.collections], axis=1)
+    by_bars = bars(pl.fractions(adata, groupby="group", sort_by="type 0"))
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(adata.obsm["fractions"])
+    np.testing.assert_allclose(shown, [by_bars[cell_type] for cell_type in adata.obsm["fractions"]])
+    assert len({mesh.norm.vmax for mesh in ax.collections}) == 1
+    assert [text.get_text().split()[0] for text in ax.texts] == ["young", "old"]
+
+
+def test_points_of_the_box_plot_are_the_samples_in_the_rows_of_their_types_and_groups(make_adata):
+    adata = make_adata(20)
+    ax = pl.fractions(adata, kind="box", groupby="group")
+    points = np.asarray(ax.collections[-2].get_offsets())
+    rows = np.array([patch.get_y() + patch.get_height() / 2 for patch in ax.patches])
+    nearest = np.abs(points[:, 1, None] - rows).argmin(axis=1)
+    expected = [
+        adata.obsm["fractions"].loc[adata.obs["group"] == group, cell_type]
+        for cell_type in adata.obsm["fractions"]
+        for group in ("young", "old")
+    ]
+    for row, values in enumerate(expected):
+        np.testing.assert_allclose(np.sort(points[nearest == row, 0]), np.sort(values))
+        first, third = np.percentile(values, [25, 75])
+        np.testing.assert_allclose([ax.patches[row].get_x(), ax.patches[row].get_width()], [first, third - first])
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(adata.obsm["fractions"])
+    assert ax.yaxis_inverted()
+
+
+def test_groups_of_the_box_plot_have_their_own_colours(adata):
+    adata.obs.loc["s0", "group"] = None
+    adata.uns["group_colors"] = ["red", "lime", "blue"]  # young, old, unused
+    legend = pl.fractions(adata, kind="box", groupby="group").get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["young (n = 3)", "old (n = 2)", "not given (n = 1)"]
+    assert [to_hex(patch.get_facecolor()) for patch in legend.get_patches()] == ["#ff0000", "#00ff00", "#595959"]
+
+
+def test_a_box_plot_without_groups_has_one_box_per_type_and_no_legend(adata):
+    ax = pl.fractions(adata, kind="box")
+    assert len(ax.patches) == 3
+    assert ax.get_legend() is None
+
+
+def test_rare_types_have_room_on_the_axis_of_the_box_plot(make_adata):
+    ax = pl.fractions(make_adata(), kind="box")
+    one, hundred, all_ = (
+        ax.transData.transform((x, 0))[0] - ax.transData.transform((0, 0))[0] for x in (0.0001, 0.01, 1)
+    )
+    np.testing.assert_allclose([one / all_, hundred / all_], [0.01, 0.1])
+
+
+@pytest.mark.parametrize("kind", ["heatmap", "box"])
+def test_other_kinds_are_drawn_on_the_given_ax_and_leave_adata_as_it_was(adata, kind):
+    before = adata.copy()
+    _, ax = plt.subplots()
+    assert pl.fractions(adata, kind=kind, groupby="group", ax=ax) is ax
+    assert len(plt.get_fignums()) == 1
+    pd.testing.assert_frame_equal(adata.obsm["fractions"], before.obsm["fractions"])
+    pd.testing.assert_frame_equal(adata.obs, before.obs)
+    assert not adata.uns
+
+
+def test_an_unknown_kind_is_an_error(adata):
+    with pytest.raises(ValueError, match=r"kind out of \['bars', 'heatmap', 'box'\], found 'violin'"):
+        pl.fractions(adata, kind="violin")

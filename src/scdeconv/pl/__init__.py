@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from ._benchmark import benchmark
+from ._bland_altman import bland_altman
 from ._clusters import clusters
 from ._fractions import fractions
 from ._history import history
+from ._intervals import intervals
 from ._measured_vs_predicted import measured_vs_predicted
 from ._signature import signature
 from ._simulation import simulation
 from ._tuning import tuning
 
-__all__ = ["benchmark", "clusters", "fractions", "history", "measured_vs_predicted", "signature", "simulation", "tuning"]
+__all__ = [
+    "benchmark",
+    "bland_altman",
+    "clusters",
+    "fractions",
+    "history",
+    "intervals",
+    "measured_vs_predicted",
+    "signature",
+    "simulation",
+    "tuning",
+]

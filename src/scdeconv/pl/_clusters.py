@@ -8,16 +8,13 @@ import pandas as pd
 from matplotlib.colors import PowerNorm
 
 from scdeconv._validation import examples
-from scdeconv.pl._style import GREY, PALETTE, cell_type_colors
+from scdeconv.pl._style import CHARACTER, PALETTE, category_colors, draw_boxes
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-# inches: the height of a cluster, the width of a letter, and the least side and the width of the panels
-CLUSTER, CHARACTER = 0.21, 0.085
-LEAST, BOXES = 1.5, 3.0
-# of the whiskers, the box and the line in it
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+# inches: the height of a cluster, and the least side and the width of the panels
+CLUSTER, LEAST, BOXES = 0.21, 1.5, 3.0
 
 
 def clusters(cells: AnnData, key: str = "desc", *, axes: np.ndarray | None = None) -> np.ndarray:
@@ -73,7 +70,7 @@ def clusters(cells: AnnData, key: str = "desc", *, axes: np.ndarray | None = Non
     ticks = [f"{name} (n = {len(values):,})" for name, values in zip(names, highest, strict=True)]
     colors = dict.fromkeys(names, PALETTE[0])
     if f"{key}_colors" in cells.uns:
-        colors = cell_type_colors(cells, key, labels.categories)
+        colors = category_colors(cells, key, labels.categories)
 
     panels = _new_panels(ticks, list(table.columns)) if axes is None else np.ravel(axes)
     if len(panels) != 2:
@@ -81,13 +78,7 @@ def clusters(cells: AnnData, key: str = "desc", *, axes: np.ndarray | None = Non
         raise ValueError(msg)
     left, right = panels
     rows = np.arange(len(names))
-    low, first, median, third, high = np.transpose([np.quantile(values, QUANTILES) for values in highest])
-    left.hlines(rows, low, high, color=GREY, linewidth=1, zorder=2)
-    color = [colors[name] for name in names]
-    left.barh(rows, third - first, left=first, height=0.65, color=color, edgecolor=GREY, linewidth=0.8, zorder=3)
-    # black on white: it shows in a box of any colour
-    for line, width in (("white", 3.5), ("black", 1.8)):
-        left.vlines(median, rows - 0.325, rows + 0.325, color=line, linewidth=width, zorder=4)
+    draw_boxes(left, rows, highest, [colors[name] for name in names], 0.65)
     left.set_yticks(rows, ticks)
     left.set(xlim=(-0.02, 1.02), ylim=(len(names) - 0.5, -0.5), xlabel="highest probability")
     left.grid(axis="x", color="0.9", linewidth=0.8)

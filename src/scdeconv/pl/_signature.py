@@ -8,6 +8,7 @@ import pandas as pd
 
 from scdeconv._keys import CELL_SIZE, CELL_TYPE, UNS
 from scdeconv._matrix import to_dense
+from scdeconv.pl._style import CHARACTER
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 # inches: the height of a cell type, what a gene needs to have its name beneath it, and the widest heat map
 TYPE, GENE, WIDEST = 0.24, 0.11, 11.0
-CHARACTER = 0.085
 
 
 def signature(signature: AnnData, *, ax: Axes | None = None) -> Axes:

@@ -64,13 +64,15 @@ def simulation(mdata: MuData, *, ax: Axes | None = None) -> Axes:
     centre = simulated.mean(axis=0)
     _, singular, components = np.linalg.svd(simulated - centre, full_matrices=False)
     share = singular**2 / (singular**2).sum()
+    # the sign of a component is the solver's choice: the largest weight is positive, on every machine
+    components = components[:2] * np.sign(components[[0, 1], np.abs(components[:2]).argmax(axis=1)])[:, None]
     if ax is None:
         _, ax = plt.subplots(figsize=(5.5, 4.5), layout="constrained")
     for samples, label, color, size, marker in (
         (simulated, f"simulated (n = {len(simulated)})", PALETTE[4], 8, "o"),
         (real, f"real (n = {len(real)})", PALETTE[5], 40, "^"),
     ):
-        x, y = ((samples - centre) @ components[:2].T).T
+        x, y = ((samples - centre) @ components.T).T
         ax.scatter(x, y, s=size, marker=marker, color=color, edgecolor="black" if size > 10 else "none", label=label)
     ax.set(xlabel=f"PC 1 ({share[0]:.0%} of variance)", ylabel=f"PC 2 ({share[1]:.0%} of variance)")
     ax.set_title(f"{metrics.overlap(real, simulated):.0%} of real bulk where 95% of simulated bulk lies", fontsize=10)

@@ -1,22 +1,33 @@
-"""What several plots share: reading fractions, the words for them, and the colours of the cell types."""
+"""What several plots share: reading fractions, the words for them, colours, boxes and small multiples."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from textwrap import fill
 from typing import TYPE_CHECKING
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
+from matplotlib.ticker import MaxNLocator
 
 from scdeconv._keys import UNS
 from scdeconv._validation import examples
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from matplotlib.axes import Axes
 
 GREY = "#595959"
+# inches: the width of a letter in the default font, and what a sample needs to have its name beneath it
+CHARACTER, SAMPLE = 0.085, 0.14
+# inches, of small multiples: the widest figure for up to a dozen panels and for more, the least width of a lone panel
+# with labels and legend, and the width of an entry of the legend
+WIDEST, LONE, ENTRY = (10.5, 13.0), 3.8, 2.4
+# of the whiskers, the box and the line in it
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 # The eight colours of Okabe and Ito (2008), then the colours that stay furthest from all earlier ones in OKLab, as
 # seen with normal vision and with each of the three dichromacies (Machado et al. 2009).
@@ -48,21 +59,105 @@ def fraction_label(adata: AnnData, key: str) -> str:
     return "RNA fraction" if kind == "rna" else "cell fraction"
 
 
+def get_pairs(adata: AnnData, key: str, measured_key: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return measured and predicted fractions of the samples that were measured."""
+    measured, predicted = get_fractions(adata, measured_key), get_fractions(adata, key)
+    known = measured.notna().all(axis=1).to_numpy()
+    if not known.any():
+        msg = f"Expected measured samples in adata.obsm[{measured_key!r}], found {len(measured)} rows of NaN."
+        raise ValueError(msg)
+    return measured[known], predicted[known]
+
+
 def cell_type_colors(adata: AnnData, key: str, cell_types: pd.Index) -> dict[Hashable, str]:
-    """Return a colour per cell type: the user's own from ``adata.uns``, else from a colour-blind safe palette."""
-    for name in (f"{key}_colors", "cell_type_colors"):
-        if name in adata.uns:
-            stored = adata.uns[name]
-            colors = dict(stored) if isinstance(stored, Mapping) else dict(zip(cell_types, stored, strict=False))
-            missing = [cell_type for cell_type in cell_types if cell_type not in colors]
-            if missing or len(stored) < len(cell_types):
-                msg = (
-                    f"Expected a colour for each of {len(cell_types)} cell types in adata.uns[{name!r}], found "
-                    f"{len(stored)} and none for {examples(missing)}. Add them or delete the key."
-                )
-                raise ValueError(msg)
-            return {cell_type: to_hex(colors[cell_type]) for cell_type in cell_types}
+    """Return a colour per cell type: the user's own, of this table or of all, else from the palette."""
+    return category_colors(adata, key if f"{key}_colors" in adata.uns else "cell_type", cell_types)
+
+
+def category_colors(adata: AnnData, key: str, names: pd.Index) -> dict[Hashable, str]:
+    """Return a colour per name: the user's own from ``adata.uns``, else from a colour-blind safe palette.
+
+    Those of the palette go by the sorted names, so that a name has its colour in every table of the same names.
+    """
+    key = f"{key}_colors"
+    if key in adata.uns:
+        stored = adata.uns[key]
+        colors = dict(stored) if isinstance(stored, Mapping) else dict(zip(names, stored, strict=False))
+        missing = [name for name in names if name not in colors]
+        if missing:
+            msg = (
+                f"Expected a colour for each of {len(names)} names in adata.uns[{key!r}], found {len(stored)} and none "
+                f"for {examples(missing)}. Add them or delete the key."
+            )
+            raise ValueError(msg)
+        return {name: to_hex(colors[name]) for name in names}
     palette = PALETTE
-    if len(cell_types) > len(PALETTE):
-        palette = [to_hex(color) for color in colormaps["turbo"](np.linspace(0, 1, len(cell_types)))]
-    return dict(zip(cell_types, palette, strict=False))
+    if len(names) > len(PALETTE):
+        palette = [to_hex(color) for color in colormaps["turbo"](np.linspace(0, 1, len(names)))]
+    return dict(zip(sorted(names), palette, strict=False))
+
+
+def small_multiples(
+    axes: np.ndarray | None, cell_types: pd.Index, xlabel: str, ylabel: str, width: float = 2.5, height: float = 2.75
+) -> np.ndarray:
+    """Return the given axes, or those of a new figure of panels of this size in inches; label them."""
+    n = len(cell_types)
+    if axes is not None:
+        panels = np.ravel(axes)
+        if len(panels) != n:
+            msg = f"Expected {n} axes, one per cell type, found {len(panels)}. Pass as many or none."
+            raise ValueError(msg)
+        for ax in panels:
+            ax.set(xlabel=xlabel, ylabel=ylabel)
+        return panels
+    height += 0.17 * max(_heading(name).count("\n") for name in cell_types)
+    if n == 1:
+        width = max(width, LONE)
+    columns = min(n, int(WIDEST[n > 12] // width))
+    rows = -(-n // columns)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(width * columns + 0.4, height * rows + 0.7), layout="constrained", squeeze=False
+    )
+    for ax in grid.flat[n:]:
+        ax.remove()
+    figure.supxlabel(xlabel, fontsize=11)
+    figure.supylabel(ylabel, fontsize=11)
+    return grid.ravel()[:n]
+
+
+def head(ax: Axes, cell_type: Hashable, figures: str) -> None:
+    """Write the cell type above a panel, and figures in small letters between the two."""
+    ax.text(0.5, 1.02, figures, transform=ax.transAxes, ha="center", va="bottom", fontsize=8.5, color=GREY)
+    ax.set_title(_heading(cell_type), fontsize=10, pad=17)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(labelsize=8)
+    ax.locator_params(axis="x", nbins=3, min_n_ticks=3)
+    ax.locator_params(axis="y", nbins=4, min_n_ticks=3)
+
+
+def _heading(cell_type: Hashable) -> str:
+    return fill(str(cell_type), 26)
+
+
+def legend_above(panels: np.ndarray) -> None:
+    """Draw one legend for all panels, in as many columns as there is room for."""
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure = panels[0].figure
+    columns = min(len(labels), int(figure.get_figwidth() // ENTRY))
+    figure.legend(handles, labels, loc="outside upper right", ncols=columns, frameon=False)
+
+
+def root_ticks(largest: float) -> np.ndarray:
+    """Return ticks from 0 to `largest` that are evenly spaced on a square-root scale."""
+    ticks = np.square(MaxNLocator(5, steps=[1, 2, 10]).tick_values(0, np.sqrt(largest)))
+    return ticks[ticks <= largest]
+
+
+def draw_boxes(ax: Axes, rows: np.ndarray, values: list[np.ndarray], color: list[str], height: float) -> None:
+    """Draw horizontal boxes from the first to the third quartile, whiskers from the 5th to the 95th percentile."""
+    low, first, median, third, high = np.transpose([np.quantile(of_row, QUANTILES) for of_row in values])
+    ax.hlines(rows, low, high, color=GREY, linewidth=1, zorder=2)
+    ax.barh(rows, third - first, left=first, height=height, color=color, edgecolor=GREY, linewidth=0.8, zorder=3)
+    # black on white: it shows in a box of any colour
+    for line, width in (("white", 3.5), ("black", 1.8)):
+        ax.vlines(median, rows - height / 2, rows + height / 2, color=line, linewidth=width, zorder=4)

@@ -10,7 +10,7 @@ from ._group_expression import group_expression
 from ._methods import methods
 from ._name_clusters import name_clusters
 from ._predict import evaluate, predict
-from ._train import train
+from ._train import default_method, train
 from ._tune import Tuning, tune
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "cluster",
     "convert_fractions",
     "cross_validate",
+    "default_method",
     "evaluate",
     "group_expression",
     "expression",

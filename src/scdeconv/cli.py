@@ -1,0 +1,172 @@
+"""The command line: ``scdeconv pair | train | predict | benchmark | cluster | demo``, thin over the library."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# exit codes; argparse's own for wrong usage is 2
+FAILED = 1
+INTERRUPTED = 130
+
+TABLES = (".tsv", ".csv", ".tsv.gz", ".csv.gz")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command, and return its exit code: 0, 1 after an error, 130 after Ctrl-C (2, wrong usage, is argparse's)."""
+    args = make_parser().parse_args(argv)
+    if hasattr(sys.stdout, "reconfigure"):
+        # in a log, lines are to be there when they are written
+        sys.stdout.reconfigure(line_buffering=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.showwarning = _say_warning
+        try:
+            # only now, because it takes seconds
+            from . import _commands
+
+            complete = getattr(_commands, args.command)(args)
+        except KeyboardInterrupt:
+            print(f"scdeconv {args.command}: interrupted, nothing was written", file=sys.stderr)
+            return INTERRUPTED
+        except Exception as error:
+            # whatever it is, a pipeline needs one message and a code
+            if args.debug:
+                raise
+            print(f"scdeconv {args.command}: error: {_describe(error)}", file=sys.stderr)
+            return FAILED
+    if not complete:
+        print(f"scdeconv {args.command}: interrupted, what was learned until then is written", file=sys.stderr)
+    return 0 if complete else INTERRUPTED
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = argparse.ArgumentParser(prog="scdeconv", description="Cell-type fractions of bulk RNA-seq.")
+    parser.add_argument("--version", action="version", version=f"scdeconv {_version()}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    shared, seeded, bulk = _shared_options(), _seed_option(), _bulk_options()
+
+    def add(name: str, function: str, summary: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        text = f"{summary} Other arguments of scdeconv.{function}: --set NAME=VALUE."
+        return commands.add_parser(name, help=summary, description=text, parents=[*parents, shared])
+
+    pair = add("pair", "pp.pair", "Pair bulk with the single cells of the same donors.", bulk)
+    pair.add_argument("--bulk", nargs="+", required=True, metavar="FILE", help="file, files or folder (read_bulk)")
+    reference = pair.add_mutually_exclusive_group(required=True)
+    reference.add_argument("--cells", type=Path, help="cells × genes: h5ad, zarr, or h5mu (modality sc)")
+    reference.add_argument("--profiles", type=Path, help="instead of cells: cell-type profiles, h5ad, zarr or text")
+    pair.add_argument("--samples", type=Path, help="CSV or TSV: samples, then columns for bulk.obs such as donor")
+    pair.add_argument("--fractions", type=Path, help="CSV or TSV of measured fractions, samples × cell types")
+    pair.add_argument("--donor-key", default="donor", help="column of obs with the donor (donor)")
+    pair.add_argument("--cell-type-key", default="cell_type", help="column of obs with the cell type (cell_type)")
+    _add_output(pair, ".h5mu")
+
+    train = add("train", "tl.train", "Train a method on paired data.", seeded)
+    train.add_argument("pairs", type=Path, help="from scdeconv pair (.h5mu or .zarr)")
+    train.add_argument("--method", help="a name from scdeconv.tl.methods(); by default what suits the data")
+    train.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="the model")
+
+    predict = add("predict", "tl.predict", "Estimate the composition of bulk samples.", bulk)
+    predict.add_argument("model", type=Path, help="from scdeconv train")
+    predict.add_argument("bulk", nargs="+", metavar="bulk", help="file, files or folder (read_bulk)")
+    predict.add_argument("--coverage", type=float, help="also intervals that hold a fraction with this probability")
+    _add_output(predict, *TABLES, ".h5ad")
+
+    benchmark = add("benchmark", "tl.benchmark", "Compare methods on donors that they have not seen.")
+    benchmark.add_argument("pairs", type=Path, help="from scdeconv pair (.h5mu or .zarr)")
+    benchmark.add_argument("--method", action="append", metavar="NAME", help="from scdeconv.tl.methods(); repeat")
+    benchmark.add_argument("--seed", type=int, action="append", metavar="N", help="repeat; a run for each (0, 1, 2)")
+    _add_output(benchmark, *TABLES)
+
+    cluster = add("cluster", "tl.cluster", "Find cell types in unlabelled cells.", seeded)
+    cluster.add_argument("cells", type=Path, help="cells × genes, counts: h5ad, zarr, or h5mu (modality sc)")
+    cluster.add_argument("--method", default="desc", help="desc (default), scdeepcluster or scdcc")
+    _add_output(cluster, ".h5ad")
+
+    demo = commands.add_parser("demo", help="Run the main job from start to end, into the folder demo.")
+    demo.add_argument("pairs", nargs="?", type=Path, help="paired data (.h5mu); the generated cohort by default")
+    demo.add_argument("--debug", action="store_true", help="show where an error comes from")
+    return parser
+
+
+def _shared_options() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument(
+        "--set",
+        dest="arguments",
+        type=_argument,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an argument of the function, in JSON: --set hidden=[256,64]; repeat for others",
+    )
+    options.add_argument("--force", action="store_true", help="replace output that is there")
+    options.add_argument("--debug", action="store_true", help="show where an error comes from")
+    return options
+
+
+def _seed_option() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument("--seed", type=int, default=0, help="seed of all randomness (0)")
+    return options
+
+
+def _bulk_options() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(add_help=False)
+    group = options.add_argument_group("reading bulk (scdeconv.read_bulk)")
+    group.add_argument("--genes-in", choices=["rows", "columns"], help="where it is not recognised")
+    group.add_argument("--unit", choices=["counts", "tpm"], default="counts", help="of files with both (counts)")
+    group.add_argument("--tx2gene", metavar="TABLE", help="transcript and gene: file, or column of the bulk file")
+    group.add_argument("--gene-names", metavar="TABLE", help="identifier and name: file, or column of the bulk file")
+    return options
+
+
+def _add_output(parser: argparse.ArgumentParser, *endings: str) -> None:
+    def output(text: str) -> Path:
+        if not text.endswith(endings):
+            msg = f"expected a name that ends with {', '.join(endings)}, found {text!r}"
+            raise argparse.ArgumentTypeError(msg)
+        return Path(text)
+
+    parser.add_argument("-o", "--output", type=output, required=True, metavar="FILE", help=" or ".join(endings))
+
+
+def _argument(text: str) -> tuple[str, Any]:
+    """Return name and value of an argument; what is no JSON is text."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        msg = f"expected NAME=VALUE, found {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("scdeconv")
+
+
+def _describe(error: Exception) -> str:
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    expected = isinstance(error, (ValueError, TypeError, KeyError, OSError, RuntimeError)) and text
+    return text if expected else f"{type(error).__name__}: {text} (--debug shows where)"
+
+
+def _say_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    print(f"scdeconv: warning: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scdeconv import metrics
+from scdeconv._keys import FRACTIONS, MEASURED
+from scdeconv.pl._style import GREY, cell_type_colors, fraction_label, get_pairs, head, legend_above, small_multiples
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def bland_altman(
+    adata: AnnData, key: str = FRACTIONS, *, measured_key: str = MEASURED, axes: np.ndarray | None = None
+) -> np.ndarray:
+    """Difference between predicted and measured fractions against their mean, one panel per cell type.
+
+    Reads ``adata.obsm[key]`` and ``adata.obsm[measured_key]``; samples without a measurement (NaN) are left out. The
+    solid line is the bias, the mean of predicted minus measured; the dashed lines are the limits of agreement, bias ±
+    1.96 standard deviations of the differences (Bland and Altman 1986). About 95 % of new samples differ by no more than
+    that, where the differences are normal and do not depend on the mean. Where the points rise or fall, they do: a
+    fall is typical of estimates drawn towards the mean composition. The range of the axes differs between panels, so that
+    rare types can be read.
+
+    Parameters
+    ----------
+    adata
+        Samples with measured and predicted fractions of the same cell types.
+    key
+        Table of ``adata.obsm`` with the predictions.
+    measured_key
+        Table of ``adata.obsm`` with the truth.
+    axes
+        One axes per cell type; by default a new figure.
+
+    Returns
+    -------
+    The axes, one per cell type in the order of the measured table. A single sample has no limits.
+
+    Raises
+    ------
+    KeyError, TypeError
+        Where a table is missing or is not a DataFrame.
+    ValueError
+        Where no sample is measured, the cell types differ or the axes are not one per type.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from anndata import AnnData
+    >>> import scdeconv
+    >>> adata = AnnData(obs=pd.DataFrame(index=["s1", "s2", "s3"]))
+    >>> adata.obsm["measured_fractions"] = pd.DataFrame({"B": [0.4, 0.1, 0.2], "T": [0.6, 0.9, 0.8]}, adata.obs_names)
+    >>> adata.obsm["fractions"] = pd.DataFrame({"B": [0.3, 0.1, 0.2], "T": [0.7, 0.9, 0.8]}, adata.obs_names)
+    >>> [ax.texts[0].get_text() for ax in scdeconv.pl.bland_altman(adata)]
+    ['bias −0.033 ± 0.113   n = 3', 'bias +0.033 ± 0.113   n = 3']
+    """
+    measured, predicted = get_pairs(adata, key, measured_key)
+    bias = metrics.bias(measured, predicted, per_type=True)
+    colors = cell_type_colors(adata, key, predicted.columns)
+    label = fraction_label(adata, key)
+    xlabel = f"mean of measured and predicted {label}"
+    panels = small_multiples(axes, measured.columns, xlabel, "predicted \N{MINUS SIGN} measured")
+    for ax, cell_type, centre in zip(panels, measured, bias, strict=True):
+        x, y = measured[cell_type].to_numpy(), predicted[cell_type].to_numpy()
+        mean, difference = (x + y) / 2, y - x
+        half = 1.96 * difference.std(ddof=1) if len(x) > 1 else np.nan
+        ax.axhline(0, color=GREY, alpha=0.45, linewidth=1.5, zorder=1, label="no difference")
+        ax.axhline(centre, color="black", linewidth=1.3, zorder=1, label="bias")
+        for limit in (centre - half, centre + half):
+            ax.axhline(limit, color="black", linestyle="--", linewidth=1, zorder=1)
+        ax.lines[-1].set_label("limits of agreement")
+        size = float(np.clip(600 / len(x), 8, 36))
+        ax.scatter(mean, difference, s=size, color=colors[cell_type], edgecolor="black", linewidth=0.4, alpha=0.8)
+        spread = "" if np.isnan(half) else f" ± {half:.3f}"
+        head(ax, cell_type, f"bias {centre:+.3f}{spread}   n = {len(x)}".replace("-", "\N{MINUS SIGN}"))
+        widest = 1.1 * np.nanmax([*np.abs(difference), abs(centre) + half, 0.005])
+        largest = max(mean.max(), 0.005)
+        ax.set(xlim=(-0.04 * largest, 1.06 * largest), ylim=(-widest, widest), box_aspect=1)
+    if axes is None:
+        legend_above(panels)
+    return panels

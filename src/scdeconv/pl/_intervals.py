@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from matplotlib.collections import LineCollection
+
+from scdeconv._keys import FRACTIONS, MEASURED, UNS
+from scdeconv.pl._style import (
+    CHARACTER,
+    SAMPLE,
+    cell_type_colors,
+    fraction_label,
+    get_fractions,
+    head,
+    legend_above,
+    small_multiples,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+
+
+def intervals(
+    adata: AnnData,
+    key: str = FRACTIONS,
+    *,
+    cell_types: Sequence[str] | None = None,
+    measured_key: str = MEASURED,
+    axes: np.ndarray | None = None,
+) -> np.ndarray:
+    """Fractions of every sample with their intervals, one panel per cell type.
+
+    Reads ``adata.obsm[key]`` with its bounds ``adata.obsm["<key>_lower"]`` and ``adata.obsm["<key>_upper"]``, which
+    ``tl.predict(..., coverage=0.9)`` writes. Each panel has the samples in the order of its estimates, with names where
+    there is room for them, and a range of its own. Where ``adata.obsm[measured_key]`` has the sample, a diamond shows what
+    was measured, in black where the interval misses it, and the panel says how many it holds.
+
+    Parameters
+    ----------
+    adata
+        Samples with fractions and bounds.
+    key
+        Table of ``adata.obsm`` with the estimates.
+    cell_types
+        What to show; by default all, in the order of the table.
+    measured_key
+        Table of ``adata.obsm`` with the truth of some or all samples; there need not be one.
+    axes
+        One axes per cell type; by default a new figure.
+
+    Returns
+    -------
+    The axes, one per cell type.
+
+    Raises
+    ------
+    KeyError, TypeError
+        Where a table or one of `cell_types` is missing or a table is not a DataFrame.
+    ValueError
+        Where no composition is known, or the axes are not one per type.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from anndata import AnnData
+    >>> import scdeconv
+    >>> adata = AnnData(obs=pd.DataFrame(index=["s1", "s2"]))
+    >>> for key, b in (("fractions", 0.4), ("fractions_lower", 0.3), ("fractions_upper", 0.6)):
+    ...     adata.obsm[key] = pd.DataFrame({"B": [b, 0.2], "T": [1 - b, 0.8]}, adata.obs_names)
+    >>> (ax,) = scdeconv.pl.intervals(adata, cell_types=["B"])
+    >>> [label.get_text() for label in ax.get_xticklabels()]
+    ['s2', 's1']
+    """
+    missing = [name for name in (f"{key}_lower", f"{key}_upper") if name not in adata.obsm]
+    if missing:
+        msg = (
+            f"Expected {missing} in adata.obsm, found {sorted(adata.obsm)}. Call tl.predict(..., coverage=0.9) or pass "
+            "another key."
+        )
+        raise KeyError(msg)
+    names = [key, f"{key}_lower", f"{key}_upper", *([measured_key] if measured_key in adata.obsm else [])]
+    tables = [get_fractions(adata, name) for name in names]
+    known = tables[0].notna().all(axis=1).to_numpy()
+    if not known.any():
+        msg = f"Expected samples of known composition in adata.obsm[{key!r}], found {len(known)} rows of NaN."
+        raise ValueError(msg)
+    colors = cell_type_colors(adata, key, tables[0].columns)
+    cell_types = [*map(str, tables[0])] if cell_types is None else list(cell_types)
+    for name, table in zip(names, tables, strict=True):
+        unknown = [cell_type for cell_type in cell_types if cell_type not in table]
+        if unknown:
+            msg = f"Expected columns {unknown} in adata.obsm[{name!r}], found {list(table)}. Choose among them."
+            raise KeyError(msg)
+    estimate, lower, upper, *measured = (table[known] for table in tables)
+
+    coverage = adata.uns.get(UNS, {}).get(key, {}).get("coverage")
+    n_samples = len(estimate)
+    width = float(np.clip(0.2 * n_samples, 1.9, 3.0 if len(cell_types) > 1 else 10))
+    longest = CHARACTER * max(map(len, estimate.index))
+    fits = width / n_samples > SAMPLE
+    xlabel = "samples, by estimate"
+    height = 2.4 + (longest if fits else 0)
+    panels = small_multiples(axes, pd.Index(cell_types), xlabel, fraction_label(adata, key), width + 0.5, height)
+    for ax, cell_type in zip(panels, cell_types, strict=True):
+        order = np.argsort(estimate[cell_type].to_numpy(), kind="stable")
+        x = np.arange(n_samples)
+        middle, low, high = (table[cell_type].to_numpy()[order] for table in (estimate, lower, upper))
+        lines = LineCollection(
+            [[(at, start), (at, end)] for at, start, end in zip(x, low, high, strict=True)],
+            colors=colors[cell_type],
+            linewidths=float(np.clip(150 / n_samples, 0.7, 4)),
+            alpha=0.6,
+            label="interval" if coverage is None else f"{coverage:.0%} interval",
+        )
+        ax.add_collection(lines)
+        size = float(np.clip(600 / n_samples, 5, 30))
+        ax.scatter(x, middle, s=size, color=colors[cell_type], edgecolor="black", linewidth=0.4, label="estimate")
+        figures = f"n = {n_samples}"
+        largest = max(high.max(), middle.max(), 0.005)
+        if measured:
+            truth = measured[0][cell_type].to_numpy()[order]
+            truth_known = np.isfinite(truth)
+            inside = (low <= truth) & (truth <= high)
+            for which, color, label in (
+                (inside, "white", "measured"),
+                (truth_known & ~inside, "black", "measured, outside"),
+            ):
+                ax.scatter(
+                    x[which],
+                    truth[which],
+                    s=size,
+                    marker="D",
+                    color=color,
+                    edgecolor="black",
+                    linewidth=0.7,
+                    label=label,
+                )
+            figures = f"{inside.sum()} of {truth_known.sum()} measured inside"
+            largest = np.nanmax([largest, *truth])
+        head(ax, cell_type, figures)
+        ax.set(xlim=(-0.7, n_samples - 0.3), ylim=(-0.04 * largest, 1.06 * largest))
+        if axes is None and fits:
+            ax.set_xticks(x, estimate.index[order], rotation=90, fontsize=8)
+        else:
+            ax.set_xticks([])
+    if axes is None:
+        legend_above(panels)
+    return panels
