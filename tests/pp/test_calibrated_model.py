@@ -9,7 +9,7 @@ from scipy.special import softmax
 
 from scdeconv._expression import LEVEL
 from scdeconv.pp import CalibratedModel
-from scdeconv.pp._calibration import counting_variance
+from scdeconv.pp._calibrated_model import GaussNewton, counting_variance
 
 
 def make_model(n_types=4, n_genes=25, n_factors=3, *, spread=0.6, noise=1.0, seed=0):
@@ -56,35 +56,43 @@ def test_expected_is_the_log_share_of_the_mixed_profiles_shifted():
         np.testing.assert_allclose(row, expression_by_hand(model, ratios))
 
 
-def test_slope_is_the_derivative_by_each_log_ratio():
-    model = make_model()
-    z, _ = draw(model, 3)
-    slope = model.slope(z)
-    assert slope.shape == (3, 4, 25)
-    for sample in range(3):
-        for i in range(4):
-            step = 1e-5 * (np.arange(4) == i)
-            up, down = (expression_by_hand(model, z[sample] + sign * step) for sign in (1, -1))
-            np.testing.assert_allclose(slope[sample, i], (up - down) / 2e-5, atol=1e-8)
-    # the level of all log-ratios together changes no composition
-    np.testing.assert_allclose(slope.sum(axis=1), 0, atol=1e-12)
-
-
 @pytest.mark.parametrize("n_factors", [0, 1, 6])
 @pytest.mark.parametrize("counted", [False, True])
-def test_products_are_those_with_the_dense_inverse(n_factors, counted):
+def test_step_is_that_of_gauss_newton_with_dense_matrices(n_factors, counted):
+    """Derivatives by finite differences, the inverse of the whole noise covariance, one sample at a time."""
     model = make_model(n_factors=n_factors)
     model.counted = np.array(counted)
-    rng = np.random.default_rng(1)
-    rows, others, depths = rng.normal(size=(3, 2, 25)), rng.normal(size=(3, 4, 25)), np.array([50.0, 500.0, 1e9])
-    z, _ = draw(model, 3)
-    expected = model.expected(z)
-    found = model.products(rows, others, expected, depths)
+    depths = np.array([50.0, 500.0, 1e9])
+    z, x = draw(model, 3)
+    x = x + 0.1
+    steps = GaussNewton(model).step(x, depths, z)
+    precision = np.linalg.pinv(model.covariance) + 1 / 4
     for sample in range(3):
+        expected = expression_by_hand(model, z[sample])
+        shifts = 1e-5 * np.eye(4)
+        up, down = (np.stack([expression_by_hand(model, z[sample] + sign * s) for s in shifts]) for sign in (1, -1))
+        slope = (up - down) / 2e-5
         noise = noise_covariance(model)
         if counted:
-            noise = noise + np.diag(counting_variance(expected[sample], depths[sample]))
-        np.testing.assert_allclose(found[sample], rows[sample] @ np.linalg.inv(noise) @ others[sample].T, rtol=1e-7)
+            noise = noise + np.diag(counting_variance(expected, depths[sample]))
+        weighted = slope @ np.linalg.inv(noise)
+        gradient = weighted @ (x[sample] - expected) - precision @ (z[sample] - model.mean)
+        found = np.linalg.solve(precision + weighted @ slope.T, gradient)
+        np.testing.assert_allclose(steps[sample], found, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("spread", [0.6, 2.5])
+def test_absent_types_settle_where_full_steps_go_to_and_fro(spread):
+    model = make_model(7, 300, 12, spread=spread, seed=3)
+    rng = np.random.default_rng(0)
+    z = np.log(rng.dirichlet(np.full(7, 0.3), 300) + 1e-6)
+    x = model.expected(z) + rng.multivariate_normal(np.zeros(300), noise_covariance(model), 300)
+    steps, undamped = GaussNewton(model), np.tile(model.mean, (len(x), 1))
+    for _ in range(30):
+        undamped += np.clip(steps.step(x, np.ones(len(x)), undamped), -2, 2)
+    left, left_undamped = (np.abs(steps.step(x, np.ones(len(x)), z)).max(axis=1) for z in (solve(model, x), undamped))
+    assert (left_undamped > 0.1).mean() > 0.1
+    assert left.max() < 0.05
 
 
 def test_sample_of_few_counts_stays_nearer_to_the_mean_composition():

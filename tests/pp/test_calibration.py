@@ -10,7 +10,8 @@ from scipy.special import softmax
 
 from scdeconv._expression import LEVEL, log_shares
 from scdeconv.pp import Calibration
-from scdeconv.pp._calibration import INFLATION, OFFSET, PROFILE_ERROR, counting_variance
+from scdeconv.pp._calibrated_model import counting_variance
+from scdeconv.pp._calibration import INFLATION, OFFSET, PROFILE_ERROR
 
 TYPES = ["B", "NK", "T", "Mono"]
 

@@ -301,7 +301,10 @@ def test_cells_without_expression_of_the_variable_genes_are_named(cells, no_trai
     cells.var["highly_variable"] = np.arange(120) < 20
     cells.X = cells.X.toarray()
     cells.X[7, :20] = 0
-    with unchanged(cells), pytest.raises(ValueError, match="among the 20 genes that are read, found none in 1 cells: 'cell7'"):
+    with (
+        unchanged(cells),
+        pytest.raises(ValueError, match="among the 20 genes that are read, found none in 1 cells: 'cell7'"),
+    ):
         tl.cluster(cells, "scdeepcluster", n_clusters=3)
 
 

@@ -93,12 +93,11 @@ class Plan(EpochPlan):
         self.start_losses = self.best_losses = torch.empty(0)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return Adam, or AdamW where weights decay."""
+        """Return Adam, or AdamW where weights decay, in one pass over the weights (it is several times faster)."""
+        options: dict[str, Any] = {"lr": self.learning_rate, "eps": self.adam_epsilon, "fused": True}
         if self.weight_decay == 0:
-            return torch.optim.Adam(self.module.parameters(), lr=self.learning_rate, eps=self.adam_epsilon)
-        return torch.optim.AdamW(
-            self.module.parameters(), lr=self.learning_rate, eps=self.adam_epsilon, weight_decay=self.weight_decay
-        )
+            return torch.optim.Adam(self.module.parameters(), **options)
+        return torch.optim.AdamW(self.module.parameters(), weight_decay=self.weight_decay, **options)
 
     def on_fit_start(self) -> None:
         """Move the data to the device once and note how good the starting point is."""

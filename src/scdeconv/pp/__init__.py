@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ._augment import augment
 from ._calibrate import SIZE_SD, calibrate, centred_log_ratio, fit_calibration
-from ._calibration import BROAD, CalibratedModel, Calibration
+from ._calibrated_model import CalibratedModel
+from ._calibration import BROAD, Calibration
 from ._constraint_inputs import read_markers
 from ._constraints import Constraints
 from ._hold_out import hold_out

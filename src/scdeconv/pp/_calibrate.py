@@ -11,7 +11,8 @@ from scdeconv import _keys as keys
 from scdeconv._expression import LEVEL, log_shares
 from scdeconv._matrix import is_integer, to_dense
 
-from ._calibration import Calibration, counting_variance
+from ._calibrated_model import counting_variance
+from ._calibration import Calibration
 from ._pair import FEWEST_PAIRS
 from ._reference import Reference
 from ._shrinkage import correlation_shrinkage, shrink_variances

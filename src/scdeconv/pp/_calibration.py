@@ -11,6 +11,7 @@ from scipy.special import softmax
 from scdeconv import _keys as keys
 from scdeconv._expression import LEVEL, log_shares
 
+from ._calibrated_model import CalibratedModel
 from ._draws import draw_fractions
 
 if TYPE_CHECKING:
@@ -25,12 +26,6 @@ OFFSET = 0.5
 BROAD = 0.1
 # compositions are drawn with more variance than the training donors have, since new donors may be further out
 INFLATION = 1.5
-
-# samples solved at once, and the Gauss-Newton steps: how many, how far, and when to stop
-ROWS_AT_ONCE = 50
-MAX_STEPS = 30
-LONGEST_STEP = 2.0
-TOLERANCE = 5e-3
 
 
 @dataclass
@@ -146,103 +141,3 @@ class Calibration:
             factors=self.factors(),
             counted=np.array(len(self.depths) > 0),
         )
-
-
-@dataclass
-class CalibratedModel:
-    """Log-ratios ``z ~ N(mean, covariance)`` and log expression ``log_shares(softmax(z) @ profiles) + shift + noise``.
-
-    The noise has covariance ``factors.T @ factors + diag(variance)``, to which counting adds by the depth of a sample
-    where bulk is counts (``counted``).
-    """
-
-    mean: np.ndarray
-    covariance: np.ndarray
-    profiles: np.ndarray
-    shift: np.ndarray
-    variance: np.ndarray
-    factors: np.ndarray
-    counted: np.ndarray
-
-    def expected(self, ratios: np.ndarray) -> np.ndarray:
-        """Return the log expression of samples with these log-ratios, samples × genes."""
-        return log_shares(softmax(ratios, axis=-1) @ self.profiles) + self.shift
-
-    def slope(self, ratios: np.ndarray) -> np.ndarray:
-        """Return the derivative of :meth:`expected` by the log-ratios, samples × cell types × genes."""
-        fractions = softmax(ratios, axis=-1)
-        sums = fractions @ self.profiles
-        totals = np.maximum(sums.sum(axis=-1, keepdims=True), np.finfo(float).tiny)
-        shares = (sums / totals)[:, None, :]
-        level = LEVEL * len(self.shift)
-        excess = self.profiles - self.profiles.sum(axis=1)[:, None] * shares
-        return (fractions / totals)[:, :, None] * excess * (level / (1 + level * shares))
-
-    def solve(self, log: np.ndarray, depths: np.ndarray) -> np.ndarray:
-        """Return the most probable log-ratios of each sample, by Gauss-Newton steps from the mean composition.
-
-        Parameters
-        ----------
-        log
-            Log expression, samples × genes.
-        depths
-            Total of each sample over these genes.
-
-        Returns
-        -------
-        Samples × cell types; ``softmax`` of it are the fractions.
-        """
-        ratios = np.tile(self.mean, (len(log), 1))
-        for start in range(0, len(log), ROWS_AT_ONCE):
-            rows = np.arange(start, min(start + ROWS_AT_ONCE, len(log)))
-            for _ in range(MAX_STEPS):
-                step = self._step(log[rows], depths[rows], ratios[rows])
-                step = np.clip(step, -LONGEST_STEP, LONGEST_STEP)
-                ratios[rows] += step
-                rows = rows[np.abs(step).max(axis=1) > TOLERANCE]
-                if not len(rows):
-                    break
-        return ratios
-
-    def _step(self, log: np.ndarray, depths: np.ndarray, ratios: np.ndarray) -> np.ndarray:
-        """Return the Gauss-Newton step of each sample."""
-        slope, expected = self.slope(ratios), self.expected(ratios)
-        ahead = log - expected + ((ratios - self.mean)[:, None, :] @ slope)[:, 0, :]
-        products = self.products(slope, np.concatenate([slope, ahead[:, None, :]], axis=1), expected, depths)
-        # log-ratios sum to zero: the precision of their sum is irrelevant, and made finite
-        precision = np.linalg.pinv(self.covariance) + 1 / len(self.mean) + products[:, :, :-1]
-        return self.mean + np.linalg.solve(precision, products[:, :, -1:])[:, :, 0] - ratios
-
-    def products(self, rows: np.ndarray, others: np.ndarray, expected: np.ndarray, depths: np.ndarray) -> np.ndarray:
-        """Return ``rows @ inverse covariance of the noise @ others.T`` for each sample, by Woodbury's identity.
-
-        Parameters
-        ----------
-        rows, others
-            Samples × rows × genes.
-        expected
-            Expected log expression, which sets what counting adds, samples × genes.
-        depths
-            Of the samples.
-        """
-        variance = self.variance + (counting_variance(expected, depths[:, None]) if self.counted else 0 * expected)
-        scaled = self.factors / variance[:, None, :]
-        inner = np.eye(len(self.factors)) + scaled @ self.factors.T
-        correction = np.linalg.solve(inner, scaled @ others.transpose(0, 2, 1))
-        independent = (rows / variance[:, None, :]) @ others.transpose(0, 2, 1)
-        return independent - (rows @ scaled.transpose(0, 2, 1)) @ correction
-
-    def noise_level(self, log: np.ndarray, depths: np.ndarray) -> np.ndarray:
-        """Return, per sample, the root mean square of its noise in units of what the model expects.
-
-        Real samples are below 1, since the model allows for more noise than the pairs showed.
-        """
-        expected = self.expected(self.solve(log, depths))
-        noise = (log - expected)[:, None, :]
-        return np.sqrt(self.products(noise, noise, expected, depths)[:, 0, 0] / log.shape[1])
-
-
-def counting_variance(log: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    """Return the variance that Poisson counts of samples of this depth have in log expression (delta method)."""
-    level = LEVEL * log.shape[-1]
-    return level * np.expm1(np.maximum(log, 0)) / np.maximum(depth, 1) * np.exp(-2 * np.maximum(log, 0))
