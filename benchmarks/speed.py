@@ -1,0 +1,328 @@
+"""What things take, against what a user would run instead and against the limit: writes docs/benchmarks/speed.md.
+
+Scaden 1.1.2 needs an environment of its own (Python 3.8, ``pip install scaden==1.1.2``): ``--scaden PATH/TO/python``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import tempfile
+import time
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import torch
+from anndata import AnnData
+from clustering_scale import memory
+from held_out_donors import quietly
+from report import PAGES, markdown_table, mean_and_range, provenance, write_page
+
+from scdeconv import datasets, metrics, pp, tl
+from scdeconv.models._scaden import MEMBERS, ScadenNetwork, scaden_input
+from scdeconv.nn import LOSSES, Ensemble, TrainingData, fit
+
+ORIGINAL = Path(__file__).with_name("scaden_original.py")
+N_GENES, N_TYPES, BATCH = 5800, 7, 128
+STEPS = 5000
+
+
+def cpu_seconds(function, repeats: int = 3) -> float:
+    """Return the shortest of some runs, after one that does not count."""
+    function()
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        function()
+        times.append(time.process_time() - start)
+    return min(times)
+
+
+def cohort(n_genes: int, seed: int = 0, **sizes: Any) -> tuple[AnnData, AnnData]:
+    sizes = {"n_donors": 20, "cells_per_donor": (100, 200), **sizes}
+    return datasets.paired_cohort(n_genes=n_genes, n_bulk_only=0, n_reference_only=0, seed=seed, **sizes)
+
+
+def original(command: str, python: str | None, **data: Any) -> dict[str, Any]:
+    """Run Scaden 1.1.2 on arrays; empty where it is not there."""
+    if python is None:
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(Path(folder, "in.npz"), **data)
+        # our own packages are none of its business
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        arguments = [python, str(ORIGINAL), command, "in.npz", "out.npz"]
+        subprocess.run(arguments, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
+        with np.load(Path(folder, "out.npz")) as found:
+            return dict(found)
+
+
+def simulation(python: str | None) -> dict[str, Any]:
+    cells, bulk = cohort(6000)
+    mdata = quietly(pp.pair, cells, bulk)
+    options = {"n_samples": 1000, "cells_per_sample": 100}
+    seconds = cpu_seconds(lambda: pp.simulate(mdata, across_donors=True, **options))
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(cells.n_obs, size=100 * 1000)
+    weights = sp.csr_matrix((np.ones(len(drawn), np.float32), drawn, np.arange(0, len(drawn) + 1, 100)))
+    weights.resize(1000, cells.n_obs)
+    counts = mdata["sc"].X.toarray().astype(np.float32)
+    limit = cpu_seconds(lambda: weights @ counts)
+    types = np.asarray(cells.obs["cell_type"], dtype=str)
+    other = original("simulate", python, counts=counts, cell_types=types, **options)
+    return {"ours": seconds, "limit": limit, "other": other.get("seconds"), "other, MB": other.get("peak")}
+
+
+def scaden_floor(n_genes: int) -> float:
+    """Return the time of the matrix products of one step and one pass of Adam over the weights."""
+    layers = [
+        (torch.rand(BATCH, a), torch.rand(a, b), torch.rand(BATCH, b), first)
+        for hidden, _ in MEMBERS.values()
+        for first, (a, b) in enumerate(zip((n_genes, *hidden), (*hidden, N_TYPES), strict=True))
+    ]
+
+    def products() -> None:
+        for x, weight, gradient, inner in layers:
+            _ = x @ weight, x.T @ gradient, gradient @ weight.T if inner else None
+
+    weights = [torch.nn.Parameter(weight) for _, weight, _, _ in layers]
+    for weight in weights:
+        weight.grad = torch.rand_like(weight)
+    optimizer = torch.optim.Adam(weights, fused=True)
+    return cpu_seconds(products, 10) + cpu_seconds(optimizer.step, 10)
+
+
+def scaden_step(accelerator: str = "cpu", precision: str = "32-true", n_steps: int = 50) -> float:
+    """Return the seconds of a step at the original's settings: three members, batches of 128 (CPU-seconds on the CPU)."""
+    clock = time.process_time if accelerator == "cpu" else time.perf_counter
+    rng = np.random.default_rng(0)
+    data = TrainingData(
+        torch.as_tensor(scaden_input(rng.poisson(5, (2000, N_GENES))), dtype=torch.float32),
+        torch.as_tensor(rng.dirichlet(np.ones(N_TYPES), (2000, 1)), dtype=torch.float32),
+        torch.ones(len(MEMBERS), 2000),
+    )
+    settings: dict[str, Any] = {"batch_size": BATCH, "learning_rate": 1e-4, "precision": precision}
+
+    def train(steps: int) -> float:
+        start = clock()
+        fit(ScadenNetwork(N_GENES, N_TYPES), data, LOSSES["mse"], max_steps=steps, accelerator=accelerator, **settings)
+        return clock() - start
+
+    train(10)
+    return (train(10 + n_steps) - train(10)) / n_steps
+
+
+def scaden_training(python: str | None) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    expression = rng.poisson(5, (2000, N_GENES)).astype(np.float32)
+    fractions = rng.dirichlet(np.ones(N_TYPES), 2000).astype(np.float32)
+    found = [
+        original("train", python, expression=expression, fractions=fractions, bulk=expression[:2], steps=steps, seed=0)
+        for steps in (10, 60)
+    ]
+    result = {"ours": STEPS * scaden_step(), "limit": STEPS * scaden_floor(N_GENES)}
+    if python is not None:
+        other = STEPS * (found[1]["seconds"] - found[0]["seconds"]) / 50
+        result |= {"other": float(other), "other, MB": float(found[1]["peak"])}
+    return result
+
+
+def loop(python: str | None) -> dict[str, Any]:
+    """Train with the library's loop, and with a bare one over the same tensors."""
+    n_rows = 1000
+    x, targets = torch.randn(n_rows, 3000), torch.softmax(torch.randn(n_rows, 1, N_TYPES), dim=-1)
+
+    def module() -> Ensemble:
+        torch.manual_seed(0)
+        return Ensemble(1, 3000, N_TYPES, (256, 128, 64, 32), (0.1,) * 4, linear=False)
+
+    def ours() -> None:
+        settings = {"max_steps": 350, "batch_size": BATCH, "learning_rate": 1e-3, "accelerator": "cpu"}
+        fit(module(), TrainingData(x, targets, torch.ones(1, n_rows)), LOSSES["mse"], **settings)
+
+    def bare() -> None:
+        network = module().train()
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
+        for _ in range(50):
+            order = torch.randperm(n_rows)
+            for start in range(0, n_rows - BATCH + 1, BATCH):
+                rows = order[start : start + BATCH]
+                loss = (torch.softmax(network(x[rows]), dim=-1) - targets[rows, 0]).square().mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+
+    return {"ours": cpu_seconds(ours), "limit": cpu_seconds(bare)}
+
+
+def prediction(python: str | None) -> dict[str, Any]:
+    """Predict 10,000 samples × 20,000 genes by the default model, on all cores; the limit: reading the values once."""
+    cells, bulk = cohort(20_000)
+    model = quietly(tl.train, quietly(pp.pair, cells, bulk), max_epochs=3)
+    many = AnnData(np.random.default_rng(0).poisson(3, (10_000, 20_000)).astype(np.float32), var=bulk.var[[]])
+    torch.set_num_threads(torch.get_num_threads() if torch.get_num_threads() > 1 else 2)
+    model.predict(many[:200].copy())
+    before = memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    start = time.perf_counter()
+    model.predict(many)
+    seconds = time.perf_counter() - start
+    peak = memory("VmHWM") - before
+    start = time.perf_counter()
+    many.X.sum()
+    return {"ours": seconds, "limit": time.perf_counter() - start, "MB": peak}
+
+
+def augmentation(python: str | None) -> dict[str, Any]:
+    mdata = quietly(pp.pair, *cohort(300, n_donors=50, cells_per_donor=(500, 1000)))
+    return {"ours": cpu_seconds(lambda: pp.augment(mdata, n_aug=20_000))}
+
+
+PARTS = {
+    "simulating 1,000 bulks of 100 cells × 6,000 genes": simulation,
+    f"training Scaden, {STEPS:,} steps × {N_GENES:,} genes": scaden_training,
+    "training loop, 1,000 × 3,000, batches of 128": loop,
+    "predicting 10,000 bulks × 20,000 genes (wall)": prediction,
+    "augmenting 50 donors to 1,000,000 rows": augmentation,
+}
+
+
+def measured(name: str, python: str | None) -> dict[str, Any]:
+    """Run one part in this process, on one thread unless it says otherwise, and note its peak memory."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    before = memory("VmRSS")
+    result = PARTS[name](python)
+    return {"MB": memory("VmHWM") - before, **result}
+
+
+def accuracy(seed: int, n_genes: int, steps: int, python: str | None) -> dict[str, float]:
+    """Learn from the cells and pairs of half of the donors, predict the bulk of the others."""
+    warnings.simplefilter("ignore")
+    mdata = quietly(pp.pair, *cohort(n_genes, seed))
+    donors = pp.paired_donors(mdata)
+    training, held_out = pp.hold_out(mdata, list(np.random.default_rng(seed).permutation(donors)[: len(donors) // 2]))
+    pp.simulate(training, 1000, seed=seed)
+    truth = held_out.obsm["measured_fractions"]
+    simulated = training["simulated"]
+    scaden = quietly(tl.train, training, "scaden", max_steps=steps, var_cutoff=0.0, seed=seed)
+    start = time.process_time()
+    default = quietly(tl.train, training, "simplednn", seed=seed)
+    default_seconds = time.process_time() - start
+    of_mean = quietly(tl.train, training, "mean_composition")
+    rmse = {
+        "Scaden": metrics.rmse(truth, scaden.predict(held_out)),
+        "SimpleDNN": metrics.rmse(truth, default.predict(held_out)),
+        "mean composition": metrics.rmse(truth, of_mean.predict(held_out)),
+        "SimpleDNN, CPU-seconds": default_seconds,
+    }
+    genes = scaden.genes_
+    other = original(
+        "train",
+        python,
+        expression=np.asarray(simulated[:, genes].X),
+        fractions=simulated.obsm["measured_fractions"].to_numpy().astype(np.float32),
+        bulk=np.asarray(held_out[:, genes].X.toarray() if sp.issparse(held_out.X) else held_out[:, genes].X),
+        steps=steps,
+        seed=seed,
+    )
+    if other:
+        rmse["Scaden 1.1.2"] = metrics.rmse(truth.to_numpy(), other["predicted"])
+        rmse["Scaden 1.1.2, CPU-seconds"] = float(other["seconds"])
+    return rmse
+
+
+def on_gpu() -> str:
+    """Return a table of Scaden's training on the GPU beside the CPU, or why there is none."""
+    if not torch.cuda.is_available():
+        return 'Not measured: there was no GPU. `accelerator="auto"` would use it, with all data resident on it.'
+    # a product of a matrix and a vector for each weight, forwards and twice backwards
+    n_weights = sum(weight.numel() for weight in ScadenNetwork(N_GENES, N_TYPES).parameters())
+    operations = 3 * 2 * BATCH * n_weights
+    rows = {}
+    for name, accelerator, precision, dtype in (
+        ("GPU, float32", "gpu", "32-true", torch.float32),
+        ("GPU, bfloat16", "gpu", "bf16-mixed", torch.bfloat16),
+        ("CPU, one thread", "cpu", "32-true", torch.float32),
+    ):
+        seconds = scaden_step(accelerator, precision, n_steps=500 if accelerator == "gpu" else 50)
+        side = 8192 if accelerator == "gpu" else 1024
+        square = torch.rand(side, side, dtype=dtype, device="cuda" if accelerator == "gpu" else "cpu")
+
+        def product(square: torch.Tensor = square) -> None:
+            for _ in range(10):
+                _ = square @ square
+            if square.is_cuda:
+                torch.cuda.synchronize()
+
+        product()
+        start = time.perf_counter()
+        product()
+        peak = 10 * 2 * side**3 / (time.perf_counter() - start)
+        rows[name] = {
+            "samples per second": f"{BATCH / seconds:,.0f}",
+            "ms per step": f"{1000 * seconds:.2f}",
+            "share of the fastest product": f"{operations / seconds / peak:.1%}",
+        }
+    return markdown_table(pd.DataFrame(rows).T.rename_axis("Scaden, three members"))
+
+
+def main(python: str | None, seeds: list[int], n_genes: int, steps: int) -> None:
+    # a process for each part, so that its peak memory is its own
+    rows = {}
+    for name in PARTS:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            rows[name] = pool.submit(measured, name, python).result()
+        print(name, rows[name], flush=True)
+    frame = pd.DataFrame(rows).T.astype(float)
+    table = pd.DataFrame(
+        {
+            "seconds": frame["ours"].map("{:.2f}".format),
+            "limit": frame["limit"].map("{:.2f}".format),
+            "× limit": (frame["ours"] / frame["limit"]).map("{:.2f}".format),
+            "Scaden 1.1.2": frame["other"].map("{:.1f}".format),
+            "times faster": (frame["other"] / frame["ours"]).map("{:.1f}".format),
+            "peak MB": frame["MB"].map("{:.0f}".format),
+            "Scaden 1.1.2, MB": frame["other, MB"].map("{:.0f}".format),
+        }
+    ).replace("nan", "–")
+    torch.set_num_threads(1)
+    runs = pd.DataFrame([accuracy(seed, n_genes, steps, python) for seed in seeds])
+    scores = pd.DataFrame({"mean (range) over seeds": [mean_and_range(runs[name]) for name in runs]}, index=list(runs))
+    parts = [
+        "# Speed",
+        "CPU-seconds on one thread unless said otherwise, the shortest of three runs. The limit is measured in the same run: for "
+        "simulation one product of a sparse matrix (samples × cells) with dense counts; for Scaden the bare matrix products of "
+        "its steps and one pass of Adam over the weights; for the loop the same network, data and optimiser in a bare PyTorch "
+        "loop; for prediction one sum over all values. Peak memory is what the part's process took beyond the imports, its "
+        "input included.",
+        markdown_table(table.rename_axis("what")),
+        f"Machine: {platform.processor() or platform.machine()}, PyTorch {torch.__version__}.",
+        "## On a GPU",
+        on_gpu(),
+        "## Accuracy beside it",
+        f"Generated cohorts of 20 donors, {n_genes:,} genes, one for each seed: half of the donors give cells, pairs and 1,000 "
+        f"simulated bulks, the bulk of the others is predicted (RMSE). Both Scadens learn {steps:,} steps from the same "
+        "simulated bulk; SimpleDNN is the default of `tl.train`, on the genes that it selects.",
+        markdown_table(scores.rename_axis("")),
+        provenance("generated in the script", seeds),
+    ]
+    write_page(PAGES / "speed.md", parts)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scaden", metavar="PYTHON", help="a Python with scaden 1.1.2; left out otherwise")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--genes", type=int, default=1500, help="of the cohorts on which accuracy is compared")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of training there")
+    arguments = parser.parse_args()
+    main(arguments.scaden, arguments.seeds, arguments.genes, arguments.steps)
