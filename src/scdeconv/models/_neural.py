@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import mudata
@@ -14,7 +15,7 @@ from scvi.data.fields import LayerField, ObsmField
 from scvi.model.base import BaseModelClass
 
 from scdeconv import _keys as keys
-from scdeconv._matrix import to_dense
+from scdeconv._matrix import Matrix, to_dense
 from scdeconv.nn import quiet
 
 from ._base import NO_DATA, DeconvolutionModel, input_genes
@@ -29,12 +30,23 @@ Source = Literal["pairs", "simulated"]
 
 @dataclass
 class TrainingRows:
-    """Expression (rows × genes), fractions (rows × choices × types), donor and weight of each row."""
+    """Samples to learn from: which rows and columns of a matrix, fractions (rows × choices × types), donors, weights."""
 
-    expression: np.ndarray
+    matrix: Matrix
+    rows: np.ndarray
+    columns: np.ndarray
     fractions: np.ndarray
     donors: np.ndarray
     weights: np.ndarray
+
+    def dense(self, start: int, end: int) -> np.ndarray:
+        """Return the expression of some of the samples, rows × genes."""
+        return to_dense(self.matrix[self.rows[start:end]][:, self.columns])
+
+    @cached_property
+    def expression(self) -> np.ndarray:
+        """The expression of all samples, rows × genes."""
+        return self.dense(0, len(self.rows))
 
 
 def training_rows(adata: AnnData, genes: pd.Index) -> TrainingRows:
@@ -50,7 +62,9 @@ def training_rows(adata: AnnData, genes: pd.Index) -> TrainingRows:
     _, codes, sizes = np.unique(donors, return_inverse=True, return_counts=True)
     weights = 1 / sizes[codes]
     return TrainingRows(
-        to_dense(adata[known, genes].X),
+        adata.X,
+        np.flatnonzero(known),
+        adata.var_names.get_indexer(genes),
         fractions,
         donors,
         weights / weights.mean(),

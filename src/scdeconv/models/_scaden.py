@@ -26,6 +26,7 @@ MEMBERS = {
 LEARNING_RATE = 1e-4
 ADAM_EPSILON = 1e-7
 BATCH_SIZE = 128
+ROWS_AT_ONCE = 500
 
 
 def scaden_input(expression: np.ndarray) -> np.ndarray:
@@ -104,7 +105,11 @@ class Scaden(NeuralModel):
             Handed to ``lightning.Trainer``.
         """
         rows = self._training_rows()
-        x = torch.as_tensor(scaden_input(rows.expression), dtype=torch.float32)
+        x = torch.empty(len(rows.rows), len(self.genes_))
+        # the one dense copy of the training samples
+        for start in range(0, len(x), ROWS_AT_ONCE):
+            end = start + ROWS_AT_ONCE
+            x[start:end] = torch.as_tensor(scaden_input(rows.dense(start, end)))
         targets = torch.as_tensor(rows.fractions, dtype=torch.float32)
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
