@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # the largest log2(x + 1) of a bulk sample is about 20, the largest TPM or count is in the thousands
 LARGEST_LOG_VALUE = 25.0
+# of a dense matrix, so many values are looked at together
+CACHED_VALUES = 100_000
 
 
 class Problems:
@@ -83,16 +85,23 @@ class Examined:
 def examine(matrix: Matrix) -> Examined:
     """Look at all values of some rows, dense or CSR."""
     values = stored_values(matrix)
-    infinite, negative = ~np.isfinite(values), values < 0
-    n_nan, n_infinite, n_negative = (int(wrong.sum()) for wrong in (np.isnan(values), infinite, negative))
-    wrong = np.flatnonzero(infinite if n_infinite else negative)
+    largest, smallest = float(values.max(initial=0)), float(values.min(initial=0))
+    n_nan = n_infinite = n_negative = 0
+    wrong = np.empty(0, dtype=int)
+    # what is not finite shows in the extremes, so that sound values are looked at few times
+    if not np.isfinite(largest - smallest):
+        n_nan, wrong = int(np.isnan(values).sum()), np.flatnonzero(~np.isfinite(values))
+        n_infinite = len(wrong) - n_nan
+    elif smallest < 0:
+        wrong = np.flatnonzero(values < 0)
+        n_negative = len(wrong)
     return Examined(
         totals=np.asarray(matrix.sum(axis=1)).ravel(),
-        largest=float(values.max(initial=0)),
-        smallest=float(values.min(initial=0)),
+        largest=largest,
+        smallest=smallest,
         whole=is_integer(matrix),
         n_nan=n_nan,
-        n_infinite=n_infinite - n_nan,
+        n_infinite=n_infinite,
         n_negative=n_negative,
         unusable=np.unique(matrix.indices[wrong] if sp.issparse(matrix) else wrong % matrix.shape[1]),
     )
@@ -154,13 +163,18 @@ def check_expression(
     if not np.issubdtype(matrix.dtype, np.number):
         problems.add(f"Expected numbers in {name}, found dtype {matrix.dtype}.")
         return
-    rows = first_rows(matrix)
-    examined = examine(rows)
     if is_lazy(matrix):
-        name = f"the first {rows.shape[0]} rows of {name}"
+        rows = first_rows(matrix)
         # whoever reads the others will find all rows of zeros
-        examined = replace(examined, totals=np.empty(0))
-    report_expression(problems, [examined], adata, name, logged=logged, may_be_small=may_be_small)
+        examined = [replace(examine(rows), totals=np.empty(0))]
+        name = f"the first {rows.shape[0]} rows of {name}"
+    elif sp.issparse(matrix):
+        examined = [examine(matrix)]
+    else:
+        # blocks that stay in the processor's cache
+        size = max(1, CACHED_VALUES // matrix.shape[1])
+        examined = [examine(matrix[start : start + size]) for start in range(0, len(matrix), size)]
+    report_expression(problems, examined, adata, name, logged=logged, may_be_small=may_be_small)
 
 
 def check_cell_type_names(problems: Problems, cell_types: Iterable[object], name: str) -> None:

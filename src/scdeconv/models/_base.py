@@ -154,11 +154,13 @@ class DeconvolutionModel:
         """
         if self.familiarity_ is None:
             return None
-        noise = self._noise_level(self._aligned(adata, layer))
-        return self.familiarity_.quality(noise, self.predict(adata, layer=layer) if fractions is None else fractions)
+        if fractions is None:
+            fractions = self.predict(adata, layer=layer)
+        noise = self._noise_level(self._aligned(adata, layer), fractions.to_numpy())
+        return self.familiarity_.quality(noise, fractions)
 
-    def _noise_level(self, expression: np.ndarray) -> np.ndarray:
-        """Return what composition does not explain in each sample, for models that know it."""
+    def _noise_level(self, expression: np.ndarray, fractions: np.ndarray) -> np.ndarray:
+        """Return what composition does not explain in each sample, for models that know it; fractions are estimates."""
         raise NotImplementedError
 
     def predict_interval(

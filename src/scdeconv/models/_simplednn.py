@@ -315,9 +315,9 @@ class SimpleDNN(NeuralModel):
     def _spread(self, expression: np.ndarray) -> np.ndarray:
         return angle(self._by_member(self.module, self.starts_, *self._read(expression))).std(axis=0)
 
-    def _noise_level(self, expression: np.ndarray) -> np.ndarray:
+    def _noise_level(self, expression: np.ndarray, fractions: np.ndarray) -> np.ndarray:
         log, depths = self._read(expression)
-        return np.mean([start.noise_level(log, depths) for start in self.starts_], axis=0)
+        return np.mean([start.noise_level(log, depths, fractions) for start in self.starts_], axis=0)
 
     def _arrays(self) -> dict[str, np.ndarray]:
         solutions = {

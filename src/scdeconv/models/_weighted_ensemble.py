@@ -104,8 +104,8 @@ class WeightedEnsemble(DeconvolutionModel):
         members = [normalise(member._fractions(expression)) for member in self.members_.values()]
         return np.tensordot(self.weights_, np.stack(members), axes=1)
 
-    def _noise_level(self, expression: np.ndarray) -> np.ndarray:
-        noise: np.ndarray = self.members_[SimpleDNN.method]._noise_level(expression)
+    def _noise_level(self, expression: np.ndarray, fractions: np.ndarray) -> np.ndarray:
+        noise: np.ndarray = self.members_[SimpleDNN.method]._noise_level(expression, fractions)
         return noise
 
     def _arrays(self) -> dict[str, np.ndarray]:

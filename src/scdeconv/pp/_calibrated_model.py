@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -11,11 +12,16 @@ from threadpoolctl import threadpool_limits
 
 from scdeconv._expression import LEVEL, log_shares
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 # samples solved at once, and the Gauss-Newton steps: how many, how far, and when to stop
 ROWS_AT_ONCE = 128
 MAX_STEPS = 30
 LONGEST_STEP = 2.0
 TOLERANCE = 5e-3
+# where a fraction of zero begins
+SMALLEST_FRACTION = 1e-9
 
 
 @dataclass
@@ -38,8 +44,8 @@ class CalibratedModel:
         """Return the log expression of samples with these log-ratios, samples × genes."""
         return log_shares(softmax(ratios, axis=-1) @ self.profiles) + self.shift
 
-    def solve(self, log: np.ndarray, depths: np.ndarray) -> np.ndarray:
-        """Return the most probable log-ratios of each sample, by Gauss-Newton steps from the mean composition.
+    def solve(self, log: np.ndarray, depths: np.ndarray, fractions: np.ndarray | None = None) -> np.ndarray:
+        """Return the most probable log-ratios of each sample, by Gauss-Newton steps.
 
         Parameters
         ----------
@@ -47,34 +53,35 @@ class CalibratedModel:
             Log expression, samples × genes.
         depths
             Total of each sample over these genes.
+        fractions
+            Where to begin, samples × cell types; by default the mean composition.
 
         Returns
         -------
         Samples × cell types; ``softmax`` of it are the fractions.
         """
-        steps = GaussNewton(self)
-        chunks = [slice(start, start + ROWS_AT_ONCE) for start in range(0, len(log), ROWS_AT_ONCE)]
-        # threads of our own: most of the time goes into passes over arrays that BLAS has no part in
-        with threadpool_limits(1, "blas"):
-            solved = Parallel(n_jobs=-1 if len(chunks) > 1 else 1, require="sharedmem")(
-                delayed(steps.solve)(log[rows], depths[rows]) for rows in chunks
-            )
-        return np.concatenate(solved)
+        if fractions is None:
+            start = np.tile(self.mean, (len(log), 1))
+        else:
+            start = np.log(np.maximum(fractions, SMALLEST_FRACTION))
+            start -= start.mean(axis=1, keepdims=True)
+        return _in_chunks(GaussNewton(self).solve, log, depths, start)
 
-    def noise_level(self, log: np.ndarray, depths: np.ndarray) -> np.ndarray:
+    def noise_level(self, log: np.ndarray, depths: np.ndarray, fractions: np.ndarray | None = None) -> np.ndarray:
         """Return, per sample, the root mean square of its noise in units of what the model expects.
 
-        Real samples are below 1, since the model allows for more noise than the pairs showed.
+        Real samples are below 1, since the model allows for more noise than the pairs showed. Parameters as for :meth:`solve`.
         """
-        expected = self.expected(self.solve(log, depths))
-        noise = log - expected
-        weights = 1 / (self.variance + (counting_variance(expected, depths[:, None]) if self.counted else 0 * expected))
-        # Woodbury's identity
-        projected = (weights * noise) @ self.factors.T
-        inner = np.eye(len(self.factors)) + (self.factors * weights[:, None, :]) @ self.factors.T
-        explained = np.linalg.solve(inner, projected[:, :, None])[:, :, 0]
-        squares = (weights * noise**2).sum(axis=1) - (projected * explained).sum(axis=1)
-        return np.sqrt(squares / log.shape[1])
+        return _in_chunks(GaussNewton(self).noise_level, log, depths, self.solve(log, depths, fractions))
+
+
+def _in_chunks(function: Callable[..., np.ndarray], *arrays: np.ndarray) -> np.ndarray:
+    """Apply a function to some rows of the arrays at a time, in as many threads as there are cores."""
+    chunks = [slice(start, start + ROWS_AT_ONCE) for start in range(0, len(arrays[0]), ROWS_AT_ONCE)]
+    # most of the time goes into passes over arrays that the threads of BLAS have no part in
+    with threadpool_limits(1, "blas"):
+        parallel = Parallel(n_jobs=-1 if len(chunks) > 1 else 1, require="sharedmem")
+        return np.concatenate(parallel(delayed(function)(*(array[rows] for array in arrays)) for rows in chunks))
 
 
 class GaussNewton:
@@ -102,9 +109,9 @@ class GaussNewton:
         # log-ratios sum to zero: the precision of their sum is irrelevant, and made finite
         self.precision = np.linalg.pinv(model.covariance) + 1 / len(model.mean)
 
-    def solve(self, log: np.ndarray, depths: np.ndarray) -> np.ndarray:
-        """Return log-ratios, samples × cell types; arguments as in :meth:`CalibratedModel.solve`."""
-        ratios = np.tile(self.model.mean, (len(log), 1))
+    def solve(self, log: np.ndarray, depths: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """Return log-ratios, samples × cell types, from those that are given; the others as in :class:`CalibratedModel`."""
+        ratios = start.copy()
         before, lengths = np.zeros_like(ratios), np.ones(len(log))
         rows = np.arange(len(log))
         for _ in range(MAX_STEPS):
@@ -122,14 +129,8 @@ class GaussNewton:
 
     def step(self, log: np.ndarray, depths: np.ndarray, ratios: np.ndarray) -> np.ndarray:
         """Return the full Gauss-Newton step of each sample, samples × cell types."""
-        fractions = softmax(ratios, axis=1)
-        shares = fractions @ self.profiles.T
-        totals = np.maximum(shares.sum(axis=1, keepdims=True), np.finfo(float).tiny)
-        shares /= totals
-        linear = 1 + self.level * shares
-        noise = log - np.log(linear) - self.model.shift
-        slope = self.level / totals / linear
-        weights = 1 / (self.model.variance + self._counting(linear, depths))
+        fractions, totals, shares, noise, weights = self._noise(log, depths, ratios)
+        slope = self.level / totals / (1 + self.level * shares)
 
         factor_sums = _symmetric(weights @ self.factor_products, self.of_factors)
         noise_sums = (weights * noise) @ self.factors
@@ -152,6 +153,25 @@ class GaussNewton:
         gradient = with_noise[:, :, None] * each - explained[:, :, -1:]
         away = (ratios - self.model.mean)[:, :, None]
         return (np.linalg.solve(self.precision + curvature, gradient + curvature @ away) - away)[:, :, 0]
+
+    def noise_level(self, log: np.ndarray, depths: np.ndarray, ratios: np.ndarray) -> np.ndarray:
+        """Return the noise of each sample, as in :meth:`CalibratedModel.noise_level`, given the log-ratios."""
+        *_, noise, weights = self._noise(log, depths, ratios)
+        inner = np.eye(len(self.model.factors)) + _symmetric(weights @ self.factor_products, self.of_factors)
+        projected = (weights * noise) @ self.factors
+        explained = np.linalg.solve(inner, projected[:, :, None])[:, :, 0]
+        squares = (weights * noise**2).sum(axis=1) - (projected * explained).sum(axis=1)
+        return np.sqrt(squares / log.shape[1])
+
+    def _noise(self, log: np.ndarray, depths: np.ndarray, ratios: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return fractions, totals and shares of their mixtures, and the noise with the inverse of its variance by gene."""
+        fractions = softmax(ratios, axis=1)
+        shares = fractions @ self.profiles.T
+        totals = np.maximum(shares.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+        shares /= totals
+        linear = 1 + self.level * shares
+        noise = log - np.log(linear) - self.model.shift
+        return fractions, totals, shares, noise, 1 / (self.model.variance + self._counting(linear, depths))
 
     def _counting(self, linear: np.ndarray, depths: np.ndarray) -> np.ndarray:
         """Return :func:`counting_variance` of expected expression, which is ``log(linear) + shift``, without an exponential."""
