@@ -66,7 +66,7 @@ def original(command: str, python: str | None, **data: Any) -> dict[str, Any]:
 
 
 def simulation(python: str | None) -> dict[str, Any]:
-    cells, bulk = cohort(6000)
+    cells, bulk = cohort(6000, cells_per_donor=(450, 550))
     mdata = quietly(pp.pair, cells, bulk)
     options = {"n_samples": 1000, "cells_per_sample": 100}
     seconds = cpu_seconds(lambda: pp.simulate(mdata, across_donors=True, **options))
@@ -187,7 +187,7 @@ def augmentation(python: str | None) -> dict[str, Any]:
 
 
 PARTS = {
-    "simulating 1,000 bulks of 100 cells × 6,000 genes": simulation,
+    "simulating 1,000 bulks of 100 cells × 6,000 genes, out of 10,000 cells": simulation,
     f"training Scaden, {STEPS:,} steps × {N_GENES:,} genes": scaden_training,
     "training loop, 1,000 × 3,000, batches of 128": loop,
     "predicting 10,000 bulks × 20,000 genes (wall)": prediction,

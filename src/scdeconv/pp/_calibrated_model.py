@@ -133,16 +133,19 @@ class GaussNewton:
         slope = self.level / totals / (1 + self.level * shares)
 
         factor_sums = _symmetric(weights @ self.factor_products, self.of_factors)
-        noise_sums = (weights * noise) @ self.factors
+        noise *= weights
+        noise_sums = noise @ self.factors
         weights *= slope
         with_factors = (weights @ self.mixed_products).reshape(len(log), len(self.sums), self.factors.shape[1])
         with_factors -= self.sums[:, None] * ((weights * shares) @ self.factors)[:, None, :]
-        with_noise = (weights * noise) @ self.profiles - self.sums * (weights * noise * shares).sum(axis=1)[:, None]
+        noise *= slope
+        with_noise = noise @ self.profiles - self.sums * np.einsum("sg,sg->s", noise, shares)[:, None]
         weights *= slope
-        with_shares = (weights * shares) @ self.profiles
         with_types = _symmetric(weights @ self.type_products, self.of_types)
-        with_types -= with_shares[:, :, None] * self.sums + self.sums[:, None] * with_shares[:, None, :]
-        with_types += (weights * shares**2).sum(axis=1)[:, None, None] * np.outer(self.sums, self.sums)
+        weights *= shares
+        with_shares = (weights @ self.profiles)[:, :, None] * self.sums
+        with_types -= with_shares + with_shares.transpose(0, 2, 1)
+        with_types += np.einsum("sg,sg->s", weights, shares)[:, None, None] * np.outer(self.sums, self.sums)
 
         # Woodbury's identity: what the factors explain is taken off
         each = fractions[:, :, None]
@@ -177,8 +180,8 @@ class GaussNewton:
         """Return :func:`counting_variance` of expected expression, which is ``log(linear) + shift``, without an exponential."""
         if not self.model.counted:
             return 0 * linear
-        expected = np.maximum(linear * self.scale, 1)
-        return (expected - 1) / expected**2 * (self.level / np.maximum(depths, 1))[:, None]
+        inverse = 1 / np.maximum(linear * self.scale, 1)
+        return (inverse - inverse**2) * (self.level / np.maximum(depths, 1))[:, None]
 
 
 def _symmetric(upper: np.ndarray, places: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
