@@ -39,6 +39,14 @@ def test_leiden_finds_the_groups_and_their_number(latent, groups):
     assert leiden(latent, 3, 15, seed=0).max() > 2
 
 
+@pytest.mark.slow
+def test_leiden_finds_the_groups_among_more_cells_than_are_compared_one_by_one():
+    """Above 8,192 cells scanpy asks another library, approximately, for the neighbours."""
+    groups = np.arange(8400) % 3
+    latent = np.random.default_rng(0).normal(size=(8400, 5)) + 20 * np.eye(3, 5)[groups]
+    assert adjusted_rand_score(groups, leiden(latent, 0.01, 15, seed=0)) == 1
+
+
 def test_leiden_is_that_of_scanpy(latent):
     import scanpy as sc
     from anndata import AnnData
