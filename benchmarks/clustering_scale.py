@@ -108,7 +108,8 @@ def main(n_jobs: int) -> None:
         f"{', '.join(f'{size:,}' for size in SIZES)} cells), one thread. Epochs are few and fixed (DESC ends each of its "
         "phases of pretraining by itself), so that only the cells differ; [a full training](clustering.md) of 2,100 cells "
         "takes one to three minutes. Mini-batches alone are dense: memory is that of the data and of what scales with "
-        "cells in any case, latent representation and soft assignments.",
+        "cells in any case: latent representation, soft assignments, the graph of neighbours (DESC), sparse log expression for "
+        "principal components (Scvis).",
     ]
     for column, table in tables.items():
         title = "Peak memory above the data, MB" if column == "MB" else column
