@@ -68,11 +68,15 @@ class Scaling:
                     sd[batch, varies] = np.sqrt(sd[batch, varies] * sd[batch, varies].mean())
         return cls(np.array(total), mean, sd, np.array(clip))
 
+    def log_expression(self, counts: Matrix) -> tuple[sp.csr_matrix, np.ndarray]:
+        """Return log expression before it is centred, still sparse, and the size factor of each cell."""
+        factors = _totals(counts) / self.total
+        return _log_expression(counts, factors), factors
+
     def apply(self, counts: Matrix, batches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the input (dense, cells × genes) and the size factor of each cell."""
-        factors = _totals(counts) / self.total
-        x = _log_expression(counts, factors).toarray()
-        x = (x - self.mean[batches]) / self.sd[batches]
+        logs, factors = self.log_expression(counts)
+        x = (logs.toarray() - self.mean[batches]) / self.sd[batches]
         return np.clip(x, -self.clip, self.clip), factors
 
 

@@ -8,7 +8,6 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from torch import nn
 
@@ -242,8 +241,7 @@ class Scvis(CellModel):
         from sklearn.decomposition import PCA
 
         scaling = Scaling.learn(counts, np.zeros(counts.shape[0], dtype=int), scale=None)
-        factors = np.asarray(counts.sum(axis=1), dtype=float).ravel() / scaling.total
-        logs = sp.csr_matrix(sp.diags(1 / factors) @ sp.csr_matrix(counts)).log1p()
+        logs, _ = scaling.log_expression(counts)
         pca = PCA(min(self.n_pcs, min(logs.shape) - 1), svd_solver="arpack", random_state=seed)
         scores = pca.fit_transform(logs)
         largest = np.abs(scores).max()
