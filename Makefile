@@ -12,13 +12,14 @@ INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-inp
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint docs clean
+.PHONY: help demo test lint docs tutorials clean
 
 help:
 	@echo 'make demo [DATA=pairs.h5mu]  pair, train and predict held-out donors; figures and tables in demo/'
 	@echo 'make test [ARGS=...]         the test suite'
 	@echo 'make lint                    ruff and mypy'
 	@echo 'make docs                    the documentation, in docs/_build/html'
+	@echo 'make tutorials               run the tutorials anew, with their outputs'
 	@echo 'make clean                   remove .venv and everything that was built'
 
 demo: .venv/runtime.stamp
@@ -37,6 +38,11 @@ docs: .venv/doc.stamp
 	rm -rf docs/_build docs/generated
 	PYTHONWARNINGS= $(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
 	@echo 'Written: docs/_build/html/index.html'
+
+# Each text notebook (.md) is run where nothing is, and its .ipynb written beside it, which the documentation shows.
+tutorials: .venv/test.stamp
+	folder=$$(mktemp -d) && $(BIN)/jupytext --quiet --to ipynb --update --run-path "$$folder" --execute tutorials/*.md; \
+	status=$$?; rm -rf "$$folder"; exit $$status
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .coverage coverage.xml build demo dist docs/_build docs/generated

@@ -20,7 +20,8 @@ extensions = [
     "sphinx_copybutton",
     "sphinxcontrib.bibtex",
 ]
-exclude_patterns = ["_build", "**.ipynb_checkpoints"]
+# of each tutorial its text, of which `make tutorials` makes the notebook that is shown
+exclude_patterns = ["_build", "**.ipynb_checkpoints", "tutorials/*.md"]
 templates_path = ["_templates"]
 
 # Links into other projects need their inventories, which are on the network: Read the Docs has it, a laptop may not.
