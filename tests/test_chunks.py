@@ -52,6 +52,7 @@ FORMS = {
 def block_rows(request, monkeypatch):
     monkeypatch.setattr(_chunks, "BLOCK_ROWS", request.param)
     monkeypatch.setattr(_chunks, "BLOCK_BYTES", request.param * N_GENES * 4)
+    monkeypatch.setattr(_chunks, "CACHED_VALUES", 10 * request.param)
 
 
 def by_loops(weights, counts):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from ._matrix import BLOCK_BYTES, Matrix, is_lazy
+from ._matrix import BLOCK_BYTES, CACHED_VALUES, Matrix, is_lazy
 from ._progress import progress
 
 if TYPE_CHECKING:
@@ -129,7 +129,25 @@ class _Sums:
 
 
 def _multiply(weights: sp.csr_matrix, block: Matrix, look: Callable[[Matrix], Any] | None) -> tuple[Matrix, Any]:
-    return weights @ block, None if look is None else look(block)
+    return _times(weights, block), None if look is None else look(block)
+
+
+def _times(weights: sp.csr_matrix, block: Matrix) -> Matrix:
+    """Return ``weights @ block``, dense where a sum is of so many cells that its genes would fill up anyway."""
+    shape = weights.shape[0], block.shape[1]
+    if not sp.issparse(block) or np.diff(block.indptr)[weights.indices].sum() <= np.prod(shape):
+        return weights @ block
+    # the cells of a sum, one after the other, are its row with genes in repetition, which adds up
+    product = np.zeros(shape, np.result_type(weights.dtype, block.dtype))
+    n_stored = np.diff(block.indptr)
+    ends = np.cumsum(np.append(0, n_stored[weights.indices]))[weights.indptr]
+    for some in np.split(np.arange(shape[0]), np.flatnonzero(np.diff(ends[:-1] // CACHED_VALUES)) + 1):
+        drawn = slice(weights.indptr[some[0]], weights.indptr[some[-1] + 1])
+        cells = block[weights.indices[drawn]]
+        values = cells.data * np.repeat(weights.data[drawn], np.diff(cells.indptr))
+        rows = weights.indptr[some[0] : some[-1] + 2] - weights.indptr[some[0]]
+        product[some] = sp.csr_matrix((values, cells.indices, cells.indptr[rows]), (len(some), shape[1])).toarray()
+    return product
 
 
 def _look(inspect: Callable[[Matrix], Any] | None, block: Matrix) -> Any:

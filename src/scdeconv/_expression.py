@@ -33,6 +33,8 @@ def fill_missing(expression: np.ndarray, reference: np.ndarray) -> np.ndarray:
     Shares, samples × genes; rows sum to 1.
     """
     present = ~np.isnan(expression)
+    if present.all():
+        return to_shares(expression)
     covered = (present * reference).sum(axis=1, keepdims=True)
     totals = np.where(present, expression, 0).sum(axis=1, keepdims=True)
     return np.where(present, expression / np.maximum(totals, np.finfo(float).tiny) * covered, reference)

@@ -11,7 +11,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from ._chunks import in_rows
-from ._matrix import Matrix, get_matrix, in_memory, is_lazy, to_dense
+from ._matrix import Matrix, get_matrix, in_memory, is_lazy, take_columns, to_dense
 from ._validation import Problems, check_expression, check_names, examples
 
 if TYPE_CHECKING:
@@ -113,6 +113,6 @@ def find_genes(
 def align_genes(adata: AnnData, genes: pd.Index, *, layer: str | None = None) -> np.ndarray:
     """Return what :func:`find_genes` finds: an array samples × genes, with columns of NaN for the genes that are missing."""
     matrix, columns = find_genes(adata, genes, layer=layer, stacklevel=5)
-    values = np.full((adata.n_obs, len(genes)), np.nan)
-    values[:, columns >= 0] = to_dense(matrix[:, columns[columns >= 0]])
+    values = to_dense(take_columns(matrix, columns))
+    values[:, columns < 0] = np.nan
     return values

@@ -16,6 +16,8 @@ Matrix = Any
 
 # a block of rows that is in memory at a time, as it is stored
 BLOCK_BYTES = 100_000_000
+# so many values stay in the processor's cache while they are looked at more than once
+CACHED_VALUES = 100_000
 
 
 def is_lazy(matrix: Matrix) -> bool:

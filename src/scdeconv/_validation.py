@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from pandas.api.types import is_numeric_dtype
 
 from ._chunks import first_rows
-from ._matrix import Matrix, is_integer, is_lazy, stored_values
+from ._matrix import CACHED_VALUES, Matrix, is_integer, is_lazy, stored_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 # the largest log2(x + 1) of a bulk sample is about 20, the largest TPM or count is in the thousands
 LARGEST_LOG_VALUE = 25.0
-# of a dense matrix, so many values are looked at together
-CACHED_VALUES = 100_000
 
 
 class Problems:

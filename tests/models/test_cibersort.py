@@ -170,12 +170,17 @@ def test_noise_free_mixtures_are_recovered_as_shares_of_rna(mdata, bulk, shares)
     assert (quality["correlation"] > 0.99).all()
 
 
-def test_quality_follows_from_the_fractions_without_another_regression(mdata, bulk, monkeypatch):
+def test_fractions_and_quality_come_from_one_regression(mdata, bulk, monkeypatch):
     model = trained(mdata)
-    fractions = model.predict(bulk)
-    expected = model.quality(bulk)
-    monkeypatch.setattr(cibersort, "solve_nu_svr", lambda *_: pytest.fail("regressed again"))
-    pd.testing.assert_frame_equal(model.quality(bulk, fractions=fractions[TYPES[::-1]]), expected)
+    expected = {"fractions": model.predict(bulk), "quality": model.quality(bulk)}
+    samples = []
+    solve = cibersort.solve_nu_svr
+    monkeypatch.setattr(cibersort, "solve_nu_svr", lambda *given: samples.append(1) or solve(*given))
+    found = model.estimate(bulk)
+    assert len(samples) == bulk.n_obs
+    assert found.keys() == expected.keys()
+    for name, table in expected.items():
+        pd.testing.assert_frame_equal(found[name], table)
 
 
 def test_real_mixtures_get_small_p_values_and_noise_large_ones(mdata, bulk):

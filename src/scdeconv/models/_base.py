@@ -120,8 +120,34 @@ class DeconvolutionModel:
         ValueError
             Where values are not linear expression or less than half of the model's genes are there.
         """
-        fractions = normalise(self._fractions(self._aligned(adata, layer)))
-        return pd.DataFrame(fractions, index=adata.obs_names, columns=self.cell_types_)
+        return self._predict(self._aligned(adata, layer), adata.obs_names)
+
+    def estimate(
+        self, adata: AnnData, *, coverage: float | None = None, layer: str | None = None
+    ) -> dict[str, pd.DataFrame]:
+        """Return all that the model says about bulk samples, which are read once.
+
+        Parameters
+        ----------
+        adata, layer
+            As for :meth:`predict`.
+        coverage
+            Of the intervals; without it there are none.
+
+        Returns
+        -------
+        ``fractions`` as from :meth:`predict`; with ``coverage``, ``lower`` and ``upper`` as from :meth:`predict_interval`;
+        ``quality`` as from :meth:`quality`, for models that have it.
+        """
+        expression = self._aligned(adata, layer)
+        found = {"fractions": self._predict(expression, adata.obs_names)}
+        if coverage is not None:
+            found["lower"], found["upper"] = self._interval(expression, found["fractions"], coverage)
+        quality = self._quality(expression, found["fractions"])
+        return found if quality is None else {**found, "quality": quality}
+
+    def _predict(self, expression: np.ndarray, samples: pd.Index) -> pd.DataFrame:
+        return pd.DataFrame(normalise(self._fractions(expression)), index=samples, columns=self.cell_types_)
 
     def _require_trained(self) -> None:
         if not self.is_trained_:
@@ -133,43 +159,35 @@ class DeconvolutionModel:
         self._require_trained()
         return align_genes(adata, strip_versions(self.genes_), layer=layer)
 
-    def quality(
-        self, adata: AnnData, *, layer: str | None = None, fractions: pd.DataFrame | None = None
-    ) -> pd.DataFrame | None:
+    def quality(self, adata: AnnData, *, layer: str | None = None) -> pd.DataFrame | None:
         """Say how well the model's idea of bulk fits each sample.
 
         Parameters
         ----------
         adata, layer
             As for :meth:`predict`.
-        fractions
-            What :meth:`predict` returned for these samples, where it is at hand: spares predicting again.
 
         Returns
         -------
-        Samples × ``noise`` (what composition does not explain, in units of what the calibration expects),
-        ``composition`` (standard deviations between the most unusual cell type and the training donors) and
-        ``outside``: one of them is a quarter above that of any training donor when it was held out. None for models
-        that do not simulate from a calibration.
+        Samples × measures of the method; None for methods that have none. Models that simulate from a calibration give
+        ``noise`` (what composition does not explain, in units of what the calibration expects), ``composition`` (standard
+        deviations between the most unusual cell type and the training donors) and ``outside``: one of them is a quarter
+        above that of any training donor when it was held out.
         """
+        expression = self._aligned(adata, layer)
+        return self._quality(expression, self._predict(expression, adata.obs_names))
+
+    def _quality(self, expression: np.ndarray, fractions: pd.DataFrame) -> pd.DataFrame | None:
         if self.familiarity_ is None:
             return None
-        if fractions is None:
-            fractions = self.predict(adata, layer=layer)
-        noise = self._noise_level(self._aligned(adata, layer), fractions.to_numpy())
-        return self.familiarity_.quality(noise, fractions)
+        return self.familiarity_.quality(self._noise_level(expression, fractions.to_numpy()), fractions)
 
     def _noise_level(self, expression: np.ndarray, fractions: np.ndarray) -> np.ndarray:
         """Return what composition does not explain in each sample, for models that know it; fractions are estimates."""
         raise NotImplementedError
 
     def predict_interval(
-        self,
-        adata: AnnData,
-        coverage: float = 0.9,
-        *,
-        layer: str | None = None,
-        fractions: pd.DataFrame | None = None,
+        self, adata: AnnData, coverage: float = 0.9, *, layer: str | None = None
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return lower and upper bounds of the fractions of bulk samples.
 
@@ -178,8 +196,8 @@ class DeconvolutionModel:
 
         Parameters
         ----------
-        adata, layer, fractions
-            As for :meth:`quality`.
+        adata, layer
+            As for :meth:`predict`.
         coverage
             Up to n / (n + 1) for n training donors.
 
@@ -192,16 +210,19 @@ class DeconvolutionModel:
         ValueError
             Where the training donors cannot support the coverage, or the model has not held any out.
         """
-        if fractions is None:
-            fractions = self.predict(adata, layer=layer)
+        expression = self._aligned(adata, layer)
+        return self._interval(expression, self._predict(expression, adata.obs_names), coverage)
+
+    def _interval(
+        self, expression: np.ndarray, fractions: pd.DataFrame, coverage: float
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
         if self.held_out_ is None:
             msg = (
                 f"Expected a model that held donors out in training, found none in {type(self).__name__}. Intervals need a "
                 "method that learns from at least 4 paired donors."
             )
             raise ValueError(msg)
-        spread = self._spread(self._aligned(adata, layer))
-        bounds = self.held_out_.intervals(fractions.to_numpy(), coverage, spread)
+        bounds = self.held_out_.intervals(fractions.to_numpy(), coverage, self._spread(expression))
         lower, upper = (pd.DataFrame(bound, fractions.index, fractions.columns) for bound in bounds)
         return lower, upper
 

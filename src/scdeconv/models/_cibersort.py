@@ -168,6 +168,9 @@ class CIBERSORT(SignatureModel):
 
     Notes
     -----
+    The quality of a sample is ``p_value`` (how often mixtures of random values of these samples fit better; NaN without
+    permutations, where the original writes 9999), ``correlation`` and ``rmse`` of the standardised sample with the fitted one.
+
     Departures from the R script (version 1.04): mixtures whose largest value is below 50 are not taken to be log2 and
     raised to a power of two; the library refuses log-transformed input with a message instead. The genes are in the order
     of the data, not of the alphabet, which matters only within the solver's tolerance of 1e-3.
@@ -226,35 +229,17 @@ class CIBERSORT(SignatureModel):
             return values
         return quantile_normalise(values, to_dense(get_matrix(adata, layer, "adata")))
 
-    def quality(
-        self, adata: AnnData, *, layer: str | None = None, fractions: pd.DataFrame | None = None
-    ) -> pd.DataFrame:
-        """Say how well the profiles explain each sample.
-
-        Parameters
-        ----------
-        adata, layer
-            As for :meth:`predict`.
-        fractions
-            What :meth:`predict` returned for these samples, where it is at hand: spares predicting again.
-
-        Returns
-        -------
-        Samples × ``p_value`` (how often mixtures of random values of these samples fit better; NaN without permutations,
-        where the original writes 9999), ``correlation`` and ``rmse`` of the standardised sample with the fitted one.
-        """
-        if fractions is None:
-            fractions = self.predict(adata, layer=layer)
-        signature, bulk = self._regression(self._aligned(adata, layer))
+    def _quality(self, expression: np.ndarray, fractions: pd.DataFrame) -> pd.DataFrame:
+        signature, bulk = self._regression(expression)
         profiles = standardise(signature)
-        correlation, rmse = goodness_of_fit(profiles, standardise(bulk, axis=1), fractions[self.cell_types_].to_numpy())
+        correlation, rmse = goodness_of_fit(profiles, standardise(bulk, axis=1), fractions.to_numpy())
         p_value = np.full(len(bulk), np.nan)
         if self.parameters_["permutations"]:
             rng = np.random.default_rng(self.parameters_["seed"])
             mixtures = draw_null_mixtures(bulk, self.parameters_["permutations"], rng)
             weights = normalise(self._solve(signature, mixtures))
             p_value = p_values(correlation, goodness_of_fit(profiles, standardise(mixtures, axis=1), weights)[0])
-        return pd.DataFrame({"p_value": p_value, "correlation": correlation, "rmse": rmse}, index=adata.obs_names)
+        return pd.DataFrame({"p_value": p_value, "correlation": correlation, "rmse": rmse}, index=fractions.index)
 
     def absolute_scores(self, adata: AnnData, *, layer: str | None = None) -> pd.DataFrame:
         """Score how much of each cell type there is, comparable between samples as well as between types.

@@ -172,6 +172,11 @@ class MuSiC(LinearModel):
     Notes
     -----
     While donors are held out, a type of which fewer than 2 subjects are left is given nothing, as in the original.
+
+    The quality of a sample is ``r_squared`` (share of the variance over genes that the fit explains; may be negative),
+    ``iterations`` and ``converged`` (whether the fractions settled within 1,000 rounds); with groups, of their fit on the
+    genes that are no markers. It is 0, 1 and True for a sample without any expression of the model's genes, whose fractions
+    are uniform.
     """
 
     method = "music"
@@ -287,34 +292,14 @@ class MuSiC(LinearModel):
             fractions[:, types] *= normalise(inside.weights)
         return fractions
 
-    def _fit_samples(self, adata: AnnData, layer: str | None) -> tuple[np.ndarray, SubjectStatistics, WeightedFit]:
-        return self._first_fit(self._bulk(self._aligned(adata, layer)))
-
-    def quality(
-        self, adata: AnnData, *, layer: str | None = None, fractions: pd.DataFrame | None = None
-    ) -> pd.DataFrame:
-        """Say how well bulk samples are fitted; with groups, by the groups, on the genes that are no markers.
-
-        Parameters
-        ----------
-        adata, layer
-            As for :meth:`predict`.
-        fractions
-            Not used.
-
-        Returns
-        -------
-        Samples × ``r_squared`` (share of the variance over genes that the fit explains; may be negative), ``iterations``
-        and ``converged`` (whether the fractions settled within 1,000 rounds). 0, 1 and True for a sample without any
-        expression of the model's genes, whose fractions are uniform.
-        """
-        bulk, statistics, fit = self._fit_samples(adata, layer)
+    def _quality(self, expression: np.ndarray, fractions: pd.DataFrame) -> pd.DataFrame:
+        bulk, statistics, fit = self._first_fit(self._bulk(expression))
         columns = {
             "r_squared": explained_variance(bulk, statistics.design, fit),
             "iterations": fit.iterations,
             "converged": fit.converged,
         }
-        return pd.DataFrame(columns, index=adata.obs_names)
+        return pd.DataFrame(columns, index=fractions.index)
 
     def standard_error(self, adata: AnnData, *, layer: str | None = None) -> pd.DataFrame:
         r"""Return the standard errors of the fractions of bulk samples.
@@ -342,7 +327,7 @@ class MuSiC(LinearModel):
         if self.groups_ is not None:
             msg = "Expected a model without groups, found groups. Use predict_interval, or a model without groups."
             raise ValueError(msg)
-        bulk, statistics, fit = self._fit_samples(adata, layer)
+        bulk, statistics, fit = self._first_fit(self._bulk(self._aligned(adata, layer)))
         variance = variance_of_fractions(bulk, statistics.design, fit)
         return pd.DataFrame(np.sqrt(variance), index=adata.obs_names, columns=self.cell_types_)
 

@@ -20,6 +20,8 @@ ROWS_AT_ONCE = 128
 MAX_STEPS = 30
 LONGEST_STEP = 2.0
 TOLERANCE = 5e-3
+# the noise is least at the solution, so that a rough one tells it
+ROUGH_TOLERANCE = 0.1
 # where a fraction of zero begins
 SMALLEST_FRACTION = 1e-9
 
@@ -44,7 +46,9 @@ class CalibratedModel:
         """Return the log expression of samples with these log-ratios, samples × genes."""
         return log_shares(softmax(ratios, axis=-1) @ self.profiles) + self.shift
 
-    def solve(self, log: np.ndarray, depths: np.ndarray, fractions: np.ndarray | None = None) -> np.ndarray:
+    def solve(
+        self, log: np.ndarray, depths: np.ndarray, fractions: np.ndarray | None = None, tolerance: float = TOLERANCE
+    ) -> np.ndarray:
         """Return the most probable log-ratios of each sample, by Gauss-Newton steps.
 
         Parameters
@@ -55,6 +59,8 @@ class CalibratedModel:
             Total of each sample over these genes.
         fractions
             Where to begin, samples × cell types; by default the mean composition.
+        tolerance
+            Length of the steps after which to stop.
 
         Returns
         -------
@@ -65,14 +71,15 @@ class CalibratedModel:
         else:
             start = np.log(np.maximum(fractions, SMALLEST_FRACTION))
             start -= start.mean(axis=1, keepdims=True)
-        return _in_chunks(GaussNewton(self).solve, log, depths, start)
+        return _in_chunks(GaussNewton(self, tolerance).solve, log, depths, start)
 
     def noise_level(self, log: np.ndarray, depths: np.ndarray, fractions: np.ndarray | None = None) -> np.ndarray:
         """Return, per sample, the root mean square of its noise in units of what the model expects.
 
         Real samples are below 1, since the model allows for more noise than the pairs showed. Parameters as for :meth:`solve`.
         """
-        return _in_chunks(GaussNewton(self).noise_level, log, depths, self.solve(log, depths, fractions))
+        ratios = self.solve(log, depths, fractions, ROUGH_TOLERANCE)
+        return _in_chunks(GaussNewton(self).noise_level, log, depths, ratios)
 
 
 def _in_chunks(function: Callable[..., np.ndarray], *arrays: np.ndarray) -> np.ndarray:
@@ -93,8 +100,8 @@ class GaussNewton:
     same for all samples, and the sums are matrix products.
     """
 
-    def __init__(self, model: CalibratedModel) -> None:
-        self.model = model
+    def __init__(self, model: CalibratedModel, tolerance: float = TOLERANCE) -> None:
+        self.model, self.tolerance = model, tolerance
         self.profiles, self.factors = model.profiles.T, model.factors.T
         self.sums = model.profiles.sum(axis=1)
         self.level = LEVEL * len(model.shift)
@@ -122,7 +129,7 @@ class GaussNewton:
             step *= lengths[rows, None]
             ratios[rows] += step
             before[rows] = step
-            rows = rows[np.abs(step).max(axis=1) > TOLERANCE]
+            rows = rows[np.abs(step).max(axis=1) > self.tolerance]
             if not len(rows):
                 break
         return ratios

@@ -69,14 +69,9 @@ def predict(
     >>> bulk.obsm["fractions"].shape
     (12, 7)
     """
-    fractions = model.predict(adata, layer=layer)
-    written = {key_added: fractions}
-    if coverage is not None:
-        bounds = model.predict_interval(adata, coverage, layer=layer, fractions=fractions)
-        written |= {f"{key_added}_{side}": bound for side, bound in zip(("lower", "upper"), bounds, strict=True)}
-    quality = model.quality(adata, layer=layer, fractions=fractions)
+    found = model.estimate(adata, coverage=coverage, layer=layer)
+    quality = found.get("quality")
     if quality is not None:
-        written[f"{key_added}_quality"] = quality
         outside = list(quality.index[quality["outside"]]) if "outside" in quality else []
         if outside:
             warnings.warn(
@@ -84,11 +79,11 @@ def predict(
                 f"{examples(outside)}: their fractions are extrapolated. See adata.obsm['{key_added}_quality'].",
                 stacklevel=2,
             )
-    for side in ("lower", "upper", "quality"):
+    for kind in ("lower", "upper", "quality"):
         # those of an earlier model would be taken for this one's
-        adata.obsm.pop(f"{key_added}_{side}", None)
-    for key, table in written.items():
-        adata.obsm[key] = table
+        adata.obsm.pop(f"{key_added}_{kind}", None)
+    for kind, table in found.items():
+        adata.obsm[key_added if kind == "fractions" else f"{key_added}_{kind}"] = table
     adata.uns.setdefault(keys.UNS, {})[key_added] = {
         "method": model.method,
         "version": __version__,
@@ -135,7 +130,7 @@ def evaluate(adata: AnnData, key: str = keys.FRACTIONS, *, measured_key: str = k
     paired ...
     >>> scdeconv.tl.predict(mdata["bulk"], scdeconv.tl.train(mdata, method="nnls"))
     nnls: 7 profiles, 300 genes
-    >>> scdeconv.tl.evaluate(mdata["bulk"]).loc["all entries", "n"] > 0
+    >>> bool(scdeconv.tl.evaluate(mdata["bulk"]).loc["all entries", "n"] > 0)
     True
     """
     for name in (key, measured_key):
