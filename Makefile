@@ -39,10 +39,8 @@ docs: .venv/doc.stamp
 	PYTHONWARNINGS= $(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
 	@echo 'Written: docs/_build/html/index.html'
 
-# Each text notebook (.md) is run where nothing is, and its .ipynb written beside it, which the documentation shows.
 tutorials: .venv/test.stamp
-	folder=$$(mktemp -d) && $(BIN)/jupytext --quiet --to ipynb --update --run-path "$$folder" --execute tutorials/*.md; \
-	status=$$?; rm -rf "$$folder"; exit $$status
+	$(BIN)/python docs/run_tutorials.py
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .coverage coverage.xml build demo dist docs/_build docs/generated

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,10 @@ def no_progress() -> Iterator[bool]:
 @contextmanager
 def progress(total: int, description: str) -> Iterator[Any]:
     """Show a tqdm bar, whose ``update`` counts the work done."""
-    from tqdm.auto import tqdm
+    with warnings.catch_warnings():
+        # without ipywidgets a notebook gets a bar of text, which is no reason for a warning
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        from tqdm.auto import tqdm
 
     watched = sys.stderr.isatty() or "ipykernel" in sys.modules
     with (

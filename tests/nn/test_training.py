@@ -256,8 +256,10 @@ def test_without_validation_rows_training_runs_to_the_end_and_keeps_the_last_wei
 
 def test_history_is_a_dict_of_one_column_frames_indexed_by_epoch():
     data, validation = make_split()
-    history = run(make_module(), data, validation=validation, max_steps=9).history()
-    assert list(history) == ["train_loss", "validation_loss"]
+    plan = run(make_module(), data, validation=validation, max_steps=9)
+    history = plan.history()
+    assert list(history) == ["train_loss", "validation_loss", "best_epoch"]
+    assert history["best_epoch"].to_numpy().tolist() == [[plan.best_epoch]]
     for name, first in (("train_loss", 1), ("validation_loss", 0)):
         assert isinstance(history[name], pd.DataFrame)
         assert list(history[name].columns) == [name]
@@ -310,7 +312,7 @@ def test_ctrl_c_before_the_first_step_leaves_the_starting_point_and_no_made_up_l
     start = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     plan = run(module, data, interrupting(1), validation=validation)
     assert plan.stop
-    assert list(plan.history()) == ["validation_loss"]
+    assert list(plan.history()) == ["validation_loss", "best_epoch"]
     assert len(plan.history()["validation_loss"]) == 1
     assert all(torch.equal(tensor, start[name]) for name, tensor in module.state_dict().items())
 

@@ -186,8 +186,13 @@ class Plan(EpochPlan):
         return len(gains) < 2 or bool(gains.mean() > gains.std() / len(gains) ** 0.5)
 
     def history(self) -> dict[str, pd.DataFrame]:
-        """Return the losses by epoch; epoch 0 is the starting point."""
-        curves = {"train_loss": (1, self.train_losses), "validation_loss": (0, self.validation_losses)}
+        """Return the losses by epoch, 0 the starting point, and where the weights were kept (``best_epoch``)."""
+        best = [float(self.best_epoch)] if self.validation_losses else []
+        curves = {
+            "train_loss": (1, self.train_losses),
+            "validation_loss": (0, self.validation_losses),
+            "best_epoch": (self.best_epoch, best),
+        }
         return {
             name: pd.DataFrame({name: values}, index=pd.RangeIndex(start, start + len(values), name="epoch"))
             for name, (start, values) in curves.items()

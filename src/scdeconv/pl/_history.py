@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
@@ -10,8 +11,6 @@ from matplotlib.ticker import LogLocator
 from scdeconv.pl._style import GREY, PALETTE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from matplotlib.axes import Axes
 
 
@@ -42,6 +41,12 @@ def history(history: Mapping[str, Any], *, ax: Axes | None = None) -> Axes:
     >>> scdeconv.pl.history(history).get_xlabel()
     'epoch'
     """
+    if not isinstance(history, Mapping):
+        msg = (
+            f"Expected the losses of a model, found {type(history).__name__}. Pass model.history; methods without epochs "
+            "have none."
+        )
+        raise TypeError(msg)
     curves = {
         label: pd.Series(np.ravel(history[name]).astype(float), index=history[name].index).dropna()
         for label, name in (("training", "train_loss"), ("validation", "validation_loss"))

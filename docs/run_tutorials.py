@@ -1,0 +1,27 @@
+"""Run the tutorials, each text in `tutorials/`, and write the notebooks that are shown: `make tutorials`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import jupytext
+from nbclient import NotebookClient
+
+FOLDER = Path(__file__).resolve().parents[1] / "tutorials"
+# a bar that moves is of no use in a page
+os.environ["TQDM_DISABLE"] = "1"
+
+for text in sorted(FOLDER.glob("*.md")):
+    if sys.argv[1:] and text.stem not in sys.argv[1:]:
+        continue
+    print(text.stem, flush=True)
+    notebook = jupytext.read(text)
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number}"
+    with TemporaryDirectory() as folder:
+        client = NotebookClient(notebook, timeout=600, record_timing=False, resources={"metadata": {"path": folder}})
+        client.execute()
+    jupytext.write(notebook, text.with_suffix(".ipynb"))
