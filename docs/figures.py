@@ -1,0 +1,107 @@
+"""Draws the figure of the start page and of the README: ``python docs/figures.py``; a minute or two.
+
+Every donor of the retina pairs is predicted by a model that has not seen it. The bars of the methods are read from
+docs/benchmarks/held_out_donors.md, which benchmarks/held_out_donors.py writes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anndata
+import matplotlib.pyplot as plt
+import pandas as pd
+
+import scdeconv
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+DOCS = Path(__file__).parent
+OUTPUT = DOCS / "_static" / "overview.png"
+PAGE = DOCS / "benchmarks" / "held_out_donors.md"
+MEAN = "mean_composition"
+N_PANELS = 4
+# of Okabe and Ito (2008)
+BLUE = "#0072b2"
+COLORS = {
+    "Rod": BLUE,
+    "BC": "#e69f00",
+    "MG": "#009e73",
+    "AC": "#cc79a7",
+    "Cone": "#56b4e9",
+    "HC": "#d55e00",
+    "RGC": "#f0e442",
+}
+
+
+def predict_held_out() -> anndata.AnnData:
+    """Return the retina bulk with measured fractions, and in ``fractions`` those of models without the donor."""
+    bulk, profiles, pseudobulk = scdeconv.datasets.retina_pairs()
+    mdata = scdeconv.pp.pair(bulk=bulk, profiles=profiles, pseudobulk=pseudobulk)
+    bulk = mdata["bulk"].copy()
+    fractions = scdeconv.tl.cross_validate(mdata, "simplednn")
+    bulk = bulk[fractions.index].copy()
+    bulk.obsm["fractions"] = fractions
+    return bulk
+
+
+def draw_compositions(bulk: anndata.AnnData, ax: Axes) -> None:
+    tables = {"measured": bulk.obsm["measured_fractions"], "predicted": bulk.obsm["fractions"]}
+    table = pd.concat([table.add_suffix(f" {name}", axis=0) for name, table in tables.items()])
+    source = pd.Categorical([name for name, rows in tables.items() for _ in range(len(rows))], categories=list(tables))
+    both = anndata.AnnData(obs=pd.DataFrame({"source": source}, index=table.index), obsm={"fractions": table})
+    both.uns["cell_type_colors"] = COLORS
+    scdeconv.pl.fractions(both, groupby="source", ax=ax)
+    ax.set_xlabel("donors, from most to fewest rods")
+
+
+def draw_scores(ax: Axes) -> None:
+    """Draw the RMSE of each method on the retina pairs, as measured on the benchmark page."""
+    lines = PAGE.read_text(encoding="utf-8").partition("## Retina")[2].splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("| method"))
+    rmse = {}
+    for line in lines[first + 2 :]:
+        if not line.startswith("|"):
+            break
+        method, score = (cell.strip() for cell in line.split("|")[1:3])
+        rmse[method] = float(score.split()[0])
+    mean = rmse.pop(MEAN)
+    scores = pd.Series(rmse).sort_values(ascending=False)
+    ax.barh(scores.index, scores, color=[BLUE if value < mean else "#737373" for value in scores], height=0.75)
+    for row, value in enumerate(scores):
+        ax.text(0.001, row, f"{value:.3f}", va="center", fontsize=8, color="white")
+    ax.axvline(mean, color="black", linestyle="--", linewidth=1)
+    ax.text(mean, 1.02, f"mean composition {mean:.3f}", transform=ax.get_xaxis_transform(), ha="center", fontsize=8)
+    ax.set(xlim=(0, 1.05 * scores.max()), xlabel="RMSE, donors held out")
+    ax.locator_params(axis="x", nbins=4)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(axis="y", length=0, labelsize=8)
+
+
+def draw_agreement(bulk: anndata.AnnData, axes: list[Axes]) -> None:
+    """Draw the most abundant cell types."""
+    cell_types = bulk.obsm["measured_fractions"].mean().nlargest(len(axes)).index
+    some = anndata.AnnData(obs=bulk.obs[[]], uns={"cell_type_colors": COLORS})
+    for key in ("measured_fractions", "fractions"):
+        some.obsm[key] = bulk.obsm[key][list(cell_types)]
+    scdeconv.pl.measured_vs_predicted(some, axes=axes)
+    for ax in axes[1:]:
+        ax.set_ylabel("")
+
+
+def main() -> None:
+    bulk = predict_held_out()
+    figure = plt.figure(figsize=(9.6, 6.0), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1.15, 1))
+    left, right = top.subplots(1, 2, width_ratios=(1.55, 1))
+    draw_compositions(bulk, left)
+    draw_scores(right)
+    draw_agreement(bulk, list(bottom.subplots(1, N_PANELS)))
+    OUTPUT.parent.mkdir(exist_ok=True)
+    figure.savefig(OUTPUT, dpi=160)
+
+
+if __name__ == "__main__":
+    main()
