@@ -91,7 +91,7 @@ def test_refit_takes_all_donors_and_as_many_epochs_as_were_best(pairs, fits):
     assert fits[1]["data"].weights.shape[0] == 2
     assert fits[1]["validation"] is None
     assert len(fits[1]["plan"].train_losses) == model.best_epoch_
-    assert list(model.history) == ["train_loss", "validation_loss"]
+    assert list(model.history) == ["train_loss", "validation_loss", "best_epoch"]
 
 
 @pytest.mark.parametrize("simulate", [None, 20])

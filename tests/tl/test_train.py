@@ -134,7 +134,7 @@ def test_batches_that_calibrate_was_told_of_are_known_in_training(pairs, name, m
 @pytest.mark.parametrize("name", ["simplednn", "scaden"])
 def test_history_is_a_dict_of_one_column_frames_indexed_by_epoch(pairs, name):
     history = tl.train(pairs, name, **QUICK[name]).history
-    assert set(history) <= {"train_loss", "validation_loss"}
+    assert set(history) <= {"train_loss", "validation_loss", "best_epoch"}
     for key, frame in history.items():
         assert isinstance(frame, pd.DataFrame)
         assert list(frame.columns) == [key]
@@ -215,5 +215,5 @@ def test_ctrl_c_keeps_the_best_weights_so_far(pairs, monkeypatch):
 def test_epoch_zero_counts_as_a_result(pairs, simulate):
     model = tl.train(pairs, "simplednn", max_epochs=0, simulate=simulate)
     assert isinstance(model, SimpleDNN)
-    assert list(model.history) == ["validation_loss"]
+    assert list(model.history) == ["validation_loss", "best_epoch"]
     assert list(model.history["validation_loss"].index) == [0]
