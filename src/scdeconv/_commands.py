@@ -210,5 +210,5 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_table(table: pd.DataFrame, path: Path, **options: Any) -> None:
-    """Write tabs to .tsv and commas to .csv, gzipped where the name ends so."""
-    table.to_csv(path, sep="\t" if ".tsv" in path.suffixes else ",", **options)
+    """Write tabs to .tsv and commas to .csv, six digits, gzipped where the name ends so."""
+    table.to_csv(path, sep="\t" if ".tsv" in path.suffixes else ",", float_format="%.6g", **options)

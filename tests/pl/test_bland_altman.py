@@ -73,7 +73,12 @@ def test_given_axes_are_used_and_labelled(adata):
 def test_errors_say_what_there_is(adata):
     with pytest.raises(KeyError, match=r"Expected 'flow' in adata.obsm"):
         pl.bland_altman(adata, measured_key="flow")
-    adata.obsm["fractions"] = adata.obsm["fractions"].rename(columns={"type 0": "B"})
-    with pytest.raises(ValueError, match=r"only measured: \['type 0'\] \(1\), only predicted: \['B'\]"):
-        pl.bland_altman(adata)
     assert not plt.get_fignums()
+
+
+def test_a_type_that_only_one_side_has_is_zero_on_the_other(adata):
+    adata.obsm["fractions"] = adata.obsm["fractions"].rename(columns={"type 0": "B"})
+    panels = {ax.get_title(): ax.collections[0].get_offsets() for ax in pl.bland_altman(adata)}
+    assert set(panels) == {*adata.obsm["measured_fractions"], "B"}
+    halves = adata.obsm["fractions"]["B"].to_numpy() / 2
+    np.testing.assert_allclose(panels["B"], np.column_stack([halves, 2 * halves]))

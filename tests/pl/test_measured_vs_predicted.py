@@ -85,7 +85,12 @@ def test_a_panel_has_the_colour_of_its_bar(adata):
 def test_errors_say_what_there_is(adata):
     with pytest.raises(KeyError, match=r"Expected 'flow' in adata.obsm, found \['fractions', 'measured_fractions'\]"):
         pl.measured_vs_predicted(adata, measured_key="flow")
-    adata.obsm["fractions"] = adata.obsm["fractions"].rename(columns={"type 0": "B"})
-    with pytest.raises(ValueError, match=r"only measured: \['type 0'\] \(1\), only predicted: \['B'\]"):
-        pl.measured_vs_predicted(adata)
     assert not plt.get_fignums()
+
+
+def test_a_type_that_only_one_side_has_is_zero_on_the_other(adata):
+    adata.obsm["fractions"] = adata.obsm["fractions"].rename(columns={"type 0": "B"})
+    panels = {ax.get_title(): ax.collections[0].get_offsets() for ax in pl.measured_vs_predicted(adata)}
+    assert set(panels) == {*adata.obsm["measured_fractions"], "B"}
+    np.testing.assert_array_equal(panels["type 0"][:, 1], 0)
+    np.testing.assert_array_equal(panels["B"][:, 0], 0)

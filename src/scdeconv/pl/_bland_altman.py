@@ -37,7 +37,7 @@ def bland_altman(
 
     Returns
     -------
-    The axes, one per cell type in the order of the measured table. A single sample has no limits.
+    The axes, one per cell type in the order of the measured table. A type that only one side has is 0 on the other. A single sample has no limits.
 
     Raises
     ------

@@ -97,6 +97,7 @@ def intervals(
             raise KeyError(msg)
     estimate, lower, upper, *measured = (table[known] for table in tables)
 
+    what = measured_key.removesuffix("_fractions").replace("_", " ")
     coverage = adata.uns.get(UNS, {}).get(key, {}).get("coverage")
     n_samples = len(estimate)
     width = float(np.clip(0.2 * n_samples, 1.9, 3.0 if len(cell_types) > 1 else 10))
@@ -126,8 +127,8 @@ def intervals(
             truth_known = np.isfinite(truth)
             inside = (low <= truth) & (truth <= high)
             for which, color, label in (
-                (inside, "white", "measured"),
-                (truth_known & ~inside, "black", "measured, outside"),
+                (inside, "white", what),
+                (truth_known & ~inside, "black", f"{what}, outside"),
             ):
                 ax.scatter(
                     x[which],
@@ -139,7 +140,7 @@ def intervals(
                     linewidth=0.7,
                     label=label,
                 )
-            figures = f"{inside.sum()} of {truth_known.sum()} measured inside"
+            figures = f"{inside.sum()} of {truth_known.sum()} {what} inside"
             largest = np.nanmax([largest, *truth])
         head(ax, cell_type, figures)
         ax.set(xlim=(-0.7, n_samples - 0.3), ylim=(-0.04 * largest, 1.06 * largest))

@@ -35,7 +35,7 @@ def measured_vs_predicted(
 
     Returns
     -------
-    The axes, one per cell type in the order of the measured table.
+    The axes, one per cell type in the order of the measured table. A type that only one side has is 0 on the other.
 
     Examples
     --------
@@ -61,7 +61,8 @@ def measured_vs_predicted(
         ax.axline((0, 0), slope=1, color=GREY, linestyle="--", linewidth=1, zorder=1, label="identity")
         size = float(np.clip(600 / len(x), 8, 36))
         ax.scatter(x, y, s=size, color=colors[cell_type], edgecolor="black", linewidth=0.4, alpha=0.8, zorder=2)
-        text = f"CCC {'undefined' if np.isnan(ccc) else f'{ccc:.2f}'}   RMSE {rmse:.3f}   n = {len(x)}"
+        agreement = "undefined" if np.isnan(ccc) else f"{ccc:.2f}".replace("-", "\N{MINUS SIGN}")
+        text = f"CCC {agreement}   RMSE {rmse:.3f}   n = {len(x)}"
         head(ax, cell_type, text)
         limits = (-0.04 * largest, 1.06 * largest)
         ax.set(xlim=limits, ylim=limits, box_aspect=1)

@@ -60,13 +60,18 @@ def fraction_label(adata: AnnData, key: str) -> str:
 
 
 def get_pairs(adata: AnnData, key: str, measured_key: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return measured and predicted fractions of the samples that were measured."""
+    """Return measured and predicted fractions of the samples that were measured; a type that one side lacks is 0 there."""
     measured, predicted = get_fractions(adata, measured_key), get_fractions(adata, key)
     known = measured.notna().all(axis=1).to_numpy()
     if not known.any():
         msg = f"Expected measured samples in adata.obsm[{measured_key!r}], found {len(measured)} rows of NaN."
         raise ValueError(msg)
-    return measured[known], predicted[known]
+    first, second = measured[known], predicted[known]
+    return _with_columns_of(first, second), _with_columns_of(second, first)
+
+
+def _with_columns_of(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    return table.reindex(columns=table.columns.union(other.columns, sort=False), fill_value=0.0)
 
 
 def cell_type_colors(adata: AnnData, key: str, cell_types: pd.Index) -> dict[Hashable, str]:

@@ -18,6 +18,8 @@ BLUE, ORANGE, GREEN = PALETTE[:3]
 # of tuning.trials, before the columns of arguments
 FIGURES = ["state", "rmse", "seconds"]
 COLUMNS = 3
+# times the smallest value that the largest is, from which on the axis is logarithmic
+LOGARITHMIC = 5
 
 
 def tuning(tuning: Tuning, *, axes: np.ndarray | None = None) -> np.ndarray:
@@ -75,7 +77,7 @@ def tuning(tuning: Tuning, *, axes: np.ndarray | None = None) -> np.ndarray:
         values = complete[name]
         if pd.api.types.is_numeric_dtype(values):
             _draw_trials(ax, values.to_numpy(dtype=float), rmse)
-            if values.min() > 0 and values.max() > 10 * values.min():
+            if values.min() > 0 and values.max() > LOGARITHMIC * values.min():
                 ax.set_xscale("log", subs=[])
                 ax.xaxis.set_major_locator(LogLocator(subs=(1,) if values.max() > 100 * values.min() else (1, 3)))
                 ax.xaxis.set_major_formatter("{x:g}")
