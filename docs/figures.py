@@ -1,4 +1,4 @@
-"""Draws the figure of the start page and of the README: ``python docs/figures.py``; a minute or two.
+"""Draws the figures of the start page and of the README: ``python docs/figures.py``; a minute or two.
 
 Every donor of the retina pairs is predicted by a model that has not seen it. The bars of the methods are read from
 docs/benchmarks/held_out_donors.md, which benchmarks/held_out_donors.py writes.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 DOCS = Path(__file__).parent
-OUTPUT = DOCS / "_static" / "overview.png"
+OUTPUT = DOCS / "_static"
 PAGE = DOCS / "benchmarks" / "held_out_donors.md"
 MEAN = "mean_composition"
 N_PANELS = 4
@@ -91,6 +91,15 @@ def draw_agreement(bulk: anndata.AnnData, axes: list[Axes]) -> None:
         ax.set_ylabel("")
 
 
+def draw_five_lines() -> Axes:
+    """Run the five lines of the README."""
+    cells, bulk = scdeconv.datasets.paired_cohort()
+    mdata = scdeconv.pp.pair(cells, bulk, donor_key="donor", cell_type_key="cell_type")
+    model = scdeconv.tl.train(mdata)
+    scdeconv.tl.predict(bulk, model, coverage=0.9)
+    return scdeconv.pl.fractions(bulk)
+
+
 def main() -> None:
     bulk = predict_held_out()
     figure = plt.figure(figsize=(9.6, 6.0), layout="constrained")
@@ -99,8 +108,9 @@ def main() -> None:
     draw_compositions(bulk, left)
     draw_scores(right)
     draw_agreement(bulk, list(bottom.subplots(1, N_PANELS)))
-    OUTPUT.parent.mkdir(exist_ok=True)
-    figure.savefig(OUTPUT, dpi=160)
+    OUTPUT.mkdir(exist_ok=True)
+    figure.savefig(OUTPUT / "overview.png", dpi=160)
+    draw_five_lines().figure.savefig(OUTPUT / "five_lines.png", dpi=120)
 
 
 if __name__ == "__main__":
