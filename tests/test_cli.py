@@ -357,3 +357,17 @@ def test_warnings_are_one_line(capsys, monkeypatch):
     monkeypatch.setattr(demo, "main", lambda _: __import__("warnings").warn("few donors", stacklevel=1))
     assert run("demo") == 0
     assert capsys.readouterr().err == "scdeconv: warning: few donors\n"
+
+
+def test_a_log_has_a_line_when_a_step_begins(files, pairs_file, tmp_path, capsys):
+    assert run("benchmark", pairs_file, "--method", "nnls", "--seed", 0, "-o", tmp_path / "table.tsv") == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert any(line.endswith(" ...") for line in lines)
+    assert not any("\r" in line or "it/s" in line for line in lines)
+
+
+def test_demo_takes_a_seed(monkeypatch):
+    seen = []
+    monkeypatch.setattr(demo, "main", lambda path, seed: seen.append((path, seed)))
+    assert run("demo", "--seed", 3) == 0
+    assert seen == [(None, 3)]

@@ -122,7 +122,7 @@ def demo(args: Namespace) -> bool:
     """Run the demonstration."""
     from . import demo as demonstration
 
-    demonstration.main(args.pairs)
+    demonstration.main(args.pairs, args.seed)
     return True
 
 

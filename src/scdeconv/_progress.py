@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _nested: ContextVar[bool] = ContextVar("nested", default=False)
+_in_log: ContextVar[bool] = ContextVar("in_log", default=False)
 
 
 @contextmanager
@@ -23,6 +24,16 @@ def no_progress() -> Iterator[bool]:
         yield token.old_value is not True
     finally:
         _nested.reset(token)
+
+
+@contextmanager
+def steps_in_logs() -> Iterator[None]:
+    """Where no bar can be shown, write a line when its work begins: for pipelines, whose users read logs."""
+    token = _in_log.set(True)
+    try:
+        yield
+    finally:
+        _in_log.reset(token)
 
 
 @contextmanager
@@ -38,6 +49,8 @@ def progress(total: int, description: str) -> Iterator[Any]:
         no_progress() as outermost,
         tqdm(total=total, desc=description, disable=not watched or not outermost, leave=False) as bar,
     ):
+        if _in_log.get() and outermost and not watched:
+            print(f"{description} ...", file=sys.stderr, flush=True)
         yield bar
 
 

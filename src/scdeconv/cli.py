@@ -9,6 +9,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._progress import steps_in_logs
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -25,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if hasattr(sys.stdout, "reconfigure"):
         # in a log, lines are to be there when they are written
         sys.stdout.reconfigure(line_buffering=True)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), steps_in_logs():
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.showwarning = _say_warning
@@ -92,7 +94,8 @@ def make_parser() -> argparse.ArgumentParser:
     cluster.add_argument("--method", default="desc", help="desc (default), scdeepcluster or scdcc")
     _add_output(cluster, ".h5ad")
 
-    demo = commands.add_parser("demo", help="Run the main job from start to end, into the folder demo.")
+    summary = "Run the main job from start to end, into the folder demo."
+    demo = commands.add_parser("demo", help=summary, description=summary, parents=[seeded])
     demo.add_argument("pairs", nargs="?", type=Path, help="paired data (.h5mu); the generated cohort by default")
     demo.add_argument("--debug", action="store_true", help="show where an error comes from")
     return parser

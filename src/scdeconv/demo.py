@@ -25,10 +25,10 @@ MAX_FOLDS = 8
 OUTPUT = Path("demo")
 
 
-def read_pairs(path: Path | None) -> MuData:
-    """Return paired data: the generated cohort, or the modalities ``bulk`` and ``sc`` (or ``profiles``) of a file."""
+def read_pairs(path: Path | None, seed: int) -> MuData:
+    """Return paired data: a generated cohort, or the modalities ``bulk`` and ``sc`` (or ``profiles``) of a file."""
     if path is None:
-        return pp.pair(*datasets.paired_cohort())
+        return pp.pair(*datasets.paired_cohort(seed=seed))
     import mudata
 
     if not path.exists():
@@ -52,7 +52,7 @@ def accuracy_table(benchmark: pd.DataFrame) -> pd.DataFrame:
     return means.reindex(columns=order).round(4)
 
 
-def main(path: Path | None = None) -> None:
+def main(path: Path | None = None, seed: int = 0) -> None:
     """Run the demonstration and write its results to the folder ``demo``."""
     import matplotlib
 
@@ -60,21 +60,21 @@ def main(path: Path | None = None) -> None:
     start = time.perf_counter()
     OUTPUT.mkdir(exist_ok=True)
 
-    mdata = read_pairs(path)
+    mdata = read_pairs(path, seed)
     bulk = mdata[keys.BULK]
     if keys.MEASURED_CELLS in bulk.obsm:
-        pp.augment(mdata, n_aug=100, aug_ratio=0.8)
+        pp.augment(mdata, n_aug=100, aug_ratio=0.8, seed=seed)
     pp.select_genes(mdata)
 
     folds = min(MAX_FOLDS, len(pp.paired_donors(mdata)))
     print(f"predicting every paired donor by a model that has not seen it ({folds} folds) ...")
-    table = tl.benchmark(mdata, METHODS, cv=folds)
-    held_out = tl.cross_validate(mdata, METHODS[0], cv=folds)
+    table = tl.benchmark(mdata, METHODS, cv=folds, seeds=[seed, seed + 1, seed + 2])
+    held_out = tl.cross_validate(mdata, METHODS[0], cv=folds, seed=seed)
     print(accuracy_table(table).to_string(na_rep=""))
 
-    model = tl.train(mdata)
+    model = tl.train(mdata, METHODS[0], seed=seed)
     tl.predict(bulk, model)
-    pp.simulate(mdata, calibration=pp.calibrate(mdata))
+    pp.simulate(mdata, calibration=pp.calibrate(mdata), seed=seed)
     # what is reported for the paired donors is the estimate of a model that did not learn from them
     bulk.obsm[keys.FRACTIONS].loc[held_out.index] = held_out
     bulk.obs["estimate"] = "donor without cells"
