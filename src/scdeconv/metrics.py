@@ -17,6 +17,24 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+__all__ = [
+    "aitchison",
+    "bias",
+    "ccc",
+    "kl",
+    "mae",
+    "mse",
+    "overlap",
+    "paper_kl_softmax",
+    "paper_r2_pooled",
+    "paper_w_sorted",
+    "pearson",
+    "r2",
+    "rmse",
+    "table",
+    "wasserstein",
+]
+
 Fractions: TypeAlias = "NDArray[np.floating] | pd.DataFrame"
 
 
@@ -51,6 +69,7 @@ def mse(measured: NDArray, predicted: NDArray) -> NDArray:
 
     Examples
     --------
+    >>> import numpy as np
     >>> from scdeconv import metrics
     >>> measured, predicted = np.array([[0.4, 0.6], [0.2, 0.8]]), np.array([[0.5, 0.5], [0.2, 0.8]])
     >>> round(metrics.mse(measured, predicted), 6)
@@ -81,6 +100,7 @@ def mae(measured: NDArray, predicted: NDArray) -> NDArray:
 
     Examples
     --------
+    >>> import numpy as np
     >>> from scdeconv import metrics
     >>> round(metrics.mae(np.array([[0.4, 0.6]]), np.array([[0.5, 0.5]])), 6)
     0.1
@@ -96,6 +116,7 @@ def bias(measured: NDArray, predicted: NDArray) -> NDArray:
 
     Examples
     --------
+    >>> import numpy as np
     >>> from scdeconv import metrics
     >>> metrics.bias(np.array([[0.4, 0.6]]), np.array([[0.5, 0.5]]), per_type=True).round(6).tolist()
     [0.1, -0.1]
@@ -113,6 +134,7 @@ def r2(measured: NDArray, predicted: NDArray) -> NDArray:
 
     Examples
     --------
+    >>> import numpy as np
     >>> from scdeconv import metrics
     >>> measured = np.array([[0.8, 0.2], [0.9, 0.1]])
     >>> constant = np.array([[0.85, 0.15], [0.85, 0.15]])
@@ -130,6 +152,7 @@ def pearson(measured: NDArray, predicted: NDArray) -> NDArray:
 
     Examples
     --------
+    >>> import numpy as np
     >>> from scdeconv import metrics
     >>> measured = np.array([[0.1], [0.2], [0.3]])
     >>> round(metrics.pearson(measured, 2 * measured), 3)
@@ -148,6 +171,7 @@ def ccc(measured: NDArray, predicted: NDArray) -> NDArray:
 
     Examples
     --------
+    >>> import numpy as np
     >>> from scdeconv import metrics
     >>> measured = np.array([[0.1], [0.2], [0.3]])
     >>> round(metrics.ccc(measured, 2 * measured), 3)
@@ -166,6 +190,7 @@ def kl(measured: Fractions, predicted: Fractions, *, epsilon: float = 1e-6) -> f
 
     Examples
     --------
+    >>> import numpy as np
     >>> from scdeconv import metrics
     >>> round(metrics.kl(np.array([[0.5, 0.5]]), np.array([[0.25, 0.75]])), 4)
     0.1438
@@ -191,6 +216,7 @@ def wasserstein(
 
     Examples
     --------
+    >>> import numpy as np
     >>> from scdeconv import metrics
     >>> measured, predicted = np.array([[1.0, 0.0, 0.0]]), np.array([[0.0, 0.5, 0.5]])
     >>> metrics.wasserstein(measured, predicted)
@@ -214,6 +240,7 @@ def aitchison(measured: Fractions, predicted: Fractions, *, epsilon: float = 1e-
 
     Examples
     --------
+    >>> import numpy as np
     >>> from scdeconv import metrics
     >>> round(metrics.aitchison(np.array([[0.5, 0.5]]), np.array([[0.2, 0.8]])), 4)
     0.9803
@@ -232,6 +259,7 @@ def paper_r2_pooled(measured: Fractions, predicted: Fractions) -> float:
 
     Examples
     --------
+    >>> import numpy as np
     >>> from scdeconv import metrics
     >>> round(metrics.paper_r2_pooled(np.array([[0.8, 0.2], [0.9, 0.1]]), np.array([[0.85, 0.15]] * 2)), 3)
     0.98
@@ -248,6 +276,7 @@ def paper_kl_softmax(measured: Fractions, predicted: Fractions) -> float:
 
     Examples
     --------
+    >>> import numpy as np
     >>> from scdeconv import metrics
     >>> round(metrics.paper_kl_softmax(np.array([[0.5, 0.5]]), np.array([[0.25, 0.75]])), 4)
     0.0309
@@ -265,6 +294,7 @@ def paper_w_sorted(measured: Fractions, predicted: Fractions) -> float:
 
     Examples
     --------
+    >>> import numpy as np
     >>> from scdeconv import metrics
     >>> metrics.paper_w_sorted(np.array([[0.9, 0.1]]), np.array([[0.1, 0.9]]))
     0.0
@@ -322,6 +352,7 @@ def overlap(real: NDArray, simulated: NDArray, *, n_components: int = 10) -> flo
 
     Examples
     --------
+    >>> import numpy as np
     >>> from scdeconv import metrics
     >>> rng = np.random.default_rng(0)
     >>> simulated = rng.normal(size=(500, 20))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from scipy.special import softmax
 
 from scdeconv.pp import centred_log_ratio
@@ -19,3 +20,14 @@ def test_centred_log_ratio_raises_small_fractions_to_the_floor():
         centred_log_ratio(np.array([[0.0, 0.005, 0.995]]), floor=0.01),
         centred_log_ratio(np.array([[0.01, 0.01, 0.995]]), floor=0.0),
     )
+
+
+def test_centred_log_ratio_keeps_the_names_of_a_table_and_what_is_not_known():
+    fractions = pd.DataFrame({"B": [0.2, 0.0, np.nan], "T": [0.8, 1.0, np.nan]}, index=["s1", "s2", "s3"])
+    before = fractions.copy()
+    ratios = centred_log_ratio(fractions)
+    pd.testing.assert_frame_equal(fractions, before)
+    expected = pd.DataFrame(centred_log_ratio(fractions.to_numpy(), 1e-3), fractions.index, fractions.columns)
+    pd.testing.assert_frame_equal(ratios, expected)
+    assert ratios.loc["s2", "T"] == np.log(1 / 1e-3) / 2
+    assert ratios.loc["s3"].isna().all()

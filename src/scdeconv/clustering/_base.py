@@ -47,6 +47,17 @@ class CellModel(BaseModelClass):
     """Base of the models of single cells.
 
     A subclass fills in ``train``, which sets ``scaling_`` and ``module``, ``_encode`` and ``_make_module``.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> cells, _ = scdeconv.datasets.paired_cohort(n_donors=3, n_genes=300, cells_per_donor=(30, 50))
+    >>> scdeconv.clustering.Scvis.setup_anndata(cells)
+    >>> model = scdeconv.clustering.Scvis(cells)
+    >>> model.train(max_epochs=2)
+    >>> model.save("model", overwrite=True)
+    >>> scdeconv.clustering.Scvis.load("model").get_latent_representation(cells[:5]).shape
+    (5, 2)
     """
 
     method: ClassVar[str]
@@ -271,7 +282,20 @@ class CellModel(BaseModelClass):
 
 
 class ClusteringModel(CellModel):
-    """Base of the models that assign cells to clusters softly; ``module.clusters`` holds the centroids."""
+    """Base of the models that assign cells to clusters softly; ``module.clusters`` holds the centroids.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> cells, _ = scdeconv.datasets.paired_cohort(n_donors=3, n_genes=300, cells_per_donor=(30, 50))
+    >>> scdeconv.clustering.ScDeepCluster.setup_anndata(cells)
+    >>> model = scdeconv.clustering.ScDeepCluster(cells, n_clusters=3)
+    >>> model.train(pretrain_epochs=5, max_epochs=2)
+    >>> model.get_soft_assignments(cells[:5]).sum(axis=1).round(6).tolist()
+    [1.0, 1.0, 1.0, 1.0, 1.0]
+    >>> bool(model.get_clusters().isin(["0", "1", "2"]).all())
+    True
+    """
 
     # a ModuleDict, whose members' classes mypy does not know
     module: Any

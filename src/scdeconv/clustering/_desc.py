@@ -67,6 +67,16 @@ class DESC(ClusteringModel):
     Notes
     -----
     Constants are those of the released program; it finds clusters by Louvain instead of Leiden.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> cells, _ = scdeconv.datasets.paired_cohort(n_donors=3, n_genes=300, cells_per_donor=(30, 50))
+    >>> scdeconv.clustering.DESC.setup_anndata(cells)
+    >>> model = scdeconv.clustering.DESC(cells, resolution=[0.5, 1.0], hidden=(8,))
+    >>> model.train(max_epochs=5)
+    >>> model.get_latent_representation().shape[1], model.get_clusters(resolution=1.0).cat.categories[0]
+    (8, '0')
     """
 
     method = "desc"

@@ -49,6 +49,19 @@ class ScDCC(ScDeepCluster):
     reconstruction of must-linked cells and starts from k-means without seeds. Here pairs share the steps of all cells and
     are noisy like the autoencoder's input, without which a few constrained cells are learned by heart
     (``docs/benchmarks/clustering.md``). In its scripts the weight of the must-links overwrites that of the cannot-links.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> cells, _ = scdeconv.datasets.paired_cohort(n_donors=3, n_genes=300, cells_per_donor=(30, 50))
+    >>> cells.obs["known"] = cells.obs["cell_type"].where(cells.obs["donor"] == cells.obs["donor"].iloc[0])
+    >>> constraints = scdeconv.pp.constraints(cells, labels_key="known", n_pairs=100)  # doctest: +ELLIPSIS
+    constraints: ...
+    >>> scdeconv.clustering.ScDCC.setup_anndata(cells)
+    >>> model = scdeconv.clustering.ScDCC(cells, constraints=constraints, n_clusters=3)
+    >>> model.train(pretrain_epochs=5, max_epochs=2)
+    >>> 0 <= constraints.agreement(model.get_clusters()) <= 1
+    True
     """
 
     method = "scdcc"

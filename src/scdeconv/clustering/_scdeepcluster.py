@@ -58,6 +58,16 @@ class ScDeepCluster(ClusteringModel):
     clustering loss reads the input without noise. Its settings are ``likelihood="zinb", scale="unit"`` and
     ``pretrain_epochs=300``; the defaults here found the known cell types better and in less time
     (``docs/benchmarks/clustering.md``).
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> cells, _ = scdeconv.datasets.paired_cohort(n_donors=3, n_genes=300, cells_per_donor=(30, 50))
+    >>> scdeconv.clustering.ScDeepCluster.setup_anndata(cells)
+    >>> model = scdeconv.clustering.ScDeepCluster(cells, n_clusters=3, n_latent=8)
+    >>> model.train(pretrain_epochs=5, max_epochs=2)
+    >>> model.get_latent_representation().shape == (cells.n_obs, 8)
+    True
     """
 
     method = "scdeepcluster"

@@ -123,6 +123,17 @@ class ScGen(CellModel):
     References
     ----------
     Lotfollahi, Wolf, Theis (2019), *scGen predicts single-cell perturbation responses*, Nature Methods 16:715–721.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> cells, _ = scdeconv.datasets.paired_cohort(n_donors=3, n_genes=300, cells_per_donor=(30, 50))
+    >>> scdeconv.clustering.ScGen.setup_anndata(cells, batch_key="donor", cell_type_key="cell_type")
+    >>> model = scdeconv.clustering.ScGen(cells, n_latent=8, n_hidden=32)
+    >>> model.train(max_epochs=2)
+    >>> corrected = model.remove_batch_effects()
+    >>> corrected.shape == cells.shape, list(corrected.layers)
+    (True, ['counts'])
     """
 
     method = "scgen"

@@ -159,6 +159,18 @@ class Scvis(CellModel):
     ----------
     Ding, Condon, Shah (2018), *Interpretable dimensionality reduction of single cell transcriptome data with deep
     generative models*, Nature Communications 9:2002.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> cells, _ = scdeconv.datasets.paired_cohort(n_donors=3, n_genes=300, cells_per_donor=(30, 50))
+    >>> scdeconv.clustering.Scvis.setup_anndata(cells)
+    >>> model = scdeconv.clustering.Scvis(cells, n_pcs=20)
+    >>> model.train(max_epochs=5)
+    >>> model.get_latent_representation().shape == (cells.n_obs, 2)
+    True
+    >>> model.get_log_likelihood(cells[:5]).shape
+    (5,)
     """
 
     method = "scvis"

@@ -73,7 +73,6 @@ __all__ = [
     "SimpleDNN",
     "SimulationRidge",
     "WeightedEnsemble",
-    "solve_nonnegative",
 ]
 
 

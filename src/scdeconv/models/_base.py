@@ -57,6 +57,22 @@ class DeconvolutionModel:
 
     A subclass fills in ``train``, which sets ``genes_`` and ``cell_types_``, and three small pieces: ``_fractions`` (the
     estimate for aligned expression), ``_arrays`` and ``_restore`` (its state as named arrays, for files).
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> mdata = scdeconv.pp.pair(
+    ...     *scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    ... )  # doctest: +ELLIPSIS
+    paired 6 donors ...
+    >>> model = scdeconv.tl.train(mdata, "ridge")  # doctest: +ELLIPSIS
+    ridge: ...
+    >>> model.save("model", overwrite=True)
+    >>> model = scdeconv.models.Ridge.load("model")
+    >>> fractions = model.predict(mdata["bulk"])
+    >>> lower, upper = model.predict_interval(mdata["bulk"], coverage=0.8)
+    >>> bool(((lower <= fractions) & (fractions <= upper)).all(axis=None))
+    True
     """
 
     method: ClassVar[str]

@@ -220,6 +220,20 @@ class BayesPrism(LinearModel):
     Notes
     -----
     A sample without reads of the model's genes gets equal fractions. Types with identical profiles share their weight.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> mdata = scdeconv.pp.pair(
+    ...     *scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    ... )  # doctest: +ELLIPSIS
+    paired 6 donors ...
+    >>> scdeconv.models.BayesPrism.setup_mudata(mdata)
+    >>> model = scdeconv.models.BayesPrism(mdata, outlier_share=1)
+    >>> model.train()
+    >>> reads = dict(model.predict_expression(mdata["bulk"]))
+    >>> len(reads), reads["Macrophage"].shape
+    (7, (12, 300))
     """
 
     method = "bayesprism"

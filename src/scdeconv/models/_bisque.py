@@ -36,6 +36,19 @@ class Bisque(LinearModel):
     -----
     As in the original, profiles are of cells normalised to one total, so the fractions are cell shares through the
     pairs, not through cell sizes.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> mdata = scdeconv.pp.pair(
+    ...     *scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    ... )  # doctest: +ELLIPSIS
+    paired 6 donors ...
+    >>> scdeconv.models.Bisque.setup_mudata(mdata)
+    >>> model = scdeconv.models.Bisque(mdata)
+    >>> model.train()
+    >>> model.predict(mdata["bulk"]).shape
+    (12, 7)
     """
 
     method = "bisque"

@@ -80,6 +80,19 @@ class BSEQsc(CIBERSORT):
     The original scales each cell to its share of counts times the mean total of its type in its donor before it
     averages; this gives the same numbers. Its tests of differences between groups of samples (csSAM, edgeR) are not part
     of it here.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> mdata = scdeconv.pp.pair(
+    ...     *scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    ... )  # doctest: +ELLIPSIS
+    paired 6 donors ...
+    >>> scdeconv.models.BSEQsc.setup_mudata(mdata)
+    >>> model = scdeconv.models.BSEQsc(mdata)
+    >>> model.train()
+    >>> model.predict(mdata["bulk"]).shape
+    (12, 7)
     """
 
     method = "bseqsc"

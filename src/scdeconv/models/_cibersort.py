@@ -174,6 +174,21 @@ class CIBERSORT(SignatureModel):
     Departures from the R script (version 1.04): mixtures whose largest value is below 50 are not taken to be log2 and
     raised to a power of two; the library refuses log-transformed input with a message instead. The genes are in the order
     of the data, not of the alphabet, which matters only within the solver's tolerance of 1e-3.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> mdata = scdeconv.pp.pair(
+    ...     *scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    ... )  # doctest: +ELLIPSIS
+    paired 6 donors ...
+    >>> scdeconv.models.CIBERSORT.setup_mudata(mdata)
+    >>> model = scdeconv.models.CIBERSORT(mdata, permutations=10, absolute="sig.score")
+    >>> model.train()
+    >>> list(model.quality(mdata["bulk"]))
+    ['p_value', 'correlation', 'rmse']
+    >>> model.absolute_scores(mdata["bulk"]).shape
+    (12, 7)
     """
 
     method = "cibersort"

@@ -57,6 +57,19 @@ class CIBERSORTx(CIBERSORT):
     B-mode moves the mixtures half of the way to what the first estimate predicts. That damps noise and outlying genes; a
     shift that the first estimate has taken for composition stays. S-mode learns the shift instead from the assumption
     that bulk and reference have about the same mean composition, and errs where they do not.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> mdata = scdeconv.pp.pair(
+    ...     *scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    ... )  # doctest: +ELLIPSIS
+    paired 6 donors ...
+    >>> scdeconv.models.CIBERSORTx.setup_mudata(mdata)
+    >>> model = scdeconv.models.CIBERSORTx(mdata, batch_correction="S")
+    >>> model.train()
+    >>> model.predict(mdata["bulk"]).shape
+    (12, 7)
     """
 
     method = "cibersortx"

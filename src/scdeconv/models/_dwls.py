@@ -211,6 +211,19 @@ class DWLS(SignatureModel):
     (half of the RNA), monocytes (a third of it) were not.
 
     Rectangle keeps its second step for types with fewer than 20 markers; here it is used for all.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> mdata = scdeconv.pp.pair(
+    ...     *scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    ... )  # doctest: +ELLIPSIS
+    paired 6 donors ...
+    >>> scdeconv.models.DWLS.setup_mudata(mdata)
+    >>> model = scdeconv.models.DWLS(mdata, unknown=True)
+    >>> model.train()
+    >>> model.predict(mdata["bulk"]).columns[-1]
+    'Unknown'
     """
 
     method = "dwls"

@@ -19,7 +19,32 @@ def angle(fractions: np.ndarray) -> np.ndarray:
 
 @dataclass
 class HeldOut:
-    """Predictions of training donors by models that had not seen them: samples × cell types, and each sample's donor."""
+    """Predictions of training donors by models that had not seen them: what a trained model has as ``held_out_``.
+
+    It can also be made of measured and predicted fractions from elsewhere, for intervals of any predictions.
+
+    Attributes
+    ----------
+    measured, predicted
+        Samples × cell types.
+    donors
+        The donor of each sample.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> mdata = scdeconv.pp.pair(
+    ...     *scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    ... )  # doctest: +ELLIPSIS
+    paired 6 donors ...
+    >>> model = scdeconv.tl.train(mdata, "ridge")  # doctest: +ELLIPSIS
+    ridge: ...
+    >>> model.held_out_.predicted.shape, len(set(model.held_out_.donors))
+    ((6, 7), 6)
+    >>> lower, upper = model.held_out_.intervals(model.held_out_.predicted, coverage=0.8)
+    >>> lower.shape, bool((lower <= upper).all())
+    ((6, 7), True)
+    """
 
     measured: np.ndarray
     predicted: np.ndarray

@@ -22,6 +22,19 @@ class MeanComposition(LinearModel):
     ----------
     mdata
         From :func:`scdeconv.pp.pair`, with at least one paired donor.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> mdata = scdeconv.pp.pair(
+    ...     *scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    ... )  # doctest: +ELLIPSIS
+    paired 6 donors ...
+    >>> scdeconv.models.MeanComposition.setup_mudata(mdata)
+    >>> model = scdeconv.models.MeanComposition(mdata)
+    >>> model.train()
+    >>> len(model.predict(mdata["bulk"]).drop_duplicates())
+    1
     """
 
     method = "mean_composition"

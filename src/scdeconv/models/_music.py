@@ -177,6 +177,21 @@ class MuSiC(LinearModel):
     ``iterations`` and ``converged`` (whether the fractions settled within 1,000 rounds); with groups, of their fit on the
     genes that are no markers. It is 0, 1 and True for a sample without any expression of the model's genes, whose fractions
     are uniform.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> mdata = scdeconv.pp.pair(
+    ...     *scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    ... )  # doctest: +ELLIPSIS
+    paired 6 donors ...
+    >>> scdeconv.models.MuSiC.setup_mudata(mdata)
+    >>> model = scdeconv.models.MuSiC(mdata)
+    >>> model.train()
+    >>> list(model.quality(mdata["bulk"]))
+    ['r_squared', 'iterations', 'converged']
+    >>> model.standard_error(mdata["bulk"]).shape
+    (12, 7)
     """
 
     method = "music"

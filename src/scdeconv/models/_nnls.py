@@ -37,6 +37,19 @@ class NNLS(SignatureModel):
     ----------
     mdata
         From :func:`scdeconv.pp.pair`. The selected genes are used, all where none are selected.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> mdata = scdeconv.pp.pair(
+    ...     *scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    ... )  # doctest: +ELLIPSIS
+    paired 6 donors ...
+    >>> scdeconv.models.NNLS.setup_mudata(mdata)
+    >>> model = scdeconv.models.NNLS(mdata)
+    >>> model.train()
+    >>> model.predict(mdata["bulk"]).shape
+    (12, 7)
     """
 
     method = "nnls"

@@ -115,6 +115,19 @@ class NonNegativeRidge(SignatureModel):
     ours in its centre. Benchmarks shrink to zero instead and cut negative weights off (Avila Cobos et al. 2020). The
     cross-validation counts genes as equally noisy and independent; where one platform sees whole groups of genes
     differently it shrinks too little. A sample without any expression gets equal fractions.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> mdata = scdeconv.pp.pair(
+    ...     *scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    ... )  # doctest: +ELLIPSIS
+    paired 6 donors ...
+    >>> scdeconv.models.NonNegativeRidge.setup_mudata(mdata)
+    >>> model = scdeconv.models.NonNegativeRidge(mdata, penalty=0.1)
+    >>> model.train()
+    >>> model.predict(mdata["bulk"]).shape
+    (12, 7)
     """
 
     method = "nonnegative_ridge"

@@ -119,6 +119,19 @@ class Ridge(LinearModel):
     ----------
     mdata
         From :func:`scdeconv.pp.pair`. The selected genes are used, all where none are selected.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> mdata = scdeconv.pp.pair(
+    ...     *scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    ... )  # doctest: +ELLIPSIS
+    paired 6 donors ...
+    >>> scdeconv.models.Ridge.setup_mudata(mdata)
+    >>> model = scdeconv.models.Ridge(mdata)
+    >>> model.train()
+    >>> model.predict(mdata["bulk"]).shape
+    (12, 7)
     """
 
     method = "ridge"
@@ -161,6 +174,19 @@ class SimulationRidge(Ridge):
         From :func:`scdeconv.pp.pair`. The selected genes are used, all where none are selected.
     n_simulated
         Simulated samples.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> mdata = scdeconv.pp.pair(
+    ...     *scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    ... )  # doctest: +ELLIPSIS
+    paired 6 donors ...
+    >>> scdeconv.models.SimulationRidge.setup_mudata(mdata)
+    >>> model = scdeconv.models.SimulationRidge(mdata, n_simulated=100)
+    >>> model.train(seed=1)
+    >>> model.predict(mdata["bulk"]).shape
+    (12, 7)
     """
 
     method = "simulation_ridge"

@@ -188,6 +188,19 @@ class RobustNNLS(SignatureModel):
     -----
     Our own, in the line of DWLS (relative errors) and of robust regression. Weights learned from the training bulk are
     kept: predictions do not depend on which samples are predicted together.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> mdata = scdeconv.pp.pair(
+    ...     *scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    ... )  # doctest: +ELLIPSIS
+    paired 6 donors ...
+    >>> scdeconv.models.RobustNNLS.setup_mudata(mdata)
+    >>> model = scdeconv.models.RobustNNLS(mdata)
+    >>> model.train()
+    >>> model.predict(mdata["bulk"]).shape
+    (12, 7)
     """
 
     method = "robust_nnls"

@@ -81,6 +81,19 @@ class RobustRegression(SignatureModel):
     intercept as in granulator; Avila Cobos et al. (2020) fit one and drop it. Without noise and for a sample that is
     zero there is nothing to reweight. Where ``rlm`` refuses a singular signature, types with identical profiles share
     their weight. A sample without any expression gets equal fractions.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> mdata = scdeconv.pp.pair(
+    ...     *scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    ... )  # doctest: +ELLIPSIS
+    paired 6 donors ...
+    >>> scdeconv.models.RobustRegression.setup_mudata(mdata)
+    >>> model = scdeconv.models.RobustRegression(mdata, max_iterations=50)
+    >>> model.train()
+    >>> model.predict(mdata["bulk"]).shape
+    (12, 7)
     """
 
     method = "robust_regression"

@@ -68,6 +68,20 @@ class Scaden(NeuralModel):
         Smallest variance of a gene over the bulk samples on the linear scale. Not used where genes were selected.
     train_on
         ``"simulated"`` bulk (by default) or ``"pairs"``.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> mdata = scdeconv.pp.pair(
+    ...     *scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    ... )  # doctest: +ELLIPSIS
+    paired 6 donors ...
+    >>> scdeconv.pp.simulate(mdata, n_samples=50)
+    >>> scdeconv.models.Scaden.setup_mudata(mdata)
+    >>> model = scdeconv.models.Scaden(mdata)
+    >>> model.train(max_steps=10)
+    >>> model.predict(mdata["bulk"]).shape
+    (12, 7)
     """
 
     method = "scaden"

@@ -74,6 +74,20 @@ class SimpleDNN(NeuralModel):
     Notes
     -----
     The paper takes log1p of raw counts; here samples are brought to one depth first, since users' samples differ.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> mdata = scdeconv.pp.pair(
+    ...     *scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    ... )  # doctest: +ELLIPSIS
+    paired 6 donors ...
+    >>> scdeconv.models.SimpleDNN.setup_mudata(mdata)
+    >>> model = scdeconv.models.SimpleDNN(mdata, n_members=2, simulate=50)
+    >>> model.train(max_epochs=2)
+    >>> quality = model.quality(mdata["bulk"])
+    >>> list(quality)
+    ['noise', 'composition', 'outside']
     """
 
     method = "simplednn"

@@ -57,6 +57,19 @@ class WeightedEnsemble(DeconvolutionModel):
     ----------
     mdata
         From :func:`scdeconv.pp.pair`, with at least 4 paired donors. The members share the selected genes.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> mdata = scdeconv.pp.pair(
+    ...     *scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    ... )  # doctest: +ELLIPSIS
+    paired 6 donors ...
+    >>> scdeconv.models.WeightedEnsemble.setup_mudata(mdata)
+    >>> model = scdeconv.models.WeightedEnsemble(mdata)
+    >>> model.train()
+    >>> list(model.members_), round(float(model.weights_.sum()), 6)
+    (['simplednn', 'calibrated_nnls', 'ridge', 'bisque'], 1.0)
     """
 
     method = "ensemble"

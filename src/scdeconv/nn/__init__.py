@@ -1,4 +1,7 @@
-"""Torch parts shared by the neural models: networks, losses and the training loops."""
+"""Torch parts shared by the neural models: networks, losses and the training loops.
+
+They serve :mod:`scdeconv.models` and :mod:`scdeconv.clustering`; they are not for users, and may change in any version.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +12,3 @@ from ._networks import BatchedLinear, Ensemble, Perceptrons
 from ._running import quiet
 from ._soft_assignment import SoftClusters, cannot_link_loss, clustering_loss, must_link_loss, target_distribution
 from ._training import TrainingData, fit
-
-__all__ = [
-    "LOSSES",
-    "BatchedLinear",
-    "CellPlan",
-    "CountAutoencoder",
-    "Ensemble",
-    "Loss",
-    "Perceptrons",
-    "SoftClusters",
-    "TrainingData",
-    "cannot_link_loss",
-    "clustering_loss",
-    "fit",
-    "fit_cells",
-    "layers",
-    "linear",
-    "must_link_loss",
-    "quiet",
-    "target_distribution",
-]

@@ -18,34 +18,19 @@ from ._signature import signature
 from ._simulate import simulate
 from ._use_signature import use_signature
 
+# what is imported above and not named here is for the other parts of this package
 __all__ = [
-    "BROAD",
-    "FEWEST_PAIRS",
-    "GENES_PER_TYPE",
-    "SIZE_SD",
     "Calibration",
-    "CalibratedModel",
     "Constraints",
-    "Reference",
     "augment",
-    "best_per_type",
     "calibrate",
     "centred_log_ratio",
     "constraints",
-    "count_cells",
-    "fit_calibration",
     "hold_out",
-    "indicator",
-    "make_mudata",
-    "marker_ratio",
-    "membership",
     "pair",
     "paired_donors",
-    "read_markers",
     "read_signature",
     "select_genes",
     "signature",
     "simulate",
-    "sum_pairs",
-    "use_signature",
 ]

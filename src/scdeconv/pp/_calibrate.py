@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import pandas as pd
@@ -32,10 +32,41 @@ PRIOR_SHIFT_SD = 0.7
 PRIOR_RATIO_SD = 1.5
 
 
-def centred_log_ratio(fractions: np.ndarray, floor: float) -> np.ndarray:
-    """Return log fractions less their mean over types; fractions below ``floor`` are raised to it."""
-    logs = np.log(np.maximum(fractions, floor))
-    return logs - logs.mean(axis=-1, keepdims=True)
+@overload
+def centred_log_ratio(fractions: pd.DataFrame, floor: float = FLOOR) -> pd.DataFrame: ...
+@overload
+def centred_log_ratio(fractions: np.ndarray, floor: float = FLOOR) -> np.ndarray: ...
+def centred_log_ratio(fractions: pd.DataFrame | np.ndarray, floor: float = FLOOR) -> pd.DataFrame | np.ndarray:
+    """Return log fractions less their mean over cell types, for methods that do not know that fractions sum to 1.
+
+    Parameters
+    ----------
+    fractions
+        Samples × cell types, as a DataFrame or an array.
+    floor
+        Smaller fractions are raised to it, since zero has no logarithm. By default one cell in a thousand. What is said
+        of rare types depends on it.
+
+    Returns
+    -------
+    The same samples × cell types, in the same form; rows sum to 0. Rows with NaN are NaN.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import scdeconv
+    >>> fractions = pd.DataFrame({"B": [0.2, 0.0], "T": [0.8, 1.0]}, index=["s1", "s2"])
+    >>> scdeconv.pp.centred_log_ratio(fractions).round(2)
+           B     T
+    s1 -0.69  0.69
+    s2 -3.45  3.45
+    """
+    values = fractions.to_numpy(dtype=float) if isinstance(fractions, pd.DataFrame) else fractions
+    logs = np.log(np.maximum(values, floor))
+    ratios = logs - logs.mean(axis=-1, keepdims=True)
+    if isinstance(fractions, pd.DataFrame):
+        return pd.DataFrame(ratios, fractions.index, fractions.columns)
+    return ratios
 
 
 def size_step(

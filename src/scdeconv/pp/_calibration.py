@@ -59,6 +59,21 @@ class Calibration:
         Table genes × batches; no columns where no batch was given.
     n_donors
         Paired donors behind it; 0 where there is only the reference.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import scdeconv
+    >>> mdata = scdeconv.pp.pair(
+    ...     *scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    ... )  # doctest: +ELLIPSIS
+    paired 6 donors ...
+    >>> calibration = scdeconv.pp.calibrate(mdata)
+    >>> calibration.cell_types[["cell_size", "cell_size_umi"]].shape
+    (7, 2)
+    >>> fractions = calibration.draw_compositions(20, broad=0.1, rng=np.random.default_rng(0))
+    >>> calibration.draw_bulk(fractions, rng=np.random.default_rng(0)).shape
+    (20, 300)
     """
 
     genes: pd.DataFrame

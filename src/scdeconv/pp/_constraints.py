@@ -25,6 +25,18 @@ class Constraints:
         Names of the cells that the numbers below refer to: ``obs_names`` of the cells the constraints were made for.
     must_link, cannot_link
         Pairs of cells of the same and of different clusters: positions in ``cells``, int, pairs × 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> import scdeconv
+    >>> cells = pd.Index(["a", "b", "c"])
+    >>> constraints = scdeconv.pp.Constraints(cells, must_link=np.array([[0, 1]]), cannot_link=np.array([[0, 2]]))
+    >>> constraints
+    Constraints: 1 must-link, 1 cannot-link among 3 cells; consistent
+    >>> constraints.agreement(pd.Series({"a": "T", "b": "T", "c": "T"}))
+    0.5
     """
 
     cells: pd.Index

@@ -231,7 +231,29 @@ def make_reference(sums: AnnData) -> dict[str, AnnData]:
 
 
 def paired_donors(mdata: MuData) -> list[str]:
-    """Return the donors of bulk samples whose fractions are known."""
+    """Return the donors of bulk samples whose fractions are known: those that a method can learn from.
+
+    Parameters
+    ----------
+    mdata
+        From :func:`scdeconv.pp.pair`.
+
+    Returns
+    -------
+    Names of the donors, sorted.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> mdata = scdeconv.pp.pair(
+    ...     *scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    ... )  # doctest: +ELLIPSIS
+    paired 6 donors ...
+    >>> donors = scdeconv.pp.paired_donors(mdata)
+    >>> train, held_out = scdeconv.pp.hold_out(mdata, donors[:2])
+    >>> len(donors), len(scdeconv.pp.paired_donors(train))
+    (6, 4)
+    """
     bulk = mdata[keys.BULK]
     known = bulk.obsm[keys.MEASURED].notna().all(axis=1)
     return sorted(bulk.obs[keys.DONOR][known].unique())

@@ -118,6 +118,18 @@ def cross_validate(
         Where the split leaks, ``cv`` is unknown or there are fewer than 3 paired donors.
     KeyboardInterrupt
         On Ctrl-C: half a cross-validation is no result.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> mdata = scdeconv.pp.pair(
+    ...     *scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    ... )  # doctest: +ELLIPSIS
+    paired 6 donors ...
+    >>> predicted = scdeconv.tl.cross_validate(mdata, "ridge", cv=3)
+    >>> measured = mdata["bulk"].obsm["measured_fractions"].loc[predicted.index]
+    >>> list(scdeconv.metrics.table(measured, predicted).index[-2:])
+    ['all entries', 'mean of types']
     """
     _check_arguments(method, {**kwargs, "tune": tune})
     donors = mdata[keys.BULK].obs[keys.DONOR]

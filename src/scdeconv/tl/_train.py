@@ -25,7 +25,27 @@ PREPARATION = {
 
 
 def default_method(mdata: MuData) -> str:
-    """Return the method that suits the data: a network where there are pairs, robust NNLS where there are none."""
+    """Return the method that :func:`scdeconv.tl.train` takes where none is named.
+
+    Parameters
+    ----------
+    mdata
+        From :func:`scdeconv.pp.pair`.
+
+    Returns
+    -------
+    ``"simplednn"``, a network, where there are at least three paired donors, else ``"robust_nnls"``, which needs none.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> mdata = scdeconv.pp.pair(
+    ...     *scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    ... )  # doctest: +ELLIPSIS
+    paired 6 donors ...
+    >>> scdeconv.tl.default_method(mdata)
+    'simplednn'
+    """
     return "simplednn" if len(paired_donors(mdata)) >= FEWEST_PAIRS else "robust_nnls"
 
 

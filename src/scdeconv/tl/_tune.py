@@ -48,6 +48,19 @@ class Tuning:
         RMSE of the mean composition on the same folds.
     interrupted
         Whether Ctrl-C ended the search.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> mdata = scdeconv.pp.pair(
+    ...     *scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    ... )  # doctest: +ELLIPSIS
+    paired 6 donors ...
+    >>> tuning = scdeconv.tl.tune(mdata, "ridge", {"n_genes": [50, 100]}, n_trials=2, cv=3)
+    >>> tuning  # doctest: +ELLIPSIS
+    Tuning of ridge: 2 trials, 0 pruned; RMSE on held-out donors ...
+    >>> list(tuning.trials)
+    ['state', 'rmse', 'seconds', 'n_genes']
     """
 
     method: str
