@@ -40,6 +40,7 @@ def lazy(counts, rows, *, sparse=True):
 FORMS = {
     "dense": COUNTS,
     "csr": sp.csr_matrix(COUNTS),
+    "csc": sp.csc_matrix(COUNTS),
     "sparse array": sp.csr_array(COUNTS),
     "lazy csr": lazy(COUNTS, 50),
     "lazy dense": lazy(COUNTS, 50, sparse=False),

@@ -135,7 +135,8 @@ def _multiply(weights: sp.csr_matrix, block: Matrix, look: Callable[[Matrix], An
 def _times(weights: sp.csr_matrix, block: Matrix) -> Matrix:
     """Return ``weights @ block``, dense where a sum is of so many cells that its genes would fill up anyway."""
     shape = weights.shape[0], block.shape[1]
-    if not sp.issparse(block) or np.diff(block.indptr)[weights.indices].sum() <= np.prod(shape):
+    by_rows = sp.issparse(block) and block.format == "csr"
+    if not by_rows or np.diff(block.indptr)[weights.indices].sum() <= np.prod(shape):
         return weights @ block
     # the cells of a sum, one after the other, are its row with genes in repetition, which adds up
     product = np.zeros(shape, np.result_type(weights.dtype, block.dtype))
