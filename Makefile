@@ -26,7 +26,7 @@ demo: .venv/runtime.stamp
 	$(BIN)/python -m scdeconv.demo $(if $(DATA),'$(DATA)')
 
 test: .venv/test.stamp
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: .venv/lint.stamp
 	$(BIN)/ruff check

@@ -250,7 +250,8 @@ def test_ctrl_c_is_exit_code_130_and_writes_nothing(files, tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert errors == "scdeconv pair: interrupted, nothing was written\n"
+    assert errors.endswith("scdeconv pair: interrupted, nothing was written\n")
+    assert "Traceback" not in errors
     assert [item.name for item in tmp_path.iterdir()] == ["samples.csv"]
 
 
@@ -354,7 +355,7 @@ def test_cluster_writes_cells_and_labels(files, tmp_path):
 
 
 def test_warnings_are_one_line(capsys, monkeypatch):
-    monkeypatch.setattr(demo, "main", lambda _: __import__("warnings").warn("few donors", stacklevel=1))
+    monkeypatch.setattr(demo, "main", lambda *_: __import__("warnings").warn("few donors", stacklevel=1))
     assert run("demo") == 0
     assert capsys.readouterr().err == "scdeconv: warning: few donors\n"
 
