@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import anndata
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 
 import scdeconv
@@ -22,6 +23,7 @@ DOCS = Path(__file__).parent
 OUTPUT = DOCS / "_static"
 PAGE = DOCS / "benchmarks" / "held_out_donors.md"
 MEAN = "mean_composition"
+WITHOUT_PAIRS = ("RobustNNLS", "NNLS")
 N_PANELS = 4
 # of Okabe and Ito (2008)
 BLUE = "#0072b2"
@@ -48,13 +50,23 @@ def predict_held_out() -> anndata.AnnData:
 
 
 def draw_compositions(bulk: anndata.AnnData, ax: Axes) -> None:
+    """Draw bars of measured and predicted compositions, the donors of both in the order of their measured rods."""
     tables = {"measured": bulk.obsm["measured_fractions"], "predicted": bulk.obsm["fractions"]}
-    table = pd.concat([table.add_suffix(f" {name}", axis=0) for name, table in tables.items()])
-    source = pd.Categorical([name for name, rows in tables.items() for _ in range(len(rows))], categories=list(tables))
-    both = anndata.AnnData(obs=pd.DataFrame({"source": source}, index=table.index), obsm={"fractions": table})
-    both.uns["cell_type_colors"] = COLORS
-    scdeconv.pl.fractions(both, groupby="source", ax=ax)
-    ax.set_xlabel("donors, from most to fewest rods")
+    donors = tables["measured"]["Rod"].sort_values(ascending=False).index
+    types = ["Rod", *(name for name in tables["measured"] if name != "Rod")]
+    for number, (name, table) in enumerate(tables.items()):
+        place = np.arange(len(donors)) + number * (len(donors) + 1)
+        bottom = np.zeros(len(donors))
+        for cell_type in types:
+            height = table.loc[donors, cell_type].to_numpy()
+            ax.bar(place, height, 1, bottom, color=COLORS[cell_type], label=cell_type if number == 0 else None)
+            bottom += height
+        ax.text(place.mean(), 1.03, f"{name} (n = {len(donors)})", ha="center", fontsize=9)
+    handles, labels = ax.get_legend_handles_labels()
+    ax.legend(handles[::-1], labels[::-1], loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=9)
+    ax.set(xticks=[], xlim=(-0.5, 2 * len(donors) + 0.5), ylim=(0, 1), ylabel="cell fraction")
+    ax.set_xlabel("the same donors twice, from most to fewest measured rods")
+    ax.spines[["top", "right", "bottom"]].set_visible(False)
 
 
 def draw_scores(ax: Axes) -> None:
@@ -69,7 +81,9 @@ def draw_scores(ax: Axes) -> None:
         rmse[method] = float(score.split()[0])
     mean = rmse.pop(MEAN)
     scores = pd.Series(rmse).sort_values(ascending=False)
-    ax.barh(scores.index, scores, color=[BLUE if value < mean else "#737373" for value in scores], height=0.75)
+    ax.barh(
+        scores.index, scores, color=["#737373" if name in WITHOUT_PAIRS else BLUE for name in scores.index], height=0.75
+    )
     for row, value in enumerate(scores):
         ax.text(0.001, row, f"{value:.3f}", va="center", fontsize=8, color="white")
     ax.axvline(mean, color="black", linestyle="--", linewidth=1)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ._matrix import Matrix, is_integer
+
+COUNTS, TPM = "counts", "TPM"
 # mean of a gene after normalisation, which sets where log1p turns from linear to logarithmic
 LEVEL = 10.0
 
@@ -16,6 +19,14 @@ def to_shares(expression: np.ndarray) -> np.ndarray:
 def log_shares(expression: np.ndarray) -> np.ndarray:
     """Return ``log(1 + LEVEL * G * share)`` of linear expression, samples × G genes, whatever the depth."""
     return np.log1p(to_shares(expression) * (LEVEL * expression.shape[-1]))
+
+
+def unit_of(expression: Matrix) -> str:
+    """Return the unit that bulk of all genes seems to be in."""
+    if is_integer(expression):
+        return COUNTS
+    totals = np.asarray(expression.sum(axis=1))
+    return TPM if ((totals >= 0.3e6) & (totals <= 1.05e6)).all() else "estimated counts (not whole numbers)"
 
 
 def fill_missing(expression: np.ndarray, reference: np.ndarray) -> np.ndarray:

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import warnings
+
 import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
+from anndata import AnnData
 
 import scdeconv
-from scdeconv import tl
+from scdeconv import pp, tl
+from scdeconv.models import NNLS
 
 QUICK = {
     "simplednn": {"max_epochs": 1, "hidden": (4,), "n_members": 2, "simulate": 20},
@@ -97,3 +102,23 @@ def test_saved_model_predicts_bulk_from_a_file(model, bulk, tmp_path):
     read = anndata.read_h5ad(tmp_path / "bulk.h5ad")
     tl.predict(read, type(model).load(tmp_path / "model"))
     pd.testing.assert_frame_equal(read.obsm["fractions"], model.predict(bulk))
+
+
+def tpm(adata):
+    values = adata.X.toarray() if sp.issparse(adata.X) else adata.X
+    return AnnData(1e6 * values / values.sum(axis=1, keepdims=True) + 0.1, obs=adata.obs, var=adata.var)
+
+
+def test_bulk_in_another_unit_than_in_training_is_warned_of(cohort, tmp_path):
+    cells, bulk = cohort
+    model = tl.train(pp.pair(cells, bulk), "nnls")
+    model.save(tmp_path / "model")
+    with pytest.warns(UserWarning, match="Expected counts as the model was trained on, found TPM") as seen:
+        tl.predict(tpm(bulk), NNLS.load(tmp_path / "model"))
+    assert len(seen) == 1
+    assert seen[0].filename == __file__
+    with pytest.warns(UserWarning, match="Expected TPM as the model was trained on, found counts"):
+        tl.predict(bulk.copy(), tl.train(pp.pair(cells, tpm(bulk)), "nnls"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        tl.predict(bulk.copy(), model)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from anndata import AnnData
 
 from scdeconv import pp, tl
 from scdeconv.models import SimpleDNN, _ridge, _simplednn
@@ -217,3 +218,16 @@ def test_epoch_zero_counts_as_a_result(pairs, simulate):
     assert isinstance(model, SimpleDNN)
     assert list(model.history) == ["validation_loss", "best_epoch"]
     assert list(model.history["validation_loss"].index) == [0]
+
+
+def test_a_method_that_is_no_better_than_the_mean_composition_says_so(cohort):
+    cells, bulk = cohort
+    rng = np.random.default_rng(0)
+    noise = AnnData(rng.poisson(50, bulk.shape).astype(np.float32), obs=bulk.obs, var=bulk.var)
+    with pytest.warns(UserWarning, match="no better than by the mean composition") as seen:
+        tl.train(pp.pair(cells, noise), "calibrated_nnls")
+    assert seen[-1].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        tl.train(pp.pair(cells, bulk), "calibrated_nnls")
+        tl.train(pp.pair(cells, bulk), "mean_composition")

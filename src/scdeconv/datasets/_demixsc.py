@@ -47,7 +47,7 @@ def retina_pairs() -> tuple[AnnData, AnnData, AnnData]:
 
     Notes
     -----
-    Guo et al. 2024, Genome Research, doi:10.1101/gr.278822.123; github.com/wwylab/DeMixSC (AGPL-3.0), commit 697cc95.
+    Guo et al. 2025, Genome Research 35, doi:10.1101/gr.278822.123; github.com/wwylab/DeMixSC (AGPL-3.0), commit 697cc95.
     The authors publish no checksums: the first download is trusted, its SHA-256 recorded and compared ever after.
 
     The measured fractions are not orthogonal: a bias of nuclei sorting is in them too. Batch 1 is sequenced about

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -9,8 +10,10 @@ import numpy as np
 import pandas as pd
 
 from scdeconv import _keys as keys
+from scdeconv._chunks import first_rows
+from scdeconv._expression import COUNTS, TPM, unit_of
 from scdeconv._genes import align_genes, strip_versions
-from scdeconv._matrix import to_dense
+from scdeconv._matrix import get_matrix, to_dense
 from scdeconv._model_files import curves_from_plain, curves_to_plain, read_model, write_model
 from scdeconv.pp import FEWEST_PAIRS, Reference, paired_donors
 
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 # prefixes, in the file of weights, of what is not the state of the method itself
 HELD_OUT = "held_out."
 FAMILIARITY = "familiarity."
+# the unit of bulk shows in its first samples
+SAMPLES_THAT_TELL = 100
 # donors are dealt into so many folds at most to learn how wrong predictions of new donors are
 HELD_OUT_FOLDS = 10
 NO_DATA = "Expected data to train on, found none (a loaded model). Make a new model from a MuData."
@@ -87,6 +92,7 @@ class DeconvolutionModel:
     seed_: int | None = None
     held_out_: HeldOut | None = None
     familiarity_: Familiarity | None = None
+    bulk_unit_: str | None = None
 
     @abstractmethod
     def __init__(self, data: MuData | None = None, **parameters: Any) -> None: ...
@@ -173,7 +179,15 @@ class DeconvolutionModel:
     def _aligned(self, adata: AnnData, layer: str | None) -> np.ndarray:
         """Return expression of the model's genes, NaN where a gene is missing."""
         self._require_trained()
-        return align_genes(adata, strip_versions(self.genes_), layer=layer)
+        expression = align_genes(adata, strip_versions(self.genes_), layer=layer)
+        found = unit_of(first_rows(get_matrix(adata, layer, "adata"))[:SAMPLES_THAT_TELL])
+        if {self.bulk_unit_, found} == {COUNTS, TPM}:
+            warnings.warn(
+                f"Expected {self.bulk_unit_} as the model was trained on, found {found} in adata: the estimates may be far "
+                "off. Predict in the unit that was paired, or pair and train in the other.",
+                stacklevel=4,
+            )
+        return expression
 
     def quality(self, adata: AnnData, *, layer: str | None = None) -> pd.DataFrame | None:
         """Say how well the model's idea of bulk fits each sample.
@@ -271,6 +285,7 @@ class DeconvolutionModel:
         return {
             "parameters": self.parameters_,
             "seed": self.seed_,
+            "bulk_unit": self.bulk_unit_,
             "cell_types": list(self.cell_types_),
             "genes": list(self.genes_),
             "summary": self.summary_,
@@ -293,7 +308,7 @@ class DeconvolutionModel:
         model.genes_ = pd.Index(description["genes"])
         model.cell_types_ = description["cell_types"]
         model.summary_ = description["summary"]
-        model.seed_ = description["seed"]
+        model.seed_, model.bulk_unit_ = description["seed"], description["bulk_unit"]
         model.history_ = curves_from_plain(description["history"])
         held_out, familiarity = _take(arrays, HELD_OUT), _take(arrays, FAMILIARITY)
         model.held_out_ = HeldOut(**held_out) if held_out else None

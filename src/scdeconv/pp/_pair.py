@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scdeconv import _keys as keys
-from scdeconv._matrix import is_integer
+from scdeconv._expression import unit_of
 from scdeconv._validation import Problems
 
 from ._inputs import (
@@ -197,7 +197,7 @@ def join(
         check_donor_names(problems, bulk_donors, other_donors, side)
     problems.raise_if_any()
 
-    unit = _bulk_unit(tables["bulk"])
+    unit = unit_of(tables["bulk"].X)
     n_spike_ins = set_spike_ins_aside(tables)
     # the RNA content is that of all genes, not of the shared ones; a signature has few genes, and brings it along
     if "cells" in tables:
@@ -257,15 +257,6 @@ def paired_donors(mdata: MuData) -> list[str]:
     bulk = mdata[keys.BULK]
     known = bulk.obsm[keys.MEASURED].notna().all(axis=1)
     return sorted(bulk.obs[keys.DONOR][known].unique())
-
-
-def _bulk_unit(bulk: AnnData) -> str:
-    if is_integer(bulk.X):
-        return "counts"
-    totals = np.asarray(bulk.X.sum(axis=1))
-    if ((totals >= 0.3e6) & (totals <= 1.05e6)).all():
-        return "TPM"
-    return "estimated counts (not whole numbers)"
 
 
 def _measure(

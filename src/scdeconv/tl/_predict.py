@@ -54,6 +54,12 @@ def predict(
     ``adata.uns["scdeconv"][key_added]``
         Method, version, parameters, kind of fraction (of cells or of RNA), number of genes and seed.
 
+    Warns
+    -----
+    UserWarning
+        Where genes of the model are missing, where samples are outside of what it was trained on, and where these are
+        counts and the model learned from TPM, or the reverse.
+
     Raises
     ------
     ValueError

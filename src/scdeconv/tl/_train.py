@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from scdeconv import _keys as keys
+from scdeconv import metrics
 from scdeconv.pp import FEWEST_PAIRS, augment, make_mudata, paired_donors, select_genes, simulate, use_signature
 
 from ._methods import get_method
@@ -14,7 +18,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-    from scdeconv.models import DeconvolutionModel
+    from scdeconv.models import DeconvolutionModel, HeldOut
 
 # steps before training, in their order, and those of their arguments that training takes, too
 PREPARATION = {
@@ -107,6 +111,7 @@ def fit_method(mdata: MuData, name: str, arguments: dict[str, Any]) -> Deconvolu
     cls.setup_mudata(work, **{key: architecture[key] for key in ("train_on",) if key in architecture})
     model: Any = cls(work, **architecture)
     model.train(**training)
+    model.bulk_unit_ = done.get("pair", {}).get("bulk_unit")
     if method.kind == "network":
         # scvi-tools remembers every registered object for good; this one is private, and cross-validation makes many
         model.deregister_manager(model.adata)
@@ -148,7 +153,8 @@ def train(
     Warns
     -----
     UserWarning
-        Where the bulk has fewer than half of the signature's genes, or fractions of other cell types.
+        Where the bulk has fewer than half of the signature's genes, or fractions of other cell types; where held-out
+        donors are predicted no better than by the mean composition.
 
     Raises
     ------
@@ -177,4 +183,19 @@ def train(
         raise ValueError(msg)
     model = fit_method(data, chosen, kwargs)
     print(f"{chosen}: {model.summary_}")
+    if model.held_out_ is not None and get_method(chosen).kind != "baseline":
+        _compare_with_the_mean(model.held_out_)
     return model
+
+
+def _compare_with_the_mean(held_out: HeldOut) -> None:
+    """Warn where donors that were held out are not predicted better than by the mean of the others."""
+    others = [held_out.measured[held_out.donors != donor].mean(axis=0) for donor in held_out.donors]
+    error = metrics.rmse(held_out.measured, held_out.predicted)
+    of_mean = metrics.rmse(held_out.measured, np.stack(others))
+    if error >= of_mean:
+        warnings.warn(
+            f"Donors that were held out are predicted with an RMSE of {error:.4f}, no better than by the mean composition of "
+            f"the others ({of_mean:.4f}): the estimates say little beyond it. tl.benchmark compares methods; more pairs help.",
+            stacklevel=3,
+        )
