@@ -325,7 +325,7 @@ def nothing_computed(monkeypatch, capsys):
     def computed(*args):
         raise AssertionError
 
-    for name in ("make_reference", "make_mudata", "_measure", "_bulk_unit"):
+    for name in ("make_reference", "make_mudata", "_measure", "unit_of"):
         monkeypatch.setattr(f"scdeconv.pp._pair.{name}", computed)
     yield
     assert not capsys.readouterr().out
