@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,8 +12,10 @@ import jupytext
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).resolve().parents[1] / "tutorials"
-# a bar that moves is of no use in a page
-os.environ["TQDM_DISABLE"] = "1"
+# a bar that moves is of no use in a page, nor is advice on how to get a better one
+os.environ |= {"TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore:IProgress not found"}
+# where a warning arose: another name in every run
+PLACE = re.compile(r"\S*/ipykernel_\d+/\d+\.py:\d+: ")
 
 for text in sorted(FOLDER.glob("*.md")):
     if sys.argv[1:] and text.stem not in sys.argv[1:]:
@@ -24,4 +27,7 @@ for text in sorted(FOLDER.glob("*.md")):
     with TemporaryDirectory() as folder:
         client = NotebookClient(notebook, timeout=600, record_timing=False, resources={"metadata": {"path": folder}})
         client.execute()
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+        if output.get("name") == "stderr":
+            output.text = PLACE.sub("", output.text)
     jupytext.write(notebook, text.with_suffix(".ipynb"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from contextlib import contextmanager
@@ -44,7 +45,7 @@ def progress(total: int, description: str) -> Iterator[Any]:
         warnings.filterwarnings("ignore", message="IProgress not found")
         from tqdm.auto import tqdm
 
-    watched = sys.stderr.isatty() or "ipykernel" in sys.modules
+    watched = (sys.stderr.isatty() or "ipykernel" in sys.modules) and "TQDM_DISABLE" not in os.environ
     with (
         no_progress() as outermost,
         tqdm(total=total, desc=description, disable=not watched or not outermost, leave=False) as bar,
