@@ -167,7 +167,9 @@ def prediction(python: str | None) -> dict[str, Any]:
     """Predict 10,000 samples × 20,000 genes by the default model, with quality, on all cores; the limit: adding them up."""
     cells, bulk = cohort(20_000)
     model = quietly(tl.train, quietly(pp.pair, cells, bulk), max_epochs=3)
-    many = AnnData(np.random.default_rng(0).poisson(3, (10_000, 20_000)).astype(np.float32), var=bulk.var[[]])
+    rng = np.random.default_rng(0)
+    mixtures = rng.dirichlet(np.full(bulk.n_obs, 0.3), 10_000) @ np.asarray(bulk.X, dtype=float)
+    many = AnnData(rng.poisson(mixtures).astype(np.float32), var=bulk.var[[]])
     torch.set_num_threads(torch.get_num_threads() if torch.get_num_threads() > 1 else 2)
     tl.predict(many[:200].copy(), model)
     before = memory("VmRSS")

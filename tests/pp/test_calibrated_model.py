@@ -170,7 +170,7 @@ def test_samples_do_not_depend_on_their_company():
 def test_noise_level_of_samples_of_the_model_is_near_one_and_grows_with_the_noise(factor):
     model = make_model(n_genes=200)
     _, x = draw(model, 500, noise=factor)
-    level = model.noise_level(x, np.ones(len(x)))
+    level = model.noise_level(x, np.ones(len(x)), solve(model, x))
     assert level.shape == (500,)
     assert np.sqrt((level**2).mean()) == pytest.approx(factor, rel=0.05)
 
@@ -179,6 +179,6 @@ def test_noise_level_is_the_whitened_rest_of_a_sample():
     model = make_model()
     _, x = draw(model, 5)
     inverse = np.linalg.inv(noise_covariance(model))
-    for level, sample in zip(model.noise_level(x, np.ones(len(x))), x, strict=True):
+    for level, sample in zip(model.noise_level(x, np.ones(len(x)), solve(model, x)), x, strict=True):
         rest = sample - expression_by_hand(model, solve(model, sample[None])[0])
         assert level == pytest.approx(np.sqrt(rest @ inverse @ rest / 25), rel=1e-3)

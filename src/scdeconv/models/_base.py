@@ -142,7 +142,8 @@ class DeconvolutionModel:
         ValueError
             Where values are not linear expression or less than half of the model's genes are there.
         """
-        return self._predict(self._aligned(adata, layer), adata.obs_names)
+        fractions = normalise(self._fractions(self._aligned(adata, layer)))
+        return pd.DataFrame(fractions, index=adata.obs_names, columns=self.cell_types_)
 
     def estimate(
         self, adata: AnnData, *, coverage: float | None = None, layer: str | None = None
@@ -162,14 +163,16 @@ class DeconvolutionModel:
         ``quality`` as from :meth:`quality`, for models that have it.
         """
         expression = self._aligned(adata, layer)
-        found = {"fractions": self._predict(expression, adata.obs_names)}
+        values, spread, noise = self._judge(expression)
+        found = {"fractions": pd.DataFrame(values, index=adata.obs_names, columns=self.cell_types_)}
         if coverage is not None:
-            found["lower"], found["upper"] = self._interval(expression, found["fractions"], coverage)
-        quality = self._quality(expression, found["fractions"])
+            found["lower"], found["upper"] = self._interval(found["fractions"], spread, coverage)
+        quality = self._quality(expression, found["fractions"], noise)
         return found if quality is None else {**found, "quality": quality}
 
-    def _predict(self, expression: np.ndarray, samples: pd.Index) -> pd.DataFrame:
-        return pd.DataFrame(normalise(self._fractions(expression)), index=samples, columns=self.cell_types_)
+    def _judge(self, expression: np.ndarray) -> tuple[np.ndarray, np.ndarray | float, np.ndarray | None]:
+        """Return fractions, the spread of an ensemble's members (on the angular scale), and each sample's noise if known."""
+        return normalise(self._fractions(expression)), 0.0, None
 
     def _require_trained(self) -> None:
         if not self.is_trained_:
@@ -204,17 +207,12 @@ class DeconvolutionModel:
         deviations between the most unusual cell type and the training donors) and ``outside``: one of them is a quarter
         above that of any training donor when it was held out.
         """
-        expression = self._aligned(adata, layer)
-        return self._quality(expression, self._predict(expression, adata.obs_names))
+        return self.estimate(adata, layer=layer).get("quality")
 
-    def _quality(self, expression: np.ndarray, fractions: pd.DataFrame) -> pd.DataFrame | None:
-        if self.familiarity_ is None:
-            return None
-        return self.familiarity_.quality(self._noise_level(expression, fractions.to_numpy()), fractions)
-
-    def _noise_level(self, expression: np.ndarray, fractions: np.ndarray) -> np.ndarray:
-        """Return what composition does not explain in each sample, for models that know it; fractions are estimates."""
-        raise NotImplementedError
+    def _quality(
+        self, expression: np.ndarray, fractions: pd.DataFrame, noise: np.ndarray | None
+    ) -> pd.DataFrame | None:
+        return None if self.familiarity_ is None or noise is None else self.familiarity_.quality(noise, fractions)
 
     def predict_interval(
         self, adata: AnnData, coverage: float = 0.9, *, layer: str | None = None
@@ -240,11 +238,11 @@ class DeconvolutionModel:
         ValueError
             Where the training donors cannot support the coverage, or the model has not held any out.
         """
-        expression = self._aligned(adata, layer)
-        return self._interval(expression, self._predict(expression, adata.obs_names), coverage)
+        found = self.estimate(adata, coverage=coverage, layer=layer)
+        return found["lower"], found["upper"]
 
     def _interval(
-        self, expression: np.ndarray, fractions: pd.DataFrame, coverage: float
+        self, fractions: pd.DataFrame, spread: np.ndarray | float, coverage: float
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         if self.held_out_ is None:
             msg = (
@@ -252,13 +250,9 @@ class DeconvolutionModel:
                 "method that learns from at least 4 paired donors."
             )
             raise ValueError(msg)
-        bounds = self.held_out_.intervals(fractions.to_numpy(), coverage, self._spread(expression))
+        bounds = self.held_out_.intervals(fractions.to_numpy(), coverage, spread)
         lower, upper = (pd.DataFrame(bound, fractions.index, fractions.columns) for bound in bounds)
         return lower, upper
-
-    def _spread(self, expression: np.ndarray) -> np.ndarray | float:
-        """Return how far an ensemble's members are apart, on the angular scale of the intervals."""
-        return 0.0
 
     def save(self, dir_path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the model to a directory: ``weights.npz`` (arrays) and ``model.json`` (everything else).

@@ -244,7 +244,7 @@ class CIBERSORT(SignatureModel):
             return values
         return quantile_normalise(values, to_dense(get_matrix(adata, layer, "adata")))
 
-    def _quality(self, expression: np.ndarray, fractions: pd.DataFrame) -> pd.DataFrame:
+    def _quality(self, expression: np.ndarray, fractions: pd.DataFrame, noise: np.ndarray | None) -> pd.DataFrame:
         signature, bulk = self._regression(expression)
         profiles = standardise(signature)
         correlation, rmse = goodness_of_fit(profiles, standardise(bulk, axis=1), fractions.to_numpy())

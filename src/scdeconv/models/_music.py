@@ -307,7 +307,7 @@ class MuSiC(LinearModel):
             fractions[:, types] *= normalise(inside.weights)
         return fractions
 
-    def _quality(self, expression: np.ndarray, fractions: pd.DataFrame) -> pd.DataFrame:
+    def _quality(self, expression: np.ndarray, fractions: pd.DataFrame, noise: np.ndarray | None) -> pd.DataFrame:
         bulk, statistics, fit = self._first_fit(self._bulk(expression))
         columns = {
             "r_squared": explained_variance(bulk, statistics.design, fit),

@@ -293,10 +293,12 @@ class SimpleDNN(NeuralModel):
         row, first = np.unique(np.nonzero(held)[1], return_index=True)
         member = np.nonzero(held)[0][first]
         depths = rows.expression.sum(axis=1)
-        predicted = self._by_member(module, starts, log, depths)[member, row]
+        solved = [start.solve(log, depths) for start in starts]
+        predicted = self._members(module, solved, log)[member, row]
         self.held_out_ = HeldOut(measured[row], predicted, rows.donors[row])
         if starts and self.simulate is not None:
-            noise = np.stack([start.noise_level(log, depths) for start in starts])[member, row]
+            levels = [start.noise_level(log, depths, ratios) for start, ratios in zip(starts, solved, strict=True)]
+            noise = np.stack(levels)[member, row]
             self.familiarity_ = Familiarity.from_held_out(noise, measured[row], rows.donors[row])
         baseline = np.stack([measured[~held[m]].mean(axis=0) for m in member])
         self.summary_ = (
@@ -306,11 +308,11 @@ class SimpleDNN(NeuralModel):
         )
 
     @torch.no_grad()
-    def _by_member(self, module: Ensemble, starts: list[Any], log: np.ndarray, depths: np.ndarray) -> np.ndarray:
-        """Return the fractions that each member predicts, members × samples × cell types."""
+    def _members(self, module: Ensemble, solved: list[np.ndarray], log: np.ndarray) -> np.ndarray:
+        """Return the fractions that each member predicts, members × samples × cell types, given the starts' solutions."""
         logits = module(_tensor(log)).numpy().astype(float)
-        if starts:
-            logits = logits + np.stack([start.solve(log, depths) for start in starts])
+        if solved:
+            logits = logits + np.stack(solved)
         return softmax(logits, axis=-1)
 
     def _network(self, n_members: int, n_genes: int) -> Ensemble:
@@ -324,14 +326,21 @@ class SimpleDNN(NeuralModel):
         return log_shares(shares), np.nansum(expression, axis=1)
 
     def _fractions(self, expression: np.ndarray) -> np.ndarray:
-        return self._by_member(self.module, self.starts_, *self._read(expression)).mean(axis=0)
-
-    def _spread(self, expression: np.ndarray) -> np.ndarray:
-        return angle(self._by_member(self.module, self.starts_, *self._read(expression))).std(axis=0)
-
-    def _noise_level(self, expression: np.ndarray, fractions: np.ndarray) -> np.ndarray:
         log, depths = self._read(expression)
-        return np.mean([start.noise_level(log, depths, fractions) for start in self.starts_], axis=0)
+        solved = [start.solve(log, depths) for start in self.starts_]
+        return self._members(self.module, solved, log).mean(axis=0)
+
+    def _judge(self, expression: np.ndarray) -> tuple[np.ndarray, np.ndarray | float, np.ndarray | None]:
+        log, depths = self._read(expression)
+        solved = [start.solve(log, depths) for start in self.starts_]
+        members = self._members(self.module, solved, log)
+        noise = None
+        if all(isinstance(start, CalibratedModel) for start in self.starts_) and self.starts_:
+            levels = [
+                start.noise_level(log, depths, ratios) for start, ratios in zip(self.starts_, solved, strict=True)
+            ]
+            noise = np.mean(levels, axis=0)
+        return members.mean(axis=0), angle(members).std(axis=0), noise
 
     def _arrays(self) -> dict[str, np.ndarray]:
         solutions = {

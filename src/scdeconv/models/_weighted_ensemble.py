@@ -117,9 +117,9 @@ class WeightedEnsemble(DeconvolutionModel):
         members = [normalise(member._fractions(expression)) for member in self.members_.values()]
         return np.tensordot(self.weights_, np.stack(members), axes=1)
 
-    def _noise_level(self, expression: np.ndarray, fractions: np.ndarray) -> np.ndarray:
-        noise: np.ndarray = self.members_[SimpleDNN.method]._noise_level(expression, fractions)
-        return noise
+    def _judge(self, expression: np.ndarray) -> tuple[np.ndarray, np.ndarray | float, np.ndarray | None]:
+        fractions, spread, _ = super()._judge(expression)
+        return fractions, spread, self.members_[SimpleDNN.method]._judge(expression)[2]
 
     def _arrays(self) -> dict[str, np.ndarray]:
         arrays = {

@@ -20,10 +20,6 @@ ROWS_AT_ONCE = 128
 MAX_STEPS = 30
 LONGEST_STEP = 2.0
 TOLERANCE = 5e-3
-# the noise is least at the solution, so that a rough one tells it
-ROUGH_TOLERANCE = 0.1
-# where a fraction of zero begins
-SMALLEST_FRACTION = 1e-9
 
 
 @dataclass
@@ -46,9 +42,7 @@ class CalibratedModel:
         """Return the log expression of samples with these log-ratios, samples × genes."""
         return log_shares(softmax(ratios, axis=-1) @ self.profiles) + self.shift
 
-    def solve(
-        self, log: np.ndarray, depths: np.ndarray, fractions: np.ndarray | None = None, tolerance: float = TOLERANCE
-    ) -> np.ndarray:
+    def solve(self, log: np.ndarray, depths: np.ndarray) -> np.ndarray:
         """Return the most probable log-ratios of each sample, by Gauss-Newton steps.
 
         Parameters
@@ -57,28 +51,19 @@ class CalibratedModel:
             Log expression, samples × genes.
         depths
             Total of each sample over these genes.
-        fractions
-            Where to begin, samples × cell types; by default the mean composition.
-        tolerance
-            Length of the steps after which to stop.
 
         Returns
         -------
         Samples × cell types; ``softmax`` of it are the fractions.
         """
-        if fractions is None:
-            start = np.tile(self.mean, (len(log), 1))
-        else:
-            start = np.log(np.maximum(fractions, SMALLEST_FRACTION))
-            start -= start.mean(axis=1, keepdims=True)
-        return _in_chunks(GaussNewton(self, tolerance).solve, log, depths, start)
+        return _in_chunks(GaussNewton(self).solve, log, depths)
 
-    def noise_level(self, log: np.ndarray, depths: np.ndarray, fractions: np.ndarray | None = None) -> np.ndarray:
+    def noise_level(self, log: np.ndarray, depths: np.ndarray, ratios: np.ndarray) -> np.ndarray:
         """Return, per sample, the root mean square of its noise in units of what the model expects.
 
-        Real samples are below 1, since the model allows for more noise than the pairs showed. Parameters as for :meth:`solve`.
+        Real samples are below 1, since the model allows for more noise than the pairs showed. ``ratios`` are what
+        :meth:`solve` returned.
         """
-        ratios = self.solve(log, depths, fractions, ROUGH_TOLERANCE)
         return _in_chunks(GaussNewton(self).noise_level, log, depths, ratios)
 
 
@@ -100,8 +85,8 @@ class GaussNewton:
     same for all samples, and the sums are matrix products.
     """
 
-    def __init__(self, model: CalibratedModel, tolerance: float = TOLERANCE) -> None:
-        self.model, self.tolerance = model, tolerance
+    def __init__(self, model: CalibratedModel) -> None:
+        self.model = model
         self.profiles, self.factors = model.profiles.T, model.factors.T
         self.sums = model.profiles.sum(axis=1)
         self.level = LEVEL * len(model.shift)
@@ -116,9 +101,9 @@ class GaussNewton:
         # log-ratios sum to zero: the precision of their sum is irrelevant, and made finite
         self.precision = np.linalg.pinv(model.covariance) + 1 / len(model.mean)
 
-    def solve(self, log: np.ndarray, depths: np.ndarray, start: np.ndarray) -> np.ndarray:
-        """Return log-ratios, samples × cell types, from those that are given; the others as in :class:`CalibratedModel`."""
-        ratios = start.copy()
+    def solve(self, log: np.ndarray, depths: np.ndarray) -> np.ndarray:
+        """Return the log-ratios, samples × cell types, as :meth:`CalibratedModel.solve`, from the mean composition on."""
+        ratios = np.tile(self.model.mean, (len(log), 1))
         before, lengths = np.zeros_like(ratios), np.ones(len(log))
         rows = np.arange(len(log))
         for _ in range(MAX_STEPS):
@@ -129,7 +114,7 @@ class GaussNewton:
             step *= lengths[rows, None]
             ratios[rows] += step
             before[rows] = step
-            rows = rows[np.abs(step).max(axis=1) > self.tolerance]
+            rows = rows[np.abs(step).max(axis=1) > TOLERANCE]
             if not len(rows):
                 break
         return ratios
