@@ -114,12 +114,12 @@ class WeightedEnsemble(DeconvolutionModel):
         self.seed_, self.is_trained_ = seed, True
 
     def _fractions(self, expression: np.ndarray) -> np.ndarray:
-        members = [normalise(member._fractions(expression)) for member in self.members_.values()]
-        return np.tensordot(self.weights_, np.stack(members), axes=1)
+        return self._judge(expression)[0]
 
     def _judge(self, expression: np.ndarray) -> tuple[np.ndarray, np.ndarray | float, np.ndarray | None]:
-        fractions, spread, _ = super()._judge(expression)
-        return fractions, spread, self.members_[SimpleDNN.method]._judge(expression)[2]
+        judged = {name: member._judge(expression) for name, member in self.members_.items()}
+        members = np.stack([normalise(fractions) for fractions, *_ in judged.values()])
+        return normalise(np.tensordot(self.weights_, members, axes=1)), 0.0, judged[SimpleDNN.method][2]
 
     def _arrays(self) -> dict[str, np.ndarray]:
         arrays = {
