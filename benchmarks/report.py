@@ -25,7 +25,9 @@ def use_shared_data() -> None:
 def provenance(data: str, seeds: list[int]) -> str:
     """Return the line that says what a table was made with."""
     packages = ", ".join(f"{name} {version(name)}" for name in ("scdeconv", "torch", "scvi-tools", "numpy"))
-    command = f"python benchmarks/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}".strip()
+    # where things lie on this machine is no reader's concern
+    arguments = [Path(text).name if Path(text).is_absolute() else text for text in sys.argv[1:]]
+    command = f"python benchmarks/{Path(sys.argv[0]).name} {' '.join(arguments)}".strip()
     return (
         f"Data: {data}. Seeds: {', '.join(map(str, seeds))}. Made on {datetime.date.today()} by `{command}` with {packages}, "
         f"Python {platform.python_version()}, {os.cpu_count()} cores."
