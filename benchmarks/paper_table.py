@@ -13,6 +13,7 @@ from joblib import Parallel, delayed
 from report import PAGES, markdown_table, provenance, write_page
 
 from scdeconv import datasets, metrics, pp, tl
+from scdeconv._data.modalities import make_mudata
 
 N_AUG, AUG_RATIO, N_FOLDS = 30, 0.9, 5
 COHORT = {"n_donors": 30, "n_genes": 1000, "cells_per_donor": (1000, 28000), "n_cell_types": 11}
@@ -83,7 +84,7 @@ def splits(mdata, seed: int):
     pp.augment(mdata, N_AUG, AUG_RATIO, seed=seed)
     rng = np.random.default_rng(seed)
     rows = repeated_rows(mdata["bulk"])
-    by_row = pp.make_mudata({"bulk": rows, "profiles": mdata["profiles"]})
+    by_row = make_mudata({"bulk": rows, "profiles": mdata["profiles"]})
     training, test = pp.hold_out(by_row, rng.permutation(rows.obs_names)[: rows.n_obs // 5])
     yield "row", training["bulk"], training["profiles"], test
     donors = rng.permutation(mdata["bulk"].obs["donor"])
@@ -99,7 +100,7 @@ def replaced(bulk: AnnData, expression: pd.DataFrame) -> AnnData:
 
 
 def predict(bulk: AnnData, profiles: AnnData, test: AnnData, arguments: dict) -> pd.DataFrame:
-    mdata = pp.make_mudata({"bulk": bulk, "profiles": profiles})
+    mdata = make_mudata({"bulk": bulk, "profiles": profiles})
     pp.select_genes(mdata)
     return tl.train(mdata, **arguments).predict(test)
 

@@ -9,14 +9,12 @@ from importlib.metadata import entry_points, version
 from types import SimpleNamespace
 
 import anndata
-import mudata
 import numpy as np
 import pandas as pd
 import pytest
 
 from scdeconv import cli, demo, pp, tl
-
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+from scdeconv._data.modalities import make_mudata, read_mudata, write_mudata
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 
@@ -108,7 +106,7 @@ def test_the_chain_in_the_shell_says_what_the_library_says(files, expected, tmp_
     assert_close(tmp_path / "new" / "fractions.tsv", expected["fractions"])
     assert_close(tmp_path / "new" / "fractions_lower.tsv", expected["fractions_lower"])
     assert_close(tmp_path / "new" / "fractions_upper.tsv", expected["fractions_upper"])
-    read = mudata.read_h5mu(tmp_path / "pairs.h5mu")
+    read = read_mudata(tmp_path / "pairs.h5mu")
     assert {"bulk", "sc", "profiles"} <= set(read.mod)
     assert read["bulk"].obs["batch"].notna().all()
 
@@ -179,7 +177,7 @@ def test_what_is_wrong_with_the_input_is_said(files, pairs_file, model, tmp_path
     bad.write_text("gene,S1,S2\nACTB,1,2\nCD4,3,many\n")
     (tmp_path / "sheet.csv").write_text("sample,donor\nbulk_D001,D001\n")
     only_bulk = tmp_path / "bulk.h5mu"
-    pp.make_mudata({"bulk": mudata.read_h5mu(pairs_file)["bulk"]}).write_h5mu(only_bulk)
+    write_mudata(make_mudata({"bulk": read_mudata(pairs_file)["bulk"]}), only_bulk)
     pairing = ("pair", "--cells", files / "cells.h5ad", "-o", tmp_path / "p.h5mu", "--bulk")
     cases = {
         ("predict", model, bad, "-o", tmp_path / "f.tsv"): "many (line 3, row CD4, column S2)",
@@ -300,13 +298,13 @@ def test_seed_and_arguments_reach_the_method(pairs_file, tmp_path, monkeypatch):
 def test_benchmark_writes_the_table(pairs_file, tmp_path):
     output = tmp_path / "table.tsv"
     assert run("benchmark", pairs_file, "--method", "nnls", "--seed", 3, "--set", "cv=5", "-o", output) == 0
-    expected = tl.benchmark(mudata.read_h5mu(pairs_file), ["nnls"], cv=5, seeds=[3])
+    expected = tl.benchmark(read_mudata(pairs_file), ["nnls"], cv=5, seeds=[3])
     read = pd.read_csv(output, sep="\t")
     pd.testing.assert_frame_equal(read.drop(columns="seconds"), expected.drop(columns="seconds"), rtol=1e-5)
 
 
 def test_an_interrupted_benchmark_is_kept_and_told_apart(pairs_file, tmp_path, monkeypatch):
-    part = tl.benchmark(mudata.read_h5mu(pairs_file), ["nnls"], cv=2)
+    part = tl.benchmark(read_mudata(pairs_file), ["nnls"], cv=2)
     monkeypatch.setattr(tl, "benchmark", lambda *_, **__: part[part["method"] == "nnls"])
     assert run("benchmark", pairs_file, "--method", "nnls", "-o", tmp_path / "table.tsv") == 130
     assert set(pd.read_csv(tmp_path / "table.tsv", sep="\t")["method"]) == {"nnls"}
@@ -320,7 +318,7 @@ def test_bulk_with_profiles_and_measured_fractions_is_paired_without_cells(cohor
     truth.to_csv(tmp_path / "truth.tsv", sep="\t")
     reading = ("--bulk", files / "bulk.tsv.gz", "--profiles", tmp_path / "profiles.csv")
     assert run("pair", *reading, "--fractions", tmp_path / "truth.tsv", "-o", tmp_path / "pairs.h5mu") == 0
-    measured = mudata.read_h5mu(tmp_path / "pairs.h5mu")["bulk"].obsm["measured_fractions"]
+    measured = read_mudata(tmp_path / "pairs.h5mu")["bulk"].obsm["measured_fractions"]
     assert list(measured.index) == list(bulk.obs_names)
     np.testing.assert_allclose(measured.loc[truth.index, truth.columns], truth, rtol=1e-5)
     assert measured.notna().all(axis=1).sum() == 5
@@ -341,7 +339,7 @@ def test_donors_who_are_numbers_keep_their_zeros(cohort, files, tmp_path):
         tmp_path / "samples.tsv",
     )
     assert run("pair", *reading, "-o", tmp_path / "pairs.h5mu") == 0
-    assert len(pp.paired_donors(mudata.read_h5mu(tmp_path / "pairs.h5mu"))) == 10
+    assert len(pp.paired_donors(read_mudata(tmp_path / "pairs.h5mu"))) == 10
 
 
 @pytest.mark.slow

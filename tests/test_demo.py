@@ -4,13 +4,14 @@ import pandas as pd
 import pytest
 
 from scdeconv import datasets, demo, models, pp
+from scdeconv._data.modalities import make_mudata, read_mudata, write_mudata
 
 
 @pytest.fixture(scope="module")
 def pairs_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("demo") / "pairs.h5mu"
     small = datasets.paired_cohort(n_donors=5, n_bulk_only=1, n_genes=200, cells_per_donor=(60, 90))
-    pp.pair(*small).write(path)
+    write_mudata(pp.pair(*small), path)
     return path
 
 
@@ -30,21 +31,17 @@ def test_demo_writes_data_table_model_and_figures(pairs_file, tmp_path, monkeypa
 
 
 def test_demo_reads_profiles_where_a_file_has_no_cells(pairs_file, tmp_path):
-    import mudata
-
-    full = mudata.read_h5mu(pairs_file)
-    without_cells = pp.make_mudata({name: full[name] for name in ("bulk", "profiles", "pseudobulk")})
-    without_cells.write(tmp_path / "profiles.h5mu")
+    full = read_mudata(pairs_file)
+    without_cells = make_mudata({name: full[name] for name in ("bulk", "profiles", "pseudobulk")})
+    write_mudata(without_cells, tmp_path / "profiles.h5mu")
     read = demo.read_pairs(tmp_path / "profiles.h5mu", seed=0)
     assert set(read.mod) == {"bulk", "profiles", "pseudobulk"}
     assert pp.paired_donors(read) == pp.paired_donors(full)
 
 
 def test_demo_says_what_a_file_must_hold(pairs_file, tmp_path):
-    import mudata
-
     with pytest.raises(FileNotFoundError, match="make demo DATA="):
         demo.read_pairs(tmp_path / "absent.h5mu", seed=0)
-    pp.make_mudata({"bulk": mudata.read_h5mu(pairs_file)["bulk"]}).write(tmp_path / "bulk.h5mu")
+    write_mudata(make_mudata({"bulk": read_mudata(pairs_file)["bulk"]}), tmp_path / "bulk.h5mu")
     with pytest.raises(ValueError, match="'sc'"):
         demo.read_pairs(tmp_path / "bulk.h5mu", seed=0)

@@ -12,6 +12,7 @@ import pandas as pd
 from . import _keys as keys
 from . import pp, tl
 from ._annotated_files import is_annotated, read_annotated
+from ._data.modalities import read_mudata, write_mudata
 from ._model_files import DESCRIPTION
 from ._read_bulk import read_bulk
 from ._validation import examples
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 def pair(args: Namespace) -> bool:
     """Write paired data."""
-    import mudata
-
     claim([args.output], force=args.force)
     bulk = read_given_bulk(args)
     if args.samples is not None:
@@ -46,8 +45,8 @@ def pair(args: Namespace) -> bool:
         reference = {"profiles": pp.read_signature(args.profiles)}
     options = {"donor_key": args.donor_key, "cell_type_key": args.cell_type_key, **dict(args.arguments)}
     mdata = pp.pair(bulk=bulk, **reference, **options)
-    with replacing(args.output) as path, mudata.set_options(pull_on_update=False):
-        mdata.write_h5mu(path)
+    with replacing(args.output) as path:
+        write_mudata(mdata, path)
     return True
 
 
@@ -142,13 +141,10 @@ def read_cells(path: Path) -> AnnData:
 
 def read_pairs(path: Path) -> MuData:
     """Read what ``scdeconv pair`` wrote."""
-    import mudata
-
     if not path.exists():
         msg = f"Expected paired data at {path}, found no file. Make it with scdeconv pair."
         raise FileNotFoundError(msg)
-    with mudata.set_options(pull_on_update=False):
-        mdata = mudata.read_zarr(path) if path.is_dir() else mudata.read_h5mu(path)
+    mdata = read_mudata(path)
     if not {keys.BULK, keys.PROFILES} <= set(mdata.mod):
         msg = (
             f"Expected modalities 'bulk' and 'profiles' in {path}, found {list(mdata.mod)}. Make it with scdeconv pair."

@@ -28,8 +28,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         # in a log, lines are to be there when they are written
         sys.stdout.reconfigure(line_buffering=True)
     with warnings.catch_warnings(), steps_in_logs():
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
         warnings.showwarning = _say_warning
         try:
             # only now, because it takes seconds

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import time
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ import pandas as pd
 
 from . import _keys as keys
 from . import datasets, metrics, pl, pp, tl
+from ._data.modalities import read_mudata, write_mudata
 
 if TYPE_CHECKING:
     from mudata import MuData
@@ -29,13 +29,10 @@ def read_pairs(path: Path | None, seed: int) -> MuData:
     """Return paired data: a generated cohort, or the modalities ``bulk`` and ``sc`` (or ``profiles``) of a file."""
     if path is None:
         return pp.pair(*datasets.paired_cohort(seed=seed))
-    import mudata
-
     if not path.exists():
         msg = f"Expected a .h5mu file at {path}, found none. Call make demo DATA=path/to/pairs.h5mu."
         raise FileNotFoundError(msg)
-    with mudata.set_options(pull_on_update=False):
-        given = mudata.read_h5mu(path)
+    given = read_mudata(path)
     if keys.BULK not in given.mod or not {keys.CELLS, keys.PROFILES} & set(given.mod):
         msg = f"Expected modalities 'bulk' and 'sc' (or 'profiles') in {path}, found {list(given.mod)}."
         raise ValueError(msg)
@@ -94,9 +91,7 @@ def main(path: Path | None = None, seed: int = 0) -> None:
     metrics_of_held_out.to_csv(OUTPUT / "accuracy.csv")
     bulk.obsm[keys.FRACTIONS].assign(estimate=bulk.obs["estimate"]).to_csv(OUTPUT / "fractions.csv")
     model.save(OUTPUT / "model", overwrite=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        mdata.write(OUTPUT / "pairs.h5mu")
+    write_mudata(mdata, OUTPUT / "pairs.h5mu")
     print(f"wrote {OUTPUT}/: {', '.join(sorted(item.name for item in OUTPUT.iterdir()))}")
     print(f"{time.perf_counter() - start:.0f} s")
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from scdeconv import pp
+from scdeconv._data.modalities import make_mudata
 
 
 @pytest.fixture
@@ -37,4 +37,4 @@ def repeated_pairs(pairs):
     counts = rng.poisson(bulk.X[rows] * rng.uniform(0.3, 1, (len(rows), 1))).astype(np.int32)
     more = AnnData(counts, obs=bulk.obs.iloc[rows].set_index(names), var=bulk.var)
     more.obsm["measured_fractions"] = bulk.obsm["measured_fractions"].iloc[rows].set_index(names)
-    return pp.make_mudata({**pairs.mod, "bulk": more})
+    return make_mudata({**pairs.mod, "bulk": more})

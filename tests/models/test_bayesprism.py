@@ -13,6 +13,7 @@ from anndata import AnnData
 from scipy.optimize import minimize
 
 from scdeconv import pp, tl
+from scdeconv._data.modalities import make_mudata
 from scdeconv.models import BayesPrism
 from scdeconv.models._bayesprism import (
     FLOOR,
@@ -247,7 +248,7 @@ def test_update_of_the_reference_brings_profiles_likelihood_and_fractions_closer
 
 def test_donors_that_are_held_out_do_not_shape_the_updated_reference(pairs):
     donor, updated = pairs["bulk"].obs["donor"].iloc[0], []
-    spoilt = pp.make_mudata({name: adata.copy() for name, adata in pairs.mod.items()})
+    spoilt = make_mudata({name: adata.copy() for name, adata in pairs.mod.items()})
     spoilt["bulk"].X[0] = spoilt["bulk"].X[0, ::-1]
     for mdata in (pairs, spoilt):
         model = BayesPrism(mdata, update_reference=True, outlier_share=1)

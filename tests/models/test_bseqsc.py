@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from scdeconv import pp, tl
+from scdeconv._data.modalities import make_mudata
 from scdeconv.models import BSEQsc
 from scdeconv.models._bseqsc import average_cells, average_donors
 
@@ -118,7 +119,7 @@ def test_type_whose_cells_are_all_held_out_keeps_its_column_and_gets_nothing(coh
 
 
 def test_cells_are_needed(pairs):
-    profiles_only = pp.make_mudata({name: pairs[name] for name in ("bulk", "profiles")})
+    profiles_only = make_mudata({name: pairs[name] for name in ("bulk", "profiles")})
     with pytest.raises(KeyError, match=r"Expected modalities .*'sc'.*Make them with pp.pair\(cells, bulk\)"):
         BSEQsc.setup_mudata(profiles_only)
 

@@ -16,6 +16,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from scdeconv import models, pp, tl
+from scdeconv._data.modalities import make_mudata
 from scdeconv.models import DeconvolutionModel
 from scdeconv.tl._methods import METHODS
 
@@ -211,7 +212,7 @@ def test_untrained_model_refuses_to_predict_and_to_be_saved(name, pairs, bulk, t
 
 
 def test_data_without_the_modalities_are_refused_by_name(name, pairs):
-    bulk_only = pp.make_mudata({"sc": pairs["sc"]})
+    bulk_only = make_mudata({"sc": pairs["sc"]})
     with pytest.raises(KeyError, match="Expected modalit"):
         METHODS[name].load_class().setup_mudata(bulk_only)
 

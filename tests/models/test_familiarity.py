@@ -13,6 +13,7 @@ import pytest
 from anndata import AnnData
 
 from scdeconv import datasets, pp, tl
+from scdeconv._data.modalities import make_mudata
 from scdeconv.models import SimpleDNN
 from scdeconv.models._familiarity import LEAST_SPREAD, MARGIN, Familiarity
 
@@ -112,7 +113,7 @@ def test_limits_are_those_of_donors_and_not_of_their_repeated_samples(pairs):
     names = pd.Index([*bulk.obs_names, "again1", "again2", "again3"])
     more = AnnData(bulk.X[rows].copy(), obs=bulk.obs.iloc[rows].set_index(names), var=bulk.var)
     more.obsm["measured_fractions"] = bulk.obsm["measured_fractions"].iloc[rows].set_index(names)
-    repeated = pp.make_mudata({**pairs.mod, "bulk": more})
+    repeated = make_mudata({**pairs.mod, "bulk": more})
     once, often = (trained(mdata, **{**QUICK, "max_epochs": 0}).familiarity_ for mdata in (pairs, repeated))
     assert once.limits[1] == pytest.approx(MARGIN * max(held_out))
     assert often.limits[1] == pytest.approx(once.limits[1])

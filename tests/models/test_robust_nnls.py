@@ -9,6 +9,7 @@ from anndata import AnnData
 from scipy.optimize import nnls
 
 from scdeconv import pp, tl
+from scdeconv._data.modalities import make_mudata
 from scdeconv.models import RobustNNLS, _robust_nnls
 from scdeconv.models._base import normalise
 from scdeconv.models._nnls import solve_nnls
@@ -70,10 +71,9 @@ def as_samples(bulk):
 
 @pytest.fixture
 def silence():
-    """Nothing in here may warn; mudata announces its next defaults where it copies."""
+    """Nothing in here may warn."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", category=FutureWarning, module="mudata")
         yield
 
 
@@ -395,7 +395,7 @@ def test_shift_is_learned_from_all_other_donors_bulk_only_ones_too(pairs):
     model.train(held_out=False)
     known = pairs["bulk"].obsm["measured_fractions"].notna().all(axis=1).to_numpy()
     assert not known.all()
-    fewer = RobustNNLS(pp.make_mudata({**pairs.mod, "bulk": pairs["bulk"][known].copy()}))
+    fewer = RobustNNLS(make_mudata({**pairs.mod, "bulk": pairs["bulk"][known].copy()}))
     fewer.train(held_out=False)
     assert not np.allclose(fewer.trust_, model.trust_, rtol=1e-3)
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
-import mudata
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,6 +24,7 @@ from matplotlib.ticker import NullFormatter
 from matplotlib.transforms import Bbox
 
 from scdeconv import pl, tl
+from scdeconv._data.modalities import make_mudata
 
 BASELINE = Path(__file__).parent / "baseline"
 TOLERANCE = {"signature": 9.0}
@@ -105,8 +105,7 @@ def draw_simulation():
         values = np.exp(3 + np.sin(rows) * np.arange(8) / 8 + np.cos(5 * rows) * (np.arange(8) % 2) / 2)
         return AnnData(values, obs=pd.DataFrame(index=[f"{shift}-{i}" for i in range(n)]))
 
-    with mudata.set_options(pull_on_update=False):
-        return pl.simulation(mudata.MuData({"bulk": make(8, 0.4), "simulated": make(80, 0)}, axis=-1))
+    return pl.simulation(make_mudata({"bulk": make(8, 0.4), "simulated": make(80, 0)}))
 
 
 def draw_tuning():

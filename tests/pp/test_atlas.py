@@ -8,7 +8,6 @@ import time
 import anndata
 import dask.array as da
 import h5py
-import mudata
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,6 +15,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from scdeconv import _chunks, _matrix, pp, tl
+from scdeconv._data.modalities import make_mudata, read_mudata, write_mudata
 
 FORMS = ["backed", "backed dense", "zarr", "zarr dense", "lazy csr", "lazy dense"]
 pytestmark = [
@@ -63,7 +63,7 @@ def in_memory(mdata):
     """Return the data with the cells read."""
     cells = mdata["sc"].copy()
     cells.X = sp.csr_matrix(cells.X.compute())
-    return pp.make_mudata({**mdata.mod, "sc": cells})
+    return make_mudata({**mdata.mod, "sc": cells})
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -325,9 +325,8 @@ def test_the_object_of_the_user_is_unchanged(inputs, store, assert_same):
 def test_pairs_of_cells_on_disk_can_be_written_and_read_again(inputs, store, form, tmp_path):
     cells, bulk = inputs
     mdata = pp.pair(store(cells, form), bulk)
-    with mudata.set_options(pull_on_update=False):
-        mdata.write(tmp_path / "pairs.h5mu")
-        again = mudata.read_h5mu(tmp_path / "pairs.h5mu")
+    write_mudata(mdata, tmp_path / "pairs.h5mu")
+    again = read_mudata(tmp_path / "pairs.h5mu")
     assert (again["sc"].X != cells.X).nnz == 0
 
 

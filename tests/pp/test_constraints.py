@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from scdeconv import datasets, pp
+from scdeconv._data.modalities import columns_stay
 from scdeconv.pp._constraint_sources import (
     centred_log_levels,
     draw_pairs,
@@ -60,7 +61,7 @@ def multiome(cells):
     genes = pd.DataFrame(index=[f"CD{i}" for i in range(counts.shape[1])])
     proteins = AnnData(sp.csr_matrix(counts), obs=pd.DataFrame(index=cells.obs_names), var=genes)
     chosen = rng.permutation(cells.n_obs)[: int(0.9 * cells.n_obs)]
-    with mudata.set_options(pull_on_update=False):
+    with columns_stay():
         return mudata.MuData({"rna": cells.copy(), "prot": proteins[chosen].copy()})
 
 
@@ -383,7 +384,7 @@ def test_pairs_are_trusted_before_labels_and_what_contradicts_them_is_counted():
 
 
 def test_labels_are_trusted_before_markers_and_protein(cells, markers, multiome):
-    with mudata.set_options(pull_on_update=False):
+    with columns_stay():
         wrong = multiome.copy()
     types = list(cells.obs["cell_type"].cat.categories)
     # two types under one label
@@ -533,7 +534,7 @@ def test_other_objects_than_cells_are_refused():
 )
 def test_bad_proteins_are_described(multiome, change, arguments, expected):
     modalities = {"rna": multiome["rna"], "prot": change(multiome["prot"]) if change else multiome["prot"]}
-    with mudata.set_options(pull_on_update=False):
+    with columns_stay():
         mdata = mudata.MuData(modalities)
     with pytest.raises(ValueError, match=re.escape(expected)):
         pp.constraints(mdata, **arguments)

@@ -4,7 +4,6 @@ import warnings
 from pathlib import Path
 
 import anndata
-import mudata
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +11,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from scdeconv import pp
+from scdeconv._data.modalities import read_mudata, write_mudata
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"prepared public data are not at {SHARED}")
@@ -333,9 +333,8 @@ def full_mdata(cells, bulk):
 
 
 def written_and_read(mdata, path):
-    with mudata.set_options(pull_on_update=False):
-        mdata.write(path)
-        return mudata.read_h5mu(path)
+    write_mudata(mdata, path)
+    return read_mudata(path)
 
 
 def test_h5mu_round_trip_keeps_every_modality_obsm_and_record(inputs, tmp_path):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-import mudata
 import numpy as np
 import pandas as pd
 import pytest
 
 from scdeconv import pp, tl
+from scdeconv._data.modalities import read_mudata, write_mudata
 
 
 def one_hot(cells):
@@ -180,8 +180,8 @@ def test_later_steps_go_on_from_it(soft_inputs, tmp_path):
         for key in ("measured_fractions", "measured_cells", "measured_variance"):
             pd.testing.assert_frame_equal(part.obsm[key], obsm[key].loc[part.obs_names])
     assert len(tl.cross_validate(mdata, "mean_composition")) == known.sum()
-    mdata.write(tmp_path / "pairs.h5mu")
-    again = mudata.read_h5mu(tmp_path / "pairs.h5mu")["bulk"].obsm
+    write_mudata(mdata, tmp_path / "pairs.h5mu")
+    again = read_mudata(tmp_path / "pairs.h5mu")["bulk"].obsm
     pd.testing.assert_frame_equal(again["measured_variance"], obsm["measured_variance"], check_names=False)
 
 

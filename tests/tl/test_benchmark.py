@@ -6,13 +6,13 @@ import threading
 import warnings
 
 import joblib
-import mudata
 import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
 
 from scdeconv import metrics, pp, tl
+from scdeconv._data.modalities import make_mudata, read_mudata, write_mudata
 from scdeconv.models import NNLS, MeanComposition
 from scdeconv.nn._training import Plan
 from scdeconv.pp import _hold_out
@@ -48,7 +48,7 @@ def repeat_samples(pairs, *, identical=False):
     names = pd.Index([*bulk.obs_names, "again1", "again2"])
     more = AnnData(counts, obs=bulk.obs.iloc[rows].set_index(names), var=bulk.var)
     more.obsm["measured_fractions"] = bulk.obsm["measured_fractions"].iloc[rows].set_index(names)
-    return pp.make_mudata({**pairs.mod, "bulk": more})
+    return make_mudata({**pairs.mod, "bulk": more})
 
 
 @pytest.fixture
@@ -362,10 +362,8 @@ def test_data_read_back_from_a_file_give_the_same_predictions(pairs, tmp_path):
     pp.augment(pairs, n_aug=3)
     pp.select_genes(pairs)
     pp.simulate(pairs, 20)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        pairs.write(tmp_path / "pairs.h5mu")
-        read = mudata.read_h5mu(tmp_path / "pairs.h5mu")
+    write_mudata(pairs, tmp_path / "pairs.h5mu")
+    read = read_mudata(tmp_path / "pairs.h5mu")
     for arguments in ({"method": "nnls"}, QUICK, {"method": "scaden", "max_steps": 1}):
         first, second = (tl.cross_validate(mdata, cv=2, **arguments) for mdata in (pairs, read))
         pd.testing.assert_frame_equal(first, second, check_names=False, rtol=1e-5)

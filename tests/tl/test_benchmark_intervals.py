@@ -7,6 +7,7 @@ import pytest
 from anndata import AnnData
 
 from scdeconv import datasets, pp, tl
+from scdeconv._data.modalities import make_mudata
 from scdeconv.models import HeldOut
 
 SUMMARIES = ["all entries", "mean of types"]
@@ -55,7 +56,7 @@ def test_coverage_and_width_equal_a_slow_loop_where_donors_have_several_samples(
     counts = np.random.default_rng(0).poisson(0.7 * bulk.X[rows]).astype(np.int32)
     more = AnnData(counts, obs=bulk.obs.iloc[rows].set_axis(names), var=bulk.var)
     more.obsm["measured_fractions"] = bulk.obsm["measured_fractions"].iloc[rows].set_axis(names)
-    mdata = pp.make_mudata({**pairs.mod, "bulk": more})
+    mdata = make_mudata({**pairs.mod, "bulk": more})
     check(tl.benchmark(mdata, ["nnls"], cv=2), mdata, "nnls", 2)
 
 

@@ -111,8 +111,6 @@ def test_three_pairs_are_enough(pairs):
 def test_training_says_one_line_and_warns_of_nothing(pairs, capfd):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        # mudata announces its next defaults where it copies
-        warnings.filterwarnings("ignore", category=FutureWarning, module=r"mudata")
         tl.train(pairs, **QUICK["simplednn"])
     out, err = capfd.readouterr()
     assert len(out.splitlines()) == 1

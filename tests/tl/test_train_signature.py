@@ -88,7 +88,6 @@ def test_nothing_is_changed_and_nothing_warned_of(pairs, signature, unchanged, c
     pp.calibrate(pairs, batch_key="batch")
     with warnings.catch_warnings(), unchanged(pairs, signature):
         warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", category=FutureWarning, module=r"mudata")
         tl.train(pairs, "calibrated_nnls", signature=signature)
     assert len(capsys.readouterr().out.splitlines()) == 1
 

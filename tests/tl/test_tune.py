@@ -13,6 +13,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from scdeconv import metrics, pp, tl
+from scdeconv._data.modalities import read_mudata, write_mudata
 from scdeconv.tl import _benchmark, _folds, _tune, _tune_run
 from scdeconv.tl._tune_space import SPACES, Space, default_arguments, default_space
 
@@ -285,14 +286,10 @@ def test_a_study_of_another_search_is_refused_with_all_that_differs(pairs, calls
 
 
 def test_a_study_of_the_same_data_read_back_from_a_file_is_accepted(pairs, calls, tmp_path):
-    import mudata
-
     pp.select_genes(pairs, 50)
     tl.tune(pairs, "nonnegative_ridge", PENALTY, n_trials=2, study=tmp_path / "study.sqlite")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        pairs.write(tmp_path / "pairs.h5mu")
-        read = mudata.read_h5mu(tmp_path / "pairs.h5mu")
+    write_mudata(pairs, tmp_path / "pairs.h5mu")
+    read = read_mudata(tmp_path / "pairs.h5mu")
     assert len(tl.tune(read, "nonnegative_ridge", PENALTY, n_trials=3, study=tmp_path / "study.sqlite").trials) == 3
 
 

@@ -10,7 +10,7 @@ from ._constraint_inputs import read_markers
 from ._constraints import Constraints
 from ._hold_out import hold_out
 from ._make_constraints import constraints
-from ._pair import FEWEST_PAIRS, make_mudata, pair, paired_donors
+from ._pair import FEWEST_PAIRS, pair, paired_donors
 from ._read_signature import read_signature
 from ._reference import Reference, count_cells, indicator, membership, sum_pairs
 from ._select_genes import GENES_PER_TYPE, best_per_type, marker_ratio, select_genes

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from scdeconv import _keys as keys
+from scdeconv._data.modalities import make_mudata
 
 from ._calibrate import calibrate
-from ._pair import make_mudata, make_reference
+from ._pair import make_reference
 from ._select_genes import select_genes
 from ._simulate import simulate
 

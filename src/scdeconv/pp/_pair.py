@@ -5,12 +5,12 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Literal
 
-import mudata
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
 from scdeconv import _keys as keys
+from scdeconv._data.modalities import make_mudata
 from scdeconv._expression import unit_of
 from scdeconv._validation import Problems
 
@@ -34,19 +34,6 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 FEWEST_PAIRS = 3
-
-
-def make_mudata(modalities: Mapping[str, AnnData]) -> MuData:
-    """Join the modalities, which share genes and, where names agree, observations."""
-    with mudata.set_options(pull_on_update=False):
-        return mudata.MuData(dict(modalities), axis=-1)
-
-
-def add_modality(mdata: MuData, name: str, adata: AnnData) -> None:
-    """Put a modality into ``mdata``, or replace it."""
-    mdata.mod[name] = adata
-    with mudata.set_options(pull_on_update=False):
-        mdata.update()
 
 
 def pair(

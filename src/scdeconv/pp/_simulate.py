@@ -12,11 +12,11 @@ from anndata import AnnData
 
 from scdeconv import _keys as keys
 from scdeconv._chunks import product
+from scdeconv._data.modalities import add_modality
 from scdeconv._matrix import to_dense
 
 from ._calibration import BROAD, Calibration
 from ._draws import draw_cells, draw_fractions
-from ._pair import add_modality
 
 if TYPE_CHECKING:
     from mudata import MuData

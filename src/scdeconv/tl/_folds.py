@@ -9,9 +9,9 @@ import pandas as pd
 
 from scdeconv import _keys as keys
 from scdeconv import metrics
+from scdeconv._data.modalities import make_mudata
 from scdeconv._matrix import to_dense
 from scdeconv._progress import no_progress
-from scdeconv.pp import make_mudata
 
 from ._methods import get_method
 from ._train import fit_method

@@ -10,7 +10,8 @@ import numpy as np
 
 from scdeconv import _keys as keys
 from scdeconv import metrics
-from scdeconv.pp import FEWEST_PAIRS, augment, make_mudata, paired_donors, select_genes, simulate, use_signature
+from scdeconv._data.modalities import make_mudata
+from scdeconv.pp import FEWEST_PAIRS, augment, paired_donors, select_genes, simulate, use_signature
 
 from ._methods import get_method
 

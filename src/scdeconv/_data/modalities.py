@@ -1,0 +1,50 @@
+"""MuData across its releases. Columns of ``obs`` and ``var`` stay in their modality."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import mudata
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from anndata import AnnData
+    from mudata import MuData
+
+
+def columns_stay() -> AbstractContextManager[object]:
+    """Return a context in which mudata does not copy the columns of modalities into the joint tables.
+
+    It is the default since mudata 0.4, whatever the user has set. Earlier releases warn unless the option is set.
+    """
+    if hasattr(mudata, "settings"):
+        return mudata.settings.override(pull_on_update=False)
+    return mudata.set_options(pull_on_update=False)
+
+
+def make_mudata(modalities: Mapping[str, AnnData]) -> MuData:
+    """Join the modalities, which share genes and, where names agree, observations."""
+    with columns_stay():
+        return mudata.MuData(dict(modalities), axis=-1)
+
+
+def add_modality(mdata: MuData, name: str, adata: AnnData) -> None:
+    """Put a modality into ``mdata``, or replace it."""
+    mdata.mod[name] = adata
+    with columns_stay():
+        mdata.update()
+
+
+def read_mudata(path: Path) -> MuData:
+    """Read an h5mu file or a zarr folder."""
+    with columns_stay():
+        return mudata.read_zarr(path) if path.is_dir() else mudata.read_h5mu(path)
+
+
+def write_mudata(mdata: MuData, path: Path) -> None:
+    """Write an h5mu file."""
+    with columns_stay():
+        mdata.write_h5mu(path)
