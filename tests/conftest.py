@@ -8,7 +8,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 import signal
+import sys
 import threading
+import warnings
 from collections.abc import Mapping
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
@@ -25,6 +27,28 @@ from scdeconv import datasets, pp
 # a job started in the background ignores Ctrl-C, and the tests that send it would test nothing
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+_warn = warnings.warn
+
+
+def warn_as_scdeconv(message, category=None, stacklevel=1, **kwargs):
+    """Attribute deprecations that a call of scdeconv causes, however deep, to scdeconv; pyproject.toml makes them errors."""
+    kind = type(message) if isinstance(message, Warning) else category or UserWarning
+    frame = None
+    if issubclass(kind, (FutureWarning, DeprecationWarning, PendingDeprecationWarning)):
+        with warnings.catch_warnings(record=True) as shown:
+            _warn(message, category, stacklevel + 1, **kwargs)
+        if not shown:
+            return None
+        frame = sys._getframe(1)
+        while frame is not None and not frame.f_globals.get("__name__", "").startswith("scdeconv."):
+            frame = frame.f_back
+    if frame is not None:
+        return warnings.warn_explicit(message, kind, frame.f_code.co_filename, frame.f_lineno, module="scdeconv")
+    return _warn(message, category, stacklevel + 1, **kwargs)
+
+
+warnings.warn = warn_as_scdeconv
 
 ADATA_SLOTS = ("X", "obs", "var", "uns", "obsm", "varm", "obsp", "varp", "layers")
 MDATA_SLOTS = ("mod", "obs", "var", "uns", "obsm", "varm", "obsmap", "varmap")

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
+from ._data.labels import as_text
 from ._validation import Problems, examples
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def describes_rows(fields: Fields, column: int) -> bool:
     if is_numeric_dtype(values):
         return False
     is_number = pd.to_numeric(values, errors="coerce").notna()
-    is_text = ~is_number & ~values.astype(str).str.strip().str.lower().isin(MISSING)
+    is_text = ~is_number & values.notna() & ~values.astype(str).str.strip().str.lower().isin(MISSING)
     return bool(is_text.sum() > is_number.sum())
 
 
@@ -196,7 +197,7 @@ def read_table(path: Path, unit: str, problems: Problems) -> Table | None:
 def _one_sample(fields: Fields, program: Program, unit: str, problems: Problems) -> Table:
     column = fields.header.index(program.tpm if unit == "tpm" else program.counts)
     values = read_numbers(fields, [column], problems).set_axis([str(fields.path.resolve())], axis=1)
-    values.index = pd.Index(fields.columns[fields.header.index(program.name)].astype(str).to_numpy())
+    values.index = pd.Index(as_text(fields.columns[fields.header.index(program.name)]).to_numpy())
     # Salmon adds transcripts up itself where it is given the genes
     transcripts = program.transcripts and not fields.path.name.startswith("quant.genes.sf")
     about = pd.DataFrame(index=values.index)

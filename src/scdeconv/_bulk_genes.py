@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
+
+from scdeconv._data.annotated import make_adata, subset
+from scdeconv._data.labels import as_text
+from scdeconv._matrix import layer_names
 
 from ._bulk_formats import read_fields
 from ._genes import is_ensembl, strip_versions, sum_duplicates
@@ -16,6 +19,8 @@ from ._validation import Problems, examples
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from anndata import AnnData
 
 Names: TypeAlias = "str | os.PathLike[str] | pd.Series | pd.DataFrame | Mapping[str, str]"
 
@@ -36,13 +41,13 @@ def to_genes(
     problems: Problems,
 ) -> AnnData:
     """Give the columns the names of genes, add up those that have the same name, and note what was done."""
-    names = adata.var_names.astype(str)
+    names = as_text(adata.var_names)
     if tx2gene is not None:
         genes = _look_up(_strip(names), tx2gene, adata.var, "tx2gene", problems)
         known = genes.notna().to_numpy()
         if not known.all():
             notes.append(f"{np.sum(~known):,} transcripts without a gene left out")
-        adata = _sum_genes(adata[:, known].copy(), strip_versions(pd.Index(genes[known])))
+        adata = _sum_genes(subset(adata, genes=known), strip_versions(pd.Index(genes[known])))
         names = adata.var_names
     elif are_transcripts(names) or (transcripts and not is_ensembl(names)):
         problems.add(
@@ -64,7 +69,7 @@ def to_genes(
 
 def _strip(names: pd.Index) -> pd.Index:
     """Return identifiers without versions, and without what GENCODE puts behind a bar."""
-    names = names.astype(str).str.split("|").str[0]
+    names = as_text(names).str.split("|").str[0]
     return strip_versions(names.str.replace(rf"^{TRANSCRIPT}\.\d+$", r"\1", regex=True))
 
 
@@ -119,6 +124,6 @@ def _sum_genes(adata: AnnData, names: pd.Index) -> AnnData:
         adata.var_names = names
         return adata
     matrix, unique = sum_duplicates(adata.X, names)
-    layers = {key: sum_duplicates(layer, names)[0] for key, layer in adata.layers.items()}
+    layers = {name: sum_duplicates(adata.layers[name], names)[0] for name in layer_names(adata)}
     var = adata.var[~names.duplicated()].set_axis(unique, axis=0)
-    return AnnData(matrix, obs=adata.obs, var=var, uns=adata.uns, obsm=dict(adata.obsm), layers=layers)
+    return make_adata(matrix, obs=adata.obs, var=var, uns=adata.uns, obsm=dict(adata.obsm), layers=layers)

@@ -11,6 +11,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from ._chunks import in_rows
+from ._data.labels import as_text
 from ._matrix import Matrix, get_matrix, in_memory, is_lazy, take_columns, to_dense
 from ._validation import Problems, check_expression, check_names, examples
 
@@ -23,7 +24,7 @@ LEAST_SHARE_OF_GENES = 0.5
 
 def strip_versions(names: pd.Index) -> pd.Index:
     """Remove the version of Ensembl identifiers: ``ENSG00000141510.17`` becomes ``ENSG00000141510``."""
-    return names.astype(str).str.replace(rf"({ENSEMBL})\.\d+$", r"\1", regex=True)
+    return as_text(names).str.replace(rf"({ENSEMBL})\.\d+$", r"\1", regex=True)
 
 
 def is_ensembl(names: pd.Index) -> bool:

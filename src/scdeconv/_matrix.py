@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def get_matrix(adata: AnnData, layer: str | None, name: str, *, lazy: bool = Fal
     returned as a Dask array of blocks of rows.
     """
     if layer is not None and layer not in adata.layers:
-        msg = f"Expected layer {layer!r} in {name}, found layers {sorted(adata.layers)}."
+        msg = f"Expected layer {layer!r} in {name}, found layers {layer_names(adata)}."
         raise KeyError(msg)
     if adata.isbacked and layer is None:
         matrix = _of_file(adata, name)
@@ -46,6 +47,11 @@ def get_matrix(adata: AnnData, layer: str | None, name: str, *, lazy: bool = Fal
             return matrix
         matrix = matrix.compute()
     return sp.csr_matrix(matrix) if sp.issparse(matrix) else np.asarray(matrix)
+
+
+def layer_names(adata: AnnData) -> list[str]:
+    """Return the names of the layers, sorted; anndata 0.13 lists ``X`` among them, under None."""
+    return sorted(name for name in adata.layers if name is not None)
 
 
 def in_memory(table: Any) -> Any:
@@ -62,6 +68,7 @@ def _of_file(adata: AnnData, name: str) -> Matrix:
     try:
         with h5py.File(path, "r") as file:
             shape, dtype, n_bytes, encoding = _describe(file["X"])
+            names = [_names(file[axis]) for axis in ("obs", "var")] if adata.is_view else []
     except (OSError, KeyError) as error:
         msg = (
             f"Expected {name} in {path!r}, found a file that cannot be read: {error}. Open it with backed='r'; where it is "
@@ -78,7 +85,32 @@ def _of_file(adata: AnnData, name: str) -> Matrix:
     size = max(1, int(BLOCK_BYTES * shape[0] / max(n_bytes, 1)))
     sizes = tuple(min(size, shape[0] - start) for start in range(0, shape[0], size))
     matrix = da.map_blocks(_read_rows, path, "X", chunks=(sizes, (shape[1],)), dtype=dtype, meta=meta)
-    return matrix[adata._oidx][:, adata._vidx] if adata.is_view else matrix
+    if adata.is_view:
+        rows, columns = (
+            _positions(wanted, stored, name, path)
+            for wanted, stored in zip((adata.obs_names, adata.var_names), names, strict=True)
+        )
+        matrix = matrix[rows][:, columns]
+    return matrix
+
+
+def _names(table: Any) -> pd.Index:
+    """Return the names of rows or genes in an HDF5 file."""
+    from anndata.io import read_elem
+
+    return pd.Index(np.asarray(read_elem(table[table.attrs["_index"]])).astype(str))
+
+
+def _positions(wanted: pd.Index, stored: pd.Index, name: str, path: str) -> np.ndarray:
+    """Return where the names of a view are in the file."""
+    positions = stored.get_indexer(wanted) if stored.is_unique else np.array([-1])
+    if (positions < 0).any():
+        msg = (
+            f"Expected a view of {name} whose names are those in {path!r}, each once, found others. Read the view into "
+            "memory (.to_memory()), or write it to a file of its own."
+        )
+        raise ValueError(msg)
+    return positions
 
 
 def _describe(stored: Any) -> tuple[tuple[int, ...], np.dtype, int, str]:

@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
 from . import _keys as keys
 from ._annotated_files import is_annotated, read_annotated
 from ._bulk_formats import STAR, Table, name_samples, plain, read_table
 from ._bulk_genes import Names, are_transcripts, to_genes
+from ._data.annotated import make_adata
+from ._data.labels import as_text
 from ._genes import is_ensembl
-from ._matrix import Matrix, is_integer
+from ._matrix import Matrix, is_integer, layer_names
 from ._progress import progress
 from ._validation import Problems, examples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from anndata import AnnData
 
 StrPath: TypeAlias = "str | os.PathLike[str]"
 
@@ -124,7 +127,7 @@ def read_bulk(
         adata = read_annotated(paths[0], keys.BULK)
         if adata.X is None:
             problems.add(
-                f"Expected expression in X of {path}, found layers {sorted(adata.layers)}. Put the counts there."
+                f"Expected expression in X of {path}, found layers {layer_names(adata)}. Put the counts there."
             )
         problems.raise_if_any()
         program, unit_found, transcripts = "zarr" if paths[0].is_dir() else paths[0].suffix[1:], None, False
@@ -217,7 +220,7 @@ def axis_by_names(rows: pd.Index, columns: pd.Index) -> Literal["rows", "columns
     """Say which axis has identifiers of genes; None where neither or both have."""
     genes = [
         is_ensembl(names) or are_transcripts(names) or not EVERYWHERE.isdisjoint(names.str.upper())
-        for names in (rows.astype(str), columns.astype(str))
+        for names in (as_text(rows), as_text(columns))
     ]
     if genes[0] == genes[1]:
         return None
@@ -255,7 +258,7 @@ def to_samples(table: Table, axis: str | None, problems: Problems) -> AnnData:
     sides = {"var": about} if axis == "rows" else {"obs": about}
     values = values.T if axis == "rows" else values
     for name, index in (("obs", values.index), ("var", values.columns)):
-        sides[name] = sides.get(name, pd.DataFrame(index=index)).set_axis(index.astype(str), axis=0)
+        sides[name] = sides.get(name, pd.DataFrame(index=index)).set_axis(as_text(index), axis=0)
     samples = sides["obs"].index
     if not samples.is_unique:
         repeated = samples[samples.duplicated()].unique()
@@ -266,7 +269,7 @@ def to_samples(table: Table, axis: str | None, problems: Problems) -> AnnData:
     with warnings.catch_warnings():
         # genes that occur twice are added up later
         warnings.filterwarnings("ignore", "Variable names are not unique")
-        return AnnData(values.to_numpy(), **sides)
+        return make_adata(values.to_numpy(), **sides)
 
 
 def compact(values: np.ndarray) -> np.ndarray:

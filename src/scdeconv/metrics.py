@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, overload
 import numpy as np
 import pandas as pd
 
+from scdeconv._stats.rounding import deviations_from_mean
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -141,7 +143,7 @@ def r2(measured: NDArray, predicted: NDArray) -> NDArray:
     >>> round(metrics.r2(measured, constant), 3), metrics.r2(measured, constant, per_type=True).round(3).tolist()
     (0.98, [0.0, 0.0])
     """
-    return 1 - _ratio(np.sum((predicted - measured) ** 2, axis=0), np.sum(_centred(measured) ** 2, axis=0))
+    return 1 - _ratio(np.sum((predicted - measured) ** 2, axis=0), np.sum(deviations_from_mean(measured) ** 2, axis=0))
 
 
 @_metric
@@ -158,7 +160,7 @@ def pearson(measured: NDArray, predicted: NDArray) -> NDArray:
     >>> round(metrics.pearson(measured, 2 * measured), 3)
     1.0
     """
-    x, y = _centred(measured), _centred(predicted)
+    x, y = deviations_from_mean(measured), deviations_from_mean(predicted)
     return _ratio(np.sum(x * y, axis=0), np.sqrt(np.sum(x**2, axis=0) * np.sum(y**2, axis=0)))
 
 
@@ -177,7 +179,7 @@ def ccc(measured: NDArray, predicted: NDArray) -> NDArray:
     >>> round(metrics.ccc(measured, 2 * measured), 3)
     0.364
     """
-    x, y = _centred(measured), _centred(predicted)
+    x, y = deviations_from_mean(measured), deviations_from_mean(predicted)
     gap = measured.mean(axis=0) - predicted.mean(axis=0)
     return _ratio(2 * np.mean(x * y, axis=0), np.mean(x**2 + y**2, axis=0) + gap**2)
 
@@ -413,11 +415,6 @@ def _check_same_names(measured: pd.Index, other: pd.Index, what: str, side: str 
             f"only {side}: {extra[:5]} ({len(extra)}). Rename or select them, or pass arrays to compare by position."
         )
         raise ValueError(msg)
-
-
-def _centred(values: NDArray) -> NDArray:
-    """Deviations from the column means, exactly zero for a constant column (whose rounded mean may be off)."""
-    return np.where(np.ptp(values, axis=0) == 0, 0.0, values - values.mean(axis=0))
 
 
 def _ratio(numerator: NDArray, denominator: NDArray) -> NDArray:

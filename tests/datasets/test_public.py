@@ -25,9 +25,19 @@ def r_matrix(data, converter):
     return to_r.build_r_object(RObjectType(vector.info.type), value=vector.value, attributes=attributes)
 
 
+def with_object_names(r_object):
+    """Turn names of rows and columns into objects: rdata cannot write the text of pandas 3."""
+    if isinstance(r_object, dict):
+        return {name: with_object_names(item) for name, item in r_object.items()}
+    if isinstance(r_object, pd.DataFrame):
+        names = {"index": r_object.index.astype(object), "columns": r_object.columns.astype(object)}
+        return pd.DataFrame(r_object.to_numpy(), **names)
+    return r_object
+
+
 def save_rda(path, r_object):
     constructors = {**to_r.DEFAULT_CLASS_MAP, xr.DataArray: r_matrix}
-    rdata.write_rda(path, {path.stem: r_object}, constructor_dict=constructors)
+    rdata.write_rda(path, {path.stem: with_object_names(r_object)}, constructor_dict=constructors)
     return path
 
 

@@ -231,7 +231,7 @@ def test_samples_are_normalised_to_each_others_distribution_when_asked(mdata, bu
     bent = bulk.copy()
     bent.X = bulk.X**1.3
     target = np.sort(bent.X, axis=1).mean(axis=0)
-    ready = AnnData(target[rankdata(bent.X, axis=1, method="ordinal") - 1], bulk.obs, bulk.var)
+    ready = AnnData(target[rankdata(bent.X, axis=1, method="ordinal").astype(int) - 1], bulk.obs, bulk.var)
     plain = trained(mdata, absolute="sig.score")
     pd.testing.assert_frame_equal(model.predict(bent), plain.predict(ready), atol=1e-9)
     pd.testing.assert_frame_equal(model.absolute_scores(bent), plain.absolute_scores(ready), atol=1e-9)

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import mudata
 
+from .dependencies import dependency_deprecations_ignored
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from anndata import AnnData
     from mudata import MuData
 
 
-def columns_stay() -> AbstractContextManager[object]:
-    """Return a context in which mudata does not copy the columns of modalities into the joint tables.
-
-    It is the default since mudata 0.4, whatever the user has set. Earlier releases warn unless the option is set.
-    """
+@contextmanager
+def columns_stay() -> Iterator[None]:
+    """Do not copy the columns of modalities into the joint tables: the default since mudata 0.4, an option before."""
     if hasattr(mudata, "settings"):
-        return mudata.settings.override(pull_on_update=False)
-    return mudata.set_options(pull_on_update=False)
+        option = mudata.settings.override(pull_on_update=False)
+    else:
+        option = mudata.set_options(pull_on_update=False)
+    with option, dependency_deprecations_ignored():
+        yield
 
 
 def make_mudata(modalities: Mapping[str, AnnData]) -> MuData:

@@ -6,7 +6,8 @@ import warnings
 
 import numpy as np
 import torch
-from anndata import AnnData
+
+from scdeconv._data.annotated import make_adata
 
 
 def k_means(latent: np.ndarray, start: int | np.ndarray, seed: int) -> np.ndarray:
@@ -24,7 +25,7 @@ def leiden(latent: np.ndarray, resolution: float, n_neighbors: int, seed: int) -
     """Return the cluster of each cell by Leiden on the graph of nearest neighbours, as scanpy makes it."""
     import scanpy as sc
 
-    cells = AnnData(latent.astype(np.float32))
+    cells = make_adata(latent.astype(np.float32))
     # numba, when it starts, sets the number of threads of torch too
     n_threads = torch.get_num_threads()
     with warnings.catch_warnings():

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 from scipy.sparse import csr_matrix, vstack
 
+from scdeconv._data.annotated import make_adata
+
 if TYPE_CHECKING:
+    from anndata import AnnData
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
@@ -125,7 +127,7 @@ def paired_cohort(
         {"donor": pd.Categorical(names[order]), "batch": pd.Categorical([f"batch{b + 1}" for b in batch])},
         index=[f"bulk_{name}" for name in names[order]],
     )
-    bulk = AnnData(counts, obs=obs, var=pd.DataFrame(index=genes))
+    bulk = make_adata(counts, obs=obs, var=pd.DataFrame(index=genes))
     bulk.obsm["true_fractions"] = pd.DataFrame(fractions[order], index=bulk.obs_names, columns=cell_types)
     bulk.uns["cohort"] = {
         "cell_types": np.array(cell_types),
@@ -189,7 +191,7 @@ def _sample_cells(rng: np.random.Generator, rna: Array, fractions: Array, cells_
         donor += [d] * n
         cell_type += [k] * n
     shuffled = rng.permutation(len(donor))
-    cells = AnnData(vstack(counts, format="csr")[shuffled])
+    cells = make_adata(vstack(counts, format="csr")[shuffled])
     cells.obs["donor"], cells.obs["cell_type"] = np.array(donor)[shuffled], np.array(cell_type)[shuffled]
     return cells
 

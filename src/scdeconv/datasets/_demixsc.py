@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 from scipy.sparse import csr_matrix
 
 from scdeconv import _keys as keys
+from scdeconv._data.annotated import make_adata, subset
 
 from ._fetch import Source, load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from anndata import AnnData
 
 _URL = "https://raw.githubusercontent.com/wwylab/DeMixSC/697cc9551502460413ad5939d35415968562b04a/data"
 
@@ -167,7 +169,7 @@ def _samples(table: pd.DataFrame, truth: pd.DataFrame) -> AnnData:
         raise KeyError(msg)
     names = table.columns.to_numpy()
     obs = pd.DataFrame({"sample": names, "donor": names}, index=names)
-    adata = AnnData(_compact(table), obs=obs, var=pd.DataFrame(index=table.index.to_numpy()))
+    adata = make_adata(_compact(table), obs=obs, var=pd.DataFrame(index=table.index.to_numpy()))
     fractions = truth[names].T.to_numpy(dtype=float)
     fractions = fractions / fractions.sum(axis=1, keepdims=True)
     adata.obsm[keys.MEASURED] = pd.DataFrame(fractions, index=names, columns=truth.index.to_numpy())
@@ -179,7 +181,7 @@ def _profiles(reference: pd.DataFrame) -> AnnData:
     names = reference.columns.to_numpy()
     sizes = reference.sum(axis=0).to_numpy(dtype=float)
     obs = pd.DataFrame({keys.CELL_TYPE: names, keys.CELL_SIZE: sizes}, index=names)
-    return AnnData(_compact(reference), obs=obs, var=pd.DataFrame(index=reference.index.to_numpy()))
+    return make_adata(_compact(reference), obs=obs, var=pd.DataFrame(index=reference.index.to_numpy()))
 
 
 def _compact(table: pd.DataFrame) -> csr_matrix:
@@ -193,11 +195,11 @@ def _mean_profiles(references: list[AnnData], cell_types: list[str]) -> AnnData:
     genes = references[0].var_names
     for reference in references[1:]:
         genes = genes.intersection(reference.var_names, sort=False)
-    aligned = [reference[cell_types, genes] for reference in references]
+    aligned = [subset(reference, cell_types, genes) for reference in references]
     means = [piece.to_df().to_numpy() for piece in aligned]
     sizes = np.mean([piece.obs[keys.CELL_SIZE] for piece in aligned], axis=0)
     obs = pd.DataFrame({keys.CELL_TYPE: cell_types, keys.CELL_SIZE: sizes}, index=cell_types)
-    return AnnData(np.mean(means, axis=0, dtype=np.float32), obs=obs, var=pd.DataFrame(index=genes.to_numpy()))
+    return make_adata(np.mean(means, axis=0, dtype=np.float32), obs=obs, var=pd.DataFrame(index=genes.to_numpy()))
 
 
 _BATCHED = ("bulk", "pseudobulk", "reference")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from anndata import AnnData, read_h5ad
 
+from scdeconv._data.dependencies import dependency_deprecations_ignored
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -57,13 +59,13 @@ def load(source: Source) -> tuple[AnnData, ...]:
         originals = {name: _fetch(source.url, name, folder) for name in source.originals}
         for name, adata in source.convert(originals).items():
             _write(adata, folder / name)
-    return tuple(read_h5ad(_checked(folder / name)) for name in source.prepared)
+    return tuple(_read(_checked(folder / name)) for name in source.prepared)
 
 
 def _load_local(source: Source, root: Path) -> tuple[AnnData, ...]:
     prepared = [root / source.folder / name for name in source.prepared]
     if all(path.exists() for path in prepared):
-        return tuple(read_h5ad(path) for path in prepared)
+        return tuple(_read(path) for path in prepared)
     folders = (root, root / source.folder)
     originals = {name: folder / name for name in source.originals for folder in folders if (folder / name).exists()}
     if len(originals) == len(source.originals):
@@ -114,9 +116,15 @@ def _checked(path: Path) -> Path:
     return path
 
 
+def _read(path: Path) -> AnnData:
+    with dependency_deprecations_ignored():
+        return read_h5ad(path)
+
+
 def _write(adata: AnnData, path: Path) -> None:
     """Write the whole file or none of it, so that an interrupted run leaves nothing half done."""
     unfinished = path.with_name(f".{os.getpid()}.{path.name}")
-    adata.write_h5ad(unfinished, compression="gzip")
+    with dependency_deprecations_ignored():
+        adata.write_h5ad(unfinished, compression="gzip")
     path.with_name(f"{path.name}.sha256").unlink(missing_ok=True)
     unfinished.replace(path)

@@ -11,6 +11,8 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix
 
 from scdeconv import _keys as keys
+from scdeconv._data.annotated import make_adata, subset
+from scdeconv._data.dependencies import dependency_deprecations_ignored
 
 from ._fetch import Source, load
 
@@ -76,7 +78,8 @@ def convert_mixology(files: Mapping[str, Path]) -> dict[str, AnnData]:
     cells.obs["donor"] = cells.obs[keys.CELL_TYPE].astype(str) + "@" + cells.obs["batch"].astype(str)
     wells = _stack({name: _wells(*_read(files, name), exchanged=False) for name in _CELL_MIXTURES})
     rna_wells = _stack({name: _wells(*_read(files, name), exchanged=True) for name in _RNA_MIXTURES})
-    wells = anndata.concat([wells, rna_wells], join="outer", fill_value=0)
+    with dependency_deprecations_ignored():
+        wells = anndata.concat([wells, rna_wells], join="outer", fill_value=0)
     return {"cells.h5ad": _seen(cells), "mixtures_pooled.h5ad": _pool(_seen(wells))}
 
 
@@ -89,7 +92,7 @@ def _read(files: Mapping[str, Path], name: str) -> tuple[pd.DataFrame, pd.DataFr
 
 def _counts(counts: pd.DataFrame, obs: pd.DataFrame) -> AnnData:
     matrix = csr_matrix(counts[obs.index].to_numpy().T.astype(np.int32))
-    return AnnData(matrix, obs=obs, var=pd.DataFrame(index=counts.index.astype(str)))
+    return make_adata(matrix, obs=obs, var=pd.DataFrame(index=counts.index.astype(str)))
 
 
 def _singlets(counts: pd.DataFrame, metadata: pd.DataFrame) -> AnnData:
@@ -116,12 +119,13 @@ def _stack(batches: Mapping[str, AnnData]) -> AnnData:
     """Put batches under each other; a gene that is absent from a batch was not seen there."""
     for name, adata in batches.items():
         adata.obs_names = [f"{name}:{observation}" for observation in adata.obs_names]
-    return anndata.concat(batches, label="batch", join="outer", fill_value=0)
+    with dependency_deprecations_ignored():
+        return anndata.concat(batches, label="batch", join="outer", fill_value=0)
 
 
 def _seen(adata: AnnData) -> AnnData:
     observed = np.asarray((adata.X > 0).sum(axis=0)).ravel() >= _FEWEST_OBSERVATIONS
-    return adata[:, sorted(adata.var_names[observed])].copy()
+    return subset(adata, genes=sorted(adata.var_names[observed]))
 
 
 def _pool(wells: AnnData) -> AnnData:
@@ -135,7 +139,7 @@ def _pool(wells: AnnData) -> AnnData:
     obs = wells.obs.iloc[first][["batch", "kind", "labels_corrected"]].set_axis(names, axis=0)
     obs["n_wells"] = np.bincount(code)
     obs["donor"] = obs["batch"].astype(str)
-    pooled = AnnData(csr_matrix(members @ wells.X), obs=obs, var=wells.var.copy())
+    pooled = make_adata(csr_matrix(members @ wells.X), obs=obs, var=wells.var.copy())
     for key in (keys.MEASURED, "fractions_as_published"):
         pooled.obsm[key] = pd.DataFrame(wells.obsm[key][first], index=pooled.obs_names, columns=_LINES)
     pooled.uns["fractions_kind"] = "designed mixture (known by construction)"

@@ -11,9 +11,10 @@ import pandas as pd
 
 from scdeconv import _keys as keys
 from scdeconv._chunks import first_rows
+from scdeconv._data.annotated import values_of
 from scdeconv._expression import COUNTS, TPM, unit_of
 from scdeconv._genes import align_genes, strip_versions
-from scdeconv._matrix import get_matrix, to_dense
+from scdeconv._matrix import get_matrix
 from scdeconv._model_files import curves_from_plain, curves_to_plain, read_model, write_model
 from scdeconv.pp import FEWEST_PAIRS, Reference, paired_donors
 
@@ -353,7 +354,7 @@ class LinearModel(DeconvolutionModel):
     def _predict_held_out(self, donors: list[str]) -> HeldOut:
         bulk = self._require_data()[keys.BULK]
         known = self._known(())
-        expression = to_dense(bulk[known, self.genes_].X)
+        expression = values_of(bulk, known, self.genes_)
         of_sample = bulk.obs[keys.DONOR].to_numpy()[known].astype(str)
         measured = bulk.obsm[keys.MEASURED].to_numpy(dtype=float)[known]
         if self.fraction_kind == "rna":

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from anndata import AnnData
+
+from scdeconv._data.annotated import make_adata
+from scdeconv._stats.rounding import deviations_from_mean
 
 from ._least_squares import solve_nonnegative
 
@@ -32,11 +34,11 @@ def combat(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarra
     from scanpy.pp import combat as remove_batches
 
     both = np.vstack([first, second])
-    usable = (np.ptp(first, axis=0) > 0) & (np.ptp(second, axis=0) > 0)
+    usable = deviations_from_mean(first).any(axis=0) & deviations_from_mean(second).any(axis=0)
     if usable.sum() > 1:
         names = pd.RangeIndex(len(both)).astype(str)
         batch = pd.Categorical(np.repeat(["first", "second"], [len(first), len(second)]))
-        logs = AnnData(np.log2(both[:, usable] + 1), obs=pd.DataFrame({"batch": batch}, index=names))
+        logs = make_adata(np.log2(both[:, usable] + 1), obs=pd.DataFrame({"batch": batch}, index=names))
         both[:, usable] = np.maximum(2 ** remove_batches(logs, "batch", inplace=False) - 1, 0)
     return both[: len(first)], both[len(first) :]
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 from scipy.special import wrightomega
 
 from scdeconv import _keys as keys
+from scdeconv._data.annotated import make_adata, subset, values_of
 from scdeconv._expression import to_shares
 from scdeconv._genes import is_ensembl
 from scdeconv._matrix import Matrix, to_dense
@@ -21,6 +21,7 @@ from ._base import LinearModel, normalise
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
+    from anndata import AnnData
     from mudata import MuData
 
 # share of a gene that no cell of a state expresses
@@ -277,9 +278,9 @@ class BayesPrism(LinearModel):
     def _input_genes(self) -> pd.Index:
         mdata, chosen = self._require_data(), self.parameters_
         genes = super()._input_genes()
-        used = np.asarray(to_dense(mdata[keys.PROFILES][:, genes].X).any(axis=0))
+        used = np.asarray(values_of(mdata[keys.PROFILES], genes=genes).any(axis=0))
         if keys.SELECTED not in mdata[keys.BULK].var:
-            used &= ~is_outlier(to_dense(mdata[keys.BULK].X), chosen["outlier_share"], chosen["outlier_samples"])
+            used &= ~is_outlier(values_of(mdata[keys.BULK]), chosen["outlier_share"], chosen["outlier_samples"])
             if chosen["drop_ribosomal"]:
                 used &= ~is_noisy(genes)
         if not used.any():
@@ -319,7 +320,7 @@ class BayesPrism(LinearModel):
             obs = pd.DataFrame(
                 {keys.DONOR: donors[donor], "state": group, "total": np.bincount(member, cells.obs["total"])}
             )
-            self._states = AnnData(sums, obs=obs.set_index(obs.index.astype(str)), var=cells.var[[]].copy())
+            self._states = make_adata(sums, obs=obs.set_index(obs.index.astype(str)), var=cells.var[[]].copy())
             self._types_of_states = np.empty(len(names), dtype=int)
             kind = pd.Index(mdata[keys.PROFILES].obs[keys.CELL_TYPE]).get_indexer(cells.obs[keys.CELL_TYPE].astype(str))
             self._types_of_states[state] = kind
@@ -329,7 +330,7 @@ class BayesPrism(LinearModel):
 
     def _state_profiles(self, without: Collection[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return counts (states × genes) and total of each cell state, and the number of its type."""
-        states = self._states[~self._states.obs[keys.DONOR].isin(without).to_numpy(), self.genes_]
+        states = subset(self._states, ~self._states.obs[keys.DONOR].isin(without).to_numpy(), self.genes_)
         state, n_states = states.obs["state"].to_numpy(), len(self._types_of_states)
         totals = np.bincount(state, states.obs["total"], minlength=n_states)
         return sum_by_group(states.X, state, n_states), totals, self._types_of_states

@@ -8,8 +8,9 @@ import numpy as np
 from scipy.optimize import nnls
 
 from scdeconv import _keys as keys
+from scdeconv._data.annotated import values_of
 from scdeconv._expression import fill_missing, to_shares
-from scdeconv._matrix import to_dense
+from scdeconv._stats.rounding import deviations_from_mean
 
 from ._base import LinearModel
 
@@ -58,11 +59,11 @@ class Bisque(LinearModel):
         known = self._known(without)
         profiles, size = self._reference.profiles(without)
         self.signature_ = profiles / np.maximum(size, np.finfo(float).tiny)[:, None]
-        expression = to_dense(bulk[known, self.genes_].X)
+        expression = values_of(bulk, known, self.genes_)
         shares = to_shares(expression)
         target = bulk.obsm[keys.MEASURED].to_numpy(dtype=float)[known] @ self.signature_
         self.reference_, self.level_ = shares.mean(axis=0), target.mean(axis=0)
-        deviations = shares - self.reference_
+        deviations = deviations_from_mean(shares)
         variance = (deviations**2).sum(axis=0)
         self.used_ = variance > 0
         slope = (deviations * (target - self.level_)).sum(axis=0)

@@ -11,6 +11,7 @@ from sklearn.svm import NuSVR
 
 from scdeconv._matrix import get_matrix, to_dense
 from scdeconv._progress import progress
+from scdeconv._stats.rounding import deviations_from_mean
 
 from ._base import normalise
 from ._signature_model import SignatureModel
@@ -26,9 +27,9 @@ NUS = (0.25, 0.5, 0.75)
 
 def standardise(values: np.ndarray, axis: int | None = None) -> np.ndarray:
     """Subtract the mean and divide by the standard deviation (n - 1); what is constant becomes zero."""
-    centred = values - values.mean(axis=axis, keepdims=True)
-    scale = values.std(axis=axis, ddof=1, keepdims=True)
-    return centred / np.where(scale > 0, scale, 1)
+    deviations = deviations_from_mean(values, axis)
+    scale = np.where(deviations.any(axis=axis, keepdims=True), values.std(axis=axis, ddof=1, keepdims=True), 1)
+    return deviations / scale
 
 
 def goodness_of_fit(signature: np.ndarray, bulk: np.ndarray, fractions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

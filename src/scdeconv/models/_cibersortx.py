@@ -9,8 +9,8 @@ import scipy.sparse as sp
 
 from scdeconv import _keys as keys
 from scdeconv._chunks import product
+from scdeconv._data.annotated import values_of
 from scdeconv._expression import to_shares
-from scdeconv._matrix import to_dense
 
 from ._base import normalise
 from ._batch_correction import MILLION, correct_mixtures, correct_signature, draw_artificial_mixtures
@@ -126,8 +126,9 @@ class CIBERSORTx(CIBERSORT):
 
     def _corrected_signature(self, without: Collection[str]) -> np.ndarray:
         mdata, rng = self._require_data(), np.random.default_rng(self.parameters_["seed"])
-        bulk = mdata[keys.BULK][~mdata[keys.BULK].obs[keys.DONOR].isin(without)]
-        mixtures = MILLION * to_shares(to_dense(bulk.X))[:, bulk.var_names.get_indexer(self.genes_)]
+        bulk = mdata[keys.BULK]
+        kept_samples = ~bulk.obs[keys.DONOR].isin(without).to_numpy()
+        mixtures = MILLION * to_shares(values_of(bulk, kept_samples))[:, bulk.var_names.get_indexer(self.genes_)]
         cells, n_types = mdata[keys.CELLS], len(self.cell_types_)
         kept = np.flatnonzero(~cells.obs[keys.DONOR].isin(without))
         types = cells.obs[keys.CELL_TYPE].cat.set_categories(self.cell_types_).cat.codes.to_numpy()[kept]

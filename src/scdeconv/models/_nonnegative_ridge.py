@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scdeconv import _keys as keys
+from scdeconv._data.annotated import values_of
 from scdeconv._expression import to_shares
-from scdeconv._matrix import to_dense
 
 from ._least_squares import solve_nonnegative
 from ._nnls import solve_nnls
@@ -148,7 +148,7 @@ class NonNegativeRidge(SignatureModel):
             measured = bulk.obsm[keys.MEASURED][known].groupby(donors[known].to_numpy()).mean()
             self.mean_, origin = measured.mean().to_numpy(), f"{len(measured)} paired donors"
         else:
-            expression = to_dense(bulk[~donors.isin(without).to_numpy(), self.genes_].X).astype(float)
+            expression = values_of(bulk, ~donors.isin(without).to_numpy(), self.genes_)
             solved = to_shares(solve_nnls(self.signature_, expression))
             self.mean_, origin = to_shares(solved.mean(axis=0)), f"{len(solved)} bulk samples"
         self.summary_ += f", mean of {origin}"

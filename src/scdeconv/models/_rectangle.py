@@ -17,7 +17,7 @@ FEWEST_CLUSTERS = 3
 MOST_MERGED, MOST_MERGED_OF_MANY, MANY = 3, 4, 12
 PER_MILLION = 1e6
 # proximal steps make the dual problem regular; their number leaves nothing of them in the solution
-PROXIMAL, N_PROXIMAL = 1e-8, 2
+PROXIMAL, N_PROXIMAL = 1e-7, 3
 # markers that show unknown content: log2 of the least ratio of a type to the next, fewest and most of a type
 LEAST_RATIO, FEWEST_MARKERS, MOST_MARKERS = 2.0, 10, 50
 N_ROUNDS = 2

@@ -10,8 +10,8 @@ from scipy.special import softmax
 
 from scdeconv import _keys as keys
 from scdeconv import metrics
+from scdeconv._data.annotated import values_of
 from scdeconv._expression import fill_missing, log_shares, to_shares
-from scdeconv._matrix import to_dense
 from scdeconv.pp import BROAD, centred_log_ratio, fit_calibration
 
 from ._base import LinearModel
@@ -150,7 +150,7 @@ class Ridge(LinearModel):
         bulk = self._require_data()[keys.BULK]
         known = self._known(without)
         donors = bulk.obs[keys.DONOR].to_numpy()[known].astype(str)
-        return to_dense(bulk[known, self.genes_].X), bulk.obsm[keys.MEASURED].to_numpy(dtype=float)[known], donors
+        return values_of(bulk, known, self.genes_), bulk.obsm[keys.MEASURED].to_numpy(dtype=float)[known], donors
 
     def _fractions(self, expression: np.ndarray) -> np.ndarray:
         x = (log_shares(fill_missing(expression, self.reference_)) - self.centre_) / self.scale_

@@ -8,8 +8,8 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from scdeconv import _keys as keys
+from scdeconv._data.annotated import values_of
 from scdeconv._expression import LEVEL, to_shares
-from scdeconv._matrix import to_dense
 from scdeconv.pp import SIZE_SD
 
 from ._least_squares import solve_weighted
@@ -208,12 +208,13 @@ class RobustNNLS(SignatureModel):
     def _fit(self, without: Collection[str]) -> None:
         super()._fit(without)
         mdata = self._require_data()
-        bulk = mdata[keys.BULK][~mdata[keys.BULK].obs[keys.DONOR].isin(without)]
-        expression = to_dense(bulk[:, self.genes_].X).astype(float)
+        bulk = mdata[keys.BULK]
+        kept = ~bulk.obs[keys.DONOR].isin(without).to_numpy()
+        expression = values_of(bulk, kept, self.genes_)
         self.counts_ = mdata.uns.get(keys.UNS, {}).get("pair", {}).get("bulk_unit") == "counts"
         self.shift_sd_, self.trust_ = learn_shift(self.signature_, expression, counts=self.counts_)
         if keys.RNA_PER_SPIKE_IN in bulk.obs:
-            ratio = bulk.obs[keys.RNA_PER_SPIKE_IN].to_numpy(dtype=float)
+            ratio = bulk.obs[keys.RNA_PER_SPIKE_IN].to_numpy(dtype=float)[kept]
             self._take_sizes_from_spike_ins(expression, ratio, self._reference.profiles(without)[1])
 
     def _take_sizes_from_spike_ins(self, expression: np.ndarray, ratio: np.ndarray, sizes: np.ndarray) -> None:

@@ -6,9 +6,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from scdeconv import metrics
+from scdeconv._data.annotated import values_of
 from scdeconv._expression import log_shares
 from scdeconv._keys import BULK, SELECTED, SIMULATED
-from scdeconv._matrix import to_dense
 from scdeconv.pl._style import GREY, PALETTE
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def simulation(mdata: MuData, *, ax: Axes | None = None) -> Axes:
         raise ValueError(msg)
     var = mdata[BULK].var
     genes = var.index[var[SELECTED].to_numpy(dtype=bool)] if SELECTED in var else var.index
-    real, simulated = (log_shares(to_dense(mdata[name][:, genes].X)) for name in (BULK, SIMULATED))
+    real, simulated = (log_shares(values_of(mdata[name], genes=genes)) for name in (BULK, SIMULATED))
     centre = simulated.mean(axis=0)
     _, singular, components = np.linalg.svd(simulated - centre, full_matrices=False)
     share = singular**2 / (singular**2).sum()

@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 
 from scdeconv import _keys as keys
+from scdeconv._data.annotated import values_of
 from scdeconv._expression import LEVEL, log_shares
-from scdeconv._matrix import is_integer, to_dense
+from scdeconv._matrix import is_integer
+from scdeconv._stats.rounding import deviations_from_mean, rounding_error
 
 from ._calibrated_model import counting_variance
 from ._calibration import Calibration
@@ -132,13 +134,13 @@ def fit_calibration(
     kept = ~bulk.obs[keys.DONOR].isin(without).to_numpy()
     known = kept & bulk.obsm[keys.MEASURED].notna().all(axis=1).to_numpy()
     donors = bulk.obs[keys.DONOR].to_numpy()[known].astype(str)
-    depths = to_dense(bulk[kept, genes].X).sum(axis=1) if is_integer(bulk.X) else np.empty(0)
+    depths = values_of(bulk, kept, genes).sum(axis=1) if is_integer(bulk.X) else np.empty(0)
     cell_types = pd.DataFrame(
         {"cell_size": size_umi, "cell_size_umi": size_umi}, index=pd.Index(reference.cell_types, name="cell_type")
     )
     if len(np.unique(donors)) < FEWEST_PAIRS:
         return _prior(genes, cell_types, profiles, depths)
-    expression = to_dense(bulk[known, genes].X)
+    expression = values_of(bulk, known, genes)
     fractions = bulk.obsm[keys.MEASURED].to_numpy(dtype=float)[known]
     batches = bulk.obs[batch_key].to_numpy()[known].astype(str) if batch_key is not None else None
 
@@ -160,6 +162,7 @@ def fit_calibration(
         expected = log_shares(fractions @ sized)
         residuals = log - expected
         shift, batch_shift, deviations = _shifts(residuals, weights, batches)
+        deviations = np.where(np.abs(deviations) <= rounding_error(log), 0.0, deviations)
         deviations *= np.sqrt(weights * len(weights) / weights.sum())[:, None]
         variance = shrink_variances(deviations)
         shift_variance = max(float(shift.var() - variance.mean() / n_donors), 1e-4)
@@ -191,7 +194,7 @@ def fit_calibration(
         profiles=sized,
         centre=np.average(expected, axis=0, weights=weights) + table["platform_shift"].to_numpy(),
         loadings=loadings,
-        covariance=shrunk_covariance(ratios - ratios.mean(axis=0)),
+        covariance=shrunk_covariance(deviations_from_mean(ratios)),
         depths=depths,
         batch_shift=batch_shift.set_axis(genes),
         n_donors=n_donors,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scdeconv._matrix import Matrix, to_dense
+from scdeconv._stats.rounding import deviations_from_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,8 +53,9 @@ def marker_scores(matrix: Matrix, markers: Sequence[np.ndarray]) -> np.ndarray:
     scores = np.empty((matrix.shape[0], len(markers)))
     for k, columns in enumerate(markers):
         logs = np.log1p(to_dense(matrix[:, columns]) / totals * np.median(totals))
-        sd = logs.std(axis=0)
-        scores[:, k] = ((logs - logs.mean(axis=0)) / np.where(sd > 0, sd, 1)).mean(axis=1)
+        deviations = deviations_from_mean(logs)
+        sd = np.where(deviations.any(axis=0), logs.std(axis=0), 1)
+        scores[:, k] = (deviations / sd).mean(axis=1)
     return scores
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from scdeconv import _keys as keys
+from scdeconv._data.annotated import subset
 from scdeconv._data.modalities import make_mudata
 
 from ._calibrate import calibrate
@@ -65,12 +66,12 @@ def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
         )
         raise ValueError(msg)
     out = bulk.obs[keys.DONOR].isin(donors).to_numpy()
-    held_out, kept = bulk[out].copy(), bulk[~out].copy()
+    held_out, kept = subset(bulk, out), subset(bulk, ~out)
     modalities = {keys.BULK: kept}
     if keys.CELLS in mdata.mod:
         all_types = list(mdata[keys.PROFILES].obs[keys.CELL_TYPE])
         for name in (keys.CELLS, keys.SUMS):
-            rest = mdata[name][~mdata[name].obs[keys.DONOR].isin(donors).to_numpy()].copy()
+            rest = subset(mdata[name], ~mdata[name].obs[keys.DONOR].isin(donors).to_numpy())
             rest.obs[keys.CELL_TYPE] = rest.obs[keys.CELL_TYPE].cat.set_categories(all_types)
             modalities[name] = rest
         modalities |= make_reference(modalities[keys.SUMS])
@@ -78,7 +79,7 @@ def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
         modalities[keys.PROFILES] = mdata[keys.PROFILES].copy()
         if keys.PSEUDOBULK in mdata.mod:
             pseudobulk = mdata[keys.PSEUDOBULK]
-            modalities[keys.PSEUDOBULK] = pseudobulk[~pseudobulk.obs[keys.DONOR].isin(donors).to_numpy()].copy()
+            modalities[keys.PSEUDOBULK] = subset(pseudobulk, ~pseudobulk.obs[keys.DONOR].isin(donors).to_numpy())
     train = make_mudata(modalities)
     steps = mdata.uns.get(keys.UNS, {})
     train.uns[keys.UNS] = {name: record for name, record in steps.items() if name not in REDONE}

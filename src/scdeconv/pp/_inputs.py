@@ -8,9 +8,10 @@ from functools import reduce
 from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
-from anndata import AnnData
 
 from scdeconv import _keys as keys
+from scdeconv._data.annotated import make_adata
+from scdeconv._data.labels import as_text
 from scdeconv._genes import columns_that_match, is_ensembl, strip_versions, sum_duplicates
 from scdeconv._matrix import get_matrix, in_memory, take_columns
 from scdeconv._validation import (
@@ -25,6 +26,8 @@ from scdeconv._validation import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from anndata import AnnData
+
 
 def read_table(
     problems: Problems, adata: AnnData, name: str, layer: str | None, duplicates: Literal["error", "sum"]
@@ -36,7 +39,7 @@ def read_table(
     var_names = strip_versions(adata.var_names)
     if duplicates == "sum" and not var_names.is_unique:
         matrix, var_names = sum_duplicates(matrix, var_names)
-    table = AnnData(matrix, obs=in_memory(adata.obs).copy(), var=pd.DataFrame(index=var_names))
+    table = make_adata(matrix, obs=in_memory(adata.obs).copy(), var=pd.DataFrame(index=var_names))
     check_names(problems, table.obs_names, table.var_names, name)
     # a mean per cell may be small in every gene, so for profiles only scanpy's own mark says that it was logged
     logged, may_be_small = is_logged(adata, layer), name == "profiles"
@@ -52,25 +55,25 @@ def is_logged(adata: AnnData, layer: str | None) -> bool:
 def take_genes(table: AnnData, genes: pd.Index) -> AnnData:
     """Return a copy of some genes of our own AnnData; lazy values stay lazy."""
     matrix = take_columns(table.X, table.var_names.get_indexer(genes))
-    return AnnData(matrix, obs=table.obs, var=pd.DataFrame(index=genes))
+    return make_adata(matrix, obs=table.obs, var=pd.DataFrame(index=genes))
 
 
-def check_genes(problems: Problems, tables: Mapping[str, AnnData], originals: Mapping[str, AnnData]) -> None:
+def check_genes(problems: Problems, genes_of: Mapping[str, pd.Index], originals: Mapping[str, AnnData]) -> None:
     """Report gene names that cannot be matched, with the likely reason."""
-    genes = tables["bulk"].var_names
-    shared = {name: genes.intersection(table.var_names) for name, table in tables.items() if name != "bulk"}
+    genes = genes_of["bulk"]
+    shared = {name: genes.intersection(names) for name, names in genes_of.items() if name != "bulk"}
     for name in shared:
         if len(shared[name]):
             continue
-        table = tables[name]
-        sides = f"bulk has {len(genes)} ({examples(genes)}), {name} has {len(table.var_names)} ({examples(table.var_names)})"
-        if strip_versions(tables["bulk"].obs_names).isin(table.var_names).mean() > 0.1:
+        others = genes_of[name]
+        sides = f"bulk has {len(genes)} ({examples(genes)}), {name} has {len(others)} ({examples(others)})"
+        if strip_versions(originals["bulk"].obs_names).isin(others).mean() > 0.1:
             problems.add(f"Expected bulk as samples × genes, found genes in bulk.obs_names: {sides}. Pass bulk.T.")
-        elif is_ensembl(genes) != is_ensembl(table.var_names):
+        elif is_ensembl(genes) != is_ensembl(others):
             ensembl, symbols = ("bulk", name) if is_ensembl(genes) else (name, "bulk")
             hint = f"Give {ensembl} gene symbols or {symbols} Ensembl identifiers"
             for side, other in ((ensembl, symbols), (symbols, ensembl)):
-                columns = columns_that_match(originals[side], tables[other].var_names)
+                columns = columns_that_match(originals[side], genes_of[other])
                 if columns:
                     hint = f"Set {side}.var_names = {side}.var[{columns[0]!r}].astype(str)"
                     break
@@ -78,7 +81,7 @@ def check_genes(problems: Problems, tables: Mapping[str, AnnData], originals: Ma
                 f"Expected the same gene identifiers, found Ensembl identifiers in {ensembl} and symbols in {symbols}: "
                 f"{sides}. {hint}."
             )
-        elif genes.str.upper().intersection(table.var_names.str.upper()).size:
+        elif genes.str.upper().intersection(others.str.upper()).size:
             problems.add(
                 f"Expected shared genes, found names that differ only in case: {sides}. Are both of the same species? "
                 "If so, set var_names to upper case on both."
@@ -88,7 +91,7 @@ def check_genes(problems: Problems, tables: Mapping[str, AnnData], originals: Ma
     if all(map(len, shared.values())) and not len(reduce(pd.Index.intersection, shared.values())):
         sides = "; ".join(f"{name} {examples(names)}" for name, names in shared.items())
         problems.add(
-            f"Expected genes shared by {', '.join(tables)}, found none that all have; bulk shares with {sides}. "
+            f"Expected genes shared by {', '.join(genes_of)}, found none that all have; bulk shares with {sides}. "
             "Use the same genes for all."
         )
 
@@ -114,7 +117,7 @@ def set_donors(problems: Problems, tables: Mapping[str, AnnData], donor_key: str
                 f"Expected a donor for every row of {name}, found {int(donors.isna().sum())} without: "
                 f"{examples(obs.index[donors.isna()])}. Remove those rows."
             )
-        obs[keys.DONOR] = donors.astype(str)
+        obs[keys.DONOR] = as_text(donors)
         repeated = obs[keys.DONOR][obs[keys.DONOR].duplicated()].unique()
         if name == "pseudobulk" and len(repeated):
             problems.add(
@@ -139,7 +142,7 @@ def set_cell_types(problems: Problems, tables: Mapping[str, AnnData], cell_type_
                 f"Expected a cell type for every cell, found {int(labels.isna().sum())} cells without: "
                 f"{examples(obs.index[labels.isna()])}. Remove those cells."
             )
-        labels = labels.astype(str).astype("category") if labels.dtype != "category" else labels
+        labels = as_text(labels).astype("category") if labels.dtype != "category" else labels
         empty = labels.cat.categories.difference(labels.unique())
         if len(empty):
             problems.add(
@@ -151,9 +154,8 @@ def set_cell_types(problems: Problems, tables: Mapping[str, AnnData], cell_type_
         check_cell_type_names(problems, obs[keys.CELL_TYPE].cat.categories, f"cells.obs[{cell_type_key!r}]")
         return
     obs = tables["profiles"].obs
-    obs[keys.CELL_TYPE] = (
-        obs[cell_type_key] if cell_type_key in obs else pd.Series(obs.index, index=obs.index)
-    ).astype(str)
+    labels = obs[cell_type_key] if cell_type_key in obs else pd.Series(obs.index, index=obs.index)
+    obs[keys.CELL_TYPE] = as_text(labels)
     check_cell_type_names(problems, obs[keys.CELL_TYPE], "profiles")
 
 

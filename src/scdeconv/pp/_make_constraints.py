@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from scdeconv._matrix import layer_names
 from scdeconv._validation import Problems, check_names, examples
 
 from ._constraint_inputs import read_cells, read_labels, read_markers, read_pairs, read_protein
@@ -108,7 +109,7 @@ def constraints(
     levels = None if protein is None else read_protein(problems, cells, protein, adata.obs_names, layer)
     read = [adata] * (markers is not None) + ([cells[protein]] if levels is not None else [])
     if layer is not None and read and not any(layer in table.layers for table in read):
-        problems.add(f"Expected layer {layer!r} in {name}, found layers {sorted(adata.layers)}. Name one with layer=.")
+        problems.add(f"Expected layer {layer!r} in {name}, found layers {layer_names(adata)}. Name one with layer=.")
     problems.raise_if_any()
 
     of_labels, of_markers, of_protein = np.random.default_rng(seed).spawn(3)

@@ -11,6 +11,7 @@ from scipy.stats import false_discovery_control, ttest_ind
 from scipy.stats import t as student
 
 from scdeconv._chunks import product
+from scdeconv._stats.rounding import deviations_from_mean, rounding_error
 
 from ._reference import indicator
 
@@ -110,14 +111,18 @@ def moderated_t(
     effects = inverse @ (orthogonal.T @ log_expression)
     df = n_rows - design.shape[1]
     residual = log_expression - design @ effects
+    # otherwise rounding divided by rounding would be a statistic
+    rounding = rounding_error(log_expression)
+    residual = np.where(np.abs(residual) <= rounding, 0.0, residual)
     variance, df_total = moderate_variances((residual**2).sum(axis=0) / df, df)
     effects, covariance = effects[:n_types], (inverse @ inverse.T)[:n_types, :n_types]
     statistic = np.empty_like(effects)
     for kind in range(n_types):
         others = np.arange(n_types) != kind
         unscaled = np.diag(covariance) + covariance[kind, kind] - 2 * covariance[kind]
-        difference = (effects[kind] - effects[others]) / np.sqrt(unscaled[others])[:, None]
-        statistic[kind] = difference.min(axis=0)
+        difference = effects[kind] - effects[others]
+        difference = np.where(np.abs(difference) <= rounding, 0.0, difference)
+        statistic[kind] = (difference / np.sqrt(unscaled[others])[:, None]).min(axis=0)
     statistic /= np.sqrt(np.maximum(variance, np.finfo(float).tiny))
     return statistic, student.sf(statistic, df_total), by_donor
 
@@ -221,7 +226,7 @@ def fold_change_scores(
         expressed = product(of_type, counts > 0, description="counting cells")[0] / np.asarray(of_type.sum(axis=1))
     log, kind_of_row = np.log2(cpm + 1), np.repeat(np.arange(len(names)), replicates)
     # a gene that no replicate has, or that does not vary, says nothing
-    tested = np.ptp(log, axis=0) > 0
+    tested = deviations_from_mean(log).any(axis=0)
     scores = np.full((len(names), cpm.shape[1]), -np.inf)
     for kind, score in enumerate(scores):
         mine = kind_of_row == kind

@@ -170,8 +170,8 @@ def join(
         problems.add(f"Expected layer {layer!r} in cells or bulk, found it in neither.")
     tables = {name: read_table(problems, adata, name, layer, duplicates) for name, adata in originals.items()}
     # spike-ins are shared whatever the genes are called
-    named = {name: table[:, ~table.var_names.str.startswith(PREFIX)] for name, table in tables.items()}
-    check_genes(problems, named, originals)
+    genes_of = {name: table.var_names[~table.var_names.str.startswith(PREFIX)] for name, table in tables.items()}
+    check_genes(problems, genes_of, originals)
     set_donors(problems, tables, donor_key)
     set_cell_types(problems, tables, cell_type_key)
     given = given_fractions(problems, originals["bulk"], fractions_key, tables)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
 from scdeconv import _keys as keys
+from scdeconv._data.annotated import make_adata
 from scdeconv._genes import strip_versions
 from scdeconv._validation import Problems, check_cell_type_names, check_expression, check_names, examples
 
@@ -21,6 +21,8 @@ from ._signature import make_signature
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
+
+    from anndata import AnnData
 
 # the total of a cell, in counts, that columns per million amount to
 MILLION = 1e6
@@ -118,7 +120,7 @@ def read_signature(path: str | os.PathLike[str], *, cell_sizes: Mapping[str, flo
             "Remove other columns than the cell types, and write decimals with a point."
         )
     else:
-        table = AnnData(obs=pd.DataFrame(index=cell_types), var=pd.DataFrame(index=genes))
+        table = make_adata(obs=pd.DataFrame(index=cell_types), var=pd.DataFrame(index=genes))
         # shares of RNA are small, too, and never above 1
         check_expression(problems, table, profiles, "the signature", may_be_small=bool(np.nanmax(profiles) <= 1))
     size = pd.Series(MILLION if cell_sizes is None else dict(cell_sizes), index=cell_types.unique(), dtype=float)

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from anndata import AnnData
 
 from scdeconv import _keys as keys
 from scdeconv._chunks import product
+from scdeconv._data.annotated import make_adata, subset, values_of
 from scdeconv._matrix import to_dense
 from scdeconv._validation import Problems, examine, report_expression
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from anndata import AnnData
     from mudata import MuData
 
     from scdeconv._matrix import Matrix
@@ -95,7 +96,7 @@ def sum_cells(cells: AnnData, *, logged: bool = False) -> AnnData:
         },
         index=[f"{donors[d]}: {cell_types[k]}" for d, k in zip(donor, kind, strict=True)],
     )
-    return AnnData(sums, obs=obs, var=cells.var[[]].copy())
+    return make_adata(sums, obs=obs, var=cells.var[[]].copy())
 
 
 def count_cells(sums: AnnData, donors: list[str], cell_types: list[str]) -> pd.DataFrame:
@@ -151,12 +152,12 @@ class Reference:
         self.cell_types = list(given.obs[keys.CELL_TYPE])
         self._sums: AnnData | None = None
         if keys.SUMS in mdata.mod:
-            self._sums = mdata[keys.SUMS][:, genes].copy()
+            self._sums = subset(mdata[keys.SUMS], genes=genes)
             return
         size = given.obs[keys.CELL_SIZE].to_numpy(dtype=float)
         # profiles that were given may be in any unit; their cell sizes put them into counts per cell
         totals = given.obs["total"].to_numpy(dtype=float) if "total" in given.obs else size
-        self._given = to_dense(given[:, genes].X) * (size / np.where(totals > 0, totals, 1))[:, None], size
+        self._given = values_of(given, genes=genes) * (size / np.where(totals > 0, totals, 1))[:, None], size
 
     def profiles(self, without: Collection[str] = ()) -> tuple[np.ndarray, np.ndarray]:
         """Return mean counts per cell (types × genes) and mean total per cell (types), some donors left out."""
@@ -177,7 +178,7 @@ class Reference:
         if self._sums is None:
             msg = "Expected sums of the cells of each donor, found profiles only. Give cells to pp.pair."
             raise ValueError(msg)
-        return self._sums[~self._sums.obs[keys.DONOR].isin(donors).to_numpy()] if len(donors) else self._sums
+        return subset(self._sums, ~self._sums.obs[keys.DONOR].isin(donors).to_numpy()) if len(donors) else self._sums
 
 
 def mean_profiles(sums: AnnData, cell_types: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -199,7 +200,7 @@ def make_profiles(sums: AnnData, cell_types: list[str]) -> AnnData:
         },
         index=pd.Index(cell_types, dtype=str),
     )
-    return AnnData(means.astype(np.float32), obs=obs, var=sums.var[[]].copy())
+    return make_adata(means.astype(np.float32), obs=obs, var=sums.var[[]].copy())
 
 
 def make_pseudobulk(sums: AnnData) -> AnnData:
@@ -208,4 +209,4 @@ def make_pseudobulk(sums: AnnData) -> AnnData:
     rows = membership(donor, len(donors))
     n_cells = (rows @ sums.obs["n_cells"].to_numpy(dtype=float)).astype(int)
     obs = pd.DataFrame({keys.DONOR: list(donors), "n_cells": n_cells}, index=pd.Index(donors, dtype=str))
-    return AnnData(to_dense(rows @ sums.X).astype(np.float32), obs=obs, var=sums.var[[]].copy())
+    return make_adata(to_dense(rows @ sums.X).astype(np.float32), obs=obs, var=sums.var[[]].copy())

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 
 from scdeconv import _keys as keys
+from scdeconv._data.annotated import subset, values_of
 from scdeconv._matrix import Matrix, to_dense
+from scdeconv._stats.rounding import deviations_from_mean
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -59,7 +61,7 @@ def best_per_type(cell_type: np.ndarray, score: np.ndarray, n_genes: int) -> np.
 
 def agreement(bulk: np.ndarray, pseudobulk: np.ndarray) -> np.ndarray:
     """Return each gene's correlation, over donors, between bulk and the pseudobulk of the same donors."""
-    first, second = (values - values.mean(axis=0) for values in (bulk, pseudobulk))
+    first, second = (deviations_from_mean(values) for values in (bulk, pseudobulk))
     scale = np.sqrt((first**2).sum(axis=0) * (second**2).sum(axis=0))
     return (first * second).sum(axis=0) / np.where(scale > 0, scale, np.inf)
 
@@ -69,7 +71,7 @@ def _paired_rows(mdata: MuData) -> tuple[AnnData, AnnData]:
     position = pd.Series(np.arange(pseudobulk.n_obs), index=pseudobulk.obs[keys.DONOR].to_numpy())
     partner = position.reindex(bulk.obs[keys.DONOR]).to_numpy()
     found = ~np.isnan(partner)
-    return bulk[found], pseudobulk[partner[found].astype(int)]
+    return subset(bulk, found), subset(pseudobulk, partner[found].astype(int))
 
 
 def select_genes(mdata: MuData, n_genes: int | None = None, *, criterion: Criterion = "markers") -> None:
@@ -122,7 +124,7 @@ def select_genes(mdata: MuData, n_genes: int | None = None, *, criterion: Criter
         raise ValueError(msg)
     wanted = min(wanted, bulk.n_vars)
     if criterion == "markers":
-        selected = best_per_type(*marker_ratio(to_dense(mdata[keys.PROFILES].X)), wanted)
+        selected = best_per_type(*marker_ratio(values_of(mdata[keys.PROFILES])), wanted)
     elif criterion == "variance":
         donors = pd.DataFrame(log_proportions(bulk.X)).groupby(bulk.obs[keys.DONOR].to_numpy()).mean()
         if len(donors) < 2:

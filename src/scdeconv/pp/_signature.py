@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
 from scdeconv import _keys as keys
+from scdeconv._data.annotated import make_adata, subset
 from scdeconv._matrix import to_dense
 from scdeconv._validation import Problems, examples
 
@@ -18,6 +18,7 @@ from ._reference import Reference
 from ._select_genes import GENES_PER_TYPE, best_per_type, marker_ratio
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from mudata import MuData
 
 Criterion = Literal["ratio", "fold_change", "moderated"]
@@ -42,7 +43,7 @@ def make_signature(profiles: np.ndarray, obs: pd.DataFrame, var: pd.DataFrame, r
             f"{condition:.3g} % of the fractions. Merge cell types that resemble each other, or choose other genes.",
             stacklevel=3,
         )
-    signature = AnnData(profiles, obs=obs, var=var)
+    signature = make_adata(profiles, obs=obs, var=var)
     signature.uns[keys.UNS] = {"signature": {**record, "n_genes": len(var), "condition_number": condition}}
     return signature
 
@@ -182,7 +183,7 @@ def signature(
                 f"{examples(few)}. Merge them with other types, leave them out, or use 'ratio'."
             )
     elif criterion == "moderated":
-        sums = mdata[keys.SUMS][mdata[keys.SUMS].obs["n_cells"] >= min_cells]
+        sums = subset(mdata[keys.SUMS], (mdata[keys.SUMS].obs["n_cells"] >= min_cells).to_numpy())
         n_donors = sums.obs[keys.CELL_TYPE].value_counts()
         few = [name for name in cell_types if n_donors.get(name, 0) < 2]
         if few:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from anndata import AnnData
 
 from scdeconv import _keys as keys
 from scdeconv._chunks import product
+from scdeconv._data.annotated import make_adata
 from scdeconv._data.modalities import add_modality
 from scdeconv._matrix import to_dense
 
@@ -151,7 +151,7 @@ def simulate(
 
 def _store(mdata: MuData, expression: np.ndarray, fractions: np.ndarray, donor: np.ndarray) -> None:
     names = pd.Index([f"simulated_{row}" for row in range(len(expression))])
-    simulated = AnnData(
+    simulated = make_adata(
         expression.astype(np.float32, copy=False),
         obs=pd.DataFrame({keys.DONOR: donor.astype(str)}, index=names),
         var=mdata[keys.BULK].var[[]].copy(),

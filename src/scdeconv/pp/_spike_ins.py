@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scdeconv import _keys as keys
+from scdeconv._data.annotated import subset
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -27,7 +28,7 @@ def set_spike_ins_aside(tables: dict[str, AnnData]) -> int:
         if not spikes.any():
             continue
         found |= set(table.var_names[spikes])
-        tables[name] = table[:, ~spikes].copy()
+        tables[name] = subset(table, genes=~spikes)
         if name == keys.BULK:
             added = np.asarray(table.X[:, np.flatnonzero(spikes)].sum(axis=1), dtype=float).ravel()
             own = np.asarray(tables[name].X.sum(axis=1), dtype=float).ravel()

@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from anndata import AnnData
 
 from scdeconv import __version__, clustering
 from scdeconv import _keys as keys
+from scdeconv._data.annotated import make_adata
 from scdeconv._matrix import get_matrix
 from scdeconv._validation import examples
 
 from ._train import split_arguments
 
 if TYPE_CHECKING:
+    from anndata import AnnData
+
     from scdeconv.clustering import ClusteringModel
 
 CLASSES = {"desc": "DESC", "scdeepcluster": "ScDeepCluster", "scdcc": "ScDCC"}
@@ -100,7 +102,7 @@ def cluster(
     # registration writes to what is registered
     matrix = get_matrix(cells, layer, "cells")
     obs = cells.obs[[] if batch_key not in cells.obs else [batch_key]].copy()
-    work = AnnData(matrix if genes.all() else matrix[:, genes], obs=obs, var=cells.var.loc[genes, []].copy())
+    work = make_adata(matrix if genes.all() else matrix[:, genes], obs=obs, var=cells.var.loc[genes, []].copy())
     empty = work.obs_names[np.asarray(work.X.sum(axis=1)).ravel() == 0]
     if len(empty):
         msg = (
@@ -141,7 +143,7 @@ def _genes_to_read(cells: AnnData, layer: str | None, n_top_genes: int) -> np.nd
         return np.ones(cells.n_vars, dtype=bool)
     import scanpy as sc
 
-    work = AnnData(get_matrix(cells, layer, "cells").astype(np.float32))
+    work = make_adata(get_matrix(cells, layer, "cells").astype(np.float32))
     sc.pp.normalize_total(work)
     sc.pp.log1p(work)
     sc.pp.highly_variable_genes(work, n_top_genes=n_top_genes)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 from scipy.stats import false_discovery_control, t
 
 from scdeconv import _keys as keys
+from scdeconv._data.annotated import make_adata
 from scdeconv._expression import to_shares
 from scdeconv._matrix import get_matrix, to_dense
 from scdeconv._progress import progress
 from scdeconv._validation import Problems, check_expression, check_fractions
 from scdeconv.models import solve_nonnegative
 
+if TYPE_CHECKING:
+    from anndata import AnnData
+
 MILLION = 1e6
+# solutions are exact to about this share of a gene's largest value: what is smaller is zero, and no ratio is made of it
+SOLVER_ERROR = 1e-9
 # a gene counts as found in a type below this q-value, and this share of genes that are not may pass the noise threshold
 ERROR_RATE = 0.05
 
@@ -41,7 +48,9 @@ def standard_errors(fractions: np.ndarray, bulk: np.ndarray, coefficients: np.nd
 
     The residual variance has samples minus cell types degrees of freedom, also where coefficients are held at zero.
     """
-    residual = ((bulk - fractions @ coefficients) ** 2).sum(axis=0) / (len(bulk) - fractions.shape[1])
+    residual = bulk - fractions @ coefficients
+    residual = np.where(np.abs(residual) <= SOLVER_ERROR * bulk.max(axis=0), 0.0, residual)
+    residual = (residual**2).sum(axis=0) / (len(bulk) - fractions.shape[1])
     return np.sqrt(np.diag(np.linalg.inv(fractions.T @ fractions))[:, None] * residual)
 
 
@@ -150,6 +159,7 @@ def group_expression(
         msg = f"Expected fractions that differ between samples in every cell type, found {found}. Drop or join types."
         raise ValueError(msg)
     coefficients = regress_on_fractions(fractions, bulk)
+    coefficients[coefficients * fractions.max(axis=0)[:, None] <= SOLVER_ERROR * bulk.max(axis=0)] = 0
     errors = standard_errors(fractions, bulk, coefficients)
     subsampled, rng = np.empty((n_samples, *coefficients.shape)), np.random.default_rng(seed)
     with progress(n_samples, "regression on fractions") as bar:
@@ -165,7 +175,7 @@ def group_expression(
     significant = q_value < ERROR_RATE
     threshold = np.array([noise_threshold(*rows) for rows in zip(cv, significant, strict=True)])
     layers = {"standard_error": errors, "p_value": p_value, "q_value": q_value, "geometric_cv": cv}
-    result = AnnData(
+    result = make_adata(
         coefficients,
         obs=pd.DataFrame({keys.CELL_TYPE: list(table.columns), "cv_threshold": threshold}, index=list(table.columns)),
         var=adata.var[[]].copy(),

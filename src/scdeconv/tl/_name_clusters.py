@@ -13,7 +13,8 @@ from scdeconv import __version__
 from scdeconv import _keys as keys
 from scdeconv._expression import to_shares
 from scdeconv._genes import strip_versions
-from scdeconv._matrix import Matrix, get_matrix, to_dense
+from scdeconv._matrix import Matrix, get_matrix, layer_names, to_dense
+from scdeconv._stats.rounding import deviations_from_mean
 from scdeconv._validation import Problems, check_cell_type_names, check_expression, check_names, examples
 from scdeconv.pp import GENES_PER_TYPE, indicator, read_markers
 
@@ -50,10 +51,11 @@ def score_by_markers(matrix: Matrix, clusters: np.ndarray, markers: Sequence[np.
         logs = np.log1p(to_dense(matrix[:, columns]) / totals * np.median(totals))
         means = pd.DataFrame(logs).groupby(clusters).mean().to_numpy()
         within = ((logs - means[clusters]) ** 2).sum(axis=0) / max(len(logs) - len(sizes), 1)
+        between = deviations_from_mean(means)
         noise, variance = within * (1 / sizes).mean(), means.var(axis=0, ddof=1)
-        positive = np.where(variance > 0, variance, 1)
+        positive = np.where(between.any(axis=0), variance, 1)
         signal = np.clip(1 - noise / positive, 0, 1)
-        scores[:, k] = ((means - means.mean(axis=0)) / np.sqrt(positive) * signal).mean(axis=1)
+        scores[:, k] = (between / np.sqrt(positive) * signal).mean(axis=1)
     return scores
 
 
@@ -159,7 +161,7 @@ def name_clusters(
     clusters = _read_clusters(problems, cells, key)
     probabilities = _read_probabilities(problems, cells, key, clusters)
     if layer is not None and not any(layer in adata.layers for adata in (cells, reference) if adata is not None):
-        problems.add(f"Expected layer {layer!r}, found layers {sorted(cells.layers)} in cells. Name another, or none.")
+        problems.add(f"Expected layer {layer!r}, found layers {layer_names(cells)} in cells. Name another, or none.")
     if markers is not None:
         how, least, lead = "markers", MARKERS_LEAST, MARKERS_LEAD
         found: Any = read_markers(problems, cells, "cells", markers, layer)

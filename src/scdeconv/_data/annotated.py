@@ -1,0 +1,56 @@
+"""Make AnnData, and take rows and genes out of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from anndata import AnnData
+
+from scdeconv._matrix import get_matrix, take_columns, to_dense
+
+from .dependencies import dependency_deprecations_ignored
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+Rows = Any
+"""Boolean mask, positions or names."""
+
+
+def make_adata(x: Any = None, **parts: Any) -> AnnData:
+    """Return ``AnnData(x, **parts)``."""
+    with dependency_deprecations_ignored():
+        return AnnData(x, **parts)
+
+
+def subset(adata: AnnData, rows: Rows = slice(None), genes: Rows = slice(None)) -> AnnData:
+    """Return a copy of some rows and genes."""
+    with dependency_deprecations_ignored():
+        return adata[rows, genes].copy()
+
+
+def values_of(adata: AnnData, rows: np.ndarray | None = None, genes: pd.Index | None = None) -> np.ndarray:
+    """Return values of ``X`` as a dense array of floats.
+
+    Parameters
+    ----------
+    adata
+        Samples × genes.
+    rows
+        Boolean mask or positions of the samples; all by default.
+    genes
+        Names of genes, each once in ``adata``; all by default.
+    """
+    matrix = get_matrix(adata, None, "adata")
+    if rows is not None:
+        matrix = matrix[rows]
+    if genes is not None:
+        columns = adata.var_names.get_indexer(genes)
+        if (columns < 0).any():
+            msg = (
+                f"Expected all of the model's genes, found none named {genes[columns < 0][0]!r}. Train the model again."
+            )
+            raise KeyError(msg)
+        matrix = take_columns(matrix, columns)
+    return to_dense(matrix)

@@ -1,0 +1,1 @@
+"""Numerics on NumPy arrays; internal."""
