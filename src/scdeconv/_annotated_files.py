@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._data.dependencies import dependency_deprecations_ignored
+from ._data.dependencies import dependency_warnings_ignored
+from ._data.labels import plain_tables
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,18 +27,20 @@ def read_annotated(path: Path, modality: str) -> AnnData:
     import mudata
 
     try:
-        with dependency_deprecations_ignored():
+        with dependency_warnings_ignored():
             if path.suffix == ".h5ad":
-                return anndata.read_h5ad(path)
+                return plain_tables(anndata.read_h5ad(path))
             if path.is_dir():
                 if not (path / "mod").exists():
-                    return anndata.read_zarr(path)
+                    return plain_tables(anndata.read_zarr(path))
                 modalities = sorted(item.name for item in (path / "mod").iterdir() if item.is_dir())
             else:
                 with h5py.File(path) as file:
                     modalities = sorted(file["mod"])
             if modality in modalities:
-                return anndata.read_zarr(path / "mod" / modality) if path.is_dir() else mudata.read_h5ad(path, modality)
+                return plain_tables(
+                    anndata.read_zarr(path / "mod" / modality) if path.is_dir() else mudata.read_h5ad(path, modality)
+                )
     except (OSError, KeyError) as error:
         msg = f"Expected AnnData or MuData in {path}, found a file that cannot be read: {error}. Write it again."
         raise OSError(msg) from error

@@ -12,7 +12,7 @@ import pandas as pd
 from . import _keys as keys
 from . import pp, tl
 from ._annotated_files import is_annotated, read_annotated
-from ._data.dependencies import dependency_deprecations_ignored
+from ._data.dependencies import dependency_warnings_ignored
 from ._data.modalities import read_mudata, write_mudata
 from ._model_files import DESCRIPTION
 from ._read_bulk import read_bulk
@@ -84,7 +84,7 @@ def predict(args: Namespace) -> bool:
                 if name in bulk.obsm:
                     write_table(bulk.obsm[name], stack.enter_context(replacing(path)), index_label="sample")
         else:
-            stack.enter_context(dependency_deprecations_ignored())
+            stack.enter_context(dependency_warnings_ignored())
             bulk.write_h5ad(stack.enter_context(replacing(args.output)))
     for side, path in sides.items():
         # those of an earlier model would be taken for this one's
@@ -111,7 +111,7 @@ def cluster(args: Namespace) -> bool:
     claim([args.output, labels], force=args.force)
     cells = read_cells(args.cells)
     model = tl.cluster(cells, args.method, **{"seed": args.seed, **dict(args.arguments)})
-    with replacing(args.output) as path, replacing(labels) as labels_path, dependency_deprecations_ignored():
+    with replacing(args.output) as path, replacing(labels) as labels_path, dependency_warnings_ignored():
         cells.write_h5ad(path)
         write_table(
             cells.obs[[key for key in cells.uns[keys.UNS] if key in cells.obs]], labels_path, index_label="cell"

@@ -403,9 +403,9 @@ def test_shift_is_learned_from_all_other_donors_bulk_only_ones_too(pairs):
 def test_without_any_bulk_to_learn_from_predictions_are_as_good_as_those_of_nnls(cohort, capsys, silence):
     """After holding out all donors the reference is all there is."""
     cells, bulk = cohort
-    one = bulk[-1:].copy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        one = bulk[-1:].copy()
         training, held_out = pp.hold_out(pp.pair(cells, one), list(one.obs["donor"]))
     assert training["bulk"].n_obs == 0
     truth = one.obsm["true_fractions"]

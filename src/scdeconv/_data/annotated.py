@@ -8,7 +8,7 @@ from anndata import AnnData
 
 from scdeconv._matrix import get_matrix, take_columns, to_dense
 
-from .dependencies import dependency_deprecations_ignored
+from .dependencies import dependency_warnings_ignored
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,13 +20,13 @@ Rows = Any
 
 def make_adata(x: Any = None, **parts: Any) -> AnnData:
     """Return ``AnnData(x, **parts)``."""
-    with dependency_deprecations_ignored():
+    with dependency_warnings_ignored():
         return AnnData(x, **parts)
 
 
 def subset(adata: AnnData, rows: Rows = slice(None), genes: Rows = slice(None)) -> AnnData:
     """Return a copy of some rows and genes."""
-    with dependency_deprecations_ignored():
+    with dependency_warnings_ignored():
         return adata[rows, genes].copy()
 
 

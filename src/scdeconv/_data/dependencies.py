@@ -1,7 +1,8 @@
-"""What anndata and mudata warn of on their own account."""
+"""Warnings of dependencies that concern their own code."""
 
 from __future__ import annotations
 
+import threading
 import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -9,16 +10,35 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_lock = threading.Lock()
+_n_users = 0
+_filters: warnings.catch_warnings
+
 
 @contextmanager
-def dependency_deprecations_ignored() -> Iterator[None]:
-    """Ignore deprecations while code of anndata or mudata runs.
+def dependency_warnings_ignored() -> Iterator[None]:
+    """Ignore what anndata, mudata and Lightning are warned of, or warn of, because of how they are written.
 
     anndata 0.13 and mudata 0.4 call parts of pandas that pandas 3.1 deprecates whenever an AnnData is made or subset and
-    a MuData is made or written (``mode.chained_assignment``, ``future.infer_string``, ``inplace``). The caller can do
-    nothing about it.
+    a MuData is made or written (``mode.chained_assignment``, ``future.infer_string``, ``inplace``). Lightning advises on
+    data loaders and loggers that are not used here. Neither the user nor this package can do anything about it.
+
+    Filters of warnings belong to the process, so threads share them: the first that enters installs them and the last
+    that leaves restores those of before.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", FutureWarning)
+    global _n_users, _filters
+    with _lock:
+        if not _n_users:
+            _filters = warnings.catch_warnings()
+            _filters.__enter__()
+            for category in (DeprecationWarning, FutureWarning):
+                warnings.filterwarnings("ignore", category=category, module=r"(anndata|mudata)\.")
+            warnings.filterwarnings("ignore", module=r"lightning\.")
+        _n_users += 1
+    try:
         yield
+    finally:
+        with _lock:
+            _n_users -= 1
+            if not _n_users:
+                _filters.__exit__(None, None, None)

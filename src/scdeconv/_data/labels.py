@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+    from anndata import AnnData
+    from mudata import MuData
+
+    Annotated = TypeVar("Annotated", AnnData, MuData)
 
 Values = TypeVar("Values", pd.Series, pd.Index)
 
@@ -12,3 +20,37 @@ Values = TypeVar("Values", pd.Series, pd.Index)
 def as_text(values: Values) -> Values:
     """Return values as text. Missing ones become ``"nan"``, which pandas 3 would leave missing and pandas 2 not."""
     return values.astype(object).where(values.notna(), "nan").astype(str)
+
+
+def plain_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table without nullable text.
+
+    anndata 0.12 reads text that newer releases wrote as nullable text, which it then refuses to write.
+    """
+    for name, dtype in table.dtypes.items():
+        if _is_nullable_text(dtype):
+            table = table.assign(**{str(name): table[name].astype(object).where(table[name].notna(), None)})
+    for axis, names in enumerate(table.axes):
+        if _is_nullable_text(names.dtype):
+            table = table.set_axis(names.astype(object), axis=axis)
+    return table
+
+
+def plain_tables(adata: Annotated) -> Annotated:
+    """Replace the tables of an object that was just read by those of :func:`plain_table`, and return it."""
+    adata.obs, adata.var = plain_table(adata.obs), plain_table(adata.var)
+    for tables in (adata.obsm, adata.varm, adata.uns):
+        _replace_tables(tables)
+    return adata
+
+
+def _replace_tables(values: MutableMapping[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, pd.DataFrame):
+            values[key] = plain_table(value)
+        elif isinstance(value, dict):
+            _replace_tables(value)
+
+
+def _is_nullable_text(dtype: object) -> bool:
+    return isinstance(dtype, pd.StringDtype) and dtype.na_value is pd.NA

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import mudata
 
-from .dependencies import dependency_deprecations_ignored
+from .dependencies import dependency_warnings_ignored
+from .labels import plain_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,7 +25,7 @@ def columns_stay() -> Iterator[None]:
         option = mudata.settings.override(pull_on_update=False)
     else:
         option = mudata.set_options(pull_on_update=False)
-    with option, dependency_deprecations_ignored():
+    with option, dependency_warnings_ignored():
         yield
 
 
@@ -44,7 +45,10 @@ def add_modality(mdata: MuData, name: str, adata: AnnData) -> None:
 def read_mudata(path: Path) -> MuData:
     """Read an h5mu file or a zarr folder."""
     with columns_stay():
-        return mudata.read_zarr(path) if path.is_dir() else mudata.read_h5mu(path)
+        mdata = mudata.read_zarr(path) if path.is_dir() else mudata.read_h5mu(path)
+        for part in (*mdata.mod.values(), mdata):
+            plain_tables(part)
+    return mdata
 
 
 def write_mudata(mdata: MuData, path: Path) -> None:

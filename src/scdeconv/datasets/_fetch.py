@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from anndata import AnnData, read_h5ad
 
-from scdeconv._data.dependencies import dependency_deprecations_ignored
+from scdeconv._data.dependencies import dependency_warnings_ignored
+from scdeconv._data.labels import plain_tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -117,14 +118,14 @@ def _checked(path: Path) -> Path:
 
 
 def _read(path: Path) -> AnnData:
-    with dependency_deprecations_ignored():
-        return read_h5ad(path)
+    with dependency_warnings_ignored():
+        return plain_tables(read_h5ad(path))
 
 
 def _write(adata: AnnData, path: Path) -> None:
     """Write the whole file or none of it, so that an interrupted run leaves nothing half done."""
     unfinished = path.with_name(f".{os.getpid()}.{path.name}")
-    with dependency_deprecations_ignored():
+    with dependency_warnings_ignored():
         adata.write_h5ad(unfinished, compression="gzip")
     path.with_name(f"{path.name}.sha256").unlink(missing_ok=True)
     unfinished.replace(path)

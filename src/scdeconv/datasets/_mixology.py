@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 
 from scdeconv import _keys as keys
 from scdeconv._data.annotated import make_adata, subset
-from scdeconv._data.dependencies import dependency_deprecations_ignored
+from scdeconv._data.dependencies import dependency_warnings_ignored
 
 from ._fetch import Source, load
 
@@ -78,7 +78,7 @@ def convert_mixology(files: Mapping[str, Path]) -> dict[str, AnnData]:
     cells.obs["donor"] = cells.obs[keys.CELL_TYPE].astype(str) + "@" + cells.obs["batch"].astype(str)
     wells = _stack({name: _wells(*_read(files, name), exchanged=False) for name in _CELL_MIXTURES})
     rna_wells = _stack({name: _wells(*_read(files, name), exchanged=True) for name in _RNA_MIXTURES})
-    with dependency_deprecations_ignored():
+    with dependency_warnings_ignored():
         wells = anndata.concat([wells, rna_wells], join="outer", fill_value=0)
     return {"cells.h5ad": _seen(cells), "mixtures_pooled.h5ad": _pool(_seen(wells))}
 
@@ -119,7 +119,7 @@ def _stack(batches: Mapping[str, AnnData]) -> AnnData:
     """Put batches under each other; a gene that is absent from a batch was not seen there."""
     for name, adata in batches.items():
         adata.obs_names = [f"{name}:{observation}" for observation in adata.obs_names]
-    with dependency_deprecations_ignored():
+    with dependency_warnings_ignored():
         return anndata.concat(batches, label="batch", join="outer", fill_value=0)
 
 
@@ -130,7 +130,7 @@ def _seen(adata: AnnData) -> AnnData:
 
 def _pool(wells: AnnData) -> AnnData:
     """Add up the good wells of each design on each plate."""
-    wells = wells[~wells.obs["poor"].to_numpy()]
+    wells = subset(wells, ~wells.obs["poor"].to_numpy())
     design = ["_".join(str(share) for share in row) for row in wells.obsm[keys.MEASURED].round(4).tolist()]
     labels = [f"{batch}|{name}" for batch, name in zip(wells.obs["batch"], design, strict=True)]
     code, names = pd.factorize(np.array(labels, dtype=object), sort=True)

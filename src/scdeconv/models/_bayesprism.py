@@ -300,8 +300,8 @@ class BayesPrism(LinearModel):
         self.updated_ = None
         if self.parameters_["update_reference"]:
             samples = self._require_data()[keys.BULK]
-            samples = samples[~samples.obs[keys.DONOR].isin(without).to_numpy(), self.genes_]
-            bulk, start = to_dense(samples.X), lift(self.profiles_)
+            kept = ~samples.obs[keys.DONOR].isin(without).to_numpy()
+            bulk, start = values_of(samples, kept, self.genes_), lift(self.profiles_)
             weights = fixed_point(bulk, start, self._n_iterations)
             reads = start * (weights.T @ (bulk / mix(weights, start)))
             reads = sum_by_group(reads, self.types_, len(profiles))

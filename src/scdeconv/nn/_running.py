@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
-import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as lightning
 import torch
 
+from scdeconv._data.dependencies import dependency_warnings_ignored
 from scdeconv._progress import progress, quiet
 
 if TYPE_CHECKING:
@@ -85,12 +85,11 @@ def run(
     plan.module.train()
     with (
         quiet("lightning.pytorch"),
-        warnings.catch_warnings(),
+        dependency_warnings_ignored(),
         _stop_on_interrupt(plan),
         _one_thread_if_small(plan),
         progress(plan.max_epochs, description) as plan.bar,
     ):
-        warnings.filterwarnings("ignore", module=r"lightning\.")
         trainer = lightning.Trainer(
             max_epochs=plan.max_epochs,
             accelerator=accelerator,

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # fractions below this count as this: their logarithms are counting noise
 FLOOR = 1e-3
+# of log expression between donors: a millionth is less than any measurement repeats
+LEAST_VARIANCE = 1e-12
 # standard deviation of log cell sizes around those counted in UMIs
 SIZE_SD = 0.3
 SIZE_STEPS = 3
@@ -164,7 +166,7 @@ def fit_calibration(
         shift, batch_shift, deviations = _shifts(residuals, weights, batches)
         deviations = np.where(np.abs(deviations) <= rounding_error(log), 0.0, deviations)
         deviations *= np.sqrt(weights * len(weights) / weights.sum())[:, None]
-        variance = shrink_variances(deviations)
+        variance = np.maximum(shrink_variances(deviations), LEAST_VARIANCE)
         shift_variance = max(float(shift.var() - variance.mean() / n_donors), 1e-4)
         if step < SIZE_STEPS:
             log_size += size_step(residuals, fractions, sized, variance, shift_variance)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from scdeconv import _keys as keys
 from scdeconv._data.annotated import make_adata
-from scdeconv._data.labels import as_text
+from scdeconv._data.labels import as_text, plain_table
 from scdeconv._genes import columns_that_match, is_ensembl, strip_versions, sum_duplicates
 from scdeconv._matrix import get_matrix, in_memory, take_columns
 from scdeconv._validation import (
@@ -39,7 +39,7 @@ def read_table(
     var_names = strip_versions(adata.var_names)
     if duplicates == "sum" and not var_names.is_unique:
         matrix, var_names = sum_duplicates(matrix, var_names)
-    table = make_adata(matrix, obs=in_memory(adata.obs).copy(), var=pd.DataFrame(index=var_names))
+    table = make_adata(matrix, obs=plain_table(in_memory(adata.obs).copy()), var=pd.DataFrame(index=var_names))
     check_names(problems, table.obs_names, table.var_names, name)
     # a mean per cell may be small in every gene, so for profiles only scanpy's own mark says that it was logged
     logged, may_be_small = is_logged(adata, layer), name == "profiles"

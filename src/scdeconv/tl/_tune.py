@@ -159,6 +159,7 @@ def tune(
     (3, True)
     """
     # Optuna costs a tenth of a second, which those who do not tune are spared
+    from optuna.distributions import distribution_to_json
     from optuna.trial import TrialState
 
     from ._tune_run import RayCluster, ThisProcess, run_trials
@@ -173,7 +174,7 @@ def tune(
         "data": data_fingerprint(mdata),
         "method": method,
         "fixed arguments": {name: repr(value) for name, value in sorted(kwargs.items())},
-        "search_space": {name: repr(values) for name, values in sorted(space.distributions.items())},
+        "search_space": {name: distribution_to_json(values) for name, values in sorted(space.distributions.items())},
         "cv": str(cv),
         "seed": seed,
     }

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import joblib
 import numpy as np
 import optuna
 from optuna.trial import TrialState
@@ -47,25 +47,35 @@ class _Given(optuna.samplers.RandomSampler):
 
 
 def data_fingerprint(mdata: MuData) -> str:
-    """Return a hash of what a method can learn from the data, the cells by their profiles and pseudobulk."""
-    parts: list[Any] = []
+    """Return a hash of what a method can learn from the data, the cells by their profiles and pseudobulk.
+
+    It is made of bytes and text, so that it is the same on every release of Python, NumPy and pandas.
+    """
+    digest = hashlib.sha256()
+
+    def add(label: str, values: Any) -> None:
+        array = np.ascontiguousarray(values)
+        text = array.dtype.kind in "OSU"
+        content = json.dumps(array.astype(str).tolist()).encode() if text else array.astype(float).tobytes()
+        digest.update(f"{label} {array.shape} ".encode() + content)
+
     for name in (keys.BULK, keys.PROFILES, keys.PSEUDOBULK, keys.SIMULATED):
         if name in mdata.mod:
             adata = mdata[name]
-            parts += [name, np.ascontiguousarray(to_dense(adata.X)), list(map(str, adata.var_names))]
-            parts += [adata.obs[key].to_numpy().astype(str) for key in (keys.DONOR,) if key in adata.obs]
-            parts += [
-                np.ascontiguousarray(adata.obsm[key]) for key in (keys.MEASURED, keys.AUGMENTED) if key in adata.obsm
-            ]
+            add(name, to_dense(adata.X))
+            add("genes", adata.var_names.to_numpy())
+            if keys.DONOR in adata.obs:
+                add("donors", adata.obs[keys.DONOR].to_numpy())
+            for key in (keys.MEASURED, keys.AUGMENTED):
+                if key in adata.obsm:
+                    add(key, adata.obsm[key])
     if keys.SELECTED in mdata[keys.BULK].var:
-        parts.append(mdata[keys.BULK].var[keys.SELECTED].to_numpy())
+        add(keys.SELECTED, mdata[keys.BULK].var[keys.SELECTED].to_numpy())
     steps = mdata.uns.get(keys.UNS, {})
-    parts += [
-        (step, sorted((name, str(value)) for name, value in steps[step].items()))
-        for step in ("calibrate", "simulate", "select_genes", "augment")
-        if step in steps
-    ]
-    return str(joblib.hash(parts))
+    for step in ("calibrate", "simulate", "select_genes", "augment"):
+        if step in steps:
+            add(step, [f"{name}: {value}" for name, value in sorted(steps[step].items())])
+    return digest.hexdigest()
 
 
 def _check_file(path: Path) -> None:
