@@ -31,6 +31,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 _warn = warnings.warn
 
 
+def _scdeconv_frame(frame):
+    """Return the nearest frame of scdeconv that called, or None; what a dependency does when imported is no call."""
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if name.startswith("importlib."):
+            return None
+        if name.startswith("scdeconv."):
+            return frame
+        frame = frame.f_back
+    return None
+
+
 def warn_as_scdeconv(message, category=None, stacklevel=1, **kwargs):
     """Attribute deprecations that a call of scdeconv causes, however deep, to scdeconv; pyproject.toml makes them errors."""
     kind = type(message) if isinstance(message, Warning) else category or UserWarning
@@ -40,9 +52,7 @@ def warn_as_scdeconv(message, category=None, stacklevel=1, **kwargs):
             _warn(message, category, stacklevel + 1, **kwargs)
         if not shown:
             return None
-        frame = sys._getframe(1)
-        while frame is not None and not frame.f_globals.get("__name__", "").startswith("scdeconv."):
-            frame = frame.f_back
+        frame = _scdeconv_frame(sys._getframe(1))
     if frame is not None:
         return warnings.warn_explicit(message, kind, frame.f_code.co_filename, frame.f_lineno, module="scdeconv")
     return _warn(message, category, stacklevel + 1, **kwargs)

@@ -30,9 +30,10 @@ def plain_table(table: pd.DataFrame) -> pd.DataFrame:
     for name, dtype in table.dtypes.items():
         if _is_nullable_text(dtype):
             table = table.assign(**{str(name): table[name].astype(object).where(table[name].notna(), None)})
-    for axis, names in enumerate(table.axes):
-        if _is_nullable_text(names.dtype):
-            table = table.set_axis(names.astype(object), axis=axis)
+    if _is_nullable_text(table.index.dtype):
+        table = table.set_axis(table.index.astype(object), axis=0)
+    if _is_nullable_text(table.columns.dtype):
+        table = table.set_axis(table.columns.astype(object), axis=1)
     return table
 
 
