@@ -22,7 +22,7 @@ import scipy.sparse as sp
 import zarr
 from report import PAGES, ROOT, markdown_table, provenance, write_page
 
-from scdeconv._progress import progress
+from scdeconv._data.progress import progress
 
 SEED = 0
 N_GENES, N_TYPES, N_DONORS, DENSITY = 20_000, 30, 50, 0.05

@@ -27,8 +27,8 @@ from held_out_donors import quietly
 from report import PAGES, markdown_table, mean_and_range, provenance, write_page
 
 from scdeconv import datasets, metrics, pp, tl
+from scdeconv._nn import LOSSES, Ensemble, TrainingData, fit
 from scdeconv.models._scaden import MEMBERS, ScadenNetwork, scaden_input
-from scdeconv.nn import LOSSES, Ensemble, TrainingData, fit
 
 ORIGINAL = Path(__file__).with_name("scaden_original.py")
 N_GENES, N_TYPES, BATCH = 5800, 7, 128

@@ -20,14 +20,16 @@ API = Path(__file__).parents[1] / "docs" / "api.md"
 
 
 def public_objects():
-    """What the ``__all__`` of the package and of its parts name, by what users write after ``scdeconv.``."""
+    """Return what the package and its parts name in ``__all__``, each object once, by what users write after ``scdeconv.``."""
+    parts = [getattr(scdeconv, name) for name in scdeconv.__all__]
+    modules = [part for part in parts if inspect.ismodule(part)]
     objects = {}
-    for name in scdeconv.__all__:
-        value = getattr(scdeconv, name)
-        if inspect.ismodule(value):
-            objects |= {f"{name}.{member}": getattr(value, member) for member in value.__all__}
-        else:
-            objects[name] = value
+    for module in modules:
+        for member in module.__all__:
+            value = getattr(module, member)
+            if not any(value is other for other in objects.values()):
+                objects[f"{module.__name__.removeprefix('scdeconv.')}.{member}"] = value
+    assert all(any(part is value for value in objects.values()) for part in parts if part not in modules)
     return objects
 
 

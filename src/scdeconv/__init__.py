@@ -5,23 +5,21 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from . import clustering, datasets, metrics, models, pl, pp, tl
-    from ._read_bulk import read_bulk
+from ._version import __version__
 
-__all__ = ["clustering", "datasets", "metrics", "models", "pl", "pp", "read_bulk", "tl"]
+if TYPE_CHECKING:
+    from . import clustering, datasets, io, metrics, models, pl, pp, tl
+    from .io import read_bulk
+
+__all__ = ["clustering", "datasets", "io", "metrics", "models", "pl", "pp", "read_bulk", "tl"]
 
 
 def __getattr__(name: str) -> Any:
     # importing torch, scvi-tools and scanpy takes seconds, so a submodule is loaded when it is first used
     if name == "read_bulk":
-        return importlib.import_module(f"{__name__}._read_bulk").read_bulk
+        return importlib.import_module(f"{__name__}.io").read_bulk
     if name in __all__:
         return importlib.import_module(f"{__name__}.{name}")
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version(__name__)
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)
 

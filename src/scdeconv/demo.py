@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from . import _keys as keys
+from scdeconv._data import keys
+
 from . import datasets, metrics, pl, pp, tl
 from ._data.modalities import read_mudata, write_mudata
 

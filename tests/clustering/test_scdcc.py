@@ -11,8 +11,8 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 
 from scdeconv import pp
+from scdeconv._nn import cannot_link_loss, must_link_loss
 from scdeconv.clustering import ScDCC, ScDeepCluster, _scdcc
-from scdeconv.nn import cannot_link_loss, must_link_loss
 
 SMALL = {"n_clusters": 3, "n_latent": 8, "hidden": (32, 16), "noise": 1.0, "likelihood": "nb", "scale": "pareto"}
 BRIEF = {

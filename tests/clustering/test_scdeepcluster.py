@@ -11,8 +11,8 @@ import torch
 from anndata import AnnData
 from sklearn.metrics import adjusted_rand_score
 
+from scdeconv._nn import clustering_loss, target_distribution
 from scdeconv.clustering import DESC, ScDCC, ScDeepCluster, _scdeepcluster
-from scdeconv.nn import clustering_loss, target_distribution
 
 SMALL = {"n_latent": 8, "hidden": (32, 16), "noise": 1.0, "likelihood": "nb", "scale": "pareto"}
 BRIEF = {

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from scdeconv._nn import target_distribution
 from scdeconv.clustering._self_training import SelfTraining
-from scdeconv.nn import target_distribution
 
 
 def assignments(labels, sure=0.8):

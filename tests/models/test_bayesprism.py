@@ -14,6 +14,7 @@ from scipy.optimize import minimize
 
 from scdeconv import pp, tl
 from scdeconv._data.modalities import make_mudata
+from scdeconv._data.reference import Reference
 from scdeconv.models import BayesPrism
 from scdeconv.models._bayesprism import (
     FLOOR,
@@ -253,7 +254,7 @@ def test_donors_that_are_held_out_do_not_shape_the_updated_reference(pairs):
     for mdata in (pairs, spoilt):
         model = BayesPrism(mdata, update_reference=True, outlier_share=1)
         model.train(held_out=False)
-        everybody, model._reference = model.updated_, pp.Reference(mdata, model.genes_)
+        everybody, model._reference = model.updated_, Reference(mdata, model.genes_)
         model._fit([donor])
         assert not np.allclose(everybody, model.updated_)
         updated.append(model.updated_)

@@ -8,6 +8,7 @@ import pytest
 from scipy.optimize import minimize
 
 from scdeconv import pp, tl
+from scdeconv._data.reference import Reference
 from scdeconv.models import Bisque
 
 
@@ -126,7 +127,7 @@ def test_held_out_bulk_changes_nothing_for_the_others(pairs):
         model = Bisque(pairs)
         model.train(held_out=False)
         # as the fold without the donor is fitted
-        model._reference = pp.Reference(pairs, model.genes_)
+        model._reference = Reference(pairs, model.genes_)
         model._fit([donor])
         fits.append(model._arrays())
     for name, array in fits[0].items():

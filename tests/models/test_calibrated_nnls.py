@@ -9,6 +9,7 @@ from anndata import AnnData
 from scipy.optimize import minimize
 
 from scdeconv import pp, tl
+from scdeconv._data.reference import Reference
 from scdeconv.models import NNLS, CalibratedNNLS
 from scdeconv.models._calibrated_nnls import solve_generalised_nnls
 
@@ -134,7 +135,7 @@ def test_fit_is_the_calibration_of_its_genes(pairs):
     pp.select_genes(pairs, 100)
     model = trained(CalibratedNNLS, pairs, held_out=False)
     genes = pairs["bulk"].var_names[pairs["bulk"].var["selected"]]
-    calibration = pp.fit_calibration(pairs, pp.Reference(pairs, genes), genes)
+    calibration = pp.fit_calibration(pairs, Reference(pairs, genes), genes)
     shifted = calibration.profiles * np.exp(calibration.genes["platform_shift"].to_numpy())
     np.testing.assert_allclose(model.signature_ / model.signature_.sum(), shifted / shifted.sum())
     np.testing.assert_allclose(model.variance_, calibration.noise_variance())

@@ -13,8 +13,9 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from scdeconv import pp, tl
+from scdeconv._data.reference import Reference
+from scdeconv._stats import batch_correction as correction
 from scdeconv.models import CIBERSORTx
-from scdeconv.models import _batch_correction as correction
 
 PARITY = Path(__file__).parents[3] / "shared" / "parity"
 
@@ -226,7 +227,7 @@ def test_held_out_donors_teach_the_signature_nothing(pairs):
         for name in ("bulk", "sc", "sums"):
             mine = (pairs[name].obs["donor"] == donor).to_numpy()
             pairs[name].X = sp.diags_array(np.where(mine, factor, 1.0)) @ pairs[name].X
-        model._reference = pp.Reference(pairs, model.genes_)
+        model._reference = Reference(pairs, model.genes_)
         model._fit([donor])
         signatures.append(model.signature_)
     np.testing.assert_array_equal(*signatures)

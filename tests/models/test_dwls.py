@@ -9,12 +9,9 @@ from anndata import AnnData
 from scipy.optimize import minimize, nnls
 
 from scdeconv import pp, tl
-from scdeconv._expression import to_shares
-from scdeconv.models import DWLS
-from scdeconv.models._base import normalise
-from scdeconv.models._dwls import choose_caps, solve_dwls
-from scdeconv.models._least_squares import normal_equations
-from scdeconv.models._rectangle import (
+from scdeconv._stats.expression import to_shares
+from scdeconv._stats.least_squares import normal_equations
+from scdeconv._stats.rectangle import (
     MISSING,
     calibrate_residual,
     clear_markers,
@@ -26,6 +23,9 @@ from scdeconv.models._rectangle import (
     shrink,
     solve_in_cone,
 )
+from scdeconv.models import DWLS
+from scdeconv.models._base import normalise
+from scdeconv.models._dwls import choose_caps, solve_dwls
 
 TYPES = ["Alpha cell", "Beta cell", "Delta cell", "Duct cell", "Mast cell", "T cell"]
 SIZES = np.array([3.0, 2.0, 1.0, 4.0, 1.5, 1.0])

@@ -13,8 +13,8 @@ from anndata import AnnData
 from scipy.optimize import nnls
 
 from scdeconv import pp, tl
+from scdeconv._stats.least_squares import solve_weighted
 from scdeconv.models import MuSiC, _music
-from scdeconv.models._least_squares import solve_weighted
 from scdeconv.models._music import explained_variance, fit_weighted, variance_of_fractions
 from scdeconv.models._music_reference import (
     SubjectStatistics,

@@ -7,7 +7,7 @@ from anndata import AnnData
 from scipy.optimize import nnls
 
 from scdeconv import pp, tl
-from scdeconv._expression import to_shares
+from scdeconv._stats.expression import to_shares
 from scdeconv.models import NonNegativeRidge
 from scdeconv.models._nnls import solve_nnls
 from scdeconv.models._nonnegative_ridge import PENALTIES, choose_penalties, scale_mean, solve_nonnegative_ridge

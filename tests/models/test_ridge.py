@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from scdeconv.models import _ridge
-from scdeconv.models._ridge import PENALTIES, fit_ridge, left_out_predictions
+from scdeconv._stats.ridge import PENALTIES, fit_ridge, left_out_predictions
 
 
 @pytest.fixture
@@ -117,5 +116,5 @@ def test_constant_features_give_the_mean():
 
 
 def test_penalties_are_a_range_of_five_decades():
-    assert _ridge.PENALTIES[0] == pytest.approx(1e-4)
-    assert _ridge.PENALTIES[-1] == pytest.approx(10)
+    assert PENALTIES[0] == pytest.approx(1e-4)
+    assert PENALTIES[-1] == pytest.approx(10)

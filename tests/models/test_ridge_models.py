@@ -9,8 +9,9 @@ from scipy.special import softmax
 from sklearn.linear_model import Ridge as ScikitRidge
 
 from scdeconv import pp, tl
+from scdeconv._data.reference import Reference
+from scdeconv._stats.ridge import FLOOR, LEAST_SD, PENALTIES
 from scdeconv.models import Ridge, SimulationRidge
-from scdeconv.models._ridge import FLOOR, LEAST_SD, PENALTIES
 
 MODELS = [Ridge, SimulationRidge]
 
@@ -64,7 +65,7 @@ def test_ridge_leaves_all_samples_of_a_donor_out_together(repeated_pairs, cohort
 
 
 def test_simulation_ridge_equals_scikit_learn_on_the_same_draws(pairs, cohort):
-    calibration = pp.fit_calibration(pairs, pp.Reference(pairs, pairs["bulk"].var_names), pairs["bulk"].var_names)
+    calibration = pp.fit_calibration(pairs, Reference(pairs, pairs["bulk"].var_names), pairs["bulk"].var_names)
     rng = np.random.default_rng(5)
     fractions = calibration.draw_compositions(60, pp.BROAD, rng)
     expression = calibration.draw_bulk(fractions, rng)

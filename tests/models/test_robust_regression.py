@@ -6,10 +6,9 @@ import pytest
 from anndata import AnnData
 
 from scdeconv import pp, tl
-from scdeconv._expression import to_shares
+from scdeconv._stats.expression import to_shares
+from scdeconv._stats.least_squares import normal_equations, solve_huber, solve_least_squares
 from scdeconv.models import RobustRegression
-from scdeconv.models._least_squares import normal_equations, solve_least_squares
-from scdeconv.models._robust_regression import solve_huber
 
 TYPES = ["B cell", "NK cell", "T cell"]
 SIZES = np.array([1.0, 4.0, 10.0])

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from scdeconv import datasets, metrics, pp, tl
+from scdeconv._nn import LOSSES, BatchedLinear
 from scdeconv.models import Scaden, _scaden
 from scdeconv.models._scaden import ScadenNetwork, scaden_input
-from scdeconv.nn import LOSSES, BatchedLinear
 
 # methods.md, section 1.3: the released program, scaden 1.1.2
 ORIGINAL = {

@@ -9,11 +9,12 @@ from scipy.special import softmax
 from sklearn.linear_model import Ridge
 
 from scdeconv import pp, tl
-from scdeconv._expression import LEVEL, log_shares
+from scdeconv._data.reference import Reference
+from scdeconv._nn import LOSSES, BatchedLinear
+from scdeconv._stats.expression import LEVEL, log_shares
+from scdeconv._stats.ridge import FLOOR, LEAST_SD, PENALTIES
 from scdeconv.models import SimpleDNN, _simplednn
-from scdeconv.models._ridge import FLOOR, LEAST_SD, PENALTIES
-from scdeconv.nn import LOSSES, BatchedLinear
-from scdeconv.pp import Reference, centred_log_ratio, fit_calibration
+from scdeconv.pp import centred_log_ratio, fit_calibration
 
 SMALL = {"hidden": (8,), "n_members": 2, "simulate": None}
 

@@ -7,8 +7,8 @@ import torch
 from anndata import AnnData
 
 from scdeconv import datasets, metrics, pp, tl
+from scdeconv._nn import LOSSES, BatchedLinear
 from scdeconv.models import SimpleDNN, _simplednn
-from scdeconv.nn import LOSSES, BatchedLinear
 
 SMALL = {"hidden": (8,), "n_members": 2, "simulate": None}
 

@@ -14,7 +14,9 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 
-from scdeconv import _chunks, _matrix, pp, tl
+from scdeconv import pp, tl
+from scdeconv._data import chunks as _chunks
+from scdeconv._data import matrix as _matrix
 from scdeconv._data.modalities import make_mudata, read_mudata, write_mudata
 
 FORMS = ["backed", "backed dense", "zarr", "zarr dense", "lazy csr", "lazy dense"]

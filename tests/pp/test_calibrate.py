@@ -15,10 +15,11 @@ from anndata import AnnData
 
 from scdeconv import datasets, pp
 from scdeconv._data.modalities import make_mudata, read_mudata, write_mudata
-from scdeconv._expression import LEVEL, log_shares
-from scdeconv.pp import Calibration, Reference, centred_log_ratio, fit_calibration
+from scdeconv._data.reference import Reference
+from scdeconv._stats.expression import LEVEL, log_shares
+from scdeconv._stats.shrinkage import shrink_variances
+from scdeconv.pp import Calibration, centred_log_ratio, fit_calibration
 from scdeconv.pp._calibrate import size_step
-from scdeconv.pp._shrinkage import shrink_variances
 
 if TYPE_CHECKING:
     from mudata import MuData

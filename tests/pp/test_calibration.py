@@ -8,9 +8,9 @@ import pytest
 from mudata import MuData
 from scipy.special import softmax
 
-from scdeconv._expression import LEVEL, log_shares
+from scdeconv._stats.expression import LEVEL, log_shares
+from scdeconv._stats.logistic_normal import counting_variance
 from scdeconv.pp import Calibration
-from scdeconv.pp._calibrated_model import counting_variance
 from scdeconv.pp._calibration import INFLATION, OFFSET, PROFILE_ERROR
 
 TYPES = ["B", "NK", "T", "Mono"]

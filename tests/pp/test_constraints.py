@@ -12,6 +12,7 @@ from anndata import AnnData
 
 from scdeconv import datasets, pp
 from scdeconv._data.modalities import columns_stay
+from scdeconv._stats.markers import marker_ratio
 from scdeconv.pp._constraint_sources import (
     centred_log_levels,
     draw_pairs,
@@ -40,7 +41,7 @@ def cells():
 @pytest.fixture(scope="module")
 def markers(cells):
     """The 6 best markers of each type, from the planted profiles."""
-    best, score = pp.marker_ratio(cells.uns["profiles"])
+    best, score = marker_ratio(cells.uns["profiles"])
     table = pd.DataFrame({"gene": cells.var_names, "best": best, "score": score}).sort_values("score", ascending=False)
     types = cells.obs["cell_type"].cat.categories
     return {types[k]: list(rows["gene"][:6]) for k, rows in table.groupby("best")}
@@ -202,7 +203,7 @@ def test_constraints_from_markers_agree_with_the_true_types(seed, capsys):
         cells_per_donor=(150, 300),
         seed=seed,
     )
-    best, score = pp.marker_ratio(bulk.uns["cohort"]["profiles"])
+    best, score = marker_ratio(bulk.uns["cohort"]["profiles"])
     types = bulk.uns["cohort"]["cell_types"]
     markers = {
         name: cells.var_names[(best == k) & (score >= np.sort(score[best == k])[-6])] for k, name in enumerate(types)

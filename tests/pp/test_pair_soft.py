@@ -92,7 +92,7 @@ def test_expected_cells_are_whole_keep_the_total_and_are_less_than_one_off(soft_
 
 
 def test_rounding_is_by_largest_remainder():
-    from scdeconv.pp._reference import round_counts
+    from scdeconv._data.reference import round_counts
 
     expected = np.array([[1.5, 0.7, 0.8], [2.0, 3.0, 4.0], [1 / 3, 1 / 3, 1 / 3], [0.0, 0.0, 0.0], [4.4, 2.4, 2.2]])
     found = [[1, 1, 1], [2, 3, 4], [1, 0, 0], [0, 0, 0], [5, 2, 2]]

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from scdeconv import pp
-from scdeconv.pp._select_genes import agreement, best_per_type, log_proportions, marker_ratio
+from scdeconv._stats.markers import agreement, best_per_type, marker_ratio
+from scdeconv.pp._select_genes import log_proportions
 
 
 @pytest.fixture

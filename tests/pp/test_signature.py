@@ -10,7 +10,8 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from scdeconv import pp
-from scdeconv.pp._moderated import fold_change_scores
+from scdeconv._data.reference import Reference
+from scdeconv.pp._fold_change import fold_change_scores
 
 CRITERIA = ["ratio", "fold_change", "moderated"]
 TYPES = ["B", "NK", "T"]
@@ -186,7 +187,7 @@ def test_signature_takes_the_place_of_profiles_unscaled(planted):
     with pytest.warns(UserWarning, match="no donor is paired|Only 0 paired"):
         mdata = pp.pair(bulk=AnnData(planted["bulk"].X, var=planted["bulk"].var), profiles=signature)
     assert mdata.shape[1] == 24
-    profiles, size = pp.Reference(mdata, signature.var_names).profiles()
+    profiles, size = Reference(mdata, signature.var_names).profiles()
     np.testing.assert_allclose(profiles, signature.X, rtol=1e-12)
     np.testing.assert_array_equal(size, signature.obs["cell_size_umi"])
     again = pp.signature(mdata, 24)

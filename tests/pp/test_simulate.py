@@ -11,8 +11,8 @@ import scipy.sparse as sp
 from scipy import stats
 
 from scdeconv import pp
+from scdeconv._stats.draws import draw_cells, draw_fractions
 from scdeconv.pp import _simulate
-from scdeconv.pp._draws import draw_cells, draw_fractions
 
 
 def normalised_uniform_of_two(x):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scdeconv import pp
-from scdeconv._expression import log_shares
+from scdeconv._stats.expression import log_shares
 from scdeconv.pp import Calibration
 from scdeconv.pp._calibration import INFLATION
 

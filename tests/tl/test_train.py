@@ -14,8 +14,8 @@ import torch
 from anndata import AnnData
 
 from scdeconv import pp, tl
+from scdeconv._nn.training import Plan
 from scdeconv.models import SimpleDNN, _ridge, _simplednn
-from scdeconv.nn._training import Plan
 from scdeconv.tl import _train
 from scdeconv.tl._methods import get_method
 

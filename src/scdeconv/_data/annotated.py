@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from anndata import AnnData
 
-from scdeconv._matrix import get_matrix, take_columns, to_dense
-
-from .dependencies import dependency_warnings_ignored
+from scdeconv._data.matrix import get_matrix, take_columns, to_dense
+from scdeconv._data.warnings import dependency_warnings_ignored
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import mudata
 
-from .dependencies import dependency_warnings_ignored
+from scdeconv._data.warnings import dependency_warnings_ignored
+
 from .labels import plain_tables
 
 if TYPE_CHECKING:

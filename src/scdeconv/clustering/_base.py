@@ -14,11 +14,11 @@ from scvi.data import AnnDataManager
 from scvi.data.fields import CategoricalObsField, LayerField
 from scvi.model.base import BaseModelClass
 
-from scdeconv._genes import find_genes, strip_versions
-from scdeconv._matrix import get_matrix, is_integer
-from scdeconv._model_files import curves_from_plain, curves_to_plain, read_model, write_model
-from scdeconv._validation import Problems, check_expression, check_names, examples
-from scdeconv.nn import SoftClusters, quiet
+from scdeconv._data.genes import find_genes, strip_versions
+from scdeconv._data.matrix import get_matrix, is_integer
+from scdeconv._data.validation import Problems, check_expression, check_names, examples
+from scdeconv._nn import SoftClusters, quiet
+from scdeconv.io import curves_from_plain, curves_to_plain, read_model, write_model
 
 from ._cells import Cells, Scaling
 

@@ -12,7 +12,7 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from scdeconv._matrix import Matrix
+    from scdeconv._data.matrix import Matrix
 
 # cells that are made dense at once outside training
 CHUNK = 2048

@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from scdeconv._validation import Problems
-from scdeconv.nn import SoftClusters, clustering_loss, fit_cells
+from scdeconv._data.validation import Problems
+from scdeconv._nn import SoftClusters, clustering_loss, fit_cells
 
 from ._base import ClusteringModel
 from ._cells import CellBatch, Cells, Scaling

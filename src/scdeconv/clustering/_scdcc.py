@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from scdeconv._validation import examples
-from scdeconv.nn import cannot_link_loss, must_link_loss
+from scdeconv._data.validation import examples
+from scdeconv._nn import cannot_link_loss, must_link_loss
 
 from ._initial_clusters import centroids, k_means
 from ._scdeepcluster import ScDeepCluster

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from scdeconv._validation import Problems
-from scdeconv.nn import CountAutoencoder, SoftClusters, clustering_loss, fit_cells
+from scdeconv._data.validation import Problems
+from scdeconv._nn import CountAutoencoder, SoftClusters, clustering_loss, fit_cells
 
 from ._base import ClusteringModel
 from ._cells import CellBatch, Cells, Scaling

@@ -13,8 +13,8 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from scdeconv._data.annotated import make_adata
-from scdeconv._validation import Problems
-from scdeconv.nn import fit_cells
+from scdeconv._data.validation import Problems
+from scdeconv._nn import fit_cells
 
 from ._base import CellModel, check_columns
 from ._cells import CHUNK, Cells, Scaling

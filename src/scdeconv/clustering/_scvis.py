@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from scdeconv._validation import Problems
-from scdeconv.nn import fit_cells, layers, linear
+from scdeconv._data.validation import Problems
+from scdeconv._nn import fit_cells, layers, linear
 
 from ._base import CellModel
 from ._cells import Scaling

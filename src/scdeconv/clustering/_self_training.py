@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 
-from scdeconv.nn import target_distribution
+from scdeconv._nn import target_distribution
 
 if TYPE_CHECKING:
     from collections.abc import Callable

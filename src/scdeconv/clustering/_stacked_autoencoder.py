@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from scdeconv.nn import layers
+from scdeconv._nn import layers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
-from scdeconv import _keys as keys
+from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata, subset
 
 from ._fetch import Source, load

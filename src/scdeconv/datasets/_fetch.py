@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from anndata import AnnData, read_h5ad
 
-from scdeconv._data.dependencies import dependency_warnings_ignored
 from scdeconv._data.labels import plain_tables
+from scdeconv._data.warnings import dependency_warnings_ignored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -10,9 +10,9 @@ import pandas as pd
 from anndata import AnnData
 from scipy.sparse import csr_matrix
 
-from scdeconv import _keys as keys
+from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata, subset
-from scdeconv._data.dependencies import dependency_warnings_ignored
+from scdeconv._data.warnings import dependency_warnings_ignored
 
 from ._fetch import Source, load
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from scdeconv._stats.conformal import HeldOut
+from scdeconv._stats.least_squares import solve_nonnegative
+
 from ._base import DeconvolutionModel
-from ._intervals import HeldOut
-from ._least_squares import solve_nonnegative
 
 if TYPE_CHECKING:
     from ._bayesprism import BayesPrism

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 import pandas as pd
 
-from scdeconv import _keys as keys
-from scdeconv._chunks import first_rows
+from scdeconv._data import keys
 from scdeconv._data.annotated import values_of
-from scdeconv._expression import COUNTS, TPM, unit_of
-from scdeconv._genes import align_genes, strip_versions
-from scdeconv._matrix import get_matrix
-from scdeconv._model_files import curves_from_plain, curves_to_plain, read_model, write_model
-from scdeconv.pp import FEWEST_PAIRS, Reference, paired_donors
-
-from ._familiarity import Familiarity
-from ._intervals import HeldOut
+from scdeconv._data.chunks import first_rows
+from scdeconv._data.genes import align_genes, strip_versions
+from scdeconv._data.matrix import get_matrix
+from scdeconv._data.reference import Reference
+from scdeconv._data.units import COUNTS, TPM, unit_of
+from scdeconv._stats.conformal import HeldOut
+from scdeconv._stats.familiarity import Familiarity
+from scdeconv.io import curves_from_plain, curves_to_plain, read_model, write_model
+from scdeconv.pp import FEWEST_PAIRS, paired_donors
 
 if TYPE_CHECKING:
     import os

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 from scipy.special import wrightomega
 
-from scdeconv import _keys as keys
+from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata, subset, values_of
-from scdeconv._expression import to_shares
-from scdeconv._genes import is_ensembl
-from scdeconv._matrix import Matrix, to_dense
-from scdeconv._validation import examples
-from scdeconv.pp import membership, sum_pairs
+from scdeconv._data.genes import is_ensembl
+from scdeconv._data.matrix import Matrix, to_dense
+from scdeconv._data.reference import membership, sum_pairs
+from scdeconv._data.validation import examples
+from scdeconv._stats.expression import to_shares
 
 from ._base import LinearModel, normalise
 

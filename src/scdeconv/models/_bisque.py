@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.optimize import nnls
 
-from scdeconv import _keys as keys
+from scdeconv._data import keys
 from scdeconv._data.annotated import values_of
-from scdeconv._expression import fill_missing, to_shares
+from scdeconv._stats.expression import fill_missing, to_shares
 from scdeconv._stats.rounding import deviations_from_mean
 
 from ._base import LinearModel

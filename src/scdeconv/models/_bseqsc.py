@@ -8,15 +8,15 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from scdeconv import _keys as keys
-from scdeconv._chunks import product
+from scdeconv._data import keys
+from scdeconv._data.chunks import product
 
 from ._cibersort import CIBERSORT
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from scdeconv._matrix import Matrix
+    from scdeconv._data.matrix import Matrix
 
 TINY = np.finfo(float).tiny
 

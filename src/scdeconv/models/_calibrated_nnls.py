@@ -8,7 +8,7 @@ import numpy as np
 from scipy.linalg import solve_triangular
 from scipy.optimize import nnls
 
-from scdeconv._expression import LEVEL, fill_missing
+from scdeconv._stats.expression import LEVEL, fill_missing
 from scdeconv.pp import fit_calibration
 
 from ._base import LinearModel

@@ -9,8 +9,8 @@ import pandas as pd
 from joblib import Parallel, delayed
 from sklearn.svm import NuSVR
 
-from scdeconv._matrix import get_matrix, to_dense
-from scdeconv._progress import progress
+from scdeconv._data.matrix import get_matrix, to_dense
+from scdeconv._data.progress import progress
 from scdeconv._stats.rounding import deviations_from_mean
 
 from ._base import normalise

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import scipy.sparse as sp
 
-from scdeconv import _keys as keys
-from scdeconv._chunks import product
+from scdeconv._data import keys
 from scdeconv._data.annotated import values_of
-from scdeconv._expression import to_shares
+from scdeconv._data.chunks import product
+from scdeconv._stats.batch_correction import MILLION, correct_mixtures, correct_signature, draw_artificial_mixtures
+from scdeconv._stats.expression import to_shares
 
 from ._base import normalise
-from ._batch_correction import MILLION, correct_mixtures, correct_signature, draw_artificial_mixtures
 from ._cibersort import CIBERSORT, Absolute
 
 if TYPE_CHECKING:

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scdeconv import _keys as keys
-from scdeconv._expression import to_shares
-from scdeconv.pp import GENES_PER_TYPE, best_per_type, marker_ratio
-
-from ._least_squares import normal_equations, solve_least_squares, solve_weighted
-from ._rectangle import (
+from scdeconv._data import keys
+from scdeconv._stats.expression import to_shares
+from scdeconv._stats.least_squares import normal_equations, solve_least_squares, solve_weighted
+from scdeconv._stats.markers import GENES_PER_TYPE, best_per_type, marker_ratio
+from scdeconv._stats.rectangle import (
     MISSING,
     UNKNOWN,
     calibrate_residual,
@@ -24,6 +23,7 @@ from ._rectangle import (
     shrink,
     solve_in_cone,
 )
+
 from ._signature_model import SignatureModel
 
 if TYPE_CHECKING:

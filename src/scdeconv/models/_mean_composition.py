@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from scdeconv import _keys as keys
+from scdeconv._data import keys
 
 from ._base import LinearModel
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from scdeconv import _keys as keys
-from scdeconv._expression import to_shares
-from scdeconv.pp import count_cells
+from scdeconv._data import keys
+from scdeconv._data.reference import count_cells
+from scdeconv._stats.expression import to_shares
+from scdeconv._stats.least_squares import RIDGE, solve_weighted, weighted_gram
 
 from ._base import LinearModel, _take, normalise
-from ._least_squares import RIDGE, solve_weighted, weighted_gram
 from ._music_reference import (
     SubjectStatistics,
     check_sizes,

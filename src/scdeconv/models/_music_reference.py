@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from scdeconv._genes import strip_versions
-from scdeconv._validation import examples
-from scdeconv.pp import GENES_PER_TYPE
+from scdeconv._data.genes import strip_versions
+from scdeconv._data.validation import examples
+from scdeconv._stats.markers import GENES_PER_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -14,9 +14,9 @@ from scvi.data import AnnDataManager
 from scvi.data.fields import LayerField, ObsmField
 from scvi.model.base import BaseModelClass
 
-from scdeconv import _keys as keys
-from scdeconv._matrix import Matrix, to_dense
-from scdeconv.nn import quiet
+from scdeconv._data import keys
+from scdeconv._data.matrix import Matrix, to_dense
+from scdeconv._nn import quiet
 
 from ._base import NO_DATA, DeconvolutionModel, input_genes
 

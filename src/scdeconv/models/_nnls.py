@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._least_squares import solve_nonnegative
+from scdeconv._stats.least_squares import solve_nonnegative
+
 from ._signature_model import SignatureModel
 
 

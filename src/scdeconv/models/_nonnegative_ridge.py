@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scdeconv import _keys as keys
+from scdeconv._data import keys
 from scdeconv._data.annotated import values_of
-from scdeconv._expression import to_shares
+from scdeconv._stats.expression import to_shares
+from scdeconv._stats.least_squares import solve_nonnegative
 
-from ._least_squares import solve_nonnegative
 from ._nnls import solve_nnls
 from ._signature_model import SignatureModel
 

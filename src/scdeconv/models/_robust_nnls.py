@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy.optimize import least_squares
 
-from scdeconv import _keys as keys
+from scdeconv._data import keys
 from scdeconv._data.annotated import values_of
-from scdeconv._expression import LEVEL, to_shares
+from scdeconv._stats.expression import LEVEL, to_shares
+from scdeconv._stats.least_squares import solve_weighted
 from scdeconv.pp import SIZE_SD
 
-from ._least_squares import solve_weighted
 from ._signature_model import SignatureModel
 
 if TYPE_CHECKING:

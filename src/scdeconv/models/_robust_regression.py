@@ -6,60 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ._least_squares import normal_equations, solve_least_squares
+from scdeconv._stats.least_squares import MAX_ITERATIONS, solve_huber
+
 from ._signature_model import SignatureModel
 
 if TYPE_CHECKING:
     from mudata import MuData
-
-# residuals beyond so many standard deviations lose weight: 95 % efficiency for normal errors (Huber 1964)
-TUNING = 1.345
-# median absolute deviation over standard deviation of a normal distribution, to the digits of MASS
-MAD_PER_SD = 0.6745
-TOLERANCE = 1e-4
-MAX_ITERATIONS = 20
-# scale of the residuals over the largest expression, below which they are rounding
-ROUNDING = 1e-13
-
-
-def solve_huber(
-    signature: np.ndarray, bulk: np.ndarray, *, max_iterations: int = MAX_ITERATIONS, tolerance: float = TOLERANCE
-) -> np.ndarray:
-    """Fit every sample by Huber's M-estimator, by iteratively reweighted least squares.
-
-    A gene whose residual r exceeds ``c = 1.345 s`` has the weight ``c / |r|``, others 1; s is the median of all ``|r|``
-    over 0.6745, found anew in each round. The start is least squares; a sample is done when its residuals change by a
-    share of no more than ``tolerance``, in the Euclidean norm.
-
-    Parameters
-    ----------
-    signature
-        Cell types × genes.
-    bulk
-        Samples × genes.
-    max_iterations, tolerance
-        As ``maxit`` and ``acc`` of ``MASS::rlm``.
-
-    Returns
-    -------
-    Coefficients, samples × cell types, of either sign.
-    """
-    solution = solve_least_squares(*normal_equations(signature, bulk, np.ones_like(bulk)))
-    residual = bulk - solution @ signature
-    active = np.arange(len(bulk))
-    for _ in range(max_iterations):
-        scale = np.median(np.abs(residual), axis=1, keepdims=True) / MAD_PER_SD
-        # what fits to the last digit is left as it is
-        noisy = (scale > ROUNDING * np.abs(bulk[active]).max(axis=1, keepdims=True, initial=0))[:, 0]
-        active, residual, scale = active[noisy], residual[noisy], scale[noisy]
-        if not len(active):
-            break
-        weights = TUNING * scale / np.maximum(np.abs(residual), TUNING * scale)
-        solution[active] = solve_least_squares(*normal_equations(signature, bulk[active], weights))
-        new = bulk[active] - solution[active] @ signature
-        moving = np.linalg.norm(new - residual, axis=1) > tolerance * np.linalg.norm(residual, axis=1)
-        active, residual = active[moving], new[moving]
-    return solution
 
 
 class RobustRegression(SignatureModel):

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from mudata import MuData
 
-from scdeconv import _keys as keys
-from scdeconv._matrix import to_dense
-from scdeconv.nn import LOSSES, Perceptrons, TrainingData, fit
+from scdeconv._data import keys
+from scdeconv._data.matrix import to_dense
+from scdeconv._nn import LOSSES, Perceptrons, TrainingData, fit
 
 from ._neural import NeuralModel, Source
 

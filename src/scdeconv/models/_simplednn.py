@@ -9,16 +9,18 @@ import numpy as np
 import torch
 from scipy.special import softmax
 
-from scdeconv import _keys as keys
 from scdeconv import metrics
-from scdeconv._expression import fill_missing, log_shares, to_shares
-from scdeconv.nn import LOSSES, Ensemble, TrainingData, fit
-from scdeconv.pp import BROAD, CalibratedModel, Reference, fit_calibration
+from scdeconv._data import keys
+from scdeconv._data.reference import Reference
+from scdeconv._nn import LOSSES, Ensemble, TrainingData, fit
+from scdeconv._stats.conformal import HeldOut, angle
+from scdeconv._stats.expression import fill_missing, log_shares, to_shares
+from scdeconv._stats.familiarity import Familiarity
+from scdeconv._stats.logistic_normal import CalibratedModel
+from scdeconv._stats.ridge import LEAST_SD, RidgeFit, fit_log_ratios
+from scdeconv.pp import BROAD, fit_calibration
 
-from ._familiarity import Familiarity
-from ._intervals import HeldOut, angle
 from ._neural import NeuralModel, Source, TrainingRows, donor_folds
-from ._ridge import LEAST_SD, RidgeFit, fit_log_ratios
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.optimize import nnls
 
+from scdeconv._stats.conformal import HeldOut
 from scdeconv.pp import FEWEST_PAIRS, paired_donors
 
 from ._base import NO_DATA, DeconvolutionModel, input_genes, normalise
 from ._bisque import Bisque
 from ._calibrated_nnls import CalibratedNNLS
-from ._intervals import HeldOut
 from ._ridge import Ridge
 from ._simplednn import SimpleDNN
 

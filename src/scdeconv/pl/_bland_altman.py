@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scdeconv import metrics
-from scdeconv._keys import FRACTIONS, MEASURED
+from scdeconv._data.keys import FRACTIONS, MEASURED
 from scdeconv.pl._style import GREY, cell_type_colors, fraction_label, get_pairs, head, legend_above, small_multiples
 
 if TYPE_CHECKING:

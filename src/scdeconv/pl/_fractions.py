@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.colors import PowerNorm
 from matplotlib.transforms import ScaledTranslation
 
-from scdeconv._keys import FRACTIONS
+from scdeconv._data.keys import FRACTIONS
 from scdeconv.pl._fraction_boxes import draw_fraction_boxes
 from scdeconv.pl._style import (
     CHARACTER,

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.collections import LineCollection
 
-from scdeconv._keys import FRACTIONS, MEASURED, UNS
+from scdeconv._data.keys import FRACTIONS, MEASURED, UNS
 from scdeconv.pl._style import (
     CHARACTER,
     SAMPLE,

@@ -6,8 +6,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from scdeconv._keys import CELL_SIZE, CELL_TYPE, UNS
-from scdeconv._matrix import to_dense
+from scdeconv._data.keys import CELL_SIZE, CELL_TYPE, UNS
+from scdeconv._data.matrix import to_dense
 from scdeconv.pl._style import CHARACTER
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def signature(signature: AnnData, *, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     signature
-        From :func:`scdeconv.pp.signature` or :func:`scdeconv.pp.read_signature`; reads ``X``, ``obs["cell_type"]``,
+        From :func:`scdeconv.pp.signature` or :func:`scdeconv.io.read_signature`; reads ``X``, ``obs["cell_type"]``,
         ``obs["cell_size_umi"]``, ``var["marker_of"]``, ``var["score"]`` and the condition number in ``uns``.
     ax
         Where to draw; by default a new figure whose size grows with the numbers of types and genes.

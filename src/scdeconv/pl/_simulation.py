@@ -7,8 +7,8 @@ import numpy as np
 
 from scdeconv import metrics
 from scdeconv._data.annotated import values_of
-from scdeconv._expression import log_shares
-from scdeconv._keys import BULK, SELECTED, SIMULATED
+from scdeconv._data.keys import BULK, SELECTED, SIMULATED
+from scdeconv._stats.expression import log_shares
 from scdeconv.pl._style import GREY, PALETTE
 
 if TYPE_CHECKING:

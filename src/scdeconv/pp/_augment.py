@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scdeconv import _keys as keys
+from scdeconv._data import keys
 
 if TYPE_CHECKING:
     from mudata import MuData

@@ -7,25 +7,25 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 import pandas as pd
 
-from scdeconv import _keys as keys
+from scdeconv._data import keys
 from scdeconv._data.annotated import values_of
-from scdeconv._expression import LEVEL, log_shares
-from scdeconv._matrix import is_integer
+from scdeconv._data.matrix import is_integer
+from scdeconv._data.reference import Reference
+from scdeconv._stats import compositions
+from scdeconv._stats.compositions import FLOOR
+from scdeconv._stats.expression import LEVEL, log_shares
+from scdeconv._stats.logistic_normal import counting_variance
 from scdeconv._stats.rounding import deviations_from_mean, rounding_error
+from scdeconv._stats.shrinkage import correlation_shrinkage, shrink_variances
 
-from ._calibrated_model import counting_variance
 from ._calibration import Calibration
 from ._pair import FEWEST_PAIRS
-from ._reference import Reference
-from ._shrinkage import correlation_shrinkage, shrink_variances
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from mudata import MuData
 
-# fractions below this count as this: their logarithms are counting noise
-FLOOR = 1e-3
 # of log expression between donors: a millionth is less than any measurement repeats
 LEAST_VARIANCE = 1e-12
 # standard deviation of log cell sizes around those counted in UMIs
@@ -66,8 +66,7 @@ def centred_log_ratio(fractions: pd.DataFrame | np.ndarray, floor: float = FLOOR
     s2 -3.45  3.45
     """
     values = fractions.to_numpy(dtype=float) if isinstance(fractions, pd.DataFrame) else fractions
-    logs = np.log(np.maximum(values, floor))
-    ratios = logs - logs.mean(axis=-1, keepdims=True)
+    ratios = compositions.centred_log_ratio(values, floor)
     if isinstance(fractions, pd.DataFrame):
         return pd.DataFrame(ratios, fractions.index, fractions.columns)
     return ratios

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from scipy.special import softmax
 
-from scdeconv import _keys as keys
-from scdeconv._expression import LEVEL, log_shares
-
-from ._calibrated_model import CalibratedModel
-from ._draws import draw_fractions
+from scdeconv._data import keys
+from scdeconv._stats.draws import draw_fractions
+from scdeconv._stats.expression import LEVEL, log_shares
+from scdeconv._stats.logistic_normal import CalibratedModel
 
 if TYPE_CHECKING:
     import pandas as pd

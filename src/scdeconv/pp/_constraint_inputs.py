@@ -11,16 +11,16 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from scdeconv._genes import strip_versions
-from scdeconv._matrix import get_matrix
-from scdeconv._validation import Problems, check_expression, check_names, examples
+from scdeconv._data.genes import strip_versions
+from scdeconv._data.matrix import get_matrix
+from scdeconv._data.validation import Problems, check_expression, check_names, examples
 
 from ._constraints import Constraints
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from scdeconv._matrix import Matrix
+    from scdeconv._data.matrix import Matrix
 
 KINDS = ("must_link", "cannot_link")
 

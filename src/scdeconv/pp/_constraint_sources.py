@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scdeconv._matrix import Matrix, to_dense
+from scdeconv._data.matrix import Matrix, to_dense
 from scdeconv._stats.rounding import deviations_from_mean
 
 if TYPE_CHECKING:

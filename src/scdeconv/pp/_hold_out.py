@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from scdeconv import _keys as keys
+from scdeconv._data import keys
 from scdeconv._data.annotated import subset
 from scdeconv._data.modalities import make_mudata
 

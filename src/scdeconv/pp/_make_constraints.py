@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from scdeconv._matrix import layer_names
-from scdeconv._validation import Problems, check_names, examples
+from scdeconv._data.matrix import layer_names
+from scdeconv._data.validation import Problems, check_names, examples
 
 from ._constraint_inputs import read_cells, read_labels, read_markers, read_pairs, read_protein
 from ._constraint_sources import find_anchors, link_by_distance, link_by_label, marker_scores

@@ -9,12 +9,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scdeconv import _keys as keys
-from scdeconv._data.modalities import make_mudata
-from scdeconv._expression import unit_of
-from scdeconv._validation import Problems
-
-from ._inputs import (
+from scdeconv._data import keys
+from scdeconv._data.inputs import (
     cell_probabilities,
     check_donor_names,
     check_genes,
@@ -25,8 +21,11 @@ from ._inputs import (
     set_donors,
     take_genes,
 )
-from ._reference import count_cells, expect_cells, make_profiles, make_pseudobulk, round_counts, sum_cells
-from ._spike_ins import PREFIX, set_spike_ins_aside
+from scdeconv._data.modalities import make_mudata
+from scdeconv._data.reference import count_cells, expect_cells, make_profiles, make_pseudobulk, round_counts, sum_cells
+from scdeconv._data.spike_ins import PREFIX, set_spike_ins_aside
+from scdeconv._data.units import unit_of
+from scdeconv._data.validation import Problems
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

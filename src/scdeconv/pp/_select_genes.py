@@ -7,63 +7,22 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from scdeconv import _keys as keys
+from scdeconv._data import keys
 from scdeconv._data.annotated import subset, values_of
-from scdeconv._matrix import Matrix, to_dense
-from scdeconv._stats.rounding import deviations_from_mean
+from scdeconv._data.matrix import Matrix, to_dense
+from scdeconv._stats.markers import GENES_PER_TYPE, agreement, best_per_type, marker_ratio
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
 Criterion = Literal["markers", "variance", "agreement"]
-GENES_PER_TYPE = 50
 
 
 def log_proportions(matrix: Matrix) -> np.ndarray:
     """Return log1p of counts per million, rows × genes."""
     dense = to_dense(matrix)
     return np.log1p(dense / dense.sum(axis=1, keepdims=True) * 1e6)
-
-
-def marker_ratio(profiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return, per gene, the cell type that expresses it most and by how much more than the second.
-
-    The score is log2 of the highest over the second highest share of a type's RNA (Mean Ratio; Huuki-Myers et al. 2025),
-    with a pseudo-count of one tenth of the mean share, so that genes that are hardly seen do not win.
-
-    Parameters
-    ----------
-    profiles
-        Mean expression, cell types × genes.
-
-    Returns
-    -------
-    Index of the type and score, both of length genes.
-    """
-    totals = profiles.sum(axis=1, keepdims=True)
-    shares = profiles / np.where(totals > 0, totals, 1)
-    shares = shares + 0.1 / profiles.shape[1]
-    if len(shares) == 1:
-        return np.zeros(shares.shape[1], dtype=int), shares[0]
-    highest = np.partition(shares, -2, axis=0)
-    return shares.argmax(axis=0), np.log2(highest[-1] / highest[-2])
-
-
-def best_per_type(cell_type: np.ndarray, score: np.ndarray, n_genes: int) -> np.ndarray:
-    """Return a mask of about ``n_genes`` genes, the same number for each type, the best of each."""
-    rank = pd.Series(-score).groupby(cell_type).rank(method="first").to_numpy()
-    chosen = np.lexsort((-score, rank))[:n_genes]
-    mask = np.zeros(len(score), dtype=bool)
-    mask[chosen] = True
-    return mask
-
-
-def agreement(bulk: np.ndarray, pseudobulk: np.ndarray) -> np.ndarray:
-    """Return each gene's correlation, over donors, between bulk and the pseudobulk of the same donors."""
-    first, second = (deviations_from_mean(values) for values in (bulk, pseudobulk))
-    scale = np.sqrt((first**2).sum(axis=0) * (second**2).sum(axis=0))
-    return (first * second).sum(axis=0) / np.where(scale > 0, scale, np.inf)
 
 
 def _paired_rows(mdata: MuData) -> tuple[AnnData, AnnData]:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 
-from scdeconv import _keys as keys
-from scdeconv._data.annotated import make_adata, subset
-from scdeconv._matrix import to_dense
-from scdeconv._validation import Problems, examples
-
-from ._moderated import best_depth, condition_number, fold_change_scores, moderated_scores
-from ._reference import Reference
-from ._select_genes import GENES_PER_TYPE, best_per_type, marker_ratio
+from scdeconv._data import keys
+from scdeconv._data.annotated import subset
+from scdeconv._data.matrix import to_dense
+from scdeconv._data.reference import Reference
+from scdeconv._data.validation import Problems, examples
+from scdeconv._stats.markers import (
+    GENES_PER_TYPE,
+    best_depth,
+    best_per_type,
+    condition_number,
+    marker_ratio,
+    moderated_scores,
+)
+from scdeconv.io import make_signature
+from scdeconv.pp._fold_change import fold_change_scores
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -26,26 +32,6 @@ Criterion = Literal["ratio", "fold_change", "moderated"]
 Q_FOLD_CHANGE, Q_MODERATED = 0.01, 0.05
 # CIBERSORTx, too, wants three cells of a type
 FEWEST_CELLS = 3
-# beyond, an error of 1 % of the bulk, about the least there is, may become one of 100 % of the fractions
-LARGEST_CONDITION = 100
-
-
-def make_signature(profiles: np.ndarray, obs: pd.DataFrame, var: pd.DataFrame, record: dict[str, Any]) -> AnnData:
-    """Put together a signature; ``obs`` is indexed by type, with the cell sizes, ``var["marker_of"]`` holds codes."""
-    size = obs[keys.CELL_SIZE].to_numpy(dtype=float)
-    # the total of all genes, so that nobody takes the sum over the markers for it
-    obs = obs.assign(cell_type=obs.index, total=size)
-    var = var.assign(marker_of=pd.Categorical.from_codes(var["marker_of"].to_numpy(), obs.index))
-    condition = condition_number(profiles / size[:, None])
-    if condition > LARGEST_CONDITION:
-        warnings.warn(
-            f"The condition number of the signature is {condition:.3g}: an error of 1 % of the bulk may become one of "
-            f"{condition:.3g} % of the fractions. Merge cell types that resemble each other, or choose other genes.",
-            stacklevel=3,
-        )
-    signature = make_adata(profiles, obs=obs, var=var)
-    signature.uns[keys.UNS] = {"signature": {**record, "n_genes": len(var), "condition_number": condition}}
-    return signature
 
 
 def _check_profiles(problems: Problems, profiles: np.ndarray, cell_types: list[str]) -> None:

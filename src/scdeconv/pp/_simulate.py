@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from scdeconv import _keys as keys
-from scdeconv._chunks import product
+from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata
+from scdeconv._data.chunks import product
+from scdeconv._data.matrix import to_dense
 from scdeconv._data.modalities import add_modality
-from scdeconv._matrix import to_dense
+from scdeconv._stats.draws import draw_cells, draw_fractions
 
 from ._calibration import BROAD, Calibration
-from ._draws import draw_cells, draw_fractions
 
 if TYPE_CHECKING:
     from mudata import MuData

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from anndata import AnnData
 
-from scdeconv import _keys as keys
-from scdeconv._genes import strip_versions
-from scdeconv._validation import examples
+from scdeconv._data import keys
+from scdeconv._data.genes import strip_versions
+from scdeconv._data.validation import examples
 
 from ._pair import join
 
@@ -27,7 +27,7 @@ def use_signature(mdata: MuData, signature: AnnData) -> MuData:
     mdata
         From :func:`scdeconv.pp.pair`. Not changed.
     signature
-        From :func:`scdeconv.pp.signature` or :func:`scdeconv.pp.read_signature`.
+        From :func:`scdeconv.pp.signature` or :func:`scdeconv.io.read_signature`.
 
     Returns
     -------

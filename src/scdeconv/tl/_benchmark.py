@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
-from scdeconv import _keys as keys
 from scdeconv import metrics
-from scdeconv._progress import no_progress, progress
+from scdeconv._data import keys
+from scdeconv._data.progress import no_progress, progress
 from scdeconv.models import HeldOut
 from scdeconv.pp import hold_out, paired_donors
 

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scdeconv import __version__, clustering
-from scdeconv import _keys as keys
+from scdeconv import clustering
+from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata
-from scdeconv._matrix import get_matrix
-from scdeconv._validation import examples
+from scdeconv._data.matrix import get_matrix
+from scdeconv._data.validation import examples
+from scdeconv._version import __version__
 
 from ._train import split_arguments
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from scdeconv import _keys as keys
-from scdeconv._validation import examples
+from scdeconv._data import keys
+from scdeconv._data.validation import examples
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scdeconv import __version__
-from scdeconv import _keys as keys
-from scdeconv._genes import strip_versions
+from scdeconv._data import keys
+from scdeconv._data.genes import strip_versions
+from scdeconv._version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from scdeconv import _keys as keys
 from scdeconv import metrics
+from scdeconv._data import keys
+from scdeconv._data.matrix import to_dense
 from scdeconv._data.modalities import make_mudata
-from scdeconv._matrix import to_dense
-from scdeconv._progress import no_progress
+from scdeconv._data.progress import no_progress
 
 from ._methods import get_method
 from ._train import fit_method

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control, t
 
-from scdeconv import _keys as keys
+from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata
-from scdeconv._expression import to_shares
-from scdeconv._matrix import get_matrix, to_dense
-from scdeconv._progress import progress
-from scdeconv._validation import Problems, check_expression, check_fractions
+from scdeconv._data.matrix import get_matrix, to_dense
+from scdeconv._data.progress import progress
+from scdeconv._data.validation import Problems, check_expression, check_fractions
+from scdeconv._stats.expression import to_shares
 from scdeconv.models import solve_nonnegative
 
 if TYPE_CHECKING:

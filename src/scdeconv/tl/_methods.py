@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from scdeconv import models
-from scdeconv.pp import GENES_PER_TYPE
+from scdeconv._stats.markers import GENES_PER_TYPE
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,16 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scdeconv import __version__
-from scdeconv import _keys as keys
-from scdeconv._expression import to_shares
-from scdeconv._genes import strip_versions
-from scdeconv._matrix import Matrix, get_matrix, layer_names, to_dense
+from scdeconv._data import keys
+from scdeconv._data.genes import strip_versions
+from scdeconv._data.matrix import Matrix, get_matrix, layer_names, to_dense
+from scdeconv._data.reference import indicator
+from scdeconv._data.validation import Problems, check_cell_type_names, check_expression, check_names, examples
+from scdeconv._stats.expression import to_shares
+from scdeconv._stats.markers import GENES_PER_TYPE
 from scdeconv._stats.rounding import deviations_from_mean
-from scdeconv._validation import Problems, check_cell_type_names, check_expression, check_names, examples
-from scdeconv.pp import GENES_PER_TYPE, indicator, read_markers
+from scdeconv._version import __version__
+from scdeconv.pp import read_markers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

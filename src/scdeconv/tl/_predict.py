@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from scdeconv import __version__, metrics
-from scdeconv import _keys as keys
-from scdeconv._validation import examples
+from scdeconv import metrics
+from scdeconv._data import keys
+from scdeconv._data.validation import examples
+from scdeconv._version import __version__
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scdeconv import _keys as keys
 from scdeconv import metrics
+from scdeconv._data import keys
 from scdeconv._data.modalities import make_mudata
 from scdeconv.pp import FEWEST_PAIRS, augment, paired_donors, select_genes, simulate, use_signature
 
@@ -137,7 +137,7 @@ def train(
         A name from :func:`scdeconv.tl.methods`.
     signature
         Profiles to use instead of those in ``mdata``, and of the selected genes: all genes that it shares with the
-        bulk, by name. From :func:`scdeconv.pp.signature` or :func:`scdeconv.pp.read_signature`, or a table cell types ×
+        bulk, by name. From :func:`scdeconv.pp.signature` or :func:`scdeconv.io.read_signature`, or a table cell types ×
         genes like the ``profiles`` of :func:`scdeconv.pp.pair`. The cells, and what was simulated from them, are left
         out; measured fractions are used where they are of the same cell types. To benchmark a signature, give it to
         :func:`scdeconv.pp.pair`: nothing can take out of it what it knows of donors that are held out.

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from scdeconv import _keys as keys
-from scdeconv._progress import progress
-from scdeconv._validation import Problems
+from scdeconv._data import keys
+from scdeconv._data.progress import progress
+from scdeconv._data.validation import Problems
 from scdeconv.pp import hold_out, paired_donors
 
 from ._folds import BASELINE, arguments_in_folds, deal_donors, fold_error, refuse_leakage

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import create_trial
 
-from scdeconv import _keys as keys
+from scdeconv._data import keys
 
 from ._methods import get_method
 from ._train import PREPARATION

@@ -14,10 +14,10 @@ import optuna
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from scdeconv import _keys as keys
-from scdeconv._matrix import to_dense
-from scdeconv._progress import quiet
-from scdeconv._validation import Problems
+from scdeconv._data import keys
+from scdeconv._data.matrix import to_dense
+from scdeconv._data.progress import quiet
+from scdeconv._data.validation import Problems
 
 if TYPE_CHECKING:
     import os

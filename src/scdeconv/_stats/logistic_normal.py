@@ -1,0 +1,190 @@
+"""Reading compositions from bulk whose differences from single cells are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from joblib import Parallel, delayed
+from scipy.special import softmax
+from threadpoolctl import threadpool_limits
+
+from scdeconv._stats.expression import LEVEL, log_shares
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# samples solved at once, and the Gauss-Newton steps: how many, how far, and when to stop
+ROWS_AT_ONCE = 128
+MAX_STEPS = 30
+LONGEST_STEP = 2.0
+TOLERANCE = 5e-3
+
+
+@dataclass
+class CalibratedModel:
+    """Log-ratios ``z ~ N(mean, covariance)`` and log expression ``log_shares(softmax(z) @ profiles) + shift + noise``.
+
+    The noise has covariance ``factors.T @ factors + diag(variance)``, to which counting adds by the depth of a sample
+    where bulk is counts (``counted``).
+    """
+
+    mean: np.ndarray
+    covariance: np.ndarray
+    profiles: np.ndarray
+    shift: np.ndarray
+    variance: np.ndarray
+    factors: np.ndarray
+    counted: np.ndarray
+
+    def expected(self, ratios: np.ndarray) -> np.ndarray:
+        """Return the log expression of samples with these log-ratios, samples × genes."""
+        return log_shares(softmax(ratios, axis=-1) @ self.profiles) + self.shift
+
+    def solve(self, log: np.ndarray, depths: np.ndarray) -> np.ndarray:
+        """Return the most probable log-ratios of each sample, by Gauss-Newton steps.
+
+        Parameters
+        ----------
+        log
+            Log expression, samples × genes.
+        depths
+            Total of each sample over these genes.
+
+        Returns
+        -------
+        Samples × cell types; ``softmax`` of it are the fractions.
+        """
+        return _in_chunks(GaussNewton(self).solve, log, depths)
+
+    def noise_level(self, log: np.ndarray, depths: np.ndarray, ratios: np.ndarray) -> np.ndarray:
+        """Return, per sample, the root mean square of its noise in units of what the model expects.
+
+        Real samples are below 1, since the model allows for more noise than the pairs showed. ``ratios`` are what
+        :meth:`solve` returned.
+        """
+        return _in_chunks(GaussNewton(self).noise_level, log, depths, ratios)
+
+
+def _in_chunks(function: Callable[..., np.ndarray], *arrays: np.ndarray) -> np.ndarray:
+    """Apply a function to some rows of the arrays at a time, in as many threads as there are cores."""
+    chunks = [slice(start, start + ROWS_AT_ONCE) for start in range(0, len(arrays[0]), ROWS_AT_ONCE)]
+    # most of the time goes into passes over arrays that the threads of BLAS have no part in
+    with threadpool_limits(1, "blas"):
+        parallel = Parallel(n_jobs=-1 if len(chunks) > 1 else 1, require="sharedmem")
+        return np.concatenate(parallel(delayed(function)(*(array[rows] for array in arrays)) for rows in chunks))
+
+
+class GaussNewton:
+    """Gauss-Newton steps towards the most probable log-ratios, of many samples at once.
+
+    With shares s of the genes in a mixture of fractions f, the derivative of log expression by log-ratio k is ``f_k a (P_k -
+    p_k s)``: P are the profiles, p their sums, a a factor of each gene. So all that a step needs, sums over genes of products
+    of derivatives, factors and noise, are sums of products of profiles and factors, weighted by gene. Those products are the
+    same for all samples, and the sums are matrix products.
+    """
+
+    def __init__(self, model: CalibratedModel) -> None:
+        self.model = model
+        self.profiles, self.factors = model.profiles.T, model.factors.T
+        self.sums = model.profiles.sum(axis=1)
+        self.level = LEVEL * len(model.shift)
+        self.scale = np.exp(model.shift)
+        self.of_types = np.triu_indices(len(model.profiles))
+        self.of_factors = np.triu_indices(len(model.factors))
+        self.type_products = self.profiles[:, self.of_types[0]] * self.profiles[:, self.of_types[1]]
+        self.factor_products = self.factors[:, self.of_factors[0]] * self.factors[:, self.of_factors[1]]
+        self.mixed_products = np.einsum("gk,gf->gkf", self.profiles, self.factors).reshape(
+            len(self.profiles), self.sums.size * len(model.factors)
+        )
+        # log-ratios sum to zero: the precision of their sum is irrelevant, and made finite
+        self.precision = np.linalg.pinv(model.covariance) + 1 / len(model.mean)
+
+    def solve(self, log: np.ndarray, depths: np.ndarray) -> np.ndarray:
+        """Return the log-ratios, samples × cell types, as :meth:`CalibratedModel.solve`, from the mean composition on."""
+        ratios = np.tile(self.model.mean, (len(log), 1))
+        before, lengths = np.zeros_like(ratios), np.ones(len(log))
+        rows = np.arange(len(log))
+        for _ in range(MAX_STEPS):
+            step = np.clip(self.step(log[rows], depths[rows], ratios[rows]), -LONGEST_STEP, LONGEST_STEP)
+            # where a type is rare, full steps go to and fro for ever: they are halved when they turn back, and grow again
+            turns = (step * before[rows]).sum(axis=1) < 0
+            lengths[rows] = np.where(turns, lengths[rows] / 2, np.minimum(2 * lengths[rows], 1))
+            step *= lengths[rows, None]
+            ratios[rows] += step
+            before[rows] = step
+            rows = rows[np.abs(step).max(axis=1) > TOLERANCE]
+            if not len(rows):
+                break
+        return ratios
+
+    def step(self, log: np.ndarray, depths: np.ndarray, ratios: np.ndarray) -> np.ndarray:
+        """Return the full Gauss-Newton step of each sample, samples × cell types."""
+        fractions, totals, shares, noise, weights = self._noise(log, depths, ratios)
+        slope = self.level / totals / (1 + self.level * shares)
+
+        factor_sums = _symmetric(weights @ self.factor_products, self.of_factors)
+        noise *= weights
+        noise_sums = noise @ self.factors
+        weights *= slope
+        with_factors = (weights @ self.mixed_products).reshape(len(log), len(self.sums), self.factors.shape[1])
+        with_factors -= self.sums[:, None] * ((weights * shares) @ self.factors)[:, None, :]
+        noise *= slope
+        with_noise = noise @ self.profiles - self.sums * np.einsum("sg,sg->s", noise, shares)[:, None]
+        weights *= slope
+        with_types = _symmetric(weights @ self.type_products, self.of_types)
+        weights *= shares
+        with_shares = (weights @ self.profiles)[:, :, None] * self.sums
+        with_types -= with_shares + with_shares.transpose(0, 2, 1)
+        with_types += np.einsum("sg,sg->s", weights, shares)[:, None, None] * np.outer(self.sums, self.sums)
+
+        # Woodbury's identity: what the factors explain is taken off
+        each = fractions[:, :, None]
+        with_factors *= each
+        others = np.concatenate([with_factors.transpose(0, 2, 1), noise_sums[:, :, None]], axis=2)
+        explained = with_factors @ np.linalg.solve(np.eye(factor_sums.shape[1]) + factor_sums, others)
+        curvature = with_types * each * fractions[:, None, :] - explained[:, :, :-1]
+        gradient = with_noise[:, :, None] * each - explained[:, :, -1:]
+        away = (ratios - self.model.mean)[:, :, None]
+        return (np.linalg.solve(self.precision + curvature, gradient + curvature @ away) - away)[:, :, 0]
+
+    def noise_level(self, log: np.ndarray, depths: np.ndarray, ratios: np.ndarray) -> np.ndarray:
+        """Return the noise of each sample, as in :meth:`CalibratedModel.noise_level`, given the log-ratios."""
+        *_, noise, weights = self._noise(log, depths, ratios)
+        inner = np.eye(len(self.model.factors)) + _symmetric(weights @ self.factor_products, self.of_factors)
+        projected = (weights * noise) @ self.factors
+        explained = np.linalg.solve(inner, projected[:, :, None])[:, :, 0]
+        squares = (weights * noise**2).sum(axis=1) - (projected * explained).sum(axis=1)
+        return np.sqrt(squares / log.shape[1])
+
+    def _noise(self, log: np.ndarray, depths: np.ndarray, ratios: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return fractions, totals and shares of their mixtures, and the noise with the inverse of its variance by gene."""
+        fractions = softmax(ratios, axis=1)
+        shares = fractions @ self.profiles.T
+        totals = np.maximum(shares.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+        shares /= totals
+        linear = 1 + self.level * shares
+        noise = log - np.log(linear) - self.model.shift
+        return fractions, totals, shares, noise, 1 / (self.model.variance + self._counting(linear, depths))
+
+    def _counting(self, linear: np.ndarray, depths: np.ndarray) -> np.ndarray:
+        """Return :func:`counting_variance` of expected expression, which is ``log(linear) + shift``, without an exponential."""
+        if not self.model.counted:
+            return 0 * linear
+        inverse = 1 / np.maximum(linear * self.scale, 1)
+        return (inverse - inverse**2) * (self.level / np.maximum(depths, 1))[:, None]
+
+
+def _symmetric(upper: np.ndarray, places: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Return symmetric matrices from their upper triangles, samples × entries."""
+    size = places[0][-1] + 1 if len(places[0]) else 0
+    full = np.empty((len(upper), size, size))
+    full[:, places[0], places[1]] = full[:, places[1], places[0]] = upper
+    return full
+
+
+def counting_variance(log: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """Return the variance that Poisson counts of samples of this depth have in log expression (delta method)."""
+    level = LEVEL * log.shape[-1]
+    return level * np.expm1(np.maximum(log, 0)) / np.maximum(depth, 1) * np.exp(-2 * np.maximum(log, 0))

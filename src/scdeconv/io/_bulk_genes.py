@@ -1,0 +1,128 @@
+"""Names of genes in files of bulk: transcripts added up to genes, identifiers replaced by a table."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from scdeconv._data.annotated import make_adata, subset
+from scdeconv._data.genes import is_ensembl, strip_versions, sum_duplicates
+from scdeconv._data.labels import as_text
+from scdeconv._data.matrix import layer_names
+from scdeconv._data.validation import Problems, examples
+from scdeconv.io._bulk_formats import read_fields
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from anndata import AnnData
+
+Names: TypeAlias = "str | os.PathLike[str] | pd.Series | pd.DataFrame | Mapping[str, str]"
+
+TRANSCRIPT = r"(ENS[A-Z]*T\d{6,}|[NX][MR]_\d{6,})"
+
+
+def are_transcripts(names: pd.Index) -> bool:
+    """Say whether most names are identifiers of transcripts."""
+    return bool(len(names)) and float(names.str.match(TRANSCRIPT).mean()) > 0.5
+
+
+def to_genes(
+    adata: AnnData,
+    tx2gene: Names | None,
+    gene_names: Names | None,
+    transcripts: bool,
+    notes: list[str],
+    problems: Problems,
+) -> AnnData:
+    """Give the columns the names of genes, add up those that have the same name, and note what was done."""
+    names = as_text(adata.var_names)
+    if tx2gene is not None:
+        genes = _look_up(_strip(names), tx2gene, adata.var, "tx2gene", problems)
+        known = genes.notna().to_numpy()
+        if not known.all():
+            notes.append(f"{np.sum(~known):,} transcripts without a gene left out")
+        adata = _sum_genes(subset(adata, genes=known), strip_versions(pd.Index(genes[known])))
+        names = adata.var_names
+    elif are_transcripts(names) or (transcripts and not is_ensembl(names)):
+        problems.add(
+            f"Expected genes, found transcripts: {examples(names)}. Pass the gene of each: tx2gene=, a table, or a column "
+            f"out of {list(adata.var)}."
+        )
+    names = strip_versions(names)
+    if gene_names is not None:
+        renamed = _look_up(names, gene_names, adata.var, "gene_names", problems)
+        if renamed.isna().any():
+            notes.append(f"{renamed.isna().sum():,} genes without another name keep theirs")
+        names = pd.Index(renamed.where(renamed.notna(), names))
+    problems.raise_if_any()
+    if not names.is_unique:
+        repeated = names[names.duplicated(keep=False)]
+        notes.append(f"{len(repeated):,} genes added up to {repeated.nunique():,} of the same names")
+    return _sum_genes(adata, names)
+
+
+def _strip(names: pd.Index) -> pd.Index:
+    """Return identifiers without versions, and without what GENCODE puts behind a bar."""
+    names = as_text(names).str.split("|").str[0]
+    return strip_versions(names.str.replace(rf"^{TRANSCRIPT}\.\d+$", r"\1", regex=True))
+
+
+def _look_up(names: pd.Index, given: Names, var: pd.DataFrame, argument: str, problems: Problems) -> pd.Series:
+    """Return another name for each, missing where there is none; report a table that cannot be used."""
+    table = _read_names(given, var, argument, problems)
+    several = table.index[table.index.duplicated()].unique()
+    found = table[~table.index.duplicated()].reindex(names).reset_index(drop=True)
+    if len(several):
+        problems.add(
+            f"Expected one name for each identifier in {argument}, found several for {len(several)}: {examples(several)}. "
+            "Keep one row of each."
+        )
+    elif found.isna().all():
+        problems.add(
+            f"Expected identifiers of the file in {argument}, found none: the file has {examples(names)}, {argument} has "
+            f"{examples(table.index)}. Use a table of the same identifiers."
+        )
+    problems.raise_if_any()
+    return found
+
+
+def _read_names(given: Names, var: pd.DataFrame, argument: str, problems: Problems) -> pd.Series:
+    """Return the distinct pairs of a table identifier → name, whatever it was given as."""
+    table: pd.DataFrame
+    if isinstance(given, str) and given in var:
+        table = var[[given]].reset_index()
+    elif isinstance(given, pd.DataFrame):
+        table = given if given.shape[1] > 1 else given.reset_index()
+    elif isinstance(given, (str, os.PathLike)):
+        if not Path(given).exists():
+            msg = f"Expected {argument} as a file or as a column out of {list(var)}, found neither: {given!r}."
+            raise FileNotFoundError(msg)
+        fields = read_fields(Path(given), problems)
+        if fields is None or len(fields.header) < 2:
+            problems.add(
+                f"Expected {argument} with two columns, found fewer in {given}. Separate them by tabs or commas."
+            )
+        problems.raise_if_any()
+        # the first line may be a header or not: as a pair more it does no harm
+        table = pd.concat([pd.DataFrame([fields.header]), fields.columns]) if fields else pd.DataFrame()
+    else:
+        table = pd.Series(given, dtype=object).reset_index()
+    pairs = table.iloc[:, :2].set_axis(["identifier", "name"], axis=1).dropna().astype(str)
+    pairs["identifier"], pairs["name"] = _strip(pd.Index(pairs["identifier"])), pairs["name"].str.strip()
+    return pairs[pairs["name"] != ""].drop_duplicates().set_index("identifier")["name"]
+
+
+def _sum_genes(adata: AnnData, names: pd.Index) -> AnnData:
+    """Name the genes, and add up those of the same name; of other columns, the first gene's values are kept."""
+    if names.is_unique:
+        adata.var_names = names
+        return adata
+    matrix, unique = sum_duplicates(adata.X, names)
+    layers = {name: sum_duplicates(adata.layers[name], names)[0] for name in layer_names(adata)}
+    var = adata.var[~names.duplicated()].set_axis(unique, axis=0)
+    return make_adata(matrix, obs=adata.obs, var=var, uns=adata.uns, obsm=dict(adata.obsm), layers=layers)

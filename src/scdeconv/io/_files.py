@@ -1,0 +1,48 @@
+"""AnnData and MuData on disk."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from scdeconv._data.labels import plain_tables
+from scdeconv._data.warnings import dependency_warnings_ignored
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anndata import AnnData
+
+
+def is_annotated(path: Path) -> bool:
+    """Say whether a file or folder holds AnnData or MuData."""
+    if path.is_dir():
+        return any((path / name).exists() for name in (".zgroup", "zarr.json"))
+    return path.suffix in (".h5ad", ".h5mu")
+
+
+def read_annotated(path: Path, modality: str) -> AnnData:
+    """Read AnnData from h5ad or zarr, or a modality from h5mu or zarr."""
+    import anndata
+    import h5py
+    import mudata
+
+    try:
+        with dependency_warnings_ignored():
+            if path.suffix == ".h5ad":
+                return plain_tables(anndata.read_h5ad(path))
+            if path.is_dir():
+                if not (path / "mod").exists():
+                    return plain_tables(anndata.read_zarr(path))
+                modalities = sorted(item.name for item in (path / "mod").iterdir() if item.is_dir())
+            else:
+                with h5py.File(path) as file:
+                    modalities = sorted(file["mod"])
+            if modality in modalities:
+                return plain_tables(
+                    anndata.read_zarr(path / "mod" / modality) if path.is_dir() else mudata.read_h5ad(path, modality)
+                )
+    except (OSError, KeyError) as error:
+        msg = f"Expected AnnData or MuData in {path}, found a file that cannot be read: {error}. Write it again."
+        raise OSError(msg) from error
+    msg = f"Expected modality {modality!r} in {path}, found {modalities}. Name it so, or write it to an h5ad file."
+    raise ValueError(msg)

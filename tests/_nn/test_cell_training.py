@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from scdeconv._nn import fit_cells
+
+
+class Rows:
+    """Gives the rows asked for as they are, and remembers them."""
+
+    def __init__(self, values):
+        self.values = torch.as_tensor(values, dtype=torch.float32)
+        self.asked = []
+
+    def batch(self, rows, device):
+        self.asked.append(np.asarray(rows))
+        return self.values[rows].to(device)
+
+
+class Value(nn.Module):
+    """One number, which is the model."""
+
+    def __init__(self, start=0.0):
+        super().__init__()
+        self.value = nn.Parameter(torch.tensor(float(start)))
+
+
+def run(module, data, loss, **settings):
+    """Plain gradient descent, so that steps can be worked out by hand."""
+    defaults = {
+        "rows": np.arange(len(data.values)),
+        "optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+        "max_epochs": 3,
+        "batch_size": 4,
+        "description": "test",
+        "accelerator": "cpu",
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return fit_cells(module, data, loss, **{**defaults, **settings})
+
+
+def squared_error(module):
+    return lambda batch: (module.value - batch).square().mean()
+
+
+def scripted(losses):
+    """A loss that does not depend on the weights: the next of these at each call, with a gradient of 1."""
+    values = iter(losses)
+    return lambda module: lambda batch: next(values) + module.value - module.value.detach()
+
+
+# epochs and batches
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 10, 100])
+def test_each_row_is_read_once_in_each_epoch_in_a_new_order(batch_size):
+    data, module = Rows(np.arange(20)), Value()
+    rows = np.arange(3, 17)
+    run(module, data, squared_error(module), rows=rows, batch_size=batch_size)
+    n_batches = -(-14 // batch_size)
+    assert len(data.asked) == 3 * n_batches
+    assert all(len(asked) <= batch_size for asked in data.asked)
+    epochs = [np.concatenate(data.asked[start : start + n_batches]) for start in range(0, 3 * n_batches, n_batches)]
+    for epoch in epochs:
+        assert sorted(epoch) == list(rows)
+    assert not any(np.array_equal(a, b) for a, b in itertools.pairwise([rows, *epochs]))
+
+
+def test_last_small_batch_counts_by_its_size():
+    """9 rows in batches of 4, 4 and 1; without steps, the mean over batches is that over rows."""
+    data, module = Rows(np.arange(9) ** 2), Value()
+    still = {"optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.0)}
+    plan = run(module, data, squared_error(module), validation_rows=np.arange(5), **still)
+    squares = np.arange(9.0) ** 4
+    assert [len(asked) for asked in data.asked[:3]] == [4, 4, 1]
+    np.testing.assert_allclose(plan.losses["train_loss"], squares.mean(), rtol=1e-6)
+    np.testing.assert_allclose(plan.losses["validation_loss"], squares[:5].mean(), rtol=1e-6)
+
+
+def test_steps_are_those_of_the_optimizer():
+    """One batch of all rows: each step goes a fifth of the way to the mean, 2 * 0.1."""
+    data, module = Rows([1.0, 2.0, 6.0]), Value()
+    plan = run(module, data, squared_error(module), max_epochs=5)
+    assert module.value.item() == pytest.approx(3 * (1 - 0.8**5))
+    steps = 3 * (1 - 0.8 ** np.arange(5))
+    expected = [((np.array([1, 2, 6]) - at) ** 2).mean() for at in steps]
+    np.testing.assert_allclose(plan.losses["train_loss"], expected, rtol=1e-6)
+
+
+def test_zero_epochs_change_nothing():
+    data, module = Rows(np.ones(5)), Value(7)
+    plan = run(module, data, squared_error(module), max_epochs=0)
+    assert module.value.item() == 7
+    assert plan.history() == {}
+    assert not module.training
+
+
+def test_history_is_by_epoch_from_1_under_the_prefix():
+    data, module = Rows(np.ones(5)), Value()
+    history = run(module, data, squared_error(module), validation_rows=[0, 1]).history("first_")
+    assert list(history) == ["first_train_loss", "first_validation_loss"]
+    for name, curve in history.items():
+        assert list(curve) == [name]
+        assert list(curve.index) == [1, 2, 3]
+        assert curve.index.name == "epoch"
+    assert list(run(module, data, squared_error(module)).history()) == ["train_loss"]
+
+
+def test_module_is_in_evaluation_mode_for_validation_and_afterwards_only():
+    data, module = Rows(np.arange(8)), Value()
+    modes = {True: set(), False: set()}
+
+    def loss(batch):
+        modes[bool((batch >= 6).all())].add(module.training)
+        return squared_error(module)(batch)
+
+    run(module, data, loss, rows=np.arange(6), validation_rows=np.array([6, 7]))
+    assert modes == {False: {True}, True: {False}}
+    assert not module.training
+
+
+# early stopping
+
+
+def test_weights_that_were_best_on_validation_rows_are_put_back():
+    """Descent to the mean of the training rows, 10, passes the mean of the validation rows, 4."""
+    data, module = Rows([10.0, 10.0, 4.0]), Value()
+    plan = run(module, data, squared_error(module), rows=np.arange(2), validation_rows=[2], max_epochs=8)
+    path = 10 * (1 - 0.8 ** np.arange(1, 9))
+    best = np.abs(path - 4).argmin()
+    assert 0 < best < 7
+    assert module.value.item() == pytest.approx(path[best])
+    np.testing.assert_allclose(plan.losses["validation_loss"], (path - 4) ** 2, rtol=1e-5)
+    assert plan.best_epoch == best
+
+
+def test_without_validation_rows_the_last_weights_stay():
+    module = Value()
+    run(module, Rows(np.ones(4)), scripted([1.0, 5.0, 9.0])(module))
+    assert module.value.item() == pytest.approx(-0.3)
+
+
+@pytest.mark.parametrize(("patience", "n_epochs"), [(1, 3), (2, 6), (3, 9), (None, 10)])
+def test_training_stops_after_patience_epochs_without_a_lower_loss(patience, n_epochs):
+    losses = [5.0, 4.0, 4.5, 3.0, 3.5, 2.9, 3.0, 3.0, 2.9, 1.0]
+    if patience == 2:
+        losses[5] = 3.2
+    module = Value()
+    plan = run(module, Rows(np.ones(4)), scripted(losses)(module), max_epochs=10, patience=patience)
+    assert plan.losses["train_loss"] == pytest.approx(losses[:n_epochs])
+
+
+def test_fall_by_less_than_min_delta_does_not_count():
+    losses = [1.0, 0.9, 0.85, 0.81, 0.75, 0.7, 0.7]
+    small, large = Value(), Value()
+    patient = run(small, Rows(np.ones(4)), scripted(losses)(small), max_epochs=7, patience=2, min_delta=0.04)
+    # after 0.9, neither 0.85 nor 0.81 is lower by 0.1
+    strict = run(large, Rows(np.ones(4)), scripted(losses)(large), max_epochs=7, patience=2, min_delta=0.099)
+    assert len(patient.losses["train_loss"]) == 7
+    assert len(strict.losses["train_loss"]) == 4
+
+
+def test_patience_watches_the_validation_rows_where_there_are_any():
+    """Training loss falls in every epoch, validation loss rises from the first on."""
+    data, module = Rows([5.0, -5.0]), Value()
+    plan = run(
+        *(module, data, squared_error(module)), rows=np.array([0]), validation_rows=[1], max_epochs=9, patience=3
+    )
+    assert len(plan.losses["train_loss"]) == len(plan.losses["validation_loss"]) == 4
+    assert np.diff(plan.losses["train_loss"]).max() < 0 < np.diff(plan.losses["validation_loss"]).min()
+    assert module.value.item() == pytest.approx(1)
+
+
+def test_loss_that_is_nan_is_never_the_best():
+    module = Value()
+    losses = [float("nan"), 2.0, float("nan"), 3.0]
+    plan = run(module, Rows(np.ones(4)), scripted(losses)(module), max_epochs=4)
+    assert (plan.lowest, plan.best_epoch) == (2, 1)
+
+
+# before each epoch
+
+
+def test_hook_is_called_with_the_number_of_each_epoch_before_it():
+    calls, module, data = [], Value(), Rows(np.ones(6))
+
+    def hook(epoch):
+        calls.append((epoch, len(data.asked)))
+        return False
+
+    run(module, data, squared_error(module), before_epoch=hook)
+    assert calls == [(0, 0), (1, 2), (2, 4)]
+
+
+@pytest.mark.parametrize("last", [0, 2])
+def test_hook_can_end_training_before_the_epoch(last):
+    module, data = Value(), Rows(np.ones(6))
+    plan = run(module, data, squared_error(module), max_epochs=9, before_epoch=lambda epoch: epoch == last)
+    assert len(plan.losses["train_loss"]) == last
+    assert len(data.asked) == 2 * last
+    assert not plan.stop
+
+
+# Ctrl-C
+
+
+def test_ctrl_c_ends_training_after_the_step_and_keeps_what_was_learned(global_state_untouched):
+    data, module, steps = Rows(np.ones(20)), Value(), itertools.count()
+
+    def loss(batch):
+        if next(steps) == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+        return squared_error(module)(batch)
+
+    with global_state_untouched():
+        plan = run(module, data, loss, max_epochs=50)
+    assert plan.stop
+    # 5 steps in the first epoch, 3 in the second, which counts by the rows that it saw
+    assert next(steps) == 8
+    assert module.value.item() == pytest.approx(1 - 0.8**8)
+    assert len(plan.losses["train_loss"]) == 2
+    assert plan.losses["train_loss"][1] == pytest.approx(np.mean([0.8 ** (2 * step) for step in (5, 6, 7)]))
+    assert not module.training
+
+
+def test_ctrl_c_puts_the_best_weights_back_too():
+    data, module, steps = Rows([10.0, 10.0, 4.0]), Value(), itertools.count()
+
+    def loss(batch):
+        # a step and a validation in each epoch
+        if next(steps) == 10:
+            os.kill(os.getpid(), signal.SIGINT)
+        return squared_error(module)(batch)
+
+    plan = run(module, data, loss, rows=np.arange(2), validation_rows=[2], max_epochs=50)
+    assert plan.stop
+    assert len(plan.losses["validation_loss"]) == 6
+    assert module.value.item() == pytest.approx(10 * (1 - 0.8**2))
+
+
+def test_ctrl_c_before_the_first_step_takes_none():
+    module, data = Value(3), Rows(np.ones(6))
+
+    def hook(epoch):
+        os.kill(os.getpid(), signal.SIGINT)
+        return False
+
+    plan = run(module, data, squared_error(module), before_epoch=hook)
+    assert plan.stop
+    assert module.value.item() == 3
+    assert plan.history() == {}
+
+
+def test_errors_in_a_step_reach_the_caller(global_state_untouched):
+    def loss(batch):
+        msg = "from the loss"
+        raise RuntimeError(msg)
+
+    with global_state_untouched(), pytest.raises(RuntimeError, match="from the loss"):
+        run(Value(), Rows(np.ones(6)), loss)

@@ -1,0 +1,282 @@
+"""Prediction intervals: coverage that is counted, bounds that are written out in loops."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scdeconv import tl
+from scdeconv._stats.conformal import PRIOR_DONORS, HeldOut, angle
+from scdeconv.models import NNLS
+
+N_DONORS, N_TYPES = 13, 7
+
+
+def draw(rng, n, sd, donor_sd=0.5):
+    """True fractions and predictions with errors that differ between types and between donors."""
+    measured = rng.dirichlet([8, 4, 3, 2, 1.5, 1, 0.6], n)
+    errors = rng.normal(size=(n, N_TYPES)) * sd * rng.lognormal(0, donor_sd, (n, 1))
+    return measured, np.sin(np.clip(np.arcsin(np.sqrt(measured)) + errors, 0, np.pi / 2)) ** 2
+
+
+def held_out(rng, sd, n=N_DONORS):
+    return HeldOut(*draw(rng, n, sd), np.array([f"D{i}" for i in range(n)]))
+
+
+def type_sd(rng):
+    return rng.lognormal(np.log(0.05), 0.6, N_TYPES)
+
+
+def mean_coverage(coverage, repetitions=600, donor_sd=0.5):
+    inside = []
+    for seed in range(repetitions):
+        rng = np.random.default_rng(seed)
+        sd = type_sd(rng)
+        training = HeldOut(*draw(rng, N_DONORS, sd, donor_sd), np.array([f"D{i}" for i in range(N_DONORS)]))
+        measured, predicted = draw(rng, 1, sd, donor_sd)
+        lower, upper = training.intervals(predicted, coverage)
+        inside.append(((lower <= measured) & (measured <= upper)).mean())
+    return np.mean(inside), np.std(inside) / np.sqrt(repetitions)
+
+
+def intervals_by_loops(data, predicted, coverage, spread=0.0):
+    """The rule of the docstring, one entry at a time."""
+    names = sorted(set(data.donors))
+    n, n_types = len(names), data.measured.shape[1]
+    error = lambda i, k: abs(
+        np.arcsin(np.sqrt(data.measured[i, k])) - np.arcsin(np.sqrt(np.clip(data.predicted[i, k], 0, 1)))
+    )
+    rows = {name: [i for i in range(len(data.donors)) if data.donors[i] == name] for name in names}
+    square = {(name, k): np.mean([error(i, k) ** 2 for i in rows[name]]) for name in names for k in range(n_types)}
+
+    def unit(of, k):
+        """Typical error of a type over some donors, three donors' worth drawn to that of all types."""
+        own = np.mean([square[name, k] for name in of])
+        pooled = np.mean([square[name, j] for name in of for j in range(n_types)])
+        return np.sqrt((len(of) * own + PRIOR_DONORS * pooled) / (len(of) + PRIOR_DONORS)) + 1e-9
+
+    scores = {}
+    for name in names:
+        others = [other for other in names if other != name]
+        scores[name] = [error(i, k) / unit(others, k) for i in rows[name] for k in range(n_types)]
+
+    def quantiles(of):
+        """The least score at each level that this share of the scores is up to, every donor with the same weight."""
+        weighted = sorted((score, Fraction(1, len(scores[name]) * len(of))) for name in of for score in scores[name])
+        found, rank, reached = [], 0, weighted[0][1]
+        for step in range(401):
+            while reached < Fraction(step, 400):
+                rank += 1
+                reached += weighted[rank][1]
+            found.append(weighted[rank][0])
+        return found
+
+    of_others = {name: quantiles([other for other in names if other != name]) for name in names}
+    asked, level = Fraction(coverage).limit_denominator(1000), 400
+    for step in range(401):
+        inside = [
+            Fraction(sum(score <= of_others[name][step] for score in scores[name]), len(scores[name])) for name in names
+        ]
+        if sum(inside) / n >= asked:
+            level = step
+            break
+    score = quantiles(names)[level]
+    lower, upper = np.empty(predicted.shape), np.empty(predicted.shape)
+    for (i, k), fraction in np.ndenumerate(predicted):
+        half = score * np.sqrt(unit(names, k) ** 2 + spread**2)
+        middle = np.arcsin(np.sqrt(fraction))
+        lower[i, k] = np.sin(max(middle - half, 0.0)) ** 2
+        upper[i, k] = np.sin(min(middle + half, np.pi / 2)) ** 2
+    return lower, upper
+
+
+@pytest.mark.parametrize("coverage", [0.3, 0.8, 0.9, 13 / 14])
+@pytest.mark.parametrize("spread", [0.0, 0.1])
+def test_bounds_equal_the_rule_written_out(coverage, spread):
+    rng = np.random.default_rng(1)
+    data, (_, predicted) = held_out(rng, type_sd(rng)), draw(rng, 6, 0.05)
+    found = data.intervals(predicted, coverage, spread)
+    np.testing.assert_allclose(found, intervals_by_loops(data, predicted, coverage, spread), rtol=1e-9, atol=1e-12)
+
+
+def test_bounds_equal_the_rule_where_donors_have_several_samples():
+    rng = np.random.default_rng(2)
+    measured, predicted = draw(rng, 12, type_sd(rng))
+    data = HeldOut(measured, predicted, np.array(list("abbcccddddee")))
+    new = draw(rng, 4, 0.05)[1]
+    for coverage in (0.4, 0.8):
+        found = data.intervals(new, coverage)
+        np.testing.assert_allclose(found, intervals_by_loops(data, new, coverage), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_bounds_equal_the_rule_where_exactly_the_share_asked_for_is_inside(seed):
+    """24 of 30 entries are 0.8: the sum over donors of shares in floating point must not fall short of it."""
+    rng = np.random.default_rng(seed)
+    measured, new = rng.dirichlet([5, 3, 2, 1, 1], 6), rng.dirichlet([5, 3, 2, 1, 1], 3)
+    noisy = np.sin(np.clip(angle(measured) + rng.normal(0, 0.08, measured.shape), 0, np.pi / 2)) ** 2
+    data = HeldOut(measured, noisy, np.array(list("abcdef")))
+    for coverage in (0.6, 0.8):
+        found = data.intervals(new, coverage)
+        np.testing.assert_allclose(found, intervals_by_loops(data, new, coverage), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("donor_sd", [0.0, 0.5, 1.0])
+def test_nine_of_ten_fractions_of_a_new_donor_are_inside(donor_sd):
+    """Donors are exchangeable, so 90 % is held whatever the errors are like."""
+    coverage, uncertainty = mean_coverage(0.9, repetitions=1000, donor_sd=donor_sd)
+    assert uncertainty < 0.006
+    assert coverage > 0.88
+
+
+def test_coverage_is_not_much_above_what_was_asked():
+    coverage, _ = mean_coverage(0.9)
+    assert 0.88 < coverage < 0.95
+
+
+@pytest.mark.parametrize("asked", [0.5, 0.8, 0.9])
+def test_coverage_is_about_what_was_asked(asked):
+    """No donor's weight is added on top: the level is the one that the donors confirm."""
+    coverage, uncertainty = mean_coverage(asked)
+    assert asked - 3 * uncertainty < coverage < asked + 3 * uncertainty + 0.02
+
+
+def test_coverage_holds_for_types_of_small_and_of_large_error():
+    """Intervals are in units of each type's own error, so types pay little for another."""
+    sd = np.array([0.2, 0.02, 0.05, 0.05, 0.1, 0.05, 0.02])
+    inside = []
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        data = held_out(rng, sd)
+        measured, predicted = draw(rng, 1, sd)
+        lower, upper = data.intervals(predicted, 0.9)
+        inside.append(((lower <= measured) & (measured <= upper))[0])
+    coverage = np.mean(inside, axis=0)
+    assert (coverage > 0.8).all()
+    assert coverage.mean() > 0.88
+
+
+@pytest.mark.parametrize("n_donors", [4, 9, 13])
+def test_coverage_that_donors_cannot_support_is_refused_with_numbers(n_donors):
+    rng = np.random.default_rng(0)
+    data, (_, predicted) = held_out(rng, type_sd(rng), n_donors), draw(rng, 2, 0.05)
+    widest = n_donors / (n_donors + 1)
+    assert data.widest_coverage() == pytest.approx(widest)
+    message = rf"up to {widest:.3f}, .*{n_donors} held-out donors .*found 0.95. Ask for less or pair more donors"
+    with pytest.raises(ValueError, match=message):
+        data.intervals(predicted, 0.95)
+    data.intervals(predicted, widest)
+
+
+@pytest.mark.parametrize("coverage", [0.0, -0.1, 1.0, 1.5, float("nan")])
+def test_coverage_that_is_no_share_is_refused(coverage):
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="Expected a coverage above 0"):
+        held_out(rng, 0.05).intervals(np.full((1, N_TYPES), 1 / N_TYPES), coverage)
+
+
+def test_donors_are_counted_and_not_samples():
+    rng = np.random.default_rng(0)
+    data = HeldOut(*draw(rng, 20, 0.05), np.repeat(["a", "b", "c", "d"], 5))
+    assert data.widest_coverage() == pytest.approx(0.8)
+    with pytest.raises(ValueError, match="4 held-out donors"):
+        data.intervals(data.predicted, 0.9)
+
+
+def test_copies_of_a_donors_sample_change_nothing():
+    rng = np.random.default_rng(3)
+    data, (_, predicted) = held_out(rng, type_sd(rng)), draw(rng, 5, 0.05)
+    rows = np.repeat(np.arange(N_DONORS), 1 + np.arange(N_DONORS) % 4)
+    copies = HeldOut(data.measured[rows], data.predicted[rows], data.donors[rows])
+    for coverage in (0.5, 0.83):
+        np.testing.assert_allclose(copies.intervals(predicted, coverage), data.intervals(predicted, coverage))
+
+
+def test_order_of_samples_changes_nothing():
+    rng = np.random.default_rng(3)
+    data, (_, predicted) = held_out(rng, type_sd(rng)), draw(rng, 5, 0.05)
+    order = rng.permutation(N_DONORS)
+    other = HeldOut(data.measured[order], data.predicted[order], data.donors[order])
+    np.testing.assert_allclose(other.intervals(predicted, 0.8), data.intervals(predicted, 0.8))
+
+
+def test_bounds_are_ordered_between_zero_and_one_and_hold_the_estimate():
+    rng = np.random.default_rng(4)
+    data = held_out(rng, 0.4)
+    predicted = np.vstack([draw(rng, 30, 0.05)[1], np.eye(N_TYPES), np.zeros((1, N_TYPES))])
+    for coverage in (0.1, 0.5, 0.9):
+        lower, upper = data.intervals(predicted, coverage)
+        assert (lower >= 0).all()
+        assert (upper <= 1).all()
+        assert (lower <= predicted + 1e-12).all()
+        assert (predicted <= upper + 1e-12).all()
+
+
+def test_more_coverage_and_more_spread_mean_wider_intervals():
+    rng = np.random.default_rng(5)
+    data, (_, predicted) = held_out(rng, type_sd(rng)), draw(rng, 10, 0.05)
+    width = lambda *args: np.subtract(*data.intervals(predicted, *args)[::-1])
+    narrow, usual, wide = (width(coverage) for coverage in (0.3, 0.7, 0.9))
+    assert (narrow < usual).all()
+    assert (usual < wide).all()
+    assert (width(0.9, 0.2) >= wide).all()
+    per_entry = np.zeros(predicted.shape)
+    per_entry[2, 3] = 0.3
+    different = width(0.9, per_entry) != wide
+    assert different[2, 3]
+    assert different.sum() == 1
+
+
+def test_perfect_predictions_have_next_to_no_width():
+    rng = np.random.default_rng(6)
+    measured, _ = draw(rng, N_DONORS, 0.05)
+    data = HeldOut(measured, measured, np.arange(N_DONORS).astype(str))
+    lower, upper = data.intervals(measured, 0.9)
+    np.testing.assert_allclose(lower, measured, atol=1e-6)
+    np.testing.assert_allclose(upper, measured, atol=1e-6)
+
+
+def test_angle_makes_counting_errors_of_rare_and_frequent_types_alike():
+    rng = np.random.default_rng(7)
+    spread = [angle(rng.binomial(500, share, 20_000) / 500).std() for share in (0.05, 0.2, 0.5, 0.9)]
+    np.testing.assert_allclose(spread, 1 / np.sqrt(4 * 500), rtol=0.05)
+    np.testing.assert_allclose(angle(np.array([-0.1, 0, 1, 1.1])), [0, 0, np.pi / 2, np.pi / 2])
+
+
+@pytest.mark.parametrize("method", ["bisque", "calibrated_nnls", "ridge", "nnls", "mean_composition"])
+def test_every_linear_method_gives_intervals_around_its_estimate(method, pairs, cohort):
+    model = tl.train(pairs, method)
+    fractions = model.predict(cohort[1])
+    lower, upper = model.predict_interval(cohort[1], 0.9)
+    for bound in (lower, upper):
+        assert bound.index.equals(fractions.index)
+        assert bound.columns.equals(fractions.columns)
+    assert (lower <= fractions + 1e-9).all(axis=None)
+    assert (fractions <= upper + 1e-9).all(axis=None)
+    expected = model.held_out_.intervals(fractions.to_numpy(), 0.9)
+    np.testing.assert_array_equal(lower, expected[0])
+    np.testing.assert_array_equal(upper, expected[1])
+    assert len(model.held_out_.donors) == 10
+    with pytest.raises(ValueError, match=r"up to 0.909, .* 10 held-out donors"):
+        model.predict_interval(cohort[1], 0.95)
+
+
+def test_model_that_held_nobody_out_has_no_intervals(pairs, cohort):
+    model = NNLS(pairs)
+    model.train(held_out=False)
+    assert model.held_out_ is None
+    with pytest.raises(ValueError, match="Expected a model that held donors out in training, found none in NNLS"):
+        model.predict_interval(cohort[1])
+
+
+def test_held_out_truth_is_that_of_the_paired_samples(pairs):
+    model = NNLS(pairs)
+    model.train()
+    measured = pairs["bulk"].obsm["measured_fractions"].dropna()
+    pd.testing.assert_frame_equal(
+        pd.DataFrame(model.held_out_.measured, measured.index, measured.columns), measured, check_names=False
+    )
+    np.testing.assert_allclose(model.held_out_.predicted.sum(axis=1), 1)

@@ -1,0 +1,183 @@
+"""Reading compositions from bulk by the calibrated model, against dense matrices and a general optimiser."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from scipy.special import softmax
+
+from scdeconv._stats.expression import LEVEL
+from scdeconv._stats.logistic_normal import CalibratedModel, GaussNewton, counting_variance
+
+
+def make_model(n_types=4, n_genes=25, n_factors=3, *, spread=0.6, noise=1.0, seed=0):
+    rng = np.random.default_rng(seed)
+    mean = rng.normal(0, 0.4, n_types)
+    root = rng.normal(size=(n_types, n_types))
+    projection = np.eye(n_types) - 1 / n_types
+    return CalibratedModel(
+        mean=mean - mean.mean(),
+        covariance=spread**2 * projection @ (0.5 * root @ root.T / n_types + 0.5 * np.eye(n_types)) @ projection,
+        profiles=rng.gamma(1, 1, (n_types, n_genes)) * rng.uniform(0.5, 2, (n_types, 1)),
+        shift=rng.normal(0, 0.3, n_genes),
+        variance=noise * rng.uniform(0.02, 0.2, n_genes),
+        factors=np.sqrt(noise) * 0.3 * rng.normal(size=(n_factors, n_genes)),
+        counted=np.array(False),
+    )
+
+
+def solve(model, x):
+    return model.solve(x, np.ones(len(x)))
+
+
+def noise_covariance(model):
+    return model.factors.T @ model.factors + np.diag(model.variance)
+
+
+def draw(model, n, seed=1, noise=1.0):
+    rng = np.random.default_rng(seed)
+    z = rng.multivariate_normal(model.mean, model.covariance, n, method="eigh")
+    errors = rng.multivariate_normal(np.zeros(len(model.shift)), noise_covariance(model), n)
+    return z, model.expected(z) + noise * errors
+
+
+def expression_by_hand(model, z):
+    fractions = [np.exp(value) for value in z]
+    mixed = sum(f / sum(fractions) * profile for f, profile in zip(fractions, model.profiles, strict=True))
+    return np.log(1 + LEVEL * len(mixed) * mixed / mixed.sum()) + model.shift
+
+
+def test_expected_is_the_log_share_of_the_mixed_profiles_shifted():
+    model = make_model()
+    z, _ = draw(model, 5)
+    for row, ratios in zip(model.expected(z), z, strict=True):
+        np.testing.assert_allclose(row, expression_by_hand(model, ratios))
+
+
+@pytest.mark.parametrize("n_factors", [0, 1, 6])
+@pytest.mark.parametrize("counted", [False, True])
+def test_step_is_that_of_gauss_newton_with_dense_matrices(n_factors, counted):
+    """Derivatives by finite differences, the inverse of the whole noise covariance, one sample at a time."""
+    model = make_model(n_factors=n_factors)
+    model.counted = np.array(counted)
+    depths = np.array([50.0, 500.0, 1e9])
+    z, x = draw(model, 3)
+    x = x + 0.1
+    steps = GaussNewton(model).step(x, depths, z)
+    precision = np.linalg.pinv(model.covariance) + 1 / 4
+    for sample in range(3):
+        expected = expression_by_hand(model, z[sample])
+        shifts = 1e-5 * np.eye(4)
+        up, down = (np.stack([expression_by_hand(model, z[sample] + sign * s) for s in shifts]) for sign in (1, -1))
+        slope = (up - down) / 2e-5
+        noise = noise_covariance(model)
+        if counted:
+            noise = noise + np.diag(counting_variance(expected, depths[sample]))
+        weighted = slope @ np.linalg.inv(noise)
+        gradient = weighted @ (x[sample] - expected) - precision @ (z[sample] - model.mean)
+        found = np.linalg.solve(precision + weighted @ slope.T, gradient)
+        np.testing.assert_allclose(steps[sample], found, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("spread", [0.6, 2.5])
+def test_absent_types_settle_where_full_steps_go_to_and_fro(spread):
+    model = make_model(7, 300, 12, spread=spread, seed=3)
+    rng = np.random.default_rng(0)
+    z = np.log(rng.dirichlet(np.full(7, 0.3), 300) + 1e-6)
+    x = model.expected(z) + rng.multivariate_normal(np.zeros(300), noise_covariance(model), 300)
+    steps, undamped = GaussNewton(model), np.tile(model.mean, (len(x), 1))
+    for _ in range(30):
+        undamped += np.clip(steps.step(x, np.ones(len(x)), undamped), -2, 2)
+    left, left_undamped = (np.abs(steps.step(x, np.ones(len(x)), z)).max(axis=1) for z in (solve(model, x), undamped))
+    assert (left_undamped > 0.1).mean() > 0.1
+    assert left.max() < 0.05
+
+
+def test_sample_of_few_counts_stays_nearer_to_the_mean_composition():
+    model = make_model(n_genes=60)
+    model.counted = np.array(True)
+    z, x = draw(model, 50)
+    shallow, deep = (np.abs(model.solve(x, np.full(50, depth)) - model.mean).mean() for depth in (30.0, 1e6))
+    assert shallow < 0.8 * deep
+
+
+@pytest.mark.parametrize(("n_types", "n_genes"), [(2, 10), (4, 25), (7, 5)])
+def test_solution_is_the_conditional_mean_of_a_gaussian_where_the_model_is_linear(n_types, n_genes):
+    """With compositions near their mean: E[z | x] = mean + S_zx S_xx^-1 (x - centre), the covariances written out."""
+    model = make_model(n_types, n_genes, spread=1e-3, noise=1e-6)
+    z, x = draw(model, 20)
+    centre = expression_by_hand(model, model.mean)
+    steps = 1e-5 * np.eye(n_types)
+    slope = np.stack(
+        [(expression_by_hand(model, model.mean + s) - expression_by_hand(model, model.mean - s)) / 2e-5 for s in steps]
+    )
+    s_zx = model.covariance @ slope
+    s_xx = slope.T @ model.covariance @ slope + noise_covariance(model)
+    expected = (x - centre) @ np.linalg.solve(s_xx, s_zx.T)
+    np.testing.assert_allclose(solve(model, x) - model.mean, expected, atol=1e-5)
+    # the data were neither ignored nor believed blindly
+    explained = np.corrcoef(expected.ravel(), (z - model.mean).ravel())[0, 1]
+    assert 0.2 < explained < 0.9999
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_solution_is_the_most_probable_composition(seed):
+    """A general optimiser over a basis of the log-ratios that sum to zero ends at the same place."""
+    model = make_model(seed=seed)
+    _, x = draw(model, 4, seed=seed)
+    basis = np.linalg.svd(np.eye(4) - 1 / 4)[0][:, :3]
+    of_noise = np.linalg.inv(noise_covariance(model))
+    of_ratios = np.linalg.inv(basis.T @ model.covariance @ basis)
+
+    def surprise(coordinates, sample):
+        noise = sample - expression_by_hand(model, model.mean + basis @ coordinates)
+        return noise @ of_noise @ noise + coordinates @ of_ratios @ coordinates
+
+    for ratios, sample in zip(solve(model, x), x, strict=True):
+        best = minimize(surprise, np.zeros(3), args=(sample,), tol=1e-10)
+        # Gauss-Newton ends where the gradient is that of the same sum of squares
+        np.testing.assert_allclose(softmax(ratios), softmax(model.mean + basis @ best.x), atol=2e-3)
+
+
+def test_solution_recovers_compositions_and_beats_the_mean():
+    model = make_model(n_genes=200)
+    z, x = draw(model, 300)
+    truth, found = softmax(z, axis=1), softmax(solve(model, x), axis=1)
+    usual = softmax(model.mean)
+    assert ((found - truth) ** 2).mean() < 0.2 * ((usual - truth) ** 2).mean()
+    np.testing.assert_allclose(solve(model, x).sum(axis=1), 0, atol=1e-6)
+
+
+def test_noise_free_samples_far_from_the_mean_are_recovered_where_noise_is_small():
+    model = make_model(n_genes=60, noise=1e-6, spread=2.0)
+    fractions = np.array([[0.9, 0.05, 0.03, 0.02], [0.02, 0.48, 0.48, 0.02], [0.25, 0.25, 0.25, 0.25]])
+    logs = np.log(fractions)
+    found = softmax(solve(model, model.expected(logs)), axis=1)
+    np.testing.assert_allclose(found, fractions, atol=1e-3)
+
+
+def test_samples_do_not_depend_on_their_company():
+    model = make_model()
+    _, x = draw(model, 600)
+    together = solve(model, x)
+    alone = np.concatenate([solve(model, row[None]) for row in x[::100]])
+    np.testing.assert_allclose(softmax(alone, axis=1), softmax(together[::100], axis=1), atol=1e-3)
+
+
+@pytest.mark.parametrize("factor", [1.0, 3.0])
+def test_noise_level_of_samples_of_the_model_is_near_one_and_grows_with_the_noise(factor):
+    model = make_model(n_genes=200)
+    _, x = draw(model, 500, noise=factor)
+    level = model.noise_level(x, np.ones(len(x)), solve(model, x))
+    assert level.shape == (500,)
+    assert np.sqrt((level**2).mean()) == pytest.approx(factor, rel=0.05)
+
+
+def test_noise_level_is_the_whitened_rest_of_a_sample():
+    model = make_model()
+    _, x = draw(model, 5)
+    inverse = np.linalg.inv(noise_covariance(model))
+    for level, sample in zip(model.noise_level(x, np.ones(len(x)), solve(model, x)), x, strict=True):
+        rest = sample - expression_by_hand(model, solve(model, sample[None])[0])
+        assert level == pytest.approx(np.sqrt(rest @ inverse @ rest / 25), rel=1e-3)

@@ -1,0 +1,128 @@
+"""Shrinkage against the formulas as printed, one entry at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from scdeconv._stats.shrinkage import correlation_shrinkage, shrink_variances
+
+
+def centred(values):
+    return values - values.mean(axis=0)
+
+
+def unequal(n_samples, n_columns, seed=0):
+    """Columns of different variance that share two factors, mean 0."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(n_samples, 2)) @ rng.normal(size=(2, n_columns)) + rng.normal(size=(n_samples, n_columns))
+    return centred(values * np.linspace(0.5, 3, n_columns))
+
+
+def variances_by_loops(x):
+    """Opgen-Rhein & Strimmer 2007: v* = share * median + (1 - share) * v, share = sum Var(v) / sum (v - median)^2."""
+    n, p = x.shape
+    v, of_v = [], []
+    for k in range(p):
+        w = [x[i, k] ** 2 for i in range(n)]
+        mean = sum(w) / n
+        v.append(n / (n - 1) * mean)
+        of_v.append(n / (n - 1) ** 3 * sum((value - mean) ** 2 for value in w))
+    median = sorted(v)[p // 2] if p % 2 else sum(sorted(v)[p // 2 - 1 : p // 2 + 1]) / 2
+    share = min(1.0, sum(of_v) / sum((value - median) ** 2 for value in v))
+    return np.array([share * median + (1 - share) * value for value in v]), share
+
+
+def correlations_by_loops(x):
+    """Schäfer & Strimmer 2005: intensity = sum Var(r) / sum r^2 over pairs of different columns."""
+    n, p = x.shape
+    z = x / x.std(axis=0, ddof=1)
+    of_r = squared = 0.0
+    for i in range(p):
+        for j in range(p):
+            if i == j:
+                continue
+            w = [z[k, i] * z[k, j] for k in range(n)]
+            mean = sum(w) / n
+            squared += (n / (n - 1) * mean) ** 2
+            of_r += n / (n - 1) ** 3 * sum((value - mean) ** 2 for value in w)
+    return min(1.0, of_r / squared), squared
+
+
+@pytest.mark.parametrize(("n_samples", "n_columns"), [(3, 4), (5, 9), (12, 7), (30, 16)])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_variances_equal_the_formula_of_opgen_rhein_and_strimmer(n_samples, n_columns, seed):
+    x = unequal(n_samples, n_columns, seed)
+    np.testing.assert_allclose(shrink_variances(x), variances_by_loops(x)[0], rtol=1e-10)
+
+
+def test_the_formula_was_tested_where_variances_are_partly_shrunk():
+    shares = [variances_by_loops(unequal(*shape, seed))[1] for shape in [(12, 7), (30, 16)] for seed in (0, 1)]
+    assert all(0.02 < share < 0.98 for share in shares)
+
+
+@pytest.mark.parametrize(("n_samples", "n_columns"), [(3, 4), (5, 9), (12, 7), (30, 16)])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_correlations_equal_the_formula_of_schaefer_and_strimmer(n_samples, n_columns, seed):
+    x = unequal(n_samples, n_columns, seed)
+    np.testing.assert_allclose(correlation_shrinkage(x), correlations_by_loops(x), rtol=1e-8)
+
+
+def test_sum_of_squares_is_that_of_the_correlation_matrix():
+    x = unequal(15, 20)
+    correlation = np.corrcoef(x.T)
+    _, squared = correlation_shrinkage(x)
+    assert squared == pytest.approx((correlation**2).sum() - 20, rel=1e-10)
+
+
+def test_fewer_samples_mean_more_shrinkage():
+    intensities = [np.mean([correlation_shrinkage(unequal(n, 30, s))[0] for s in range(20)]) for n in (4, 8, 20, 100)]
+    assert (np.diff(intensities) < 0).all()
+    shares = [np.mean([variances_by_loops(unequal(n, 12, s))[1] for s in range(10)]) for n in (4, 10, 40)]
+    assert (np.diff(shares) < 0).all()
+
+
+def test_many_samples_of_correlated_columns_are_hardly_shrunk():
+    x = unequal(5000, 10)
+    assert correlation_shrinkage(x)[0] < 0.01
+    np.testing.assert_allclose(shrink_variances(x), x.var(axis=0, ddof=1), rtol=0.02)
+
+
+def test_independent_columns_lose_their_correlations():
+    x = centred(np.random.default_rng(0).normal(size=(10, 200)))
+    assert correlation_shrinkage(x)[0] > 0.8
+
+
+def test_equal_variances_are_drawn_to_their_median():
+    x = centred(np.random.default_rng(0).normal(size=(6, 400)))
+    raw = x.var(axis=0, ddof=1)
+    shrunk = shrink_variances(x)
+    assert shrunk.std() < 0.3 * raw.std()
+    assert np.median(shrunk) == pytest.approx(np.median(raw))
+
+
+def test_scale_of_a_column_changes_no_correlation_and_that_of_all_multiplies_the_variances():
+    x = unequal(10, 8)
+    scaled = x * np.geomspace(0.01, 100, 8)
+    np.testing.assert_allclose(correlation_shrinkage(scaled), correlation_shrinkage(x), rtol=1e-8)
+    np.testing.assert_allclose(shrink_variances(7 * x), 49 * shrink_variances(x), rtol=1e-10)
+
+
+def test_constant_columns_have_no_part_in_the_correlations():
+    x = unequal(10, 8)
+    with np.errstate(all="raise"):
+        with_constant = correlation_shrinkage(np.insert(x, 3, 0.0, axis=1))
+    np.testing.assert_allclose(with_constant, correlation_shrinkage(x), rtol=1e-10)
+
+
+def test_nothing_but_zeros_is_shrunk_fully():
+    with np.errstate(all="raise"):
+        assert not shrink_variances(np.zeros((4, 5))).any()
+        assert correlation_shrinkage(np.zeros((4, 5))) == (1.0, 0.0)
+
+
+def test_two_opposite_columns_keep_their_correlation():
+    column = centred(np.random.default_rng(0).normal(size=50))
+    intensity, squared = correlation_shrinkage(np.column_stack([column, -2 * column]))
+    assert intensity < 0.1
+    assert squared == pytest.approx(2)
