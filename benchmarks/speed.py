@@ -28,7 +28,7 @@ from report import PAGES, markdown_table, mean_and_range, provenance, write_page
 
 from scdeconv import datasets, metrics, pp, tl
 from scdeconv._nn import LOSSES, Ensemble, TrainingData, fit
-from scdeconv.models._scaden import MEMBERS, ScadenNetwork, scaden_input
+from scdeconv.models.simulated.scaden import MEMBERS, ScadenNetwork, scaden_input
 
 ORIGINAL = Path(__file__).with_name("scaden_original.py")
 N_GENES, N_TYPES, BATCH = 5800, 7, 128

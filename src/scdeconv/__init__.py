@@ -10,14 +10,17 @@ from ._version import __version__
 if TYPE_CHECKING:
     from . import clustering, datasets, io, metrics, models, pl, pp, tl
     from .io import read_bulk
+    from .models import load_model
 
-__all__ = ["clustering", "datasets", "io", "metrics", "models", "pl", "pp", "read_bulk", "tl"]
+__all__ = ["clustering", "datasets", "io", "load_model", "metrics", "models", "pl", "pp", "read_bulk", "tl"]
 
 
 def __getattr__(name: str) -> Any:
     # importing torch, scvi-tools and scanpy takes seconds, so a submodule is loaded when it is first used
     if name == "read_bulk":
         return importlib.import_module(f"{__name__}.io").read_bulk
+    if name == "load_model":
+        return importlib.import_module(f"{__name__}.models").load_model
     if name in __all__:
         return importlib.import_module(f"{__name__}.{name}")
     msg = f"module {__name__!r} has no attribute {name!r}"

@@ -11,7 +11,7 @@ from scdeconv._data.modalities import make_mudata
 @pytest.fixture
 def fits(monkeypatch):
     """Every call of SimpleDNN's training loop: module, data, validation rows, loss, arguments and plan."""
-    from scdeconv.models import _simplednn
+    from scdeconv.models.paired import simplednn as _simplednn
 
     calls = []
     fit = _simplednn.fit

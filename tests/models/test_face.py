@@ -17,8 +17,7 @@ from anndata import AnnData
 
 from scdeconv import models, pp, tl
 from scdeconv._data.modalities import make_mudata
-from scdeconv.models import DeconvolutionModel
-from scdeconv.tl._methods import METHODS
+from scdeconv.models import DeconvolutionModel, load_class
 
 # arguments that make training short; a new method is tested with its defaults
 ARCHITECTURE = {
@@ -32,7 +31,7 @@ METHOD_OF_FILE = {"model.json", "weights.npz"}
 
 def build(name, mdata):
     """Set up and construct, as a user of the class does."""
-    cls = METHODS[name].load_class()
+    cls = load_class(name)
     cls.setup_mudata(mdata)
     return cls(mdata, **ARCHITECTURE.get(name, {}))
 
@@ -215,7 +214,7 @@ def test_untrained_model_refuses_to_predict_and_to_be_saved(name, pairs, bulk, t
 def test_data_without_the_modalities_are_refused_by_name(name, pairs):
     bulk_only = make_mudata({"sc": pairs["sc"]})
     with pytest.raises(KeyError, match="Expected modalit"):
-        METHODS[name].load_class().setup_mudata(bulk_only)
+        load_class(name).setup_mudata(bulk_only)
 
 
 def test_save_refuses_an_existing_directory_and_replaces_it_when_told(model, saved, bulk):
@@ -330,7 +329,7 @@ def test_model_of_another_class_is_refused_by_name(model, saved):
 
 def test_missing_model_is_named(name, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"Expected a saved model with model.json in .*nowhere"):
-        METHODS[name].load_class().load(tmp_path / "nowhere")
+        load_class(name).load(tmp_path / "nowhere")
 
 
 def test_model_has_the_common_face(model):

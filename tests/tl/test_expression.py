@@ -11,7 +11,7 @@ import pytest
 from anndata import AnnData
 
 from scdeconv import pp, tl
-from scdeconv.models._bayesprism import lift
+from scdeconv.models.reference.bayesprism import lift
 
 
 @pytest.fixture

@@ -15,9 +15,10 @@ from anndata import AnnData
 
 from scdeconv import pp, tl
 from scdeconv._nn.training import Plan
-from scdeconv.models import SimpleDNN, _ridge, _simplednn
+from scdeconv.models import SimpleDNN, get_record
+from scdeconv.models.paired import ridge as _ridge
+from scdeconv.models.paired import simplednn as _simplednn
 from scdeconv.tl import _train
-from scdeconv.tl._methods import get_method
 
 QUICK = {
     "simplednn": {"max_epochs": 2, "hidden": (4,), "n_members": 2, "simulate": 20},
@@ -63,7 +64,7 @@ def test_number_of_genes_per_type_is_the_methods_own(pairs, name, monkeypatch):
     narrow, wide = ("nnls", "bisque", "mean_composition"), ("simplednn", "ridge", "calibrated_nnls", "simulation_ridge")
     own = ("scaden", "music", "bayesprism")
     # such as Scaden, which has a rule of its own
-    assert asked == ([] if get_method(name).selects_genes else [get_method(name).genes_per_type * 4])
+    assert asked == ([] if get_record(name).selects_genes else [get_record(name).genes_per_type * 4])
     assert name not in narrow or asked == [200]
     assert name not in wide or asked == [600]
     assert name != "robust_nnls" or asked == [400]

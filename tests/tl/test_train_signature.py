@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +8,7 @@ import pytest
 from anndata import AnnData
 
 from scdeconv import pp, tl
-from scdeconv.tl._methods import METHODS
+from scdeconv.models import get_record
 
 QUICK = {
     "simplednn": {"max_epochs": 1, "hidden": (4,), "n_members": 2, "simulate": 20},
@@ -56,7 +55,7 @@ def test_fractions_are_of_rna_where_the_file_knows_no_cell_sizes(pairs, signatur
 
 @pytest.mark.parametrize("name", list(QUICK))
 def test_model_is_that_of_pairing_bulk_with_the_signature(pairs, signature, name):
-    arguments = {**QUICK[name], **({"seed": 3} if METHODS[name].stochastic else {})}
+    arguments = {**QUICK[name], "seed": 3}
     model = tl.train(pairs, name, signature=signature, **arguments)
     expected = tl.train(pp.pair(bulk=pairs["bulk"], profiles=signature), name, **arguments)
     assert model.cell_types_ == expected.cell_types_
@@ -124,7 +123,7 @@ def test_plain_table_of_profiles_is_what_it_is_to_pair(pairs):
 def test_fractions_of_other_types_pair_nobody(pairs, signature):
     fewer = signature[:3].copy()
     with pytest.warns(UserWarning, match="measured fractions are of other cell types.*no donor is paired") as caught:
-        assert METHODS[tl.train(pairs, signature=fewer).method].learns_from == "profiles"
+        assert get_record(tl.train(pairs, signature=fewer).method).family == "reference"
     assert caught[0].filename == __file__
     with (
         pytest.warns(UserWarning, match="no donor is paired"),
@@ -173,10 +172,9 @@ def test_other_tables_are_refused_with_every_problem(pairs, signature):
         tl.train(pairs, "nnls", signature=logged)
 
 
-def test_methods_that_read_cells_are_refused(pairs, signature, monkeypatch):
-    monkeypatch.setitem(METHODS, "cellular", replace(METHODS["nnls"], name="cellular", learns_from="cells"))
-    with pytest.raises(ValueError, match="found 'cellular', which reads cells"):
-        tl.train(pairs, "cellular", signature=signature)
+def test_methods_that_read_cells_are_refused(pairs, signature):
+    with pytest.raises(ValueError, match="found 'music', which reads cells"):
+        tl.train(pairs, "music", signature=signature)
 
 
 def test_benchmark_takes_no_signature(pairs, signature):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -57,9 +56,7 @@ def train(args: Namespace) -> bool:
         raise FileExistsError(msg)
     mdata = read_pairs(args.pairs)
     method = args.method or tl.default_method(mdata)
-    table = tl.methods()
-    seed = {"seed": args.seed} if method in table.index[table["stochastic"]] else {}
-    model = tl.train(mdata, method, **{**seed, **dict(args.arguments)})
+    model = tl.train(mdata, method, **{"seed": args.seed, **dict(args.arguments)})
     model.save(args.output, overwrite=args.force)
     print(f"wrote {args.output}")
     return not getattr(model, "interrupted_", False)
@@ -155,16 +152,12 @@ def read_pairs(path: Path) -> MuData:
 
 def read_model(path: Path) -> Any:
     """Load a model of whichever class was saved."""
-    from scdeconv import models
+    from scdeconv.models import load_model
 
     if not (path / DESCRIPTION).exists():
         msg = f"Expected a model with {DESCRIPTION} in {path}, found none. Make it with scdeconv train."
         raise FileNotFoundError(msg)
-    name = json.loads((path / DESCRIPTION).read_text())["class"]
-    if name not in models.__all__:
-        msg = f"Expected a model that predicts fractions in {path}, found {name}. Use one of scdeconv train."
-        raise ValueError(msg)
-    return getattr(models, name).load(path)
+    return load_model(path)
 
 
 def take_samples(table: pd.DataFrame, bulk: AnnData, path: Path, *, all_of_them: bool) -> pd.DataFrame:

@@ -62,15 +62,25 @@ def write_model(
 def read_model(dir_path: str | os.PathLike[str], class_name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return the description and the arrays that :func:`write_model` wrote for a model of this class."""
     path = Path(dir_path)
-    if not (path / DESCRIPTION).exists():
-        msg = f"Expected a saved model with {DESCRIPTION} in {path}, found none."
-        raise FileNotFoundError(msg)
-    description = json.loads((path / DESCRIPTION).read_text())
+    description = _describe(path)
     if description["class"] != class_name:
         msg = f"Expected a saved {class_name} in {path}, found {description['class']}. Use that class's load."
         raise ValueError(msg)
     with np.load(path / WEIGHTS, allow_pickle=False) as file:
         return description, dict(file)
+
+
+def class_of_model(dir_path: str | os.PathLike[str]) -> str:
+    """Return the name of the class of a saved model."""
+    return str(_describe(Path(dir_path))["class"])
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    if not (path / DESCRIPTION).exists():
+        msg = f"Expected a saved model with {DESCRIPTION} in {path}, found none."
+        raise FileNotFoundError(msg)
+    content: dict[str, Any] = json.loads((path / DESCRIPTION).read_text())
+    return content
 
 
 def curves_to_plain(history: Mapping[str, pd.DataFrame] | None) -> dict[str, dict[str, list[float]]]:

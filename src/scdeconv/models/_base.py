@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+    from ._record import Method
+
 # prefixes, in the file of weights, of what is not the state of the method itself
 HELD_OUT = "held_out."
 FAMILIARITY = "familiarity."
@@ -81,8 +83,9 @@ class DeconvolutionModel:
     True
     """
 
+    record: ClassVar[Method]
     method: ClassVar[str]
-    fraction_kind: ClassVar[Literal["cell", "rna"]] = "cell"
+    fraction_kind: ClassVar[Literal["cell", "rna"]]
 
     genes_: pd.Index
     cell_types_: list[str]
@@ -94,6 +97,11 @@ class DeconvolutionModel:
     held_out_: HeldOut | None = None
     familiarity_: Familiarity | None = None
     bulk_unit_: str | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "record" in vars(cls):
+            cls.method, cls.fraction_kind = cls.record.key, cls.record.fraction_kind
 
     @abstractmethod
     def __init__(self, data: MuData | None = None, **parameters: Any) -> None: ...

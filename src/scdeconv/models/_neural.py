@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import mudata
 import numpy as np
@@ -82,11 +82,15 @@ def donor_folds(donors: np.ndarray, n_folds: int, rng: np.random.Generator) -> n
 class NeuralModel(DeconvolutionModel, BaseModelClass):
     """Base of the neural methods: an scvi-tools model whose data are bulk samples with measured fractions."""
 
-    learns_from: ClassVar[Source]
     module: torch.nn.Module
 
+    @classmethod
+    def default_source(cls) -> Source:
+        """Return what the method is trained on unless ``train_on`` says otherwise."""
+        return "simulated" if "simulated" in cls.record.needs else "pairs"
+
     def __init__(self, data: AnnData | MuData | None, train_on: Source | None, parameters: dict[str, Any]) -> None:
-        self.train_on = train_on or self.learns_from
+        self.train_on = train_on or self.default_source()
         self.parameters_ = {"train_on": self.train_on, **parameters}
         if data is None:
             # a loaded model: everything it needs comes from its files
@@ -130,7 +134,7 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
     @classmethod
     def setup_mudata(cls, mdata: MuData, *, train_on: Source | None = None, **kwargs: Any) -> None:
         """Register the modality that is trained on: ``bulk`` (pairs) or ``simulated``; by default the method's own."""
-        cls.setup_anndata(cls._registered(mdata, train_on or cls.learns_from), **kwargs)
+        cls.setup_anndata(cls._registered(mdata, train_on or cls.default_source()), **kwargs)
 
     def _training_rows(self) -> TrainingRows:
         if self.adata is None:

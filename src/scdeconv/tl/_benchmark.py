@@ -14,22 +14,11 @@ from joblib import Parallel, delayed
 from scdeconv import metrics
 from scdeconv._data import keys
 from scdeconv._data.progress import no_progress, progress
-from scdeconv.models import HeldOut
+from scdeconv.models import HeldOut, get_record, load_class
 from scdeconv.pp import hold_out, paired_donors
 
-from ._folds import (
-    BASELINE,
-    CV,
-    arguments_in_folds,
-    deal_donors,
-    pack,
-    predict_unseen,
-    refuse_leakage,
-    truth_for,
-    unpack,
-)
-from ._methods import get_method
-from ._train import fit_method, split_arguments, take_preparation
+from ._folds import CV, arguments_in_folds, deal_donors, pack, predict_unseen, refuse_leakage, truth_for, unpack
+from ._train import BASELINE, fit_method, split_arguments, take_preparation
 from ._tune import tune as tune_method
 
 if TYPE_CHECKING:
@@ -71,7 +60,7 @@ def _check_arguments(method: str, arguments: dict[str, Any]) -> None:
     if unknown:
         msg = f"Expected arguments of tl.tune out of {sorted(TUNING)} in tune=, found {unknown}."
         raise TypeError(msg)
-    split_arguments(get_method(method).load_class(), take_preparation(options)[1])
+    split_arguments(load_class(method), take_preparation(options)[1])
 
 
 def cross_validate(
@@ -229,7 +218,7 @@ def benchmark(
     runs = [
         delayed(_run)(parts, label, seed, {"cv": cv, "allow_leakage": allow_leakage, **arguments})
         for label, arguments in named.items()
-        for seed in (seeds if get_method(arguments["method"]).stochastic or "tune" in arguments else seeds[:1])
+        for seed in (seeds if get_record(arguments["method"]).stochastic or "tune" in arguments else seeds[:1])
     ]
     tables = []
     try:

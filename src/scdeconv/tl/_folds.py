@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -12,8 +13,8 @@ from scdeconv._data import keys
 from scdeconv._data.matrix import to_dense
 from scdeconv._data.modalities import make_mudata
 from scdeconv._data.progress import no_progress
+from scdeconv.models import load_class
 
-from ._methods import get_method
 from ._train import fit_method
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from scdeconv.models import DeconvolutionModel
 
 CV = Literal["leave-one-donor-out", "rows"] | int
-BASELINE = "mean_composition"
 
 
 def deal_donors(donors: Sequence[str], cv: CV, seed: int) -> list[list[str]]:
@@ -74,11 +74,10 @@ def unpack(parts: tuple[dict[str, AnnData], dict[str, Any]]) -> MuData:
 
 def arguments_in_folds(method: str, arguments: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """Add to a method's arguments what evaluation by folds decides: the seed, and to do without intervals."""
-    record = get_method(method)
-    if record.kind in ("linear", "baseline"):
+    if "held_out" in inspect.signature(load_class(method).train).parameters:
         # the held-out predictions that intervals rest on are a cross-validation of their own
-        return {"held_out": False, **({"seed": seed} if record.stochastic else {}), **arguments}
-    return {"seed": seed, **arguments} if record.stochastic else dict(arguments)
+        return {"held_out": False, "seed": seed, **arguments}
+    return {"seed": seed, **arguments}
 
 
 def predict_unseen(model: DeconvolutionModel, training: MuData, held_out: AnnData) -> pd.DataFrame:

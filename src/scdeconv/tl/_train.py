@@ -11,9 +11,8 @@ import numpy as np
 from scdeconv import metrics
 from scdeconv._data import keys
 from scdeconv._data.modalities import make_mudata
+from scdeconv.models import get_record, load_class
 from scdeconv.pp import FEWEST_PAIRS, augment, paired_donors, select_genes, simulate, use_signature
-
-from ._methods import get_method
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from scdeconv.models import DeconvolutionModel, HeldOut
 
+BASELINE = "mean_composition"
 # steps before training, in their order, and those of their arguments that training takes, too
 PREPARATION = {
     "simulate": ("n_samples", "cells_per_sample", "sparse_share"),
@@ -84,15 +84,18 @@ def take_preparation(arguments: dict[str, Any]) -> tuple[dict[str, dict[str, Any
 
 def fit_method(mdata: MuData, name: str, arguments: dict[str, Any]) -> DeconvolutionModel:
     """Train without printing, on a private copy of what would be written to."""
-    method = get_method(name)
-    cls = method.load_class()
+    record, cls = get_record(name), load_class(name)
     steps, arguments = take_preparation(arguments)
+    seed = arguments.get("seed", 0)
+    if not record.stochastic:
+        # every method may be given a seed
+        arguments.pop("seed", None)
     architecture, training = split_arguments(cls, arguments)
-    source = architecture.get("train_on") or method.learns_from
-    n_pairs, fewest = len(paired_donors(mdata)), 1 if method.kind == "baseline" else FEWEST_PAIRS
-    if source == "pairs" and n_pairs < fewest:
+    needs = (architecture["train_on"],) if architecture.get("train_on") else record.needs
+    n_pairs = len(paired_donors(mdata))
+    if "pairs" in needs and n_pairs < record.fewest_pairs:
         msg = (
-            f"Expected at least {fewest} paired donors for method {name!r}, found {n_pairs}. Use a method that needs no "
+            f"Expected at least {record.fewest_pairs} paired donors for method {name!r}, found {n_pairs}. Use a method that needs no "
             "pairs, such as method='nnls'."
         )
         raise ValueError(msg)
@@ -100,20 +103,20 @@ def fit_method(mdata: MuData, name: str, arguments: dict[str, Any]) -> Deconvolu
     written = (keys.BULK, keys.SIMULATED)
     work = make_mudata({key: adata.copy() if key in written else adata for key, adata in mdata.mod.items()})
     work.uns[keys.UNS] = dict(mdata.uns.get(keys.UNS, {}))
-    seed, done = {"seed": arguments.get("seed", 0)}, work.uns[keys.UNS]
-    if steps["simulate"] or (source == "simulated" and keys.SIMULATED not in work.mod):
-        simulate(work, **{**seed, **done.get("simulate", {}), **steps["simulate"]})
+    done = work.uns[keys.UNS]
+    if steps["simulate"] or ("simulated" in needs and keys.SIMULATED not in work.mod):
+        simulate(work, **{"seed": seed, **done.get("simulate", {}), **steps["simulate"]})
     if steps["augment"]:
-        augment(work, **{**seed, **done.get("augment", {}), **steps["augment"]})
+        augment(work, **{"seed": seed, **done.get("augment", {}), **steps["augment"]})
     if steps["select_genes"]:
         select_genes(work, **{**done.get("select_genes", {}), **steps["select_genes"]})
-    if keys.SELECTED not in work[keys.BULK].var and not method.selects_genes:
-        select_genes(work, method.genes_per_type * work[keys.PROFILES].n_obs)
+    if keys.SELECTED not in work[keys.BULK].var and not record.selects_genes:
+        select_genes(work, record.genes_per_type * work[keys.PROFILES].n_obs)
     cls.setup_mudata(work, **{key: architecture[key] for key in ("train_on",) if key in architecture})
     model: Any = cls(work, **architecture)
     model.train(**training)
     model.bulk_unit_ = done.get("pair", {}).get("bulk_unit")
-    if method.kind == "network":
+    if hasattr(model, "deregister_manager"):
         # scvi-tools remembers every registered object for good; this one is private, and cross-validation makes many
         model.deregister_manager(model.adata)
     return model
@@ -177,14 +180,14 @@ def train(
     """
     data = mdata if signature is None else use_signature(mdata, signature)
     chosen = default_method(data) if method is None else method
-    if signature is not None and get_method(chosen).learns_from == "cells":
+    if signature is not None and "cells" in get_record(chosen).needs:
         msg = (
             f"Expected a method that reads profiles beside signature=, found {chosen!r}, which reads cells. Use 'nnls'."
         )
         raise ValueError(msg)
     model = fit_method(data, chosen, kwargs)
     print(f"{chosen}: {model.summary_}")
-    if model.held_out_ is not None and get_method(chosen).kind != "baseline":
+    if model.held_out_ is not None and chosen != BASELINE:
         _compare_with_the_mean(model.held_out_)
     return model
 

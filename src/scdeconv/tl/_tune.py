@@ -12,11 +12,11 @@ import pandas as pd
 from scdeconv._data import keys
 from scdeconv._data.progress import progress
 from scdeconv._data.validation import Problems
+from scdeconv.models import load_class
 from scdeconv.pp import hold_out, paired_donors
 
-from ._folds import BASELINE, arguments_in_folds, deal_donors, fold_error, refuse_leakage
-from ._methods import get_method
-from ._train import fit_method, split_arguments, take_preparation
+from ._folds import arguments_in_folds, deal_donors, fold_error, refuse_leakage
+from ._train import BASELINE, fit_method, split_arguments, take_preparation
 
 if TYPE_CHECKING:
     import os
@@ -209,8 +209,7 @@ def tune(
         }
     ).rename_axis("trial")
     best_params = {**kwargs, **searched[int(trials["rmse"].argmin())]}
-    stochastic = {"seed": seed} if get_method(method).stochastic else {}
-    model = fit_method(mdata, method, {**stochastic, **best_params})
+    model = fit_method(mdata, method, {"seed": seed, **best_params})
     return Tuning(method, trials, best_params, model, baseline, interrupted)
 
 
@@ -227,7 +226,7 @@ def _checked_space(
     """Return what is searched; raise with everything that is wrong with the arguments."""
     from ._tune_space import SPACES, default_space, known_arguments, problems_of_space
 
-    split_arguments(get_method(method).load_class(), take_preparation(fixed)[1])
+    split_arguments(load_class(method), take_preparation(fixed)[1])
     problems = Problems("tl.tune")
     if not isinstance(n_trials, (int, np.integer)) or n_trials < 1:
         problems.add(f"Expected n_trials of at least 1, found {n_trials!r}.")

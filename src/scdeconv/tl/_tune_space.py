@@ -11,8 +11,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import create_trial
 
 from scdeconv._data import keys
+from scdeconv.models import get_record, load_class
 
-from ._methods import get_method
 from ._train import PREPARATION
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def default_space(mdata: MuData, method: str, fixed: Mapping[str, Any]) -> dict[
 
 def known_arguments(method: str) -> dict[str, Any]:
     """Return the arguments that can be searched, each with its default; None leaves a step before training as it is."""
-    cls = get_method(method).load_class()
+    cls = load_class(method)
     signatures = (inspect.signature(function).parameters.values() for function in (cls.__init__, cls.train))
     of_method = {
         parameter.name: parameter.default
@@ -71,7 +71,7 @@ def known_arguments(method: str) -> dict[str, Any]:
 
 def default_arguments(mdata: MuData, method: str) -> dict[str, Any]:
     """Return the defaults, with the number of genes that the method's default amounts to on these data."""
-    record, bulk = get_method(method), mdata[keys.BULK]
+    record, bulk = get_record(method), mdata[keys.BULK]
     defaults = known_arguments(method)
     if not record.selects_genes and keys.SELECTED not in bulk.var:
         defaults["n_genes"] = min(record.genes_per_type * mdata[keys.PROFILES].n_obs, bulk.n_vars)

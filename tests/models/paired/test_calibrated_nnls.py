@@ -1,0 +1,220 @@
+"""Non-negative least squares after calibration, against mixtures whose composition and shift are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from scipy.optimize import minimize
+
+from scdeconv import pp, tl
+from scdeconv._data.reference import Reference
+from scdeconv.models import NNLS, CalibratedNNLS
+from scdeconv.models.paired.calibrated_nnls import solve_generalised_nnls
+
+TYPES = ["B cell", "NK cell", "T cell", "Monocyte"]
+
+
+def mixtures(shift_sd, n_donors=20, n_genes=300, seed=0):
+    """Paired bulk without noise (TPM), every gene multiplied by its own factor, and the fractions."""
+    rng = np.random.default_rng(seed)
+    shares = np.exp(rng.normal(0, 0.8, n_genes) + rng.normal(0, 0.8, (4, n_genes)))
+    shares /= shares.sum(axis=1, keepdims=True)
+    fractions = rng.dirichlet(np.full(4, 2.0), n_donors)
+    values = fractions @ shares * np.exp(rng.normal(0, shift_sd, n_genes))
+    genes = pd.DataFrame(index=[f"G{i}" for i in range(n_genes)])
+    obs = pd.DataFrame({"donor": [f"D{i}" for i in range(n_donors)]}, index=[f"bulk{i}" for i in range(n_donors)])
+    bulk = AnnData(1e6 * values / values.sum(axis=1, keepdims=True), obs=obs, var=genes)
+    truth = pd.DataFrame(fractions, index=obs.index, columns=TYPES)
+    bulk.obsm["measured_fractions"] = truth
+    return pp.pair(bulk=bulk, profiles=AnnData(1000 * shares, obs=pd.DataFrame(index=TYPES), var=genes)), truth
+
+
+def trained(cls, mdata, **kwargs):
+    model = cls(mdata)
+    model.train(**kwargs)
+    return model
+
+
+def worst(model, mdata, truth):
+    return float((model.predict(mdata["bulk"]) - truth).abs().max(axis=None))
+
+
+def problem(seed=0, n_types=4, n_genes=40):
+    rng = np.random.default_rng(seed)
+    signature = rng.gamma(1, 1, (n_types, n_genes)) / n_genes
+    weights = rng.dirichlet(np.ones(n_types))
+    shares = weights @ signature * np.exp(rng.normal(0, 0.4, n_genes))
+    return signature, shares / shares.sum(), rng.uniform(0.05, 0.3, n_genes), 0.2 * rng.normal(size=(2, n_genes))
+
+
+@pytest.mark.parametrize("depth", [1e6, np.inf])
+def test_noise_free_mixture_is_solved_exactly_whatever_the_metric(depth):
+    signature, _, variance, factors = problem()
+    for weights in ([0.4, 0.3, 0.2, 0.1], [0.9, 0.1, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]):
+        shares = weights @ signature
+        total = shares.sum()
+        found = solve_generalised_nnls(signature, shares / total, variance, factors, depth)
+        np.testing.assert_allclose(found * total, weights, atol=1e-3)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("depth", [300.0, np.inf])
+def test_solution_is_least_squares_in_the_metric_of_its_own_fit(seed, depth):
+    """A fixed point: with the dense covariance at the solution, a general optimiser ends at the solution."""
+    signature, shares, variance, factors = problem(seed)
+    found = solve_generalised_nnls(signature, shares, variance, factors, depth)
+    fitted = found @ signature
+    scale = fitted + 1 / (10 * 40)
+    covariance = (factors.T @ factors + np.diag(variance)) * np.outer(scale, scale) + np.diag(fitted / depth)
+    inverse = np.linalg.inv(covariance)
+    loss = lambda w: (shares - w @ signature) @ inverse @ (shares - w @ signature)
+    gradient = lambda w: -2 * signature @ inverse @ (shares - w @ signature)
+    best = minimize(loss, found + 0.1, jac=gradient, bounds=[(0, None)] * 4, tol=1e-12, options={"maxiter": 5000}).x
+    np.testing.assert_allclose(found, best, atol=2e-3)
+    assert (found >= 0).all()
+
+
+def test_noisy_gene_counts_for_less():
+    """A gene that is wrong by far pulls the estimate less the noisier it is known to be."""
+    signature, _, _, _ = problem(3)
+    weights = np.array([0.4, 0.3, 0.2, 0.1])
+    shares = weights @ signature
+    gene = int(np.argmax(signature[0] / signature.sum(axis=0)))
+    wrong = shares.copy()
+    wrong[gene] *= 3
+    errors = []
+    for of_gene in (0.1, 1.0, 100.0):
+        variance = np.full(40, 0.1)
+        variance[gene] = of_gene
+        found = solve_generalised_nnls(signature, wrong, variance, np.empty((0, 40)), np.inf)
+        errors.append(np.abs(found / found.sum() - weights).max())
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 0.01
+
+
+def test_what_moves_all_genes_along_a_factor_does_not_move_the_estimate():
+    signature, _, variance, factors = problem(1)
+    weights = np.array([0.4, 0.3, 0.2, 0.1])
+    shares = weights @ signature * np.exp(0.3 * factors[0])
+    shares /= shares.sum()
+    errors = []
+    for known in (np.empty((0, 40)), 20 * factors[:1]):
+        found = solve_generalised_nnls(signature, shares, variance, known, np.inf)
+        errors.append(np.abs(found / found.sum() - weights).max())
+    assert errors[1] < 0.2 * errors[0]
+
+
+def test_noise_free_mixtures_are_recovered_as_they_are():
+    mdata, truth = mixtures(shift_sd=0.0)
+    assert worst(trained(CalibratedNNLS, mdata, held_out=False), mdata, truth) < 1e-3
+
+
+def test_noise_free_mixtures_are_recovered_through_a_known_shift():
+    """With the shift as it was planted the fractions are recovered; the learned one is on the scale of log1p."""
+    mdata, truth = mixtures(shift_sd=0.4)
+    model = trained(CalibratedNNLS, mdata, held_out=False)
+    shares = (mdata["bulk"].X / mdata["bulk"].X.sum(axis=1, keepdims=True)).T
+    fitted = (truth.to_numpy() @ mdata["profiles"].X).T
+    # each gene's planted factor, up to each sample's level
+    level = np.median(shares / fitted, axis=0)
+    model.signature_ = mdata["profiles"].X * (shares / fitted / level).mean(axis=1)
+    assert worst(model, mdata, truth) < 1e-3
+
+
+@pytest.mark.parametrize("shift_sd", [0.2, 0.4])
+def test_shift_that_the_pairs_teach_is_taken_out(shift_sd):
+    mdata, truth = mixtures(shift_sd)
+    learned, blind = (worst(trained(cls, mdata, held_out=False), mdata, truth) for cls in (CalibratedNNLS, NNLS))
+    assert learned < 0.03
+    assert learned < 0.25 * blind
+
+
+def test_fit_is_the_calibration_of_its_genes(pairs):
+    pp.select_genes(pairs, 100)
+    model = trained(CalibratedNNLS, pairs, held_out=False)
+    genes = pairs["bulk"].var_names[pairs["bulk"].var["selected"]]
+    calibration = pp.fit_calibration(pairs, Reference(pairs, genes), genes)
+    shifted = calibration.profiles * np.exp(calibration.genes["platform_shift"].to_numpy())
+    np.testing.assert_allclose(model.signature_ / model.signature_.sum(), shifted / shifted.sum())
+    np.testing.assert_allclose(model.variance_, calibration.noise_variance())
+    assert list(model.genes_) == list(genes)
+
+
+def test_batches_that_were_given_to_calibrate_are_told_apart(pairs):
+    """Two batches are two more factors of what moves genes together."""
+    without = trained(CalibratedNNLS, pairs, held_out=False).factors_
+    pp.calibrate(pairs, batch_key="batch")
+    assert len(trained(CalibratedNNLS, pairs, held_out=False).factors_) == len(without) + 2
+
+
+def test_batches_are_told_apart_by_tl_train_too(pairs):
+    pp.calibrate(pairs, batch_key="batch")
+    expected = trained(CalibratedNNLS, pairs, held_out=False)
+    pp.select_genes(pairs, pairs["bulk"].n_vars)
+    model = tl.train(pairs, "calibrated_nnls", held_out=False)
+    assert list(model.genes_) == list(expected.genes_)
+    np.testing.assert_allclose(model.factors_, expected.factors_)
+
+
+def test_no_pairs_are_needed(cohort):
+    cells, bulk = cohort
+    other = bulk.copy()
+    other.obs["donor"] = [f"somebody else {letter}" for letter in "ABCDEFGHIJKL"]
+    with pytest.warns(UserWarning, match="Only 0 paired donors"):
+        mdata = pp.pair(cells, other)
+    model = trained(CalibratedNNLS, mdata)
+    np.testing.assert_allclose(model.predict(bulk).sum(axis=1), 1)
+    assert model.summary_ == "0 donors, 4 profiles, 240 genes"
+    with pytest.raises(ValueError, match="at least 4 paired donors"):
+        model.predict_interval(bulk)
+
+
+def test_depth_matters_to_counts_only(pairs):
+    """A shallow sample's faint genes are known to be uncertain; TPM says nothing of depth."""
+    counts = trained(CalibratedNNLS, pairs, held_out=False)
+    assert counts.counts_
+    mdata, _ = mixtures(0.2)
+    tpm = trained(CalibratedNNLS, mdata, held_out=False)
+    assert not tpm.counts_
+    deeper = mdata["bulk"].copy()
+    deeper.X = deeper.X * 1e-3
+    pd.testing.assert_frame_equal(tpm.predict(deeper), tpm.predict(mdata["bulk"]), atol=1e-9)
+
+
+def test_held_out_predictions_are_those_of_hold_out(pairs):
+    model = trained(CalibratedNNLS, pairs)
+    for row in (1, 6):
+        rest, own = pp.hold_out(pairs, [model.held_out_.donors[row]])
+        again = trained(CalibratedNNLS, rest, held_out=False).predict(own)
+        np.testing.assert_allclose(model.held_out_.predicted[row], again.iloc[0], atol=1e-6)
+
+
+def test_single_donor_with_cells_can_be_held_out(cohort):
+    """Cells of one donor, fractions of all: the fold without its cells must not end the training."""
+    cells, bulk = (adata.copy() for adata in cohort)
+    bulk.obsm["measured_fractions"] = bulk.obsm["true_fractions"]
+    counts = cells.obs["donor"].value_counts()
+    donor = next(d for d in counts.index if d in set(bulk.obs["donor"]))
+    cells = cells[(cells.obs["donor"] == donor).to_numpy()].copy()
+    cells.obs["cell_type"] = cells.obs["cell_type"].cat.remove_unused_categories()
+    if cells.obs["cell_type"].nunique() < 4:
+        pytest.skip("the donor lacks a type")
+    model = trained(CalibratedNNLS, pp.pair(cells, bulk))
+    assert model.predict(bulk).notna().all(axis=None)
+    # without any reference nothing is known of the donor
+    of_donor = model.held_out_.donors == donor
+    np.testing.assert_allclose(model.held_out_.predicted[of_donor], 0.25)
+    assert (model.held_out_.predicted[~of_donor].std(axis=1) > 0).all()
+
+
+def test_saved_model_gives_the_same_predictions_and_intervals(pairs, cohort, tmp_path):
+    model = trained(CalibratedNNLS, pairs)
+    model.save(tmp_path / "model")
+    loaded = CalibratedNNLS.load(tmp_path / "model")
+    assert loaded.counts_ is True
+    pd.testing.assert_frame_equal(loaded.predict(cohort[1]), model.predict(cohort[1]), check_exact=True)
+    bounds, again = (m.predict_interval(cohort[1], 0.8) for m in (model, loaded))
+    for first, second in zip(bounds, again, strict=True):
+        pd.testing.assert_frame_equal(first, second, check_exact=True)

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from scipy.optimize import lsq_linear
+
+from scdeconv import pp, tl
+from scdeconv.models.reference.nnls import solve_nnls
+
+TYPES = ["B cell", "NK cell", "T cell"]
+SIZES = np.array([1.0, 4.0, 10.0])
+
+
+@pytest.fixture
+def profiles():
+    """Mean counts per cell of three types of very different size, 60 genes."""
+    shares = np.random.default_rng(0).dirichlet(np.full(60, 0.5), size=3)
+    adata = AnnData(SIZES[:, None] * 1000 * shares, obs=pd.DataFrame({"cell_type": TYPES}, index=TYPES))
+    adata.var_names = [f"G{i}" for i in range(60)]
+    return adata
+
+
+@pytest.fixture
+def shares():
+    values = np.random.default_rng(1).dirichlet(np.ones(3), size=5)
+    values[0] = [0, 0.25, 0.75]
+    return pd.DataFrame(values, [f"s{i}" for i in range(5)], TYPES)
+
+
+def mixtures(profiles, shares, cells=300):
+    """Noise-free bulk: so many cells of each type added up."""
+    return AnnData(cells * shares.to_numpy() @ profiles.X, obs=shares[[]], var=profiles.var)
+
+
+def train(profiles, bulk):
+    with pytest.warns(UserWarning, match="no donor is paired|paired donors"):
+        mdata = pp.pair(bulk=bulk, profiles=profiles)
+    return tl.train(mdata, "nnls")
+
+
+def test_solution_equals_the_bounded_least_squares_of_scipy():
+    rng = np.random.default_rng(0)
+    signature, bulk = rng.gamma(1, 1, (4, 30)), rng.gamma(1, 5, (6, 30))
+    for weights, sample in zip(solve_nnls(signature, bulk), bulk, strict=True):
+        oracle = lsq_linear(signature.T, sample, bounds=(0, np.inf), tol=1e-14).x
+        np.testing.assert_allclose(weights, oracle, atol=1e-5)
+        assert (weights >= 0).all()
+
+
+def test_solution_fulfils_the_conditions_of_optimality():
+    """The gradient is zero where a weight is positive and points outwards where it is zero (Karush-Kuhn-Tucker)."""
+    rng = np.random.default_rng(1)
+    signature, bulk = rng.gamma(1, 1, (6, 40)), rng.gamma(1, 1, (20, 40))
+    weights = solve_nnls(signature, bulk)
+    gradient = (weights @ signature - bulk) @ signature.T
+    assert (weights == 0).any()
+    np.testing.assert_allclose(gradient[weights > 0], 0, atol=1e-9)
+    assert (gradient[weights == 0] > -1e-9).all()
+
+
+def test_noise_free_mixtures_are_recovered_as_shares_of_cells(profiles, shares):
+    """The types differ tenfold in RNA, so shares of RNA would be far off."""
+    bulk = mixtures(profiles, shares)
+    model = train(profiles, bulk)
+    pd.testing.assert_frame_equal(model.predict(bulk), shares, atol=1e-6)
+    assert model.fraction_kind == "cell"
+    rna = shares * SIZES / (shares * SIZES).sum(axis=1).to_numpy()[:, None]
+    assert (rna - shares).abs().max(axis=None) > 0.2
+
+
+def test_profiles_in_another_unit_are_brought_to_counts_per_cell_by_their_cell_size(profiles, shares):
+    bulk = mixtures(profiles, shares)
+    profiles.obs["cell_size_umi"] = profiles.X.sum(axis=1)
+    profiles.X = profiles.X / profiles.X.sum(axis=1, keepdims=True) * 1e6
+    pd.testing.assert_frame_equal(train(profiles, bulk).predict(bulk), shares, atol=1e-6)
+
+
+def test_depth_of_a_sample_changes_nothing(profiles, shares):
+    bulk = mixtures(profiles, shares)
+    model = train(profiles, bulk)
+    for factor in (1e-3, 1e6):
+        deeper = bulk.copy()
+        deeper.X = bulk.X * factor
+        pd.testing.assert_frame_equal(model.predict(deeper), model.predict(bulk), atol=1e-9)
+
+
+def test_scale_of_all_profiles_changes_nothing(profiles, shares):
+    bulk = mixtures(profiles, shares)
+    expected = train(profiles, bulk).predict(bulk)
+    profiles.X = profiles.X * 1e-4
+    pd.testing.assert_frame_equal(train(profiles, bulk).predict(bulk), expected, atol=1e-9)
+
+
+def test_mixtures_are_recovered_from_the_genes_that_are_there(profiles, shares):
+    bulk = mixtures(profiles, shares)
+    model = train(profiles, bulk)
+    with pytest.warns(UserWarning, match="20 of the model's 60 genes"):
+        predicted = model.predict(bulk[:, 20:].copy())
+    pd.testing.assert_frame_equal(predicted, shares, atol=1e-6)
+
+
+def test_sample_without_any_signal_becomes_uniform(profiles, shares):
+    bulk = mixtures(profiles, shares)
+    model = train(profiles, bulk)
+    model.genes_ = model.genes_[:30]
+    model.signature_ = model.signature_[:, :30]
+    bulk.X[0, :30] = 0
+    np.testing.assert_allclose(model.predict(bulk).iloc[0], 1 / 3)
+
+
+def test_type_whose_cells_are_all_held_out_keeps_its_column_and_gets_nothing(cohort):
+    cells, bulk = (adata.copy() for adata in cohort)
+    donor = cells.obs["donor"].astype(str)
+    only = next(d for d in donor[cells.obs["cell_type"] == "Mast cell"] if d in set(bulk.obs["donor"]))
+    cells = cells[(donor == only) | (cells.obs["cell_type"] != "Mast cell").to_numpy()].copy()
+    train_part, held_out = pp.hold_out(pp.pair(cells, bulk), [only])
+    predicted = tl.train(train_part, "nnls").predict(held_out)
+    assert predicted.notna().all(axis=None)
+    assert predicted["Mast cell"].tolist() == [0.0]
+
+
+def test_selected_genes_are_used_and_all_where_none_are_selected(pairs):
+    pp.select_genes(pairs, 40)
+    chosen = list(pairs["bulk"].var_names[pairs["bulk"].var["selected"]])
+    assert list(tl.train(pairs, "nnls").genes_) == chosen
+    del pairs["bulk"].var["selected"]
+    from scdeconv.models import NNLS
+
+    model = NNLS(pairs)
+    model.train()
+    assert list(model.genes_) == list(pairs["bulk"].var_names)
+
+
+def test_pairs_are_not_needed(cohort):
+    cells, bulk = cohort
+    other = bulk.copy()
+    other.obs["donor"] = [f"somebody else {letter}" for letter in "ABCDEFGHIJKL"]
+    with pytest.warns(UserWarning, match="Only 0 paired donors"):
+        mdata = pp.pair(cells, other)
+    assert tl.train(mdata, "nnls").method == "nnls"
