@@ -35,7 +35,11 @@ def indicator(labels: pd.Series, categories: list[str]) -> sp.csr_matrix:
 
 
 def sum_pairs(
-    matrix: Matrix, donor: np.ndarray, group: np.ndarray, inspect: Callable[[Matrix], Any] | None = None
+    matrix: Matrix,
+    donor: np.ndarray,
+    group: np.ndarray,
+    inspect: Callable[[Matrix], Any] | None = None,
+    weights: np.ndarray | None = None,
 ) -> tuple[sp.csr_matrix, tuple[np.ndarray, np.ndarray], np.ndarray, list[Any]]:
     """Add up the cells of each group of each donor, in one pass.
 
@@ -47,6 +51,8 @@ def sum_pairs(
         Numbers of each cell's donor and group, from 0.
     inspect
         As for :func:`scdeconv._data.chunks.product`.
+    weights
+        Factor of each cell; 1 by default.
 
     Returns
     -------
@@ -54,7 +60,10 @@ def sum_pairs(
     """
     n_groups = int(group.max()) + 1
     pairs, pair = np.unique(donor * n_groups + group, return_inverse=True)
-    sums, learned = product(membership(pair, len(pairs)), matrix, sparse=True, inspect=inspect)
+    rows = membership(pair, len(pairs))
+    if weights is not None:
+        rows = rows @ sp.diags(weights)
+    sums, learned = product(rows, matrix, sparse=True, inspect=inspect)
     return sums, np.divmod(pairs, n_groups), pair, learned
 
 
@@ -97,6 +106,37 @@ def sum_cells(cells: AnnData, *, logged: bool = False) -> AnnData:
         index=[f"{donors[d]}: {cell_types[k]}" for d, k in zip(donor, kind, strict=True)],
     )
     return make_adata(sums, obs=obs, var=cells.var[[]].copy())
+
+
+def sum_shares(cells: AnnData, genes: pd.Index) -> AnnData:
+    """Add up each cell's shares of its counts, for the cells of each type of each donor, in one pass over the cells.
+
+    Parameters
+    ----------
+    cells
+        The modality ``sc`` of :func:`scdeconv.pp.pair`. The shares are of ``obs["total"]``.
+    genes
+        Genes to keep.
+
+    Returns
+    -------
+    AnnData with the rows of :func:`sum_cells`: ``X`` the sums of shares, ``obs["total"]`` their sums over all genes.
+    """
+    donor, donors = pd.factorize(cells.obs[keys.DONOR].astype(str), sort=True)
+    cell_types, kind = cells.obs[keys.CELL_TYPE].cat.categories, cells.obs[keys.CELL_TYPE].cat.codes.to_numpy(dtype=int)
+    weights = 1 / np.maximum(cells.obs["total"].to_numpy(dtype=float), np.finfo(float).tiny)
+    sums, (donor, kind), pair, _ = sum_pairs(cells.X, donor, kind, weights=weights)
+    n_cells = np.bincount(pair)
+    obs = pd.DataFrame(
+        {
+            keys.DONOR: donors[donor],
+            keys.CELL_TYPE: pd.Categorical.from_codes(kind, cell_types),
+            "n_cells": n_cells,
+            "total": n_cells.astype(float),
+        }
+    )
+    kept = sums[:, cells.var_names.get_indexer(genes)]
+    return make_adata(kept, obs=obs.set_index(obs.index.astype(str)), var=pd.DataFrame(index=genes))
 
 
 def count_cells(sums: AnnData, donors: list[str], cell_types: list[str]) -> pd.DataFrame:
@@ -150,7 +190,10 @@ class Reference:
     def __init__(self, mdata: MuData, genes: pd.Index) -> None:
         given = mdata[keys.PROFILES]
         self.cell_types = list(given.obs[keys.CELL_TYPE])
+        self._cells = mdata[keys.CELLS] if keys.CELLS in mdata.mod else None
+        self._genes = genes
         self._sums: AnnData | None = None
+        self._share_sums: AnnData | None = None
         if keys.SUMS in mdata.mod:
             self._sums = subset(mdata[keys.SUMS], genes=genes)
             return
@@ -162,6 +205,18 @@ class Reference:
     def profiles(self, without: Collection[str] = ()) -> tuple[np.ndarray, np.ndarray]:
         """Return mean counts per cell (types × genes) and mean total per cell (types), some donors left out."""
         return self._given if self._sums is None else mean_profiles(self._without(without), self.cell_types)
+
+    def mean_shares(self, without: Collection[str] = ()) -> np.ndarray:
+        """Return the mean over cells of each cell's shares of its counts (types × genes), some donors left out.
+
+        The cells are read once, at the first call. Without cells, the profiles are divided by the total per cell.
+        """
+        if self._cells is None:
+            profiles, size = self.profiles(without)
+            return profiles / np.maximum(size, np.finfo(float).tiny)[:, None]
+        if self._share_sums is None:
+            self._share_sums = sum_shares(self._cells, self._genes)
+        return mean_profiles(_without(self._share_sums, without), self.cell_types)[0]
 
     def by_donor(self, without: Collection[str] = ()) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return sums of counts (donors × types × genes), of totals and numbers of cells (donors × types)."""
@@ -178,7 +233,12 @@ class Reference:
         if self._sums is None:
             msg = "Expected sums of the cells of each donor, found profiles only. Give cells to pp.pair."
             raise ValueError(msg)
-        return subset(self._sums, ~self._sums.obs[keys.DONOR].isin(donors).to_numpy()) if len(donors) else self._sums
+        return _without(self._sums, donors)
+
+
+def _without(sums: AnnData, donors: Collection[str]) -> AnnData:
+    """Return the sums of the other donors' cells."""
+    return subset(sums, ~sums.obs[keys.DONOR].isin(donors).to_numpy()) if len(donors) else sums
 
 
 def mean_profiles(sums: AnnData, cell_types: list[str]) -> tuple[np.ndarray, np.ndarray]:

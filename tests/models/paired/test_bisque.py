@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.optimize import minimize
 
 from scdeconv import pp, tl
+from scdeconv._data import reference as _reference
+from scdeconv._data.chunks import product
 from scdeconv._data.reference import Reference
 from scdeconv.models import Bisque
 
 
 def signature_by_loops(mdata):
-    """Mean counts of a type's cells over their mean total."""
+    """Mean over a type's cells of each cell's share of its total."""
     cells = mdata["sc"]
-    counts, rows = cells.X.toarray(), []
+    shares, rows = cells.X.toarray() / cells.obs["total"].to_numpy()[:, None], []
     for name in mdata["profiles"].obs["cell_type"]:
         mine = (cells.obs["cell_type"] == name).to_numpy()
-        rows.append(counts[mine].mean(axis=0) / cells.obs["total"].to_numpy()[mine].mean())
+        rows.append(shares[mine].mean(axis=0))
     return np.array(rows)
 
 
@@ -168,14 +171,36 @@ def test_cohort_is_predicted_better_than_by_its_mean(pairs, cohort):
     assert error["bisque"] < 1.5 * error["mean_composition"]
 
 
-def test_given_profiles_serve_as_well_as_cells(pairs):
+def test_given_mean_shares_replace_the_cells(pairs):
     profiles = pairs["profiles"].copy()
+    profiles.X = signature_by_loops(pairs) * profiles.obs["cell_size_umi"].to_numpy()[:, None]
     bulk = pairs["bulk"].copy()
     known = bulk.obsm["measured_fractions"].notna().all(axis=1)
     from_profiles = pp.pair(bulk=bulk, profiles=profiles)
     np.testing.assert_array_equal(from_profiles["bulk"].obsm["measured_fractions"].notna().all(axis=1), known)
     first, second = (trained(mdata, held_out=False).predict(bulk) for mdata in (pairs, from_profiles))
-    pd.testing.assert_frame_equal(first, second, atol=1e-4)
+    pd.testing.assert_frame_equal(first, second, atol=1e-6)
+
+
+def test_given_profiles_are_divided_by_their_totals(pairs):
+    without_cells = pp.pair(bulk=pairs["bulk"], profiles=pairs["profiles"])
+    profiles = pairs["profiles"].X / pairs["profiles"].obs["cell_size_umi"].to_numpy()[:, None]
+    np.testing.assert_allclose(trained(without_cells, held_out=False).signature_, profiles, rtol=1e-5)
+
+
+def test_cells_are_read_once_for_all_folds(pairs, monkeypatch):
+    reads = []
+    monkeypatch.setattr(_reference, "product", lambda *args, **kwargs: reads.append(args) or product(*args, **kwargs))
+    trained(pairs)
+    assert len(reads) == 1
+
+
+def test_lazy_cells_give_the_same_reference(pairs):
+    expected = trained(pairs, held_out=False).signature_
+    cells = pairs["sc"]
+    blocks = [da.from_array(cells.X[i : i + 100], chunks=-1, asarray=False) for i in range(0, cells.n_obs, 100)]
+    cells.X = da.concatenate(blocks)
+    np.testing.assert_allclose(trained(pairs, held_out=False).signature_, expected, rtol=1e-12)
 
 
 def test_missing_genes_take_the_training_mean(pairs):
