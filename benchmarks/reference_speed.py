@@ -14,6 +14,7 @@ from report import PAGES, markdown_table, provenance, write_page
 from scipy.optimize import nnls
 
 from scdeconv import pp, tl
+from scdeconv._data.reference import Reference
 
 SEED = 0
 N_TYPES, N_DONORS, CELLS_PER_DONOR = 20, 4, 10
@@ -89,7 +90,7 @@ def compare(method: str, n_genes: int, n_samples: int) -> dict[str, object]:
         shares = profiles / profiles.sum(axis=1, keepdims=True)
         one_by_one = timed(bayesprism_loop, shares + shares[shares > 0].min(), some)
     else:
-        sums, totals, n_cells = pp.Reference(mdata, mdata.var_names).by_donor()
+        sums, totals, n_cells = Reference(mdata, mdata.var_names).by_donor()
         shares, sizes = sums / totals[:, :, None], (totals / n_cells).mean(axis=0)
         design = shares.mean(axis=0) * sizes[:, None]
         one_by_one = timed(music_loop, design, shares.var(axis=0, ddof=1), sizes, some)

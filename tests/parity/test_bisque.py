@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from scdeconv._expression import to_shares
 
 from scdeconv._data.modalities import make_mudata
+from scdeconv._stats.expression import to_shares
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scdeconv._expression import to_shares
-from scdeconv.models._bayesprism import mix
+from scdeconv._stats.expression import to_shares
+from scdeconv.models.reference.bayesprism import mix
 
 ROUNDING_9 = 6e-10
 

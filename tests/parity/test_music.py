@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from scdeconv.models import _music
+from scdeconv._stats.least_squares import solve_weighted
 from scdeconv.models._base import normalise
-from scdeconv.models._least_squares import solve_weighted
+from scdeconv.models.reference import music as _music
 from scdeconv.pp import Reference
 
 # half of the last digit of tables with 9 digits, and of large tables with 7

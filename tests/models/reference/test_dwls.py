@@ -25,7 +25,8 @@ from scdeconv._stats.rectangle import (
 )
 from scdeconv.models import DWLS
 from scdeconv.models._base import normalise
-from scdeconv.models.reference.dwls import choose_caps, solve_dwls
+from scdeconv.models.reference import dwls as _dwls
+from scdeconv.models.reference.dwls import Halves, choose_caps, solve_dwls
 
 TYPES = ["Alpha cell", "Beta cell", "Delta cell", "Duct cell", "Mast cell", "T cell"]
 SIZES = np.array([3.0, 2.0, 1.0, 4.0, 1.5, 1.0])
@@ -124,7 +125,13 @@ def same_halves(n_genes, seed=0):
     return [rng.permutation(n_genes)[: n_genes // 2] for _ in range(100)]
 
 
-def test_caps_of_the_weights_are_those_of_a_plain_loop_over_samples_caps_and_halves():
+@pytest.fixture
+def one_batch(monkeypatch):
+    """Use 100 halves for all caps, as the original."""
+    monkeypatch.setattr(_dwls, "MOST_HALVES", 100)
+
+
+def test_caps_of_the_weights_are_those_of_a_plain_loop_over_samples_caps_and_halves(one_batch):
     signature, bulk, start = noisy_mixtures(n_samples=3)
     caps = choose_caps(signature, bulk, start)
     halves = same_halves(60)
@@ -133,11 +140,33 @@ def test_caps_of_the_weights_are_those_of_a_plain_loop_over_samples_caps_and_hal
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_solutions_are_those_of_a_plain_loop_over_samples(seed):
+def test_solutions_are_those_of_a_plain_loop_over_samples(seed, one_batch):
     signature, bulk, _ = noisy_mixtures(seed)
     solutions = solve_dwls(signature, bulk)
     halves = same_halves(60)
     np.testing.assert_allclose(solutions, [plain_dwls(signature, sample, halves) for sample in bulk], atol=1e-7)
+
+
+def test_dropping_caps_early_changes_fractions_little(monkeypatch):
+    signature, bulk, _ = noisy_mixtures(n_samples=6)
+    fractions = to_shares(solve_dwls(signature, bulk))
+    monkeypatch.setattr(_dwls, "MAX_Z", 1e9)
+    monkeypatch.setattr(_dwls, "SAME_FRACTIONS", 0)
+    np.testing.assert_allclose(to_shares(solve_dwls(signature, bulk)), fractions, atol=0.02)
+
+
+def test_caps_do_not_depend_on_the_other_samples():
+    signature, bulk, start = noisy_mixtures(n_samples=3)
+    caps = choose_caps(signature, bulk, start)
+    assert choose_caps(signature, bulk[[2]], start[[2]]).tolist() == [caps[2]]
+
+
+def test_iterations_share_the_halves_of_the_genes():
+    halves = Halves(60, seed=0)
+    batches = list(halves)
+    assert [len(batch) for batch in batches] == [100, 100, 200, 400, 800, 1600, 3200]
+    assert all(first is second for first, second in zip(batches, halves, strict=True))
+    assert (np.vstack(batches).sum(axis=1) == 30).all()
 
 
 def test_genes_fitted_as_zero_get_the_capped_weight():
