@@ -45,7 +45,7 @@ def read_pairs(path: Path | None, seed: int) -> MuData:
 
 def accuracy_table(benchmark: pd.DataFrame) -> pd.DataFrame:
     """Return RMSE and CCC per cell type and method, averaged over seeds."""
-    order = pd.MultiIndex.from_product([["rmse", "ccc"], [*METHODS, "mean_composition"]])
+    order = pd.MultiIndex.from_product([["rmse", "ccc"], [*METHODS, keys.BASELINE]])
     means = benchmark.pivot_table(index="cell_type", columns="method", values=["rmse", "ccc"], sort=False)
     return means.reindex(columns=order).round(4)
 

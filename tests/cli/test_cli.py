@@ -289,10 +289,9 @@ def test_seed_and_arguments_reach_the_method(pairs_file, tmp_path, monkeypatch):
 
     arguments = ("--set", "hidden=[8, 4]", "--set", "train_on=pairs", "--set", "refit=false")
     assert run("train", pairs_file, "-o", tmp_path / "m", "--seed", 7, *arguments) == 0
-    # a method without randomness has no seed to take
     assert run("train", pairs_file, "-o", tmp_path / "m", "--seed", 7, "--method", "nnls") == 0
     expected = {"seed": 7, "hidden": [8, 4], "train_on": "pairs", "refit": False}
-    assert seen == [("simplednn", expected), ("nnls", {})]
+    assert seen == [("simplednn", expected), ("nnls", {"seed": 7})]
 
 
 def test_benchmark_writes_the_table(pairs_file, tmp_path):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from scdeconv._data.reference import Reference
 from scdeconv._stats.least_squares import solve_weighted
 from scdeconv.models._base import normalise
 from scdeconv.models.reference import music as _music
-from scdeconv.pp import Reference
 
 # half of the last digit of tables with 9 digits, and of large tables with 7
 ROUNDING_9, ROUNDING_7 = 6e-10, 6e-7

@@ -125,8 +125,8 @@ def test_mapping_gives_labels_and_arguments(pairs, monkeypatch):
     assert [(name, arguments.get("hidden"), arguments.get("seed")) for name, arguments in seen[::2]] == [
         ("simplednn", (4,), 5),
         ("simplednn", (9,), 5),
-        ("nnls", None, None),
-        ("mean_composition", None, None),
+        ("nnls", None, 5),
+        ("mean_composition", None, 5),
     ]
 
 

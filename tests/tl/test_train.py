@@ -16,8 +16,8 @@ from anndata import AnnData
 from scdeconv import pp, tl
 from scdeconv._nn.training import Plan
 from scdeconv.models import SimpleDNN, get_record
-from scdeconv.models.paired import ridge as _ridge
 from scdeconv.models.paired import simplednn as _simplednn
+from scdeconv.models.simulated import simulation_ridge as _simulation_ridge
 from scdeconv.tl import _train
 
 QUICK = {
@@ -118,7 +118,7 @@ def test_training_says_one_line_and_warns_of_nothing(pairs, capfd):
     assert err == ""
 
 
-@pytest.mark.parametrize(("name", "module"), [("simplednn", _simplednn), ("simulation_ridge", _ridge)])
+@pytest.mark.parametrize(("name", "module"), [("simplednn", _simplednn), ("simulation_ridge", _simulation_ridge)])
 def test_batches_that_calibrate_was_told_of_are_known_in_training(pairs, name, module, monkeypatch):
     pairs["bulk"].obs["run"] = ["first", "second"] * (pairs["bulk"].n_obs // 2)
     pp.calibrate(pairs, batch_key="run")

@@ -31,3 +31,6 @@ CALIBRATION = "calibration"
 
 # uns: uns[UNS][<step or obsm key>] is a record of plain values
 UNS = "scdeconv"
+
+# the method that every comparison carries
+BASELINE = "mean_composition"

@@ -7,13 +7,13 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
+from scdeconv._data.keys import BASELINE
 from scdeconv.pl._style import GREY, PALETTE
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-BASELINE = "mean_composition"
 # metric: its name on the axis, the summary row to rank by, whether a smaller value is better
 METRICS = {
     "rmse": ("RMSE", "all entries", True),

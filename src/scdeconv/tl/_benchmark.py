@@ -18,7 +18,7 @@ from scdeconv.models import HeldOut, get_record, load_class
 from scdeconv.pp import hold_out, paired_donors
 
 from ._folds import CV, arguments_in_folds, deal_donors, pack, predict_unseen, refuse_leakage, truth_for, unpack
-from ._train import BASELINE, fit_method, split_arguments, take_preparation
+from ._train import fit_method, split_arguments, take_preparation
 from ._tune import tune as tune_method
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def benchmark(
     ['mean_composition', 'nnls']
     """
     given = methods if isinstance(methods, Mapping) else {name: {} for name in methods}
-    named = {label: {"method": label, **given.get(label, {})} for label in (*given, BASELINE)}
+    named = {label: {"method": label, **given.get(label, {})} for label in (*given, keys.BASELINE)}
     for arguments in named.values():
         options = {name: value for name, value in arguments.items() if name != "method"}
         if "seed" in options:

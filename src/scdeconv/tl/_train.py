@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from scdeconv.models import DeconvolutionModel, HeldOut
 
-BASELINE = "mean_composition"
 # steps before training, in their order, and those of their arguments that training takes, too
 PREPARATION = {
     "simulate": ("n_samples", "cells_per_sample", "sparse_share"),
@@ -187,7 +186,7 @@ def train(
         raise ValueError(msg)
     model = fit_method(data, chosen, kwargs)
     print(f"{chosen}: {model.summary_}")
-    if model.held_out_ is not None and chosen != BASELINE:
+    if model.held_out_ is not None and chosen != keys.BASELINE:
         _compare_with_the_mean(model.held_out_)
     return model
 

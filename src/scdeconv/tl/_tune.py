@@ -16,7 +16,7 @@ from scdeconv.models import load_class
 from scdeconv.pp import hold_out, paired_donors
 
 from ._folds import arguments_in_folds, deal_donors, fold_error, refuse_leakage
-from ._train import BASELINE, fit_method, split_arguments, take_preparation
+from ._train import fit_method, split_arguments, take_preparation
 
 if TYPE_CHECKING:
     import os
@@ -181,7 +181,7 @@ def tune(
     kept = Study(study, record, space, seed=seed)
     folds = [hold_out(mdata, members) for members in donors]
     fixed = arguments_in_folds(method, kwargs, seed)
-    baseline = float(np.mean([fold_error(*fold, BASELINE, {"held_out": False}) for fold in folds]))
+    baseline = float(np.mean([fold_error(*fold, keys.BASELINE, {"held_out": False}) for fold in folds]))
     interrupted = False
     if kept.n_finished < n_trials:
         try:
