@@ -29,7 +29,7 @@ help:
 	@echo 'make clean                   remove .venv and everything that was built'
 
 demo: $(VENV)/runtime.stamp
-	$(BIN)/python -m scdeconv.demo $(if $(DATA),'$(DATA)')
+	$(BIN)/python -m scdeconv.cli demo $(if $(DATA),'$(DATA)')
 
 test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)

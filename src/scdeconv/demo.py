@@ -1,103 +1,10 @@
-"""The main job from start to end: pairs, augmentation, genes, training, held-out donors, table and figures.
-
-``python -m scdeconv.demo [path.h5mu]`` writes to the folder ``demo``. Without a path it runs on the generated cohort.
-"""
+"""``python -m scdeconv.demo``: the same as ``scdeconv demo``."""
 
 from __future__ import annotations
 
-import argparse
-import time
-from pathlib import Path
-from typing import TYPE_CHECKING
+import sys
 
-import pandas as pd
-
-from scdeconv._data import keys
-
-from . import datasets, metrics, pl, pp, tl
-from ._data.modalities import read_mudata, write_mudata
-
-if TYPE_CHECKING:
-    from mudata import MuData
-
-METHODS = ("simplednn", "nnls")
-# leaving out each donor alone would take several minutes on a laptop
-MAX_FOLDS = 8
-OUTPUT = Path("demo")
-
-
-def read_pairs(path: Path | None, seed: int) -> MuData:
-    """Return paired data: a generated cohort, or the modalities ``bulk`` and ``sc`` (or ``profiles``) of a file."""
-    if path is None:
-        return pp.pair(*datasets.paired_cohort(seed=seed))
-    if not path.exists():
-        msg = f"Expected a .h5mu file at {path}, found none. Call make demo DATA=path/to/pairs.h5mu."
-        raise FileNotFoundError(msg)
-    given = read_mudata(path)
-    if keys.BULK not in given.mod or not {keys.CELLS, keys.PROFILES} & set(given.mod):
-        msg = f"Expected modalities 'bulk' and 'sc' (or 'profiles') in {path}, found {list(given.mod)}."
-        raise ValueError(msg)
-    if keys.CELLS in given.mod:
-        return pp.pair(given[keys.CELLS], given[keys.BULK])
-    pseudobulk = given[keys.PSEUDOBULK] if keys.PSEUDOBULK in given.mod else None
-    return pp.pair(bulk=given[keys.BULK], profiles=given[keys.PROFILES], pseudobulk=pseudobulk)
-
-
-def accuracy_table(benchmark: pd.DataFrame) -> pd.DataFrame:
-    """Return RMSE and CCC per cell type and method, averaged over seeds."""
-    order = pd.MultiIndex.from_product([["rmse", "ccc"], [*METHODS, keys.BASELINE]])
-    means = benchmark.pivot_table(index="cell_type", columns="method", values=["rmse", "ccc"], sort=False)
-    return means.reindex(columns=order).round(4)
-
-
-def main(path: Path | None = None, seed: int = 0) -> None:
-    """Run the demonstration and write its results to the folder ``demo``."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    start = time.perf_counter()
-    OUTPUT.mkdir(exist_ok=True)
-
-    mdata = read_pairs(path, seed)
-    bulk = mdata[keys.BULK]
-    if keys.MEASURED_CELLS in bulk.obsm:
-        pp.augment(mdata, n_aug=100, aug_ratio=0.8, seed=seed)
-    pp.select_genes(mdata)
-
-    folds = min(MAX_FOLDS, len(pp.paired_donors(mdata)))
-    print(f"predicting every paired donor by a model that has not seen it ({folds} folds) ...")
-    table = tl.benchmark(mdata, METHODS, cv=folds, seeds=[seed, seed + 1, seed + 2])
-    held_out = tl.cross_validate(mdata, METHODS[0], cv=folds, seed=seed)
-    print(accuracy_table(table).to_string(na_rep=""))
-
-    model = tl.train(mdata, METHODS[0], seed=seed)
-    tl.predict(bulk, model)
-    pp.simulate(mdata, calibration=pp.calibrate(mdata), seed=seed)
-    # what is reported for the paired donors is the estimate of a model that did not learn from them
-    bulk.obsm[keys.FRACTIONS].loc[held_out.index] = held_out
-    bulk.obs["estimate"] = "donor without cells"
-    bulk.obs.loc[held_out.index, "estimate"] = "held-out donor"
-
-    figures = {
-        "fractions": pl.fractions(bulk, groupby="estimate"),
-        "measured_vs_predicted": pl.measured_vs_predicted(bulk)[0],
-        "benchmark": pl.benchmark(table),
-        "simulation": pl.simulation(mdata),
-    }
-    if model.history:
-        figures["history"] = pl.history(model.history)
-    for name, axes in figures.items():
-        axes.figure.savefig(OUTPUT / f"{name}.png", dpi=150, bbox_inches="tight")
-    metrics_of_held_out = metrics.table(bulk.obsm[keys.MEASURED].loc[held_out.index], held_out)
-    metrics_of_held_out.to_csv(OUTPUT / "accuracy.csv")
-    bulk.obsm[keys.FRACTIONS].assign(estimate=bulk.obs["estimate"]).to_csv(OUTPUT / "fractions.csv")
-    model.save(OUTPUT / "model", overwrite=True)
-    write_mudata(mdata, OUTPUT / "pairs.h5mu")
-    print(f"wrote {OUTPUT}/: {', '.join(sorted(item.name for item in OUTPUT.iterdir()))}")
-    print(f"{time.perf_counter() - start:.0f} s")
-
+from scdeconv.cli import main
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Run scdeconv's main job from start to end.")
-    parser.add_argument("path", nargs="?", type=Path, help="paired data (.h5mu); the generated cohort by default")
-    main(parser.parse_args().path)
+    sys.exit(main(["demo", *sys.argv[1:]]))

@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scdeconv import cli, demo, pp, tl
+from scdeconv import cli, pp, tl
 from scdeconv._data.modalities import make_mudata, read_mudata, write_mudata
+from scdeconv.cli import _demo as demo
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 

@@ -98,7 +98,7 @@ def test_methods_are_named_in_few_other_files():
         "tl/_benchmark.py",
         "tl/_tune.py",
         "tl/_tune_space.py",
-        "demo.py",
+        "cli/_demo.py",
     }
 
 

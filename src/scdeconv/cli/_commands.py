@@ -116,9 +116,9 @@ def cluster(args: Namespace) -> bool:
 
 def demo(args: Namespace) -> bool:
     """Run the demonstration."""
-    from scdeconv import demo as demonstration
+    from . import _demo
 
-    demonstration.main(args.pairs, args.seed)
+    _demo.main(args.pairs, args.seed)
     return True
 
 

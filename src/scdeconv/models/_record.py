@@ -13,7 +13,7 @@ from scdeconv.pp import FEWEST_PAIRS
 class Method:
     """What a deconvolution method is called, what it needs and what it returns.
 
-    All values are literals, so that :func:`scdeconv.models.records` reads them without importing torch.
+    All values are literals, so that :func:`scdeconv.tl.methods` reads them without importing torch.
 
     Parameters
     ----------

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from scdeconv import datasets, demo, models, pp
+from scdeconv import datasets, models, pp
 from scdeconv._data.modalities import make_mudata, read_mudata, write_mudata
+from scdeconv.cli import _demo as demo
 
 
 @pytest.fixture(scope="module")
