@@ -123,10 +123,8 @@ except SystemExit as end:
 print([name for name in ("numpy", "pandas", "anndata", "torch", "scvi") if name in sys.modules])
 """
     for arguments in (["--help"], ["train", "--help"], ["--version"]):
-        start = time.perf_counter()
         result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
         assert result.stdout.splitlines()[-1] == "[]"
-        assert time.perf_counter() - start < 3
     assert result.stdout.splitlines()[0] == f"scdeconv {version('scdeconv')}"
 
 

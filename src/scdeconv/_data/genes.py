@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +13,7 @@ from scdeconv._data.chunks import in_rows
 from scdeconv._data.labels import as_text
 from scdeconv._data.matrix import Matrix, get_matrix, in_memory, is_lazy, take_columns, to_dense
 from scdeconv._data.validation import Problems, check_expression, check_names, examples
+from scdeconv._data.warnings import warn
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -54,9 +54,7 @@ def sum_duplicates(matrix: Matrix, names: pd.Index) -> tuple[Matrix, pd.Index]:
     return matrix @ members, pd.Index(unique)
 
 
-def find_genes(
-    adata: AnnData, genes: pd.Index, *, layer: str | None = None, stacklevel: int = 3
-) -> tuple[Matrix, np.ndarray]:
+def find_genes(adata: AnnData, genes: pd.Index, *, layer: str | None = None) -> tuple[Matrix, np.ndarray]:
     """Find a model's genes by name in expression that it is to read.
 
     Parameters
@@ -67,8 +65,6 @@ def find_genes(
         The model's genes.
     layer
         Layer to read instead of ``X``.
-    stacklevel
-        Of the warning.
 
     Returns
     -------
@@ -103,17 +99,16 @@ def find_genes(
         problems.add(message)
     problems.raise_if_any()
     if len(missing):
-        warnings.warn(
+        warn(
             f"{len(missing)} of the model's {len(genes)} genes ({1 - share:.0%}) are not in adata: {examples(missing)}. "
-            "The estimate uses the others.",
-            stacklevel=stacklevel,
+            "The estimate uses the others."
         )
     return matrix, positions.to_numpy(dtype=int)
 
 
 def align_genes(adata: AnnData, genes: pd.Index, *, layer: str | None = None) -> np.ndarray:
     """Return what :func:`find_genes` finds: an array samples × genes, with columns of NaN for the genes that are missing."""
-    matrix, columns = find_genes(adata, genes, layer=layer, stacklevel=5)
+    matrix, columns = find_genes(adata, genes, layer=layer)
     values = to_dense(take_columns(matrix, columns))
     values[:, columns < 0] = np.nan
     return values

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from functools import reduce
 from typing import TYPE_CHECKING, Literal
 
@@ -22,6 +21,7 @@ from scdeconv._data.validation import (
     check_names,
     examples,
 )
+from scdeconv._data.warnings import warn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -165,10 +165,9 @@ def given_fractions(
     """Return the fractions that the bulk brought along, with a column for every cell type of the reference."""
     if fractions_key not in bulk.obsm:
         if "profiles" in tables:
-            warnings.warn(
+            warn(
                 f"bulk.obsm[{fractions_key!r}] is not there, so no donor is paired: only methods that need no pairs "
-                "can be trained.",
-                stacklevel=4,
+                "can be trained."
             )
         return None
     fractions = in_memory(bulk.obsm[fractions_key])

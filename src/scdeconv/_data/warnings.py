@@ -1,7 +1,8 @@
-"""Warnings of dependencies that concern their own code."""
+"""Warnings to the user, and those of dependencies that concern their own code."""
 
 from __future__ import annotations
 
+import sys
 import threading
 import warnings
 from contextlib import contextmanager
@@ -9,10 +10,24 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import FrameType
+
+PACKAGE = __name__.split(".", maxsplit=1)[0]
 
 _lock = threading.Lock()
 _n_users = 0
 _filters: warnings.catch_warnings
+
+
+def warn(message: str) -> None:
+    """Warn the user, at the line that called this package, however deep the caller is."""
+    frame: FrameType | None = sys._getframe(1)
+    level, depth = 2, 2
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").split(".")[0] == PACKAGE:
+            level = depth + 1
+        frame, depth = frame.f_back, depth + 1
+    warnings.warn(message, UserWarning, stacklevel=level)
 
 
 @contextmanager

@@ -180,7 +180,7 @@ class CellModel(BaseModelClass):
         if adata is None:
             counts, batches = self._training_data()
             return Cells(counts, batches, self.scaling_, np.ones(len(self.genes_), dtype=bool))
-        counts, columns = find_genes(adata, strip_versions(self.genes_), layer=layer, stacklevel=4)
+        counts, columns = find_genes(adata, strip_versions(self.genes_), layer=layer)
         present = columns >= 0
         counts = counts[:, columns * present]
         if not present.all():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata
 from scdeconv._data.genes import strip_versions
 from scdeconv._data.validation import Problems, check_cell_type_names, check_expression, check_names, examples
+from scdeconv._data.warnings import warn
 from scdeconv._stats.markers import condition_number, marker_ratio
 
 if TYPE_CHECKING:
@@ -152,10 +152,9 @@ def make_signature(profiles: np.ndarray, obs: pd.DataFrame, var: pd.DataFrame, r
     var = var.assign(marker_of=pd.Categorical.from_codes(var["marker_of"].to_numpy(), obs.index))
     condition = condition_number(profiles / size[:, None])
     if condition > LARGEST_CONDITION:
-        warnings.warn(
+        warn(
             f"The condition number of the signature is {condition:.3g}: an error of 1 % of the bulk may become one of "
-            f"{condition:.3g} % of the fractions. Merge cell types that resemble each other, or choose other genes.",
-            stacklevel=3,
+            f"{condition:.3g} % of the fractions. Merge cell types that resemble each other, or choose other genes."
         )
     signature = make_adata(profiles, obs=obs, var=var)
     signature.uns[keys.UNS] = {"signature": {**record, "n_genes": len(var), "condition_number": condition}}

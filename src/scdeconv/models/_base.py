@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -16,6 +15,7 @@ from scdeconv._data.genes import align_genes, strip_versions
 from scdeconv._data.matrix import get_matrix
 from scdeconv._data.reference import Reference
 from scdeconv._data.units import COUNTS, TPM, unit_of
+from scdeconv._data.warnings import warn
 from scdeconv._stats.conformal import HeldOut
 from scdeconv._stats.familiarity import Familiarity
 from scdeconv.io import curves_from_plain, curves_to_plain, read_model, write_model
@@ -194,10 +194,9 @@ class DeconvolutionModel:
         expression = align_genes(adata, strip_versions(self.genes_), layer=layer)
         found = unit_of(first_rows(get_matrix(adata, layer, "adata"))[:SAMPLES_THAT_TELL])
         if {self.bulk_unit_, found} == {COUNTS, TPM}:
-            warnings.warn(
+            warn(
                 f"Expected {self.bulk_unit_} as the model was trained on, found {found} in adata: the estimates may be far "
-                "off. Predict in the unit that was paired, or pair and train in the other.",
-                stacklevel=4,
+                "off. Predict in the unit that was paired, or pair and train in the other."
             )
         return expression
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from mudata import MuData
 from scdeconv._data.genes import strip_versions
 from scdeconv._data.matrix import get_matrix
 from scdeconv._data.validation import Problems, check_expression, check_names, examples
+from scdeconv._data.warnings import warn
 
 from ._constraints import Constraints
 
@@ -142,10 +142,9 @@ def read_markers(
     if len(problems.messages) > before:
         return None
     if absent := [gene for names in missing.values() for gene in names]:
-        warnings.warn(
+        warn(
             f"{len(absent)} of {sum(map(len, wanted.values()))} markers are not among the genes of {name}: "
-            f"{examples(absent)}. The others are used.",
-            stacklevel=3,
+            f"{examples(absent)}. The others are used."
         )
     columns = [genes.get_indexer(names.drop(missing[cell_type])) for cell_type, names in wanted.items()]
     return matrix, columns

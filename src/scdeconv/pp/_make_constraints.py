@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +9,7 @@ import pandas as pd
 
 from scdeconv._data.matrix import layer_names
 from scdeconv._data.validation import Problems, check_names, examples
+from scdeconv._data.warnings import warn
 
 from ._constraint_inputs import read_cells, read_labels, read_markers, read_pairs, read_protein
 from ._constraint_sources import find_anchors, link_by_distance, link_by_label, marker_scores
@@ -151,10 +151,7 @@ def _describe_anchors(anchors: np.ndarray, cell_types: list[str]) -> str:
         )
         raise ValueError(msg)
     if len(without):
-        warnings.warn(
-            f"No cell clearly expresses the markers of {examples(without)} alone: markers say nothing about them.",
-            stacklevel=3,
-        )
+        warn(f"No cell clearly expresses the markers of {examples(without)} alone: markers say nothing about them.")
     return f"{numbers.sum():,} anchors of {len(found)} types"
 
 
@@ -172,8 +169,5 @@ def _join(sources: Mapping[str, tuple[np.ndarray, np.ndarray]], cells: pd.Index)
             for name in sources
             if (n := (~kept & (source == name)).sum())
         ]
-        warnings.warn(
-            f"Constraints that contradict more trusted ones are left out: {', '.join(dropped)}.",
-            stacklevel=3,
-        )
+        warn(f"Constraints that contradict more trusted ones are left out: {', '.join(dropped)}.")
     return Constraints(cells, linked[kept & must], linked[kept & ~must])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -26,6 +25,7 @@ from scdeconv._data.reference import count_cells, expect_cells, make_profiles, m
 from scdeconv._data.spike_ins import PREFIX, set_spike_ins_aside
 from scdeconv._data.units import unit_of
 from scdeconv._data.validation import Problems
+from scdeconv._data.warnings import warn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -135,10 +135,9 @@ def pair(
     print(f"{_count_donors(mdata)}; {found}")
     n_pairs = len(paired_donors(mdata))
     if n_pairs < FEWEST_PAIRS:
-        warnings.warn(
+        warn(
             f"Only {n_pairs} paired donors (at least {FEWEST_PAIRS} are needed to learn from pairs): what follows is "
-            "reference-only. tl.train takes a method that needs no pairs.",
-            stacklevel=2,
+            "reference-only. tl.train takes a method that needs no pairs."
         )
     return mdata
 

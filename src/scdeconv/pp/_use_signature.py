@@ -10,6 +10,7 @@ from anndata import AnnData
 from scdeconv._data import keys
 from scdeconv._data.genes import strip_versions
 from scdeconv._data.validation import examples
+from scdeconv._data.warnings import warn
 
 from ._pair import join
 
@@ -43,10 +44,9 @@ def use_signature(mdata: MuData, signature: AnnData) -> MuData:
     if set(measured.columns) == set(labels):
         bulk.obsm[keys.MEASURED] = measured
     elif measured.notna().any(axis=None):
-        warnings.warn(
+        warn(
             f"The measured fractions are of other cell types ({examples(measured.columns)}) than the signature "
-            f"({examples(labels)}), so no donor is paired: only methods that need no pairs can be trained.",
-            stacklevel=3,
+            f"({examples(labels)}), so no donor is paired: only methods that need no pairs can be trained."
         )
     with warnings.catch_warnings():
         # that nobody is paired was said when the bulk was
@@ -55,10 +55,9 @@ def use_signature(mdata: MuData, signature: AnnData) -> MuData:
     work[keys.BULK].var[keys.SELECTED] = True
     missing = strip_versions(signature.var_names).difference(work.var_names, sort=False)
     if len(missing) > (1 - LEAST_SHARE_OF_MARKERS) * signature.n_vars:
-        warnings.warn(
+        warn(
             f"{len(missing)} of the signature's {signature.n_vars} genes are not in bulk: {examples(missing)}. The "
-            "others may not tell the cell types apart.",
-            stacklevel=3,
+            "others may not tell the cell types apart."
         )
     # the unit was seen in all genes; what was calibrated or simulated is of other profiles
     records = mdata.uns.get(keys.UNS, {})

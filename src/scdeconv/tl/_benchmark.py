@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from joblib import Parallel, delayed
 from scdeconv import metrics
 from scdeconv._data import keys
 from scdeconv._data.progress import no_progress, progress
+from scdeconv._data.warnings import warn
 from scdeconv.models import HeldOut, get_record, load_class
 from scdeconv.pp import hold_out, paired_donors
 
@@ -229,7 +229,7 @@ def benchmark(
     except KeyboardInterrupt:
         if not tables:
             raise
-        warnings.warn("Interrupted: the table holds the runs that were complete.", stacklevel=2)
+        warn("Interrupted: the table holds the runs that were complete.")
     return pd.concat(tables, ignore_index=True)
 
 

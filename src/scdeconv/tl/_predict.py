@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +10,7 @@ import pandas as pd
 from scdeconv import metrics
 from scdeconv._data import keys
 from scdeconv._data.validation import examples
+from scdeconv._data.warnings import warn
 from scdeconv._version import __version__
 
 if TYPE_CHECKING:
@@ -81,10 +81,9 @@ def predict(
     if quality is not None:
         outside = list(quality.index[quality["outside"]]) if "outside" in quality else []
         if outside:
-            warnings.warn(
+            warn(
                 f"{len(outside)} of {len(quality)} samples lie outside of what the model was trained on, such as "
-                f"{examples(outside)}: their fractions are extrapolated. See adata.obsm['{key_added}_quality'].",
-                stacklevel=2,
+                f"{examples(outside)}: their fractions are extrapolated. See adata.obsm['{key_added}_quality']."
             )
     for kind in ("lower", "upper", "quality"):
         # those of an earlier model would be taken for this one's
@@ -149,10 +148,9 @@ def evaluate(adata: AnnData, key: str = keys.FRACTIONS, *, measured_key: str = k
         msg = f"Expected samples with measured fractions in adata.obsm[{measured_key!r}], found none."
         raise ValueError(msg)
     if adata.uns.get(keys.UNS, {}).get(key, {}).get("fraction_kind") == "rna":
-        warnings.warn(
+        warn(
             f"adata.obsm[{key!r}] holds shares of RNA. If the measured fractions are shares of cells, compare them after "
-            "tl.convert_fractions(adata, cell_size, to='cell').",
-            stacklevel=2,
+            "tl.convert_fractions(adata, cell_size, to='cell')."
         )
     predicted = adata.obsm[key].loc[measured.index]
     cell_types = measured.columns.union(predicted.columns, sort=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from scdeconv import metrics
 from scdeconv._data import keys
 from scdeconv._data.modalities import make_mudata
+from scdeconv._data.warnings import warn
 from scdeconv.models import get_record, load_class
 from scdeconv.pp import FEWEST_PAIRS, augment, paired_donors, select_genes, simulate, use_signature
 
@@ -197,8 +197,7 @@ def _compare_with_the_mean(held_out: HeldOut) -> None:
     error = metrics.rmse(held_out.measured, held_out.predicted)
     of_mean = metrics.rmse(held_out.measured, np.stack(others))
     if error >= of_mean:
-        warnings.warn(
+        warn(
             f"Donors that were held out are predicted with an RMSE of {error:.4f}, no better than by the mean composition of "
-            f"the others ({of_mean:.4f}): the estimates say little beyond it. tl.benchmark compares methods; more pairs help.",
-            stacklevel=3,
+            f"the others ({of_mean:.4f}): the estimates say little beyond it. tl.benchmark compares methods; more pairs help."
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +11,7 @@ import pandas as pd
 from scdeconv._data import keys
 from scdeconv._data.progress import progress
 from scdeconv._data.validation import Problems
+from scdeconv._data.warnings import warn
 from scdeconv.models import load_class
 from scdeconv.pp import hold_out, paired_donors
 
@@ -193,7 +193,7 @@ def tune(
             if not np.isfinite(kept.best):
                 raise
             interrupted = True
-            warnings.warn(f"Interrupted: the result is the best of {kept.n_finished} trials.", stacklevel=2)
+            warn(f"Interrupted: the result is the best of {kept.n_finished} trials.")
     finished = kept.finished()
     searched = [space.arguments(trial.params) for trial in finished]
     trials = pd.DataFrame(
