@@ -157,7 +157,7 @@ def test_noise_free_samples_far_from_the_mean_are_recovered_where_noise_is_small
     np.testing.assert_allclose(found, fractions, atol=1e-3)
 
 
-def test_samples_do_not_depend_on_their_company():
+def test_solutions_do_not_depend_on_the_batch():
     model = make_model()
     _, x = draw(model, 600)
     together = solve(model, x)

@@ -404,7 +404,7 @@ def test_fewer_than_three_pairs_warn(make_inputs, shared, warned):
 
 
 @pytest.mark.filterwarnings("ignore:Only 0 paired donors")
-def test_profiles_without_fractions_pair_nobody_and_say_so(reference_inputs):
+def test_profiles_without_fractions_pair_no_donor_and_warn(reference_inputs):
     del reference_inputs["bulk"].obsm["measured_fractions"]
     with pytest.warns(UserWarning, match=r"bulk\.obsm\['measured_fractions'\] is not there") as caught:
         mdata = pp.pair(**reference_inputs)

@@ -120,7 +120,7 @@ def test_plain_table_of_profiles_is_what_it_is_to_pair(pairs):
         np.testing.assert_allclose(model.predict(bulk), tl.train(mdata, "nnls").predict(bulk), atol=1e-6)
 
 
-def test_fractions_of_other_types_pair_nobody(pairs, signature):
+def test_fractions_of_other_types_pair_no_donor(pairs, signature):
     fewer = signature[:3].copy()
     with pytest.warns(UserWarning, match="measured fractions are of other cell types.*no donor is paired") as caught:
         assert get_record(tl.train(pairs, signature=fewer).method).family == "reference"

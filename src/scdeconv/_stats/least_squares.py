@@ -65,7 +65,7 @@ def solve_nonnegative(gram: np.ndarray, moment: np.ndarray) -> np.ndarray:
         alone = np.arange(n_types) == last[:, None]
         free[active] ^= np.where((better | (left[active] >= 0))[:, None], wrong, alone)
     for row in active:
-        # rounding can make the exchange go in circles where profiles are all but identical
+        # pivoting may cycle where profiles are nearly identical: fall back to scipy
         lower = np.linalg.cholesky(gram[row] + TOLERANCE * np.eye(n_types))
         solution[row] = nnls(lower.T, np.linalg.solve(lower, moment[row]))[0]
     # nothing is wrong with what is not a number, so it would end as zero

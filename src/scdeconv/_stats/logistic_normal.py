@@ -70,7 +70,7 @@ class CalibratedModel:
 def _in_chunks(function: Callable[..., np.ndarray], *arrays: np.ndarray) -> np.ndarray:
     """Apply a function to some rows of the arrays at a time, in as many threads as there are cores."""
     chunks = [slice(start, start + ROWS_AT_ONCE) for start in range(0, len(arrays[0]), ROWS_AT_ONCE)]
-    # most of the time goes into passes over arrays that the threads of BLAS have no part in
+    # element-wise work dominates: use threads over chunks
     with threadpool_limits(1, "blas"):
         parallel = Parallel(n_jobs=-1 if len(chunks) > 1 else 1, require="sharedmem")
         return np.concatenate(parallel(delayed(function)(*(array[rows] for array in arrays)) for rows in chunks))
@@ -108,7 +108,7 @@ class GaussNewton:
         rows = np.arange(len(log))
         for _ in range(MAX_STEPS):
             step = np.clip(self.step(log[rows], depths[rows], ratios[rows]), -LONGEST_STEP, LONGEST_STEP)
-            # where a type is rare, full steps go to and fro for ever: they are halved when they turn back, and grow again
+            # where a type is rare, full steps oscillate: halve on reversal, else double
             turns = (step * before[rows]).sum(axis=1) < 0
             lengths[rows] = np.where(turns, lengths[rows] / 2, np.minimum(2 * lengths[rows], 1))
             step *= lengths[rows, None]

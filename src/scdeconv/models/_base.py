@@ -1,4 +1,4 @@
-"""The common face of the methods: predict, save, load."""
+"""Base classes: predict, intervals, save, load."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
     from ._record import Method
 
-# prefixes, in the file of weights, of what is not the state of the method itself
+# npz key prefixes of non-method arrays
 HELD_OUT = "held_out."
 FAMILIARITY = "familiarity."
-# the unit of bulk shows in its first samples
+# samples from which the unit of bulk is recognised
 SAMPLES_THAT_TELL = 100
-# donors are dealt into so many folds at most to learn how wrong predictions of new donors are
+# maximum number of donor folds for out-of-fold errors
 HELD_OUT_FOLDS = 10
 NO_DATA = "Expected data to train on, found none (a loaded model). Make a new model from a MuData."
 
@@ -45,7 +45,7 @@ def normalise(values: np.ndarray) -> np.ndarray:
     values = np.maximum(values, 0)
     totals = values.sum(axis=1, keepdims=True)
     uniform = np.full_like(values, 1 / values.shape[1])
-    # not "> 0": what is not a number must stay so, and be seen
+    # not "> 0": NaN rows must stay NaN
     return np.divide(values, totals, out=uniform, where=totals != 0)
 
 

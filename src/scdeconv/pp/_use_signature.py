@@ -49,7 +49,7 @@ def use_signature(mdata: MuData, signature: AnnData) -> MuData:
             f"({examples(labels)}), so no donor is paired: only methods that need no pairs can be trained."
         )
     with warnings.catch_warnings():
-        # that nobody is paired was said when the bulk was
+        # `pair` has already warned
         warnings.simplefilter("ignore", UserWarning)
         work = join({"bulk": bulk, "profiles": signature})
     work[keys.BULK].var[keys.SELECTED] = True

@@ -134,7 +134,7 @@ class Study:
                 self.study.tell(trial.number, state=TrialState.FAIL)
             finished = self.finished()
         self.n_finished = len(finished)
-        # what a killed process had begun is tried again, unless it was killed while it drew the values
+        # re-queue interrupted trials whose values were drawn
         self.to_try = [trial.params for trial in killed if set(trial.params) == set(space.distributions)]
         if self.first not in [*self.to_try, *(trial.params for trial in finished)]:
             self.to_try.insert(0, self.first)
@@ -169,7 +169,7 @@ class Study:
             raise OSError(msg) from error
 
     def ask(self) -> optuna.Trial:
-        """Begin a trial: the defaults first, then what a killed process had begun, then what the sampler suggests."""
+        """Begin a trial: the defaults first, then interrupted trials, then what the sampler suggests."""
         with self._writing():
             params = self.to_try.pop(0) if self.to_try else None
             if params is not None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 N_FOLDS = 5
-# a pair counts as so many simulated samples
+# weight of a real pair relative to a simulated one
 PAIR_WEIGHT = 10.0
 
 

@@ -154,7 +154,7 @@ def update_profiles(profiles: np.ndarray, reads: np.ndarray, sigma: float = SIGM
     counts = sigma**2 * reads[found]
     total = counts.sum(axis=1, keepdims=True)
     base = np.log(updated[found]) + counts
-    # this is the solution where bulk and reference agree; the sum is convex in the level, so no start leads astray
+    # this is the solution where bulk and reference agree; convex in the level: converges from any start
     level = np.log(total)
     for _ in range(50):
         omega = wrightomega(base + level)
