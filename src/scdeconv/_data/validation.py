@@ -175,6 +175,13 @@ def check_expression(
     report_expression(problems, examined, adata, name, logged=logged, may_be_small=may_be_small)
 
 
+def check_key(key: str | None) -> None:
+    """Raise ``ValueError`` for a key of ``key_added=`` that files cannot hold: anndata 0.13 refuses to write a ``/``."""
+    if key is not None and (not key or "/" in key):
+        msg = f"Expected key_added without '/', found {key!r}; h5ad files cannot hold such a key. Choose another."
+        raise ValueError(msg)
+
+
 def check_cell_type_names(problems: Problems, cell_types: Iterable[object], name: str) -> None:
     """Report cell types that cannot be column names of a file (``/``) or that are repeated."""
     names = pd.Index([str(item) for item in cell_types])

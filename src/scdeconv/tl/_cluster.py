@@ -10,7 +10,7 @@ from scdeconv import clustering
 from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata
 from scdeconv._data.matrix import get_matrix
-from scdeconv._data.validation import examples
+from scdeconv._data.validation import check_key, examples
 from scdeconv._version import __version__
 
 from ._train import split_arguments
@@ -80,6 +80,7 @@ def cluster(
     Raises
     ------
     ValueError
+        Where ``key_added`` is empty or has a ``/``.
         One report of every problem found in the cells; where there would be more clusters than cells, or only one.
     TypeError
         Where the method has no argument of that name.
@@ -93,6 +94,7 @@ def cluster(
     >>> cells.obs["desc"].cat.categories[0]
     '0'
     """
+    check_key(key_added)
     if method not in CLASSES:
         msg = f"Expected method to be one of {sorted(CLASSES)}, found {method!r}."
         raise ValueError(msg)

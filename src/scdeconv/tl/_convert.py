@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scdeconv._data import keys
-from scdeconv._data.validation import examples
+from scdeconv._data.validation import check_key, examples
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,6 +52,7 @@ def convert_fractions(
     KeyError
         Where there are no such fractions.
     ValueError
+        Where ``key_added`` is empty or has a ``/``.
         Where they are of this kind already, or a size is missing or not positive.
 
     Examples
@@ -65,6 +66,7 @@ def convert_fractions(
     >>> bulk.obsm["rna_fractions"].to_numpy().tolist()
     [[0.75, 0.25]]
     """
+    check_key(key_added)
     if key not in adata.obsm:
         msg = f"Expected adata.obsm[{key!r}], found keys {sorted(adata.obsm)}. Call tl.predict first."
         raise KeyError(msg)

@@ -8,6 +8,7 @@ import numpy as np
 
 from scdeconv._data import keys
 from scdeconv._data.genes import strip_versions
+from scdeconv._data.validation import check_key
 from scdeconv._version import __version__
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def expression(
     TypeError
         Where the model does not estimate expression.
     ValueError
+        Where ``key_added`` is empty or has a ``/``.
         Where a cell type is unknown, values are not linear expression or less than half of the model's genes are there.
         Nothing is written.
 
@@ -72,6 +74,7 @@ def expression(
     >>> bulk.layers["expression_Macrophage"].shape
     (12, 300)
     """
+    check_key(key_added)
     predict: Any = getattr(model, "predict_expression", None)
     if predict is None:
         msg = f"Expected a model that estimates expression, found {type(model).__name__}. Train one with method='bayesprism'."

@@ -13,7 +13,14 @@ from scdeconv._data import keys
 from scdeconv._data.genes import strip_versions
 from scdeconv._data.matrix import Matrix, get_matrix, layer_names, to_dense
 from scdeconv._data.reference import indicator
-from scdeconv._data.validation import Problems, check_cell_type_names, check_expression, check_names, examples
+from scdeconv._data.validation import (
+    Problems,
+    check_cell_type_names,
+    check_expression,
+    check_key,
+    check_names,
+    examples,
+)
 from scdeconv._stats.expression import to_shares
 from scdeconv._stats.markers import GENES_PER_TYPE
 from scdeconv._stats.rounding import deviations_from_mean
@@ -142,6 +149,7 @@ def name_clusters(
     Raises
     ------
     ValueError
+        Where ``key_added`` is empty or has a ``/``.
         One report of every problem found in the inputs, before anything is written.
 
     Examples
@@ -154,6 +162,7 @@ def name_clusters(
     >>> bool((cells.obs["name"] == cells.obs["cell_type"]).all())
     True
     """
+    check_key(key_added)
     problems = Problems("The clusters cannot be named")
     if (markers is None) == (reference is None):
         given = "neither" if markers is None else "both"

@@ -9,7 +9,7 @@ import pandas as pd
 
 from scdeconv import metrics
 from scdeconv._data import keys
-from scdeconv._data.validation import examples
+from scdeconv._data.validation import check_key, examples
 from scdeconv._data.warnings import warn
 from scdeconv._version import __version__
 
@@ -64,6 +64,7 @@ def predict(
     Raises
     ------
     ValueError
+        Where ``key_added`` is empty or has a ``/``.
         Where values are not linear expression or less than half of the model's genes are there. Nothing is written.
 
     Examples
@@ -76,6 +77,7 @@ def predict(
     >>> bulk.obsm["fractions"].shape
     (12, 7)
     """
+    check_key(key_added)
     found = model.estimate(adata, coverage=coverage, layer=layer)
     quality = found.get("quality")
     if quality is not None:
