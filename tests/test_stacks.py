@@ -67,7 +67,7 @@ def test_a_model_trained_on_the_pairs_predicts_the_same(stack, method):
 
 
 @stacks
-def test_pairs_hold_the_same_whoever_wrote_them(stack):
+def test_pairs_hold_the_same_on_each_stack(stack):
     mdata = read_mudata(stack / "pairs.h5mu")
     bulk = mdata["bulk"]
     assert set(mdata.mod) == {"bulk", "sc", "sums", "profiles", "pseudobulk"}

@@ -8,7 +8,7 @@ from scipy.special import digamma, polygamma
 from scipy.stats import false_discovery_control
 from scipy.stats import t as student
 
-from .rounding import deviations_from_mean, rounding_error
+from .rounding import deviations_from_mean, without_rounding
 
 GENES_PER_TYPE = 50
 # a variance below this share of the median is taken for that: the log of a zero would decide everything
@@ -171,8 +171,7 @@ def moderated_t(
     df = n_rows - design.shape[1]
     residual = log_expression - design @ effects
     # otherwise rounding divided by rounding would be a statistic
-    rounding = rounding_error(log_expression)
-    residual = np.where(np.abs(residual) <= rounding, 0.0, residual)
+    residual = without_rounding(residual, log_expression)
     variance, df_total = moderate_variances((residual**2).sum(axis=0) / df, df)
     effects, covariance = effects[:n_types], (inverse @ inverse.T)[:n_types, :n_types]
     statistic = np.empty_like(effects)
@@ -180,7 +179,7 @@ def moderated_t(
         others = np.arange(n_types) != kind
         unscaled = np.diag(covariance) + covariance[kind, kind] - 2 * covariance[kind]
         difference = effects[kind] - effects[others]
-        difference = np.where(np.abs(difference) <= rounding, 0.0, difference)
+        difference = without_rounding(difference, log_expression)
         statistic[kind] = (difference / np.sqrt(unscaled[others])[:, None]).min(axis=0)
     statistic /= np.sqrt(np.maximum(variance, np.finfo(float).tiny))
     return statistic, student.sf(statistic, df_total), by_donor

@@ -11,12 +11,12 @@ ROUNDING = 64 * np.finfo(float).eps
 """Largest rounding error of a difference, relative to the largest of the values that it is between."""
 
 
-def rounding_error(values: np.ndarray, axis: int | None = 0) -> np.ndarray:
-    """Return how far rounding may move differences between values; the axis is kept."""
-    return ROUNDING * np.abs(values).max(axis=axis, keepdims=True, initial=0)
+def without_rounding(differences: np.ndarray, values: np.ndarray, axis: int | None = 0) -> np.ndarray:
+    """Return differences between values, exactly 0 where they are within rounding of the largest value along the axis."""
+    error = ROUNDING * np.abs(values).max(axis=axis, keepdims=True, initial=0)
+    return np.where(np.abs(differences) <= error, 0.0, differences)
 
 
 def deviations_from_mean(values: np.ndarray, axis: int | None = 0) -> np.ndarray:
     """Subtract the mean over an axis. Deviations within rounding are exactly 0, also where all values are the same."""
-    deviations = values - values.mean(axis=axis, keepdims=True)
-    return np.where(np.abs(deviations) <= rounding_error(values, axis), 0.0, deviations)
+    return without_rounding(values - values.mean(axis=axis, keepdims=True), values, axis)

@@ -147,7 +147,7 @@ def read_signature(path: str | os.PathLike[str], *, cell_sizes: Mapping[str, flo
 def make_signature(profiles: np.ndarray, obs: pd.DataFrame, var: pd.DataFrame, record: dict[str, Any]) -> AnnData:
     """Put together a signature; ``obs`` is indexed by type, with the cell sizes, ``var["marker_of"]`` holds codes."""
     size = obs[keys.CELL_SIZE].to_numpy(dtype=float)
-    # the total of all genes, so that nobody takes the sum over the markers for it
+    # total over all genes, not over the markers
     obs = obs.assign(cell_type=obs.index, total=size)
     var = var.assign(marker_of=pd.Categorical.from_codes(var["marker_of"].to_numpy(), obs.index))
     condition = condition_number(profiles / size[:, None])

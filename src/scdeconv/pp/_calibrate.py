@@ -15,7 +15,7 @@ from scdeconv._stats import compositions
 from scdeconv._stats.compositions import FLOOR
 from scdeconv._stats.expression import LEVEL, log_shares
 from scdeconv._stats.logistic_normal import counting_variance
-from scdeconv._stats.rounding import deviations_from_mean, rounding_error
+from scdeconv._stats.rounding import deviations_from_mean, without_rounding
 from scdeconv._stats.shrinkage import correlation_shrinkage, shrink_variances
 
 from ._calibration import Calibration
@@ -163,7 +163,7 @@ def fit_calibration(
         expected = log_shares(fractions @ sized)
         residuals = log - expected
         shift, batch_shift, deviations = _shifts(residuals, weights, batches)
-        deviations = np.where(np.abs(deviations) <= rounding_error(log), 0.0, deviations)
+        deviations = without_rounding(deviations, log)
         deviations *= np.sqrt(weights * len(weights) / weights.sum())[:, None]
         variance = np.maximum(shrink_variances(deviations), LEAST_VARIANCE)
         shift_variance = max(float(shift.var() - variance.mean() / n_donors), 1e-4)
