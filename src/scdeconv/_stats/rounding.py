@@ -20,3 +20,8 @@ def without_rounding(differences: np.ndarray, values: np.ndarray, axis: int | No
 def deviations_from_mean(values: np.ndarray, axis: int | None = 0) -> np.ndarray:
     """Subtract the mean over an axis. Deviations within rounding are exactly 0, also where all values are the same."""
     return without_rounding(values - values.mean(axis=axis, keepdims=True), values, axis)
+
+
+def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Divide, with NaN where the denominator is not positive."""
+    return np.divide(numerator, denominator, out=np.full(denominator.shape, np.nan), where=denominator > 0)
