@@ -80,6 +80,11 @@ def read_signature(path: str | os.PathLike[str], *, cell_sizes: Mapping[str, flo
         One report of everything wrong in the file or the sizes: rows of different length, repeated genes or types,
         fields that are no numbers, missing, negative or log-transformed values.
 
+    Warns
+    -----
+    UserWarning
+        Where cell types resemble each other so much that fractions depend on small errors of the bulk.
+
     Examples
     --------
     >>> from pathlib import Path

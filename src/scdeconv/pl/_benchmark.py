@@ -45,6 +45,13 @@ def benchmark(table: pd.DataFrame, *, metric: str = "rmse", ax: Axes | None = No
     -------
     The axes.
 
+    Raises
+    ------
+    KeyError
+        Where the table lacks a column.
+    ValueError
+        Where the metric is unknown, or the table has no row to rank by.
+
     Examples
     --------
     >>> import pandas as pd

@@ -30,6 +30,13 @@ def history(history: Mapping[str, Any], *, ax: Axes | None = None) -> Axes:
     -------
     The axes; its loss is on a logarithmic scale where it is positive and spans more than a factor of ten.
 
+    Raises
+    ------
+    TypeError
+        Where ``history`` is not a mapping.
+    KeyError
+        Where it has neither loss.
+
     Examples
     --------
     >>> import pandas as pd

@@ -37,6 +37,13 @@ def measured_vs_predicted(
     -------
     The axes, one per cell type in the order of the measured table. A type that only one side has is 0 on the other.
 
+    Raises
+    ------
+    KeyError, TypeError
+        Where a table is missing or is not a DataFrame.
+    ValueError
+        Where no sample is measured or the axes are not one per type.
+
     Examples
     --------
     >>> import pandas as pd

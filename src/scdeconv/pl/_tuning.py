@@ -40,6 +40,11 @@ def tuning(tuning: Tuning, *, axes: np.ndarray | None = None) -> np.ndarray:
     -------
     The axes: trials, then arguments in the order of ``tuning.trials``.
 
+    Raises
+    ------
+    ValueError
+        Where ``axes`` are not as many as the panels.
+
     Examples
     --------
     >>> import pandas as pd

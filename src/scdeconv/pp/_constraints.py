@@ -89,6 +89,10 @@ class Constraints:
             A Series indexed by names of cells, or one label for each of ``cells``, in order. Constraints of cells
             without a label (NaN) do not count.
 
+        Returns
+        -------
+        From 0 to 1.
+
         Raises
         ------
         ValueError
@@ -115,7 +119,9 @@ class Constraints:
     def distinct_groups(self) -> list[np.ndarray]:
         """Return groups of two or more cells that must-links join, each set apart from all before it by a cannot-link.
 
-        The largest come first; cells are given by their positions.
+        Returns
+        -------
+        Positions of the cells of each group, the largest group first.
         """
         of_cell = self.groups()
         apart = {frozenset(pair) for pair in of_cell[self.cannot_link].tolist()}
@@ -127,7 +133,12 @@ class Constraints:
         return [np.flatnonzero(of_cell == group) for group in chosen]
 
     def groups(self) -> np.ndarray:
-        """Return the number of the group of each cell, where must-links are followed to the end."""
+        """Return which cells must-links join, directly or through others.
+
+        Returns
+        -------
+        Number of the group of each cell, int.
+        """
         size = len(self.cells)
         ones = np.ones(len(self.must_link), dtype=bool)
         graph = sp.coo_matrix((ones, self.must_link.T), shape=(size, size))

@@ -78,6 +78,12 @@ def constraints(
         One report of every problem found; where ``pairs`` contradict each other; where markers or protein single out no
         cells.
 
+    Warns
+    -----
+    UserWarning
+        Where markers are not among the genes, no cell clearly expresses those of a type, or constraints contradict
+        more trusted ones.
+
     Notes
     -----
     Constraints and the ways to obtain them are those of scDCC (Tian et al. 2021), which does not look for contradictions.

@@ -114,6 +114,11 @@ def pair(
     OSError
         Where cells on disk cannot be read, with the rows that were reached.
 
+    Warns
+    -----
+    UserWarning
+        Where there are too few paired donors to learn from pairs.
+
     Examples
     --------
     >>> import scdeconv

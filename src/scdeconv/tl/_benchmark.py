@@ -105,6 +105,8 @@ def cross_validate(
     ------
     ValueError
         Where the split leaks, ``cv`` is unknown or there are fewer than 3 paired donors.
+    TypeError
+        Where neither the method, the steps before it nor :func:`scdeconv.tl.tune` take an argument.
     KeyboardInterrupt
         On Ctrl-C: half a cross-validation is no result.
 
@@ -194,6 +196,21 @@ def benchmark(
     types; columns ``method, seed, cell_type, n, rmse, mae, r2, pearson, ccc, bias, coverage, width, seconds``. Coverage
     and width are those of 90 % intervals, each donor's made from the errors on all others (NaN where donors are too few).
     Ctrl-C returns what is complete (nothing with Ray's backend, which hands all over at the end).
+
+    Raises
+    ------
+    ValueError
+        Where a split leaks, ``cv`` is unknown or there are fewer than 3 paired donors.
+    TypeError
+        Where ``seed`` is among the arguments of a method, or one that neither the method, the steps before it nor
+        :func:`scdeconv.tl.tune` take.
+    KeyboardInterrupt
+        On Ctrl-C before the first run is complete.
+
+    Warns
+    -----
+    UserWarning
+        After Ctrl-C.
 
     Examples
     --------

@@ -55,17 +55,17 @@ def predict(
     ``adata.uns["scdeconv"][key_added]``
         Method, version, parameters, kind of fraction (of cells or of RNA), number of genes and seed.
 
-    Warns
-    -----
-    UserWarning
-        Where genes of the model are missing, where samples are outside of what it was trained on, and where these are
-        counts and the model learned from TPM, or the reverse.
-
     Raises
     ------
     ValueError
         Where ``key_added`` is empty or has a ``/``.
         Where values are not linear expression or less than half of the model's genes are there. Nothing is written.
+
+    Warns
+    -----
+    UserWarning
+        Where genes of the model are missing, where samples are outside of what it was trained on, and where these are
+        counts and the model learned from TPM, or the reverse.
 
     Examples
     --------
@@ -129,6 +129,11 @@ def evaluate(adata: AnnData, key: str = keys.FRACTIONS, *, measured_key: str = k
         Where a key is missing.
     ValueError
         Where no sample has measured fractions.
+
+    Warns
+    -----
+    UserWarning
+        Where the estimate holds shares of RNA.
 
     Examples
     --------

@@ -153,12 +153,6 @@ def train(
     -------
     The trained model, with ``predict``, ``save`` and ``history``.
 
-    Warns
-    -----
-    UserWarning
-        Where the bulk has fewer than half of the signature's genes, or fractions of other cell types; where held-out
-        donors are predicted no better than by the mean composition.
-
     Raises
     ------
     ValueError
@@ -166,6 +160,12 @@ def train(
         bulk or is no table of profiles, or the method reads cells, for which a signature is no substitute.
     TypeError
         Where the method has no argument of that name, or the signature is no AnnData.
+
+    Warns
+    -----
+    UserWarning
+        Where the bulk has fewer than half of the signature's genes, or fractions of other cell types; where held-out
+        donors are predicted no better than by the mean composition.
 
     Examples
     --------

@@ -131,17 +131,17 @@ def tune(
     -------
     Trials, the best arguments and the model. After Ctrl-C what was found so far, where a trial was complete.
 
-    Warns
-    -----
-    UserWarning
-        After Ctrl-C.
-
     Raises
     ------
     ValueError
         Where an argument is out of range, there are too few pairs, or the file holds another search or is damaged.
     OSError
         Where the study cannot be written. The file keeps the trials that were complete.
+
+    Warns
+    -----
+    UserWarning
+        After Ctrl-C.
 
     Notes
     -----
