@@ -8,12 +8,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from scdeconv._data.fractions import Table, align_compositions, align_distance, align_fractions
-from scdeconv._data.scores import pooled_or_per_type, with_sections
-from scdeconv._stats.compositions import centred_log_ratio, mean_kl
-from scdeconv._stats.overlap import overlap
+from scdeconv._data.fractions import Table, align_compositions, align_distance, align_fractions, by_column, documented
+from scdeconv._stats.compositions import centred_log_ratio, mean_kl, mean_transport_cost
+from scdeconv._stats.familiarity import overlap
 from scdeconv._stats.rounding import deviations_from_mean, ratio
-from scdeconv._stats.transport import mean_transport_cost
 
 __all__ = [
     "aitchison",
@@ -34,7 +32,7 @@ __all__ = [
 ]
 
 
-@pooled_or_per_type
+@by_column
 def mse(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Mean squared error.
 
@@ -49,7 +47,7 @@ def mse(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     return np.mean((predicted - measured) ** 2, axis=0)
 
 
-@pooled_or_per_type
+@by_column
 def rmse(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Root mean squared error, in units of the fractions.
 
@@ -64,7 +62,7 @@ def rmse(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     return np.sqrt(np.mean((predicted - measured) ** 2, axis=0))
 
 
-@pooled_or_per_type
+@by_column
 def mae(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Mean absolute error, in units of the fractions.
 
@@ -79,7 +77,7 @@ def mae(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     return np.mean(np.abs(predicted - measured), axis=0)
 
 
-@pooled_or_per_type
+@by_column
 def bias(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Mean of predicted minus measured; positive where a type is overestimated.
 
@@ -96,7 +94,7 @@ def bias(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     return np.mean(predicted - measured, axis=0)
 
 
-@pooled_or_per_type
+@by_column
 def r2(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Share of the measured variance explained: 1 − residual / total sum of squares.
 
@@ -117,7 +115,7 @@ def r2(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     return 1 - ratio(np.sum((predicted - measured) ** 2, axis=0), np.sum(deviations_from_mean(measured) ** 2, axis=0))
 
 
-@pooled_or_per_type
+@by_column
 def pearson(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Pearson correlation.
 
@@ -135,7 +133,7 @@ def pearson(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     return ratio(np.sum(x * y, axis=0), np.sqrt(np.sum(x**2, axis=0) * np.sum(y**2, axis=0)))
 
 
-@pooled_or_per_type
+@by_column
 def ccc(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Concordance correlation (Lin 1989): how close the points are to the identity line, from −1 to 1.
 
@@ -155,7 +153,7 @@ def ccc(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     return ratio(2 * np.mean(x * y, axis=0), np.mean(x**2 + y**2, axis=0) + gap**2)
 
 
-@with_sections
+@documented
 def kl(measured: Table, predicted: Table, *, epsilon: float = 1e-6) -> float:
     """Kullback-Leibler divergence of the measured from the predicted composition, in nats.
 
@@ -171,7 +169,7 @@ def kl(measured: Table, predicted: Table, *, epsilon: float = 1e-6) -> float:
     return mean_kl(p, q, epsilon)
 
 
-@with_sections
+@documented
 def wasserstein(measured: Table, predicted: Table, *, distance: Table | None = None) -> float:
     """Cost of moving the predicted composition onto the measured one.
 
@@ -195,7 +193,7 @@ def wasserstein(measured: Table, predicted: Table, *, distance: Table | None = N
     return mean_transport_cost(p, q, None if distance is None else align_distance(distance, types))
 
 
-@with_sections
+@documented
 def aitchison(measured: Table, predicted: Table, *, epsilon: float = 1e-3) -> float:
     """Aitchison distance: Euclidean distance between centred log-ratios.
 
@@ -214,7 +212,7 @@ def aitchison(measured: Table, predicted: Table, *, epsilon: float = 1e-3) -> fl
     return float(np.mean(np.linalg.norm(difference, axis=1)))
 
 
-@with_sections
+@documented
 def paper_r2_pooled(measured: Table, predicted: Table) -> float:
     """R² of all entries around one grand mean. The mean composition scores near 1: use ``r2(…, per_type=True)``.
 
@@ -229,7 +227,7 @@ def paper_r2_pooled(measured: Table, predicted: Table) -> float:
     return r2(measured, predicted)
 
 
-@with_sections
+@documented
 def paper_kl_softmax(measured: Table, predicted: Table) -> float:
     """KL divergence of the softmax of the fractions, which is nearly uniform: 100 to 1000 times too small, use :func:`kl`.
 
@@ -245,7 +243,7 @@ def paper_kl_softmax(measured: Table, predicted: Table) -> float:
     return mean_kl(np.exp(true), np.exp(estimate))
 
 
-@with_sections
+@documented
 def paper_w_sorted(measured: Table, predicted: Table) -> float:
     """Distance of sorted fractions, whatever types they belong to. Swaps cost nothing: use :func:`wasserstein`.
 
@@ -261,7 +259,7 @@ def paper_w_sorted(measured: Table, predicted: Table) -> float:
     return float(np.mean(np.abs(np.sort(true, axis=1) - np.sort(estimate, axis=1))))
 
 
-@with_sections
+@documented
 def table(measured: Table, predicted: Table) -> pd.DataFrame:
     """All metrics at a glance.
 

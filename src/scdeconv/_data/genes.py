@@ -1,4 +1,4 @@
-"""Gene names: versions, identifiers of different kinds, and putting a matrix into a model's gene order."""
+"""Gene names: versions, identifiers of different kinds, a matrix in a model's gene order, spike-ins."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from scdeconv._data import keys
+from scdeconv._data.annotated import subset
 from scdeconv._data.chunks import in_rows
 from scdeconv._data.labels import as_text
 from scdeconv._data.matrix import Matrix, get_matrix, in_memory, is_lazy, take_columns, to_dense
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 ENSEMBL = r"^ENS[A-Z]*G\d{6,}"
 LEAST_SHARE_OF_GENES = 0.5
+# the names of the External RNA Controls Consortium, such as ERCC-00002; human genes are ERCC1, ERCC2
+SPIKE_IN_PREFIX = "ERCC-"
 
 
 def strip_versions(names: pd.Index) -> pd.Index:
@@ -112,3 +116,24 @@ def align_genes(adata: AnnData, genes: pd.Index, *, layer: str | None = None) ->
     values = to_dense(take_columns(matrix, columns))
     values[:, columns < 0] = np.nan
     return values
+
+
+def set_spike_ins_aside(tables: dict[str, AnnData]) -> int:
+    """Take spike-ins out of the genes of all tables; return how many kinds were found.
+
+    Where bulk has any, ``obs["rna_per_spike_in"]`` gets the ratio of each sample's own expression to its spike-ins (NaN
+    for a sample without).
+    """
+    found: set[str] = set()
+    for name, table in tables.items():
+        spikes = table.var_names.str.startswith(SPIKE_IN_PREFIX)
+        if not spikes.any():
+            continue
+        found |= set(table.var_names[spikes])
+        tables[name] = subset(table, genes=~spikes)
+        if name == keys.BULK:
+            added = np.asarray(table.X[:, np.flatnonzero(spikes)].sum(axis=1), dtype=float).ravel()
+            own = np.asarray(tables[name].X.sum(axis=1), dtype=float).ravel()
+            ratio = np.divide(own, added, out=np.full_like(own, np.nan), where=added > 0)
+            tables[name].obs[keys.RNA_PER_SPIKE_IN] = ratio
+    return len(found)

@@ -9,6 +9,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scdeconv._data import keys
+from scdeconv._data.genes import SPIKE_IN_PREFIX, set_spike_ins_aside
 from scdeconv._data.inputs import (
     cell_probabilities,
     check_donor_names,
@@ -22,7 +23,6 @@ from scdeconv._data.inputs import (
 )
 from scdeconv._data.modalities import make_mudata
 from scdeconv._data.reference import count_cells, expect_cells, make_profiles, make_pseudobulk, round_counts, sum_cells
-from scdeconv._data.spike_ins import PREFIX, set_spike_ins_aside
 from scdeconv._data.units import unit_of
 from scdeconv._data.validation import Problems
 from scdeconv._data.warnings import warn
@@ -173,7 +173,9 @@ def join(
         problems.add(f"Expected layer {layer!r} in cells or bulk, found it in neither.")
     tables = {name: read_table(problems, adata, name, layer, duplicates) for name, adata in originals.items()}
     # spike-ins are shared whatever the genes are called
-    genes_of = {name: table.var_names[~table.var_names.str.startswith(PREFIX)] for name, table in tables.items()}
+    genes_of = {
+        name: table.var_names[~table.var_names.str.startswith(SPIKE_IN_PREFIX)] for name, table in tables.items()
+    }
     check_genes(problems, genes_of, originals)
     set_donors(problems, tables, donor_key)
     set_cell_types(problems, tables, cell_type_key)
