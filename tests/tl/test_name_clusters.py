@@ -10,7 +10,8 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from scdeconv import datasets, tl
-from scdeconv.tl._name_clusters import choose, score_by_markers, score_by_reference
+from scdeconv._stats.markers import choose, score_by_reference
+from scdeconv.tl._name_clusters import score_by_markers
 
 
 @pytest.fixture(scope="module")

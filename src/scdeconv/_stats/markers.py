@@ -8,6 +8,7 @@ from scipy.special import digamma, polygamma
 from scipy.stats import false_discovery_control
 from scipy.stats import t as student
 
+from .expression import to_shares
 from .rounding import deviations_from_mean, without_rounding
 
 GENES_PER_TYPE = 50
@@ -215,3 +216,31 @@ def moderated_scores(
         found = (false_discovery_control(p, axis=1) < q_value) & (statistic > 0)
         scores[:, tested] = np.where(found, statistic, -np.inf)
     return scores, by_donor
+
+
+def score_by_reference(clusters: np.ndarray, types: np.ndarray) -> np.ndarray:
+    """Return, clusters × types, how a cluster's departure from all clusters correlates with a type's from all types.
+
+    What a platform does to a gene is the same in all clusters and drops out with their mean. The genes are those that
+    differ most between the types, 50 for each. The scale is log1p of the expression as multiple of its mean over genes, on
+    which the few counts of a rare type make little noise.
+
+    Parameters
+    ----------
+    clusters, types
+        Summed or mean expression of each, linear, × the same genes.
+    """
+    clusters, types = (np.log1p(to_shares(table) * table.shape[1]) for table in (clusters, types))
+    genes = np.argsort(-types.var(axis=0), kind="stable")[: GENES_PER_TYPE * len(types)]
+    departures = []
+    for profiles in (clusters, types):
+        rows = (profiles - profiles.mean(axis=0))[:, genes]
+        rows = rows - rows.mean(axis=1, keepdims=True)
+        departures.append(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(float).tiny))
+    return np.asarray(departures[0] @ departures[1].T)
+
+
+def choose(scores: np.ndarray, least: float, lead: float) -> np.ndarray:
+    """Return the column of the best score in each row, -1 where it is below ``least`` or not ``lead`` ahead of the next."""
+    second, best = np.sort(scores, axis=1)[:, -2:].T
+    return np.where((best >= least) & (best - second >= lead), scores.argmax(axis=1), -1)

@@ -21,8 +21,7 @@ from scdeconv._data.validation import (
     check_names,
     examples,
 )
-from scdeconv._stats.expression import to_shares
-from scdeconv._stats.markers import GENES_PER_TYPE
+from scdeconv._stats.markers import choose, score_by_reference
 from scdeconv._stats.rounding import deviations_from_mean
 from scdeconv._version import __version__
 from scdeconv.pp import read_markers
@@ -66,34 +65,6 @@ def score_by_markers(matrix: Matrix, clusters: np.ndarray, markers: Sequence[np.
         signal = np.clip(1 - noise / positive, 0, 1)
         scores[:, k] = (between / np.sqrt(positive) * signal).mean(axis=1)
     return scores
-
-
-def score_by_reference(clusters: np.ndarray, types: np.ndarray) -> np.ndarray:
-    """Return, clusters × types, how a cluster's departure from all clusters correlates with a type's from all types.
-
-    What a platform does to a gene is the same in all clusters and drops out with their mean. The genes are those that
-    differ most between the types, 50 for each. The scale is log1p of the expression as multiple of its mean over genes, on
-    which the few counts of a rare type make little noise.
-
-    Parameters
-    ----------
-    clusters, types
-        Summed or mean expression of each, linear, × the same genes.
-    """
-    clusters, types = (np.log1p(to_shares(table) * table.shape[1]) for table in (clusters, types))
-    genes = np.argsort(-types.var(axis=0), kind="stable")[: GENES_PER_TYPE * len(types)]
-    departures = []
-    for profiles in (clusters, types):
-        rows = (profiles - profiles.mean(axis=0))[:, genes]
-        rows = rows - rows.mean(axis=1, keepdims=True)
-        departures.append(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(float).tiny))
-    return np.asarray(departures[0] @ departures[1].T)
-
-
-def choose(scores: np.ndarray, least: float, lead: float) -> np.ndarray:
-    """Return the column of the best score in each row, -1 where it is below ``least`` or not ``lead`` ahead of the next."""
-    second, best = np.sort(scores, axis=1)[:, -2:].T
-    return np.where((best >= least) & (best - second >= lead), scores.argmax(axis=1), -1)
 
 
 def name_clusters(
