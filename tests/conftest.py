@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Mapping
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -59,6 +60,39 @@ def warn_as_scdeconv(message, category=None, stacklevel=1, **kwargs):
 
 
 warnings.warn = warn_as_scdeconv
+
+# real data and outputs of the original programs, which are not in the repository; reasons of skips name their path
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+REQUIRE_DATA = "SCDECONV_REQUIRE_DATA"
+
+
+def missing_data(report):
+    """Return why a test was skipped if that was for want of real data, else None."""
+    reason = report.longrepr[2] if report.skipped and isinstance(report.longrepr, (tuple, list)) else ""
+    return reason.removeprefix("Skipped: ") if str(SHARED) in reason else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Where the variable is set, as by .ci/run, a skip for want of real data fails, unless there are none at all."""
+    report = yield
+    reason = missing_data(report)
+    if reason and os.environ.get(REQUIRE_DATA) and SHARED.is_dir():
+        report.outcome = "failed"
+        report.longrepr = f"Expected all real data in {SHARED}, as {REQUIRE_DATA} is set. Found: {reason}."
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter):
+    """Say just above the last line how many tests lacked real data."""
+    result = yield
+    reasons = [reason for report in terminalreporter.stats.get("skipped", []) if (reason := missing_data(report))]
+    if reasons:
+        found = f"{SHARED} is not there" if not SHARED.is_dir() else f"{SHARED} is incomplete: {reasons[0]}"
+        terminalreporter.write_line(f"{len(reasons)} real-data test(s) skipped: {found}", yellow=True)
+    return result
+
 
 ADATA_SLOTS = ("X", "obs", "var", "uns", "obsm", "varm", "obsp", "varp", "layers")
 MDATA_SLOTS = ("mod", "obs", "var", "uns", "obsm", "varm", "obsmap", "varmap")
