@@ -132,8 +132,8 @@ BOXES = {
 }
 
 
-def without_detours(edges: Edges) -> Edges:
-    """Return the edges that no longer path of edges stands for (the transitive reduction)."""
+def transitive_reduction(edges: Edges) -> Edges:
+    """Return the edges that no longer path of edges replaces."""
     below = {part: {target for source, target in edges if source == part} for part in ORDER}
     # from the bottom up
     reached: dict[str, set[str]] = {}
@@ -195,9 +195,9 @@ def _route(source: Box, target: Box, start: float, end: float) -> str:
 
 
 def draw(sources: Sources) -> str:
-    """Return the picture as SVG. Arrows that longer paths stand for are left out; ``data-imports`` has them all."""
+    """Return the picture as SVG. It has the arrows of the transitive reduction; ``data-imports`` lists all imports."""
     edges, folders = edges_of(sources), files_per_folder(sources)
-    drawn = without_detours(edges)
+    drawn = transitive_reduction(edges)
     ports = _ports(drawn)
     height = 2 * MARGIN + 7 * ROW + 6 * GAP
     lines = [

@@ -67,14 +67,14 @@ REQUIRE_DATA = "SCDECONV_REQUIRE_DATA"
 
 
 def missing_data(report):
-    """Return why a test was skipped if that was for want of real data, else None."""
+    """Return the reason of a skip because of missing real data, else None."""
     reason = report.longrepr[2] if report.skipped and isinstance(report.longrepr, (tuple, list)) else ""
     return reason.removeprefix("Skipped: ") if str(SHARED) in reason else None
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Where the variable is set, as by .ci/run, a skip for want of real data fails, unless there are none at all."""
+    """Where .ci/run sets the variable and ../shared is there, a test that lacks real data fails instead of being skipped."""
     report = yield
     reason = missing_data(report)
     if reason and os.environ.get(REQUIRE_DATA) and SHARED.is_dir():
@@ -85,7 +85,7 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter):
-    """Say just above the last line how many tests lacked real data."""
+    """Print above the last line how many tests were skipped because real data are missing."""
     result = yield
     reasons = [reason for report in terminalreporter.stats.get("skipped", []) if (reason := missing_data(report))]
     if reasons:

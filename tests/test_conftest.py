@@ -1,4 +1,4 @@
-"""Skips for want of real data are counted in the last lines of pytest, and fail in continuous integration."""
+"""Tests skipped because real data are missing are counted in the last lines of pytest, and fail in .ci/run."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run_tiny(request, tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_skips_for_want_of_data_are_counted_in_the_last_lines(run_tiny):
+def test_tests_without_real_data_are_counted(run_tiny):
     status, (line, last), shared = run_tiny(with_shared=False)
     assert status == pytest.ExitCode.OK
     assert line == f"2 real-data test(s) skipped: {shared} is not there"
@@ -63,7 +63,7 @@ def test_the_missing_data_set_is_named(run_tiny):
     assert line == f"2 real-data test(s) skipped: {shared} is incomplete: real data are not at {missing}"
 
 
-def test_continuous_integration_fails_if_a_data_set_is_missing(run_tiny):
+def test_ci_fails_if_a_data_set_is_missing(run_tiny):
     status, (_, last), _ = run_tiny(with_shared=True, required=True)
     assert status == pytest.ExitCode.TESTS_FAILED
     # pytest counts a failure before the test itself as an error
@@ -71,12 +71,12 @@ def test_continuous_integration_fails_if_a_data_set_is_missing(run_tiny):
     assert "1 error" in last
 
 
-def test_continuous_integration_passes_without_any_data(run_tiny):
+def test_ci_passes_without_any_data(run_tiny):
     status, (line, _), shared = run_tiny(with_shared=False, required=True)
     assert status == pytest.ExitCode.OK
     assert line == f"2 real-data test(s) skipped: {shared} is not there"
 
 
-def test_continuous_integration_requires_data():
+def test_ci_requires_data():
     script = (TESTS.parent / ".ci" / "run").read_text()
     assert script.index("export SCDECONV_REQUIRE_DATA=1") < script.index("make test")

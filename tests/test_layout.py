@@ -50,7 +50,7 @@ def own_imports(path):
     return [(module, name) for module, name in found if module.split(".")[0] == "scdeconv"]
 
 
-def test_the_package_that_is_tested_is_the_one_that_is_read():
+def test_sources_are_those_of_the_tested_package():
     assert Path(scdeconv.__file__).parent == packages.SOURCE
 
 
@@ -138,7 +138,7 @@ def test_imports_for_type_checkers_are_no_arrows():
 
 def test_a_path_of_arrows_replaces_an_arrow():
     edges = {("cli", "tl"), ("tl", "pp"), ("pp", "_data"), ("cli", "pp"), ("cli", "_data"), ("pl", "_data")}
-    assert packages.without_detours(edges) == {("cli", "tl"), ("tl", "pp"), ("pp", "_data"), ("pl", "_data")}
+    assert packages.transitive_reduction(edges) == {("cli", "tl"), ("tl", "pp"), ("pp", "_data"), ("pl", "_data")}
 
 
 def test_sizes_are_measured_without_comments_and_docstrings():

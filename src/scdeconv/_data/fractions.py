@@ -28,7 +28,7 @@ FLOOR = """epsilon
 FLOAT_OR_SERIES = """Returns
 -------
 One value over all entries, or with ``per_type=True`` a Series with one value for each cell type."""
-MEAN = """Returns
+MEAN_OVER_SAMPLES = """Returns
 -------
 Mean over samples."""
 RAISES = """Raises
@@ -43,9 +43,9 @@ One value for the whole table."""
 SECTIONS = {
     "compared": COMPARED,
     "pooled_or_per_type": f"{COMPARED}\n{PER_TYPE}\n\n{FLOAT_OR_SERIES}\n\n{RAISES}",
-    "with_floor": f"{COMPARED}\n{FLOOR}\n\n{MEAN}\n\n{RAISES}",
+    "with_floor": f"{COMPARED}\n{FLOOR}\n\n{MEAN_OVER_SAMPLES}\n\n{RAISES}",
     "as_in_the_paper": f"{PAPER}\n\n{COMPARED}\n\n{ONE_VALUE}\n\n{RAISES}",
-    "mean": f"{MEAN}\n\n{RAISES}",
+    "mean": f"{MEAN_OVER_SAMPLES}\n\n{RAISES}",
     "raises": RAISES,
 }
 
