@@ -1,6 +1,6 @@
 """A reference larger than memory: pairing, signature and simulated bulk from cells on disk.
 
-``python benchmarks/atlas.py make`` writes generated atlases (it goes on where it was stopped), ``measure`` writes
+``python benchmarks/atlas.py make`` writes generated atlases and resumes after an interruption. ``measure`` writes
 docs/benchmarks/atlas.md.
 """
 
@@ -27,7 +27,7 @@ from scdeconv._data.progress import progress
 SEED = 0
 N_GENES, N_TYPES, N_DONORS, DENSITY = 20_000, 30, 50, 0.05
 N_BULK, N_PSEUDOBULKS = 60, 10_000
-# different cells of a type; the atlas repeats them in random order
+# number of different cells per type; the atlas repeats them in random order
 POOL_PER_TYPE = 300
 CELLS_AT_ONCE = 10_000
 FORMATS = ("h5ad", "zarr")
@@ -44,7 +44,7 @@ def gene_shares() -> np.ndarray:
 
 
 def make_pool() -> sp.csr_matrix:
-    """Return cells of every type, Poisson counts at a depth that gives the density."""
+    """Return cells of every type, with Poisson counts at the depth that gives ``DENSITY``."""
     rng, shares = np.random.default_rng(SEED), gene_shares()
     depth = 100.0
     while (1 - np.exp(-depth * shares)).mean() < DENSITY:
@@ -54,7 +54,7 @@ def make_pool() -> sp.csr_matrix:
 
 
 def labels(n_cells: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return donor and type of each cell; a donor's cells lie together, as in most atlases."""
+    """Return donor and type of each cell; the cells of a donor are consecutive, as in most atlases."""
     rng = np.random.default_rng(SEED)
     return np.arange(n_cells) * N_DONORS // n_cells, rng.integers(0, N_TYPES, n_cells)
 
@@ -69,7 +69,7 @@ def open_store(path: Path, form: str) -> h5py.File | zarr.Group:
 
 
 def make(folder: Path, n_cells: int, form: str) -> None:
-    """Write an atlas in pieces to a file of another name, which gets its own at the end."""
+    """Write an atlas in blocks to a file with a temporary name, and rename it at the end."""
     path = folder / f"atlas_{n_cells}.{form}"
     if path.exists():
         return
@@ -136,14 +136,14 @@ def make_bulk() -> anndata.AnnData:
 
 
 def usage() -> tuple[float, float, float]:
-    """Return seconds, CPU-seconds and the peak of resident memory so far, in GB."""
+    """Return wall-clock seconds, CPU-seconds and peak resident memory in GB."""
     status = Path("/proc/self/status").read_text()
     peak = int(status.split("VmHWM:")[1].split()[0]) / 1024**2
     return time.perf_counter(), time.process_time(), peak
 
 
 def measure_one(path: Path) -> None:
-    """Run the three steps on one atlas and print their figures as JSON."""
+    """Run the steps on one atlas and print time and memory as JSON."""
     from scdeconv import pp
 
     bulk = make_bulk()
@@ -198,9 +198,9 @@ def measure(folder: Path, sizes: list[int]) -> None:
         [
             "# References larger than memory",
             f"Generated atlases of {N_GENES:,} genes at a density of {DENSITY:.0%}, {N_TYPES} cell types and {N_DONORS} donors, "
-            "on disk: `anndata.read_h5ad(backed='r')` (not compressed, as written by default) and "
-            "`anndata.experimental.read_lazy` of zarr (compressed, as written by default). Every row is a step of one process that "
-            f"does all of them, with {N_BULK} bulk samples. Asked: less than {LIMIT_GB} GB of resident memory, and time linear "
+            "on disk. They are read with `anndata.read_h5ad(backed='r')` (uncompressed, the default of writing) and with "
+            "`anndata.experimental.read_lazy` from zarr (compressed, the default of writing). Each row is one step. One process runs "
+            f"all steps, with {N_BULK} bulk samples. Requirements: less than {LIMIT_GB} GB of resident memory, and time linear "
             "in the number of cells.",
             markdown_table(shown),
             markdown_table(peak),

@@ -1,4 +1,4 @@
-"""Mixtures of cell lines, half of them as pairs: writes docs/benchmarks/cell_line_pairs.md."""
+"""Train on half of the cell-line mixtures as pairs, predict the rest, and write docs/benchmarks/cell_line_pairs.md."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scdeconv import datasets, metrics, pp, tl
 
 
 def halves(batch: pd.Series, seed: int) -> dict[str, np.ndarray]:
-    """Return which mixtures are pairs: two of the four batches, the other two, or a random half."""
+    """Return masks of the mixtures used as pairs: two of the four batches, the other two, or a random half."""
     batches = sorted(batch.unique())
     order = np.random.default_rng(seed).permutation(len(batch))
     known = {" and ".join(pair): batch.isin(pair).to_numpy() for pair in (batches[:2], batches[2:])}
@@ -53,9 +53,10 @@ def main(seeds: list[int]) -> None:
         PAGES / "cell_line_pairs.md",
         [
             "# Cell-line mixtures, half of them as pairs",
-            "Three lung cancer lines mixed in known shares (Tian et al. 2019), 2 to 20 wells of 9 cells in each sample; "
-            "reference from single cells of five lines. Models train on two of four batches, or on a random half of the "
-            "mixtures, and predict the others. The random half sees every batch and, in other wells, most of the compositions.",
+            "Three lung cancer cell lines mixed in known shares (Tian et al. 2019). Each sample contains 2 to 20 wells of 9 cells. "
+            "The reference is single cells of five lines. Models are trained on two of four batches, or on a random half of the "
+            "mixtures, and predict the other mixtures. The random half contains all batches, and most of the test compositions in "
+            "other wells.",
             markdown_table(cell_lines(seeds)),
             provenance("sc_mixology, cellmix 1–4", seeds),
         ],

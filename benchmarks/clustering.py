@@ -1,6 +1,6 @@
-"""Cell types from unlabelled cells: writes docs/benchmarks/clustering.md.
+"""Cluster unlabelled cells with all methods and write docs/benchmarks/clustering.md.
 
-Every run has a process of its own, so that its time and its peak memory are its own.
+Every run uses a separate process, so that its time and peak memory can be measured.
 """
 
 from __future__ import annotations
@@ -41,24 +41,25 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     "ScDCC, a tenth labelled": {"method": "scdcc", "n_clusters": "as many as types"},
 }
-NOTES = """## What was tried
+NOTES = """## Choice of the defaults
 
-Three defaults differ from the published programs, chosen by looking at these very sets (one or two seeds), so that other
-data are the test of them:
+Three defaults differ from the published programs. They were chosen on these data sets (one or two seeds), so the results here
+are not an independent test of them:
 
-- Genes are divided by the root of their standard deviation (Pareto scaling) in ScDeepCluster and ScDCC, not by the standard
-  deviation: at equal settings the ARI of worm neurons rose from 0.36 to 0.54; k-means on principal components gains on all
-  three sets too.
-- Counts are negative binomial rather than zero-inflated: kidney 0.70 against 0.65, worm 0.56 against 0.55.
-- The fine-tuning of DESC has no momentum: with the original's, 0.9 at learning rates from 1 down, it reconstructs better
-  and clusters worse (PBMC 0.77 against 0.80).
+- ScDeepCluster and ScDCC divide genes by the square root of their standard deviation (Pareto scaling) instead of the standard
+  deviation. With otherwise equal settings the ARI of worm neurons increased from 0.36 to 0.54. K-means on principal components
+  also improves on all three data sets.
+- Counts are negative binomial instead of zero-inflated: kidney 0.70 and 0.65, worm 0.56 and 0.55.
+- The fine-tuning of DESC has no momentum. With the momentum of the original (0.9, at learning rates decreasing from 1), the
+  reconstruction is better and the clusters are worse (PBMC 0.77 and 0.80).
 
-Early stopping on held-out cells ends the pretraining of ScDeepCluster after 50 to 100 epochs, when reconstruction is at its
-best, and clusters are worse there (worm 0.49 against 0.55, kidney 0.58 against 0.65).
+Early stopping on held-out cells ends the pretraining of ScDeepCluster after 50 to 100 epochs, at the best reconstruction. The
+clusters are worse at this point (worm 0.49 and 0.55, kidney 0.58 and 0.65).
 
-ScDCC as published learns the few constrained cells by heart: it satisfies 99.8 % of the constraints and the other cells gain
-0.02 (PBMC, seed 0, 100 epochs of pretraining). Noise on the cells of pairs makes that 0.06, seeds for k-means 0.09. Stronger
-noise, a smaller clustering loss, and heavier or lighter constraints were no better (0.76–0.79 against 0.79)."""
+ScDCC as published overfits the few constrained cells. It satisfies 99.8 % of the constraints, and the ARI of the other cells
+increases by 0.02 (PBMC, seed 0, 100 epochs of pretraining). With noise on the constrained cells the increase is 0.06, and with
+initial centres of k-means from them 0.09. Stronger noise, a smaller clustering loss, and larger or smaller weights of the
+constraints were not better (0.76–0.79 compared with 0.79)."""
 
 
 def read(name: str) -> AnnData:
@@ -70,7 +71,7 @@ def read(name: str) -> AnnData:
 
 
 def accuracy(known: np.ndarray, found: np.ndarray) -> float:
-    """Return the share of cells that are right under the best one-to-one naming of the clusters."""
+    """Return the share of correct cells under the best one-to-one assignment of clusters to types."""
     table = pd.crosstab(known, found).to_numpy()
     return float(table[linear_sum_assignment(-table)].sum() / len(known))
 
@@ -202,7 +203,7 @@ def main(seeds: list[int], n_jobs: int) -> None:
             for seed in seeds
             for name in SETS
             for method in METHODS
-            # the published settings take longest, and are there for comparison only
+            # the published settings are slowest and serve only as a comparison
             if method != "ScDeepCluster, as published" or seed == seeds[0]
         ]
         for job in as_completed(jobs):
@@ -214,10 +215,11 @@ def main(seeds: list[int], n_jobs: int) -> None:
     frame = pd.DataFrame(runs)
     parts = [
         "# Cell types from unlabelled cells",
-        "The labelled sets of the scDeepCluster and scDCC papers, 2,100 cells × the 2,000 most informative genes. Medians over "
-        "seeds (ARI with its range) at the defaults of `tl.cluster`; the number of types is given to k-means, ScDeepCluster "
-        "and ScDCC, not to Leiden (resolution 1, scanpy's default) and DESC (resolution 0.8). One thread for each run. MB is "
-        "the peak of the process above what it held before. ScDCC is scored on the cells without labels.",
+        "The labelled data sets of the scDeepCluster and scDCC papers, 2,100 cells × the 2,000 most informative genes. Values are "
+        "medians over seeds (for ARI with the range) with the defaults of `tl.cluster`. K-means, ScDeepCluster and ScDCC are "
+        "given the true number of types. Leiden (resolution 1, the default of scanpy) and DESC (resolution 0.8) are not. Each "
+        "run uses one thread. MB is the peak memory of the process minus its memory before the run. ScDCC is evaluated on the "
+        "cells without labels.",
     ]
     for name in SETS:
         parts += [f"## {name}", markdown_table(table_of(frame, name))]
@@ -225,12 +227,12 @@ def main(seeds: list[int], n_jobs: int) -> None:
         f"{name} {supervised_bound(name, 0.1):.2f} and {supervised_bound(name, 0.9):.2f}" for name in SETS
     )
     parts += [
-        "## What constraints bring",
-        f"A tenth of the cells labelled, {N_PAIRS:,} random pairs of them as constraints; ARI on the other cells, against the "
-        "same model and seed without constraints (medians; the lowest gain of any seed).",
+        "## Effect of constraints",
+        f"A tenth of the cells is labelled, and {N_PAIRS:,} random pairs of them are used as constraints. The ARI on the other "
+        "cells is compared with the same model and seed without constraints (medians, and the lowest gain of all seeds).",
         markdown_table(gains(frame).rename_axis("set")),
-        "For scale: the ARI of a support vector machine that knows the labels of a tenth, and of nine tenths, of the cells, on "
-        f"the others: {bounds}.",
+        "For comparison, the ARI of a support vector machine that is trained on the labels of a tenth, and of nine tenths, of the "
+        f"cells and evaluated on the other cells: {bounds}.",
         NOTES,
         provenance("labelled sets of ttgump/scDCC", seeds),
     ]

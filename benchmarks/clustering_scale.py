@@ -1,4 +1,4 @@
-"""Time and memory of the models of single cells by number of cells: writes docs/benchmarks/clustering_scale.md."""
+"""Measure time and memory of the clustering models by number of cells and write docs/benchmarks/clustering_scale.md."""
 
 from __future__ import annotations
 
@@ -105,11 +105,11 @@ def main(n_jobs: int) -> None:
     parts = [
         "# Clustering many cells",
         f"Simulated cells × {N_GENES:,} genes, sparse ({', '.join(f'{mb:.0f} MB' for mb in data)} for "
-        f"{', '.join(f'{size:,}' for size in SIZES)} cells), one thread. Epochs are few and fixed (DESC ends each of its "
-        "phases of pretraining by itself), so that only the cells differ; [a full training](clustering.md) of 2,100 cells "
-        "takes one to three minutes. Mini-batches alone are dense: memory is that of the data and of what scales with "
-        "cells in any case: latent representation, soft assignments, the graph of neighbours (DESC), sparse log expression for "
-        "principal components (Scvis).",
+        f"{', '.join(f'{size:,}' for size in SIZES)} cells), with one thread. The number of epochs is small and fixed, so that "
+        "only the number of cells differs. In DESC each phase of pretraining stops by itself. [A full training](clustering.md) of "
+        "2,100 cells takes one to three minutes. Only mini-batches are dense. The memory is needed for the data and for arrays "
+        "that grow with the number of cells: latent representation, soft assignments, neighbour graph (DESC), and sparse log "
+        "expression for principal components (Scvis).",
     ]
     for column, table in tables.items():
         title = "Peak memory above the data, MB" if column == "MB" else column

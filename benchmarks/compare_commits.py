@@ -1,9 +1,9 @@
-"""Predictions of every method at an earlier commit and now, on three data sets: the largest difference.
+"""Print the largest difference between predictions at an earlier commit and now, for every method on three data sets.
 
     python benchmarks/compare_commits.py 5e0cb27
 
-The earlier commit is checked out beside this one and run with the packages that are installed. The retina pairs and the
-blood samples of Hoek are read from ../shared where they are there.
+The earlier commit is checked out in a temporary worktree and run with the installed packages. The retina pairs and the
+blood samples of Hoek are read from ../shared if available.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
-# what makes training short; all other arguments are the defaults
+# arguments for short training; all others are the defaults
 ARGUMENTS = {
     "simplednn": {"n_members": 2, "simulate": 100, "max_epochs": 5},
     "scaden": {"max_steps": 20, "n_samples": 100},

@@ -1,4 +1,4 @@
-"""Every method on donors that it has not seen: writes docs/benchmarks/held_out_donors.md."""
+"""Evaluate every method on held-out donors and write docs/benchmarks/held_out_donors.md."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def ovarian():
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per method, best first."""
+    """Return one row per method, sorted by RMSE."""
     pooled, by_type = (table[table["cell_type"] == name].groupby("method") for name in ("all entries", "mean of types"))
     rmse = pooled["rmse"].mean()
     columns = {
@@ -71,7 +71,7 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def shipped_intervals(mdata, seeds: list[int]) -> tuple[float, float]:
-    """Coverage and mean width of the intervals that tl.train's model gives a donor that it has not seen."""
+    """Return coverage and mean width, on held-out donors, of the intervals of the model from tl.train."""
     inside, width = [], []
     for seed in seeds:
         for donor in pp.paired_donors(mdata):
@@ -95,30 +95,33 @@ def main(seeds: list[int]) -> None:
     types["rmse, mean composition"] = table[table["method"] == "mean_composition"].set_index("cell_type")["rmse"]
     covered, width = shipped_intervals(mdata, seeds)
     parts = [
-        "# Donors that the methods have not seen",
-        "Leave-one-donor-out: each donor is predicted by a model that has not seen it, and genes, calibration, penalties, "
-        "scaling, stopping and weights are made again in each fold. Mean over seeds, range in brackets. Intervals in the "
-        "tables are made for each donor from the errors on all other donors, the same way for every method.",
+        "# Held-out donors",
+        "Leave-one-donor-out cross-validation: each donor is predicted by a model that was trained on the other donors. Gene "
+        "selection, calibration, penalties, scaling, early stopping and weights are computed again in each fold. Values are the "
+        "mean over seeds, with the range in brackets. In the tables, the intervals of a donor are computed from the errors on "
+        "all other donors, in the same way for every method.",
         f"## Retina: {n_donors} pairs, {len(types) - 2} cell types",
-        "Bulk and single nuclei of the same macular retina (Guo et al.). The profiles were given by the authors as means over "
-        "donors, so what the held-out donor put into them cannot be taken out; that helps every method but the mean.",
+        "Bulk and single nuclei of the same macular retina (Guo et al.). The authors published the profiles as means over "
+        "donors, so the held-out donor cannot be removed from them. This is an advantage for every method except the mean "
+        "composition.",
         markdown_table(summarise(table)),
-        "NNLS and RobustNNLS know the reference alone and use no pairs; nuclei and bulk do not see all genes equally well, "
-        "which is what they pay for. All methods that use pairs are better than the mean composition in RMSE.",
-        "### The default, cell type by cell type",
+        "NNLS and RobustNNLS use only the reference and no pairs. Their error is large because of the platform effect between "
+        "nuclei and bulk. All methods that use pairs have a smaller RMSE than the mean composition.",
+        "### The default by cell type",
         markdown_table(types.map("{:.4f}".format)),
-        "### What each part of the default brings",
+        "### Contribution of each part of the default",
         markdown_table(summarise(ablation)),
-        "On so few pairs the solution (the most probable composition under the calibration) is the whole of the result: "
-        "training goes on only where held-out donors confirm it by more than a standard error, and here they do not.",
-        "### The intervals that the default model gives",
-        f"`predict_interval(bulk, 0.9)` of a model that has not seen the donor holds {covered:.1%} of the measured fractions; "
-        f"mean width {width:.3f}.",
+        "The solution is the maximum a posteriori (MAP) composition under the calibration. With so few pairs, the result is the "
+        "solution: the network is used only if held-out donors confirm it by more than one standard error, and here they do "
+        "not.",
+        "### Intervals of the default model",
+        f"`predict_interval(bulk, 0.9)` of a model trained without the donor contains {covered:.1%} of the measured fractions. "
+        f"The mean width is {width:.3f}.",
     ]
     try:
         pairs = ovarian()
     except FileNotFoundError:
-        parts += ["## Ovarian tumours", "Not measured: the data are not on this machine."]
+        parts += ["## Ovarian tumours", "Not measured: the data were not available."]
     else:
         parts += ["## Ovarian tumours", markdown_table(summarise(tl.benchmark(pairs, METHODS, seeds=seeds)))]
     for seed in range(2):

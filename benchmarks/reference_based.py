@@ -1,4 +1,4 @@
-"""Methods that need no pairs, on blood with flow cytometry and on cell-line mixtures: writes docs/benchmarks/reference_based.md."""
+"""Evaluate methods without pairs on blood and on cell-line mixtures and write docs/benchmarks/reference_based.md."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 PARITY = ROOT.parent / "shared" / "parity"
 DEFAULT = "robust_nnls"
-# the original programs' outputs in ../shared/parity
+# outputs of the original programs in ../shared/parity
 ORIGINALS = {"MuSiC (original)": "music", "InstaPrism (original)": "instaprism", "Bisque (original)": "bisque"}
 ORIGINALS |= {"dtangle": "dtangle"}
 SHARES_OF_RNA = ("InstaPrism (original)",)
 
 
 def blood(name: str) -> tuple[MuData, pd.DataFrame] | None:
-    """Return bulk (TPM) with cells of other people, and what flow cytometry counted; None where it is not here."""
+    """Return bulk (TPM) with cells of other donors, and the fractions from flow cytometry; None if the data are missing."""
     if not (PARITY / name).exists():
         return None
     cells, bulk = (anndata.read_h5ad(PARITY / name / f"{side}.h5ad") for side in ("sc", "bulk"))
@@ -36,14 +36,14 @@ def blood(name: str) -> tuple[MuData, pd.DataFrame] | None:
 
 
 def cell_lines() -> tuple[MuData, pd.DataFrame]:
-    """Return mixtures of three cell lines with cells of five, and the shares in which they were mixed."""
+    """Return mixtures of three cell lines with single cells of five lines, and the known shares of the mixtures."""
     cells, mixtures = datasets.cell_line_mixtures()
     truth = mixtures.obsm.pop("measured_fractions")
     return pp.pair(cells, mixtures), truth.reindex(columns=cells.obs["cell_type"].cat.categories, fill_value=0.0)
 
 
 def as_cells(shares: pd.DataFrame, mdata: MuData) -> pd.DataFrame:
-    """Turn shares of RNA into shares of cells by the cells' UMIs, as tl.convert_fractions does."""
+    """Convert shares of RNA to shares of cells with the UMIs per cell, as tl.convert_fractions does."""
     sizes = mdata["profiles"].obs.set_index("cell_type")["cell_size_umi"]
     cells = shares / sizes[shares.columns]
     return cells.div(cells.sum(axis=1), axis=0)
@@ -68,7 +68,7 @@ def compare(mdata: MuData, measured: pd.DataFrame, seeds: list[int]) -> pd.DataF
             continue
         for seed in seeds if record["stochastic"] else seeds[:1]:
             start = time.perf_counter()
-            # Scaden's own rule keeps all genes that vary, with which it would train for hours
+            # Scaden's rule keeps all variable genes, and training would take hours
             data = markers if record["learns_from"] == "simulated" else mdata
             predicted = tl.train(data, name, **({"seed": seed} if record["stochastic"] else {})).predict(mdata["bulk"])
             seconds = time.perf_counter() - start
@@ -80,7 +80,7 @@ def compare(mdata: MuData, measured: pd.DataFrame, seeds: list[int]) -> pd.DataF
 
 
 def references(mdata: MuData, measured: pd.DataFrame, folder: str | None) -> list[dict[str, object]]:
-    """Score the best constant in hindsight and, for blood, what the original programs gave for the same inputs."""
+    """Score the mean of the true fractions and, for blood, the output of the original programs for the same input."""
     constant = measured.copy()
     constant.loc[:] = measured.mean().to_numpy()
     rows = [{"method": "mean composition, in hindsight", **score(measured, constant)}]
@@ -110,11 +110,12 @@ def main(seeds: list[int]) -> None:
     }
     parts = [
         "# Methods that need no pairs",
-        "Real bulk whose composition is known by another technique, estimated from single cells of other people. No method sees "
-        "any truth, and each runs with its defaults, but that Scaden is given the 50 markers per type that NNLS has. Shares of RNA are turned into shares of cells by the cells' UMIs. "
-        "Seconds are those of training and prediction. The original programs were given the counts of Finotello's samples, our "
-        "methods their TPM. Three data sets shaped the default's two constants (tail and number of "
-        "genes), so its figures here are a little favourable.",
+        "Real bulk with known composition from another measurement. The fractions are estimated with single cells of other "
+        "donors. The methods do not use the true fractions. Each method runs with its defaults, except that Scaden uses the 50 "
+        "markers per type of NNLS. Shares of RNA are converted to shares of cells with the UMIs per cell. Seconds are the time of "
+        "training and prediction. For the samples of Finotello, the original programs used counts and our methods used TPM. The "
+        "two constants of the default (tail and number of genes) were chosen on three data sets, so its errors here are slightly "
+        "too small.",
     ]
     for title, (folder, source) in tasks.items():
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
@@ -125,7 +126,7 @@ def main(seeds: list[int]) -> None:
                 table = pd.concat([compare(mdata, measured, seeds), pd.DataFrame(references(mdata, measured, folder))])
         parts.append(f"## {title}")
         parts.append(
-            "Not measured: the data are not on this machine."
+            "Not measured: the data were not available."
             if task is None
             else f"Truth: {source}.\n\n{markdown_table(summarise(table))}"
         )

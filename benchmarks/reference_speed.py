@@ -1,4 +1,4 @@
-"""All samples at once against one sample after the other: writes docs/benchmarks/reference_speed.md."""
+"""Compare the speed of our methods with loops over samples and write docs/benchmarks/reference_speed.md."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scdeconv._data.reference import Reference
 
 SEED = 0
 N_TYPES, N_DONORS, CELLS_PER_DONOR = 20, 4, 10
-# samples of which the loop is timed; its time is scaled to all of them
+# number of samples in the timed loop; its time is scaled to all samples
 LOOPED = 50
 
 
@@ -29,7 +29,7 @@ def quietly(function, *args, **kwargs):
 
 
 def generate(n_genes: int, n_samples: int) -> tuple[AnnData, AnnData]:
-    """Return cells of several donors and counts of mixtures of their types, with noise."""
+    """Return cells of several donors and noisy counts of mixtures of their cell types."""
     rng = np.random.default_rng(SEED)
     profiles = rng.gamma(0.3, 1, (N_TYPES, n_genes)) * rng.uniform(0.5, 2, (N_TYPES, 1))
     types = np.tile(np.repeat(np.arange(N_TYPES), CELLS_PER_DONOR), N_DONORS)
@@ -131,9 +131,9 @@ def main() -> None:
         PAGES / "reference_speed.md",
         [
             "# Speed of the methods that need no pairs",
-            f"Generated bulk of {N_TYPES} cell types. Seconds of `model.predict` for all samples, and, in the same run, of a "
-            f"plain loop over samples with scipy and NumPy (timed on {LOOPED} samples and scaled; for CIBERSORT one job against "
-            "two).",
+            f"Generated bulk of {N_TYPES} cell types. The table shows the seconds of `model.predict` for all samples. In the same "
+            f"run, a simple loop over samples with scipy and NumPy was timed on {LOOPED} samples and scaled to all samples. For "
+            "CIBERSORT, two jobs are compared with one job.",
             markdown_table(pd.DataFrame(rows).set_index("method")),
             provenance("generated", [SEED]),
         ],

@@ -1,4 +1,4 @@
-"""What Scaden 1.1.2 itself takes and predicts, for benchmarks/speed.py; run by a Python that has it (3.8, TensorFlow 2).
+"""Run the original Scaden 1.1.2 for benchmarks/speed.py, with the Python in which it is installed (3.8, TensorFlow 2).
 
 python scaden_original.py simulate|train INPUT.npz OUTPUT.npz
 """
@@ -27,7 +27,7 @@ def simulate(data):
 
 
 def train(data):
-    """Train the three networks as ``scaden train`` does, after what ``scaden process`` does, and predict."""
+    """Process the data as ``scaden process`` does, train the three networks as ``scaden train`` does, and predict."""
     import tensorflow as tf
     from anndata import AnnData
     from scaden.model.architectures import architectures
@@ -47,7 +47,7 @@ def train(data):
         network = Scaden(
             name, name, num_steps=int(data["steps"]), seed=int(data["seed"]), hidden_units=hidden, do_rates=dropout
         )
-        # the first steps trace and allocate
+        # the first steps include tracing and memory allocation
         start = time.process_time()
         network.train(input_path="training.h5ad", train_datasets=[])
         seconds += time.process_time() - start

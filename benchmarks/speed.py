@@ -1,6 +1,6 @@
-"""What things take, against what a user would run instead and against the limit: writes docs/benchmarks/speed.md.
+"""Compare speed and memory with Scaden 1.1.2 and with a lower limit, and write docs/benchmarks/speed.md.
 
-Scaden 1.1.2 needs an environment of its own (Python 3.8, ``pip install scaden==1.1.2``): ``--scaden PATH/TO/python``.
+Scaden 1.1.2 needs a separate environment (Python 3.8, ``pip install scaden==1.1.2``): ``--scaden PATH/TO/python``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ STEPS = 5000
 
 
 def shortest(function, clock=time.process_time, repeats: int = 3) -> float:
-    """Return the time of the shortest of some runs, after one that does not count; by default in CPU-seconds."""
+    """Return the shortest time of several runs after one warm-up run; by default in CPU-seconds."""
     function()
     times = []
     for _ in range(repeats):
@@ -52,12 +52,12 @@ def cohort(n_genes: int, seed: int = 0, **sizes: Any) -> tuple[AnnData, AnnData]
 
 
 def original(command: str, python: str | None, **data: Any) -> dict[str, Any]:
-    """Run Scaden 1.1.2 on arrays; empty where it is not there."""
+    """Run Scaden 1.1.2 on arrays; return an empty dict if it is not installed."""
     if python is None:
         return {}
     with tempfile.TemporaryDirectory() as folder:
         np.savez(Path(folder, "in.npz"), **data)
-        # our own packages are none of its business
+        # keep our packages out of the environment of Scaden
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         arguments = [python, str(ORIGINAL), command, "in.npz", "out.npz"]
         subprocess.run(arguments, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
@@ -101,7 +101,7 @@ def scaden_floor(n_genes: int) -> float:
 
 
 def scaden_step(accelerator: str = "cpu", precision: str = "32-true", n_steps: int = 50) -> float:
-    """Return the seconds of a step at the original's settings: three members, batches of 128 (CPU-seconds on the CPU)."""
+    """Return the seconds per step with the original settings: three members, batches of 128 (CPU-seconds on the CPU)."""
     clock = time.process_time if accelerator == "cpu" else time.perf_counter
     rng = np.random.default_rng(0)
     data = TrainingData(
@@ -136,7 +136,7 @@ def scaden_training(python: str | None) -> dict[str, Any]:
 
 
 def loop(python: str | None) -> dict[str, Any]:
-    """Train with the library's loop, and with a bare one over the same tensors."""
+    """Train with the loop of the library, and with a minimal PyTorch loop on the same tensors."""
     n_rows = 1000
     x, targets = torch.randn(n_rows, 3000), torch.softmax(torch.randn(n_rows, 1, N_TYPES), dim=-1)
 
@@ -164,7 +164,7 @@ def loop(python: str | None) -> dict[str, Any]:
 
 
 def prediction(python: str | None) -> dict[str, Any]:
-    """Predict 10,000 samples × 20,000 genes by the default model, with quality, on all cores; the limit: adding them up."""
+    """Predict 10,000 samples × 20,000 genes with the default model, with quality, on all cores. The limit is one sum."""
     cells, bulk = cohort(20_000)
     model = quietly(tl.train, quietly(pp.pair, cells, bulk), max_epochs=3)
     rng = np.random.default_rng(0)
@@ -194,7 +194,7 @@ PARTS = {
 
 
 def measured(name: str, python: str | None) -> dict[str, Any]:
-    """Run one part in this process, on one thread unless it says otherwise, and note its peak memory."""
+    """Run one part in this process, by default on one thread, and measure its peak memory."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     before = memory("VmRSS")
@@ -203,7 +203,7 @@ def measured(name: str, python: str | None) -> dict[str, Any]:
 
 
 def accuracy(seed: int, n_genes: int, steps: int, python: str | None) -> dict[str, float]:
-    """Learn from the cells and pairs of half of the donors, predict the bulk of the others."""
+    """Train on the cells and pairs of half of the donors and predict the bulk of the other donors."""
     warnings.simplefilter("ignore")
     mdata = quietly(pp.pair, *cohort(n_genes, seed))
     donors = pp.paired_donors(mdata)
@@ -239,10 +239,10 @@ def accuracy(seed: int, n_genes: int, steps: int, python: str | None) -> dict[st
 
 
 def on_gpu() -> str:
-    """Return a table of Scaden's training on the GPU beside the CPU, or why there is none."""
+    """Return a table of the training of Scaden on GPU and CPU, or the reason why there is none."""
     if not torch.cuda.is_available():
-        return 'Not measured: there was no GPU. `accelerator="auto"` would use it, with all data resident on it.'
-    # a product of a matrix and a vector for each weight, forwards and twice backwards
+        return 'Not measured: no GPU was available. `accelerator="auto"` would use it, with all data in GPU memory.'
+    # one multiply-add per weight in the forward pass and two in the backward pass
     n_weights = sum(weight.numel() for weight in ScadenNetwork(N_GENES, N_TYPES).parameters())
     operations = 3 * 2 * BATCH * n_weights
     rows = {}
@@ -278,7 +278,7 @@ def main(python: str | None, seeds: list[int], n_genes: int, steps: int) -> None
     runs = pd.DataFrame([accuracy(seed, n_genes, steps, python) for seed in seeds])
     scores = pd.DataFrame({"mean (range) over seeds": [mean_and_range(runs[name]) for name in runs]}, index=list(runs))
     print(scores, flush=True)
-    # a process for each part, so that its peak memory is its own
+    # separate process per part, to measure its peak memory
     rows = {}
     for name in PARTS:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
@@ -298,19 +298,21 @@ def main(python: str | None, seeds: list[int], n_genes: int, steps: int) -> None
     ).replace("nan", "–")
     parts = [
         "# Speed",
-        "CPU-seconds on one thread unless said otherwise, the shortest of three runs. The limit is measured in the same run: for "
-        "simulation one product of a sparse matrix (samples × cells) with dense counts; for Scaden the bare matrix products of "
-        "its steps and one pass of Adam over the weights; for the loop the same network, data and optimiser in a bare PyTorch "
-        "loop; for prediction one sum over all values. Peak memory is what the part's process took beyond the imports, its "
-        "input included.",
+        "CPU-seconds on one thread unless stated otherwise, the shortest of three runs. The limit is a minimal computation that is "
+        "measured in the same run:\n\n"
+        "- simulation: one product of a sparse matrix (samples × cells) with dense counts\n"
+        "- Scaden: the matrix products of its steps and one Adam update of the weights\n"
+        "- training loop: the same network, data and optimiser in a minimal PyTorch loop\n"
+        "- prediction: one sum over all values\n\n"
+        "Peak memory is the memory of the process of this part, including its input, without the memory of the imports.",
         markdown_table(table.rename_axis("what")),
         f"Machine: {platform.processor() or platform.machine()}, PyTorch {torch.__version__}.",
         "## On a GPU",
         on_gpu(),
-        "## Accuracy beside it",
-        f"Generated cohorts of 20 donors, {n_genes:,} genes, one for each seed: half of the donors give cells, pairs and 1,000 "
-        f"simulated bulks, the bulk of the others is predicted (RMSE). Both Scadens learn {steps:,} steps from the same "
-        "simulated bulk; SimpleDNN is the default of `tl.train`, on the genes that it selects.",
+        "## Accuracy in comparison",
+        f"Generated cohorts of 20 donors and {n_genes:,} genes, one for each seed. Half of the donors are used for cells, pairs and "
+        "1,000 simulated bulk samples. The bulk of the other donors is predicted (RMSE). Our Scaden and the original are trained "
+        f"with {steps:,} steps on the same simulated bulk. The default of `tl.train` uses the genes that it selects.",
         markdown_table(scores.rename_axis("")),
         provenance("generated in the script", seeds),
     ]
@@ -319,9 +321,15 @@ def main(python: str | None, seeds: list[int], n_genes: int, steps: int) -> None
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scaden", metavar="PYTHON", help="a Python with scaden 1.1.2; left out otherwise")
+    parser.add_argument(
+        "--scaden", metavar="PYTHON", help="path of a Python with scaden 1.1.2; without it, Scaden is not measured"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--genes", type=int, default=1500, help="of the cohorts on which accuracy is compared")
-    parser.add_argument("--steps", type=int, default=STEPS, help="of training there")
+    parser.add_argument(
+        "--genes", type=int, default=1500, help="number of genes of the cohorts in the comparison of accuracy"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=STEPS, help="number of training steps in the comparison of accuracy"
+    )
     arguments = parser.parse_args()
     main(arguments.scaden, arguments.seeds, arguments.genes, arguments.steps)

@@ -1,4 +1,4 @@
-"""How Sphinx builds the documentation: `make docs`."""
+"""Configuration of Sphinx, used by `make docs`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ extensions = [
     "sphinx_copybutton",
     "sphinxcontrib.bibtex",
 ]
-# of each tutorial its text, of which `make tutorials` makes the notebook that is shown
+# the documentation shows the notebooks; `make tutorials` makes them from these texts
 exclude_patterns = ["_build", "**.ipynb_checkpoints", "tutorials/*.md"]
 templates_path = ["_templates"]
 
-# Links into other projects need their inventories, which are on the network: Read the Docs has it, a laptop may not.
+# Links to other projects need their inventories from the network, which is always available on Read the Docs.
 if os.environ.get("READTHEDOCS"):
     extensions.append("sphinx.ext.intersphinx")
     intersphinx_mapping = {
@@ -39,10 +39,10 @@ if os.environ.get("READTHEDOCS"):
         "torch": ("https://docs.pytorch.org/docs/stable/", None),
     }
 
-# Our own public names must resolve; those of other projects cannot without their inventories.
+# References to our public names must resolve; those to other projects need their inventories.
 nitpicky = True
 nitpick_ignore_regex = [(r"py:.*", r"(?!scdeconv).*"), (r"py:.*", r"scdeconv\.(.*\.)?_.*")]
-# Types imported for the type checker only, some of them in modules that are not ours to fix.
+# Types that are imported only for the type checker, some of them in other packages.
 suppress_warnings = ["sphinx_autodoc_typehints.forward_reference", "sphinx_autodoc_typehints.guarded_import"]
 
 autodoc_member_order = "bysource"

@@ -1,6 +1,6 @@
-"""Draws the figures of the start page and of the README: ``python docs/figures.py``; a minute or two.
+"""Draw the figures of the start page and of the README: ``python docs/figures.py`` (one to two minutes).
 
-Every donor of the retina pairs is predicted by a model that has not seen it. The bars of the methods are read from
+Every donor of the retina pairs is predicted by a model that was trained without it. The errors of the methods are read from
 docs/benchmarks/held_out_donors.md, which benchmarks/held_out_donors.py writes.
 """
 
@@ -25,7 +25,7 @@ PAGE = DOCS / "benchmarks" / "held_out_donors.md"
 MEAN = "mean_composition"
 WITHOUT_PAIRS = ("RobustNNLS", "NNLS")
 N_PANELS = 4
-# of Okabe and Ito (2008)
+# colours of Okabe and Ito (2008)
 BLUE = "#0072b2"
 COLORS = {
     "Rod": BLUE,
@@ -39,7 +39,7 @@ COLORS = {
 
 
 def predict_held_out() -> anndata.AnnData:
-    """Return the retina bulk with measured fractions, and in ``fractions`` those of models without the donor."""
+    """Return the retina bulk with measured fractions and, in ``fractions``, out-of-fold predictions."""
     bulk, profiles, pseudobulk = scdeconv.datasets.retina_pairs()
     mdata = scdeconv.pp.pair(bulk=bulk, profiles=profiles, pseudobulk=pseudobulk)
     bulk = mdata["bulk"].copy()
@@ -50,7 +50,7 @@ def predict_held_out() -> anndata.AnnData:
 
 
 def draw_compositions(bulk: anndata.AnnData, ax: Axes) -> None:
-    """Draw bars of measured and predicted compositions, the donors of both in the order of their measured rods."""
+    """Draw bars of measured and predicted compositions, with donors sorted by their measured fraction of rods."""
     tables = {"measured": bulk.obsm["measured_fractions"], "predicted": bulk.obsm["fractions"]}
     donors = tables["measured"]["Rod"].sort_values(ascending=False).index
     types = ["Rod", *(name for name in tables["measured"] if name != "Rod")]
@@ -70,7 +70,7 @@ def draw_compositions(bulk: anndata.AnnData, ax: Axes) -> None:
 
 
 def draw_scores(ax: Axes) -> None:
-    """Draw the RMSE of each method on the retina pairs, as measured on the benchmark page."""
+    """Draw the RMSE of each method on the retina pairs, read from the benchmark page."""
     lines = PAGE.read_text(encoding="utf-8").partition("## Retina")[2].splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith("| method"))
     rmse = {}
@@ -95,7 +95,7 @@ def draw_scores(ax: Axes) -> None:
 
 
 def draw_agreement(bulk: anndata.AnnData, axes: list[Axes]) -> None:
-    """Draw the most abundant cell types."""
+    """Draw measured against predicted fractions of the most abundant cell types."""
     cell_types = bulk.obsm["measured_fractions"].mean().nlargest(len(axes)).index
     some = anndata.AnnData(obs=bulk.obs[[]], uns={"cell_type_colors": COLORS})
     for key in ("measured_fractions", "fractions"):
@@ -106,7 +106,7 @@ def draw_agreement(bulk: anndata.AnnData, axes: list[Axes]) -> None:
 
 
 def draw_five_lines() -> Axes:
-    """Run the five lines of the README."""
+    """Run the five lines of the README and return the plot."""
     cells, bulk = scdeconv.datasets.paired_cohort()
     mdata = scdeconv.pp.pair(cells, bulk, donor_key="donor", cell_type_key="cell_type")
     model = scdeconv.tl.train(mdata)

@@ -1,4 +1,4 @@
-"""Run the tutorials, each text in `tutorials/`, and write the notebooks that are shown: `make tutorials`."""
+"""Run the text notebooks in `tutorials/` and write them as notebooks with outputs: `make tutorials`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import jupytext
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).resolve().parents[1] / "tutorials"
-# a bar that moves is of no use in a page, nor is advice on how to get a better one
+# progress bars and the warning about missing widgets are not useful in a static page
 os.environ |= {"TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore:IProgress not found"}
-# where a warning arose: another name in every run
+# path of the cell that raised a warning; it differs in every run
 PLACE = re.compile(r"\S*/ipykernel_\d+/\d+\.py:\d+: ")
 
 for text in sorted(FOLDER.glob("*.md")):
