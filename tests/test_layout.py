@@ -33,7 +33,6 @@ LARGE_FILES = {
     "models/reference/bayesprism.py",
     "models/reference/dwls.py",
     "models/reference/music.py",
-    "pp/_calibrate.py",
 }
 LARGE_FOLDERS: set[str] = set()
 

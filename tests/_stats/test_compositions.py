@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
+from scdeconv._stats.compositions import without_common_level
 from scdeconv.pp import centred_log_ratio
 
 
@@ -31,3 +32,9 @@ def test_centred_log_ratio_keeps_the_names_of_a_table_and_what_is_not_known():
     pd.testing.assert_frame_equal(ratios, expected)
     assert ratios.loc["s2", "T"] == np.log(1 / 1e-3) / 2
     assert ratios.loc["s3"].isna().all()
+
+
+def test_covariance_without_common_level_is_that_of_centred_rows():
+    values = np.random.default_rng(0).normal(size=(30, 4)) @ np.random.default_rng(1).normal(size=(4, 4))
+    centred = values - values.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(without_common_level(np.cov(values.T)), np.cov(centred.T))

@@ -8,7 +8,7 @@ from scipy.optimize import minimize
 from scipy.special import softmax
 
 from scdeconv._stats.expression import LEVEL
-from scdeconv._stats.logistic_normal import CalibratedModel, GaussNewton, counting_variance
+from scdeconv._stats.logistic_normal import GaussNewton, LogisticNormalModel, counting_variance
 
 
 def make_model(n_types=4, n_genes=25, n_factors=3, *, spread=0.6, noise=1.0, seed=0):
@@ -16,7 +16,7 @@ def make_model(n_types=4, n_genes=25, n_factors=3, *, spread=0.6, noise=1.0, see
     mean = rng.normal(0, 0.4, n_types)
     root = rng.normal(size=(n_types, n_types))
     projection = np.eye(n_types) - 1 / n_types
-    return CalibratedModel(
+    return LogisticNormalModel(
         mean=mean - mean.mean(),
         covariance=spread**2 * projection @ (0.5 * root @ root.T / n_types + 0.5 * np.eye(n_types)) @ projection,
         profiles=rng.gamma(1, 1, (n_types, n_genes)) * rng.uniform(0.5, 2, (n_types, 1)),
@@ -181,3 +181,20 @@ def test_noise_level_is_the_whitened_rest_of_a_sample():
     for level, sample in zip(model.noise_level(x, np.ones(len(x)), solve(model, x)), x, strict=True):
         rest = sample - expression_by_hand(model, solve(model, sample[None])[0])
         assert level == pytest.approx(np.sqrt(rest @ inverse @ rest / 25), rel=1e-3)
+
+
+@pytest.mark.parametrize("depth", [2e4, 1e6])
+def test_counting_variance_is_that_of_poisson_counts(depth):
+    rng = np.random.default_rng(0)
+    shares = np.array([0.5, 1, 1, 2, 5, 10, 20, 60]) / 99.5
+    log = np.log1p(LEVEL * 8 * shares)
+    counts = rng.poisson(shares * depth, (100_000, 8))
+    observed = np.log1p(LEVEL * 8 * counts / depth).var(axis=0)
+    np.testing.assert_allclose(counting_variance(log, np.array(depth)), observed, rtol=0.03)
+
+
+def test_counting_variance_falls_with_depth_and_is_none_below_zero():
+    log = np.array([[-1.0, 0.0, 1.0, 3.0]])
+    variance = counting_variance(log, np.array([[10.0], [1000.0]]))
+    np.testing.assert_allclose(variance[0], 100 * variance[1])
+    assert not variance[:, :2].any()

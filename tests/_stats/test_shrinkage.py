@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scdeconv._stats.shrinkage import correlation_shrinkage, shrink_variances
+from scdeconv._stats.shrinkage import correlation_shrinkage, shrink_covariance, shrink_variances
 
 
 def centred(values):
@@ -126,3 +126,13 @@ def test_two_opposite_columns_keep_their_correlation():
     intensity, squared = correlation_shrinkage(np.column_stack([column, -2 * column]))
     assert intensity < 0.1
     assert squared == pytest.approx(2)
+
+
+@pytest.mark.parametrize("n_samples", [5, 30])
+def test_covariance_is_shrunk_entry_by_entry(n_samples):
+    x = unequal(n_samples, 9)
+    intensity, _ = correlation_shrinkage(x)
+    variance, correlation = shrink_variances(x), np.corrcoef(x.T)
+    for (i, j), found in np.ndenumerate(shrink_covariance(x)):
+        kept = 1 if i == j else 1 - intensity
+        assert found == pytest.approx(kept * correlation[i, j] * np.sqrt(variance[i] * variance[j]))

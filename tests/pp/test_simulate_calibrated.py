@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from scdeconv import pp
+from scdeconv._stats.calibration.platform_calibration import INFLATION
 from scdeconv._stats.expression import log_shares
 from scdeconv.pp import Calibration
-from scdeconv.pp._calibration import INFLATION
 
 
 @pytest.fixture

@@ -40,3 +40,9 @@ def transport_cost(source: np.ndarray, target: np.ndarray, cost: np.ndarray) -> 
         msg = f"Expected HiGHS to solve the transport problem, found: {solution.message}"
         raise RuntimeError(msg)
     return float(solution.fun)
+
+
+def without_common_level(covariance: np.ndarray) -> np.ndarray:
+    """Return a covariance of log-ratios, cell types × cell types, without the variance of their common level."""
+    projection = np.eye(len(covariance)) - 1 / len(covariance)
+    return projection @ covariance @ projection

@@ -23,7 +23,7 @@ TOLERANCE = 5e-3
 
 
 @dataclass
-class CalibratedModel:
+class LogisticNormalModel:
     """Log-ratios ``z ~ N(mean, covariance)`` and log expression ``log_shares(softmax(z) @ profiles) + shift + noise``.
 
     The noise has covariance ``factors.T @ factors + diag(variance)``, to which counting adds by the depth of a sample
@@ -85,7 +85,7 @@ class GaussNewton:
     same for all samples, and the sums are matrix products.
     """
 
-    def __init__(self, model: CalibratedModel) -> None:
+    def __init__(self, model: LogisticNormalModel) -> None:
         self.model = model
         self.profiles, self.factors = model.profiles.T, model.factors.T
         self.sums = model.profiles.sum(axis=1)
@@ -102,7 +102,7 @@ class GaussNewton:
         self.precision = np.linalg.pinv(model.covariance) + 1 / len(model.mean)
 
     def solve(self, log: np.ndarray, depths: np.ndarray) -> np.ndarray:
-        """Return the log-ratios, samples × cell types, as :meth:`CalibratedModel.solve`, from the mean composition on."""
+        """Return the log-ratios, samples × cell types, as :meth:`LogisticNormalModel.solve`, from the mean composition on."""
         ratios = np.tile(self.model.mean, (len(log), 1))
         before, lengths = np.zeros_like(ratios), np.ones(len(log))
         rows = np.arange(len(log))
@@ -150,7 +150,7 @@ class GaussNewton:
         return (np.linalg.solve(self.precision + curvature, gradient + curvature @ away) - away)[:, :, 0]
 
     def noise_level(self, log: np.ndarray, depths: np.ndarray, ratios: np.ndarray) -> np.ndarray:
-        """Return the noise of each sample, as in :meth:`CalibratedModel.noise_level`, given the log-ratios."""
+        """Return the noise of each sample, as in :meth:`LogisticNormalModel.noise_level`, given the log-ratios."""
         *_, noise, weights = self._noise(log, depths, ratios)
         inner = np.eye(len(self.model.factors)) + _symmetric(weights @ self.factor_products, self.of_factors)
         projected = (weights * noise) @ self.factors

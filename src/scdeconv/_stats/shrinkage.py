@@ -54,3 +54,20 @@ def correlation_shrinkage(residuals: np.ndarray) -> tuple[float, float]:
     if squared <= 0:
         return 1.0, 0.0
     return float(np.clip(of_correlations / squared, 0, 1)), float(squared)
+
+
+def shrink_covariance(residuals: np.ndarray) -> np.ndarray:
+    """Return the covariance of columns, columns × columns, with variances and correlations shrunk.
+
+    Parameters
+    ----------
+    residuals
+        Samples × columns, each column with mean 0.
+    """
+    variance = shrink_variances(residuals)
+    intensity, _ = correlation_shrinkage(residuals)
+    scale = np.sqrt((residuals**2).sum(axis=0) / (len(residuals) - 1))
+    standard = residuals / np.where(scale > 0, scale, 1)
+    correlation = (1 - intensity) * standard.T @ standard / (len(residuals) - 1)
+    np.fill_diagonal(correlation, 1)
+    return correlation * np.sqrt(np.outer(variance, variance))

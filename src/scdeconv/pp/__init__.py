@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from scdeconv._stats.calibration.cell_sizes import SIZE_SD
+from scdeconv._stats.calibration.platform_calibration import BROAD
 from scdeconv.io import read_signature
 
 from ._augment import augment
-from ._calibrate import SIZE_SD, calibrate, centred_log_ratio, fit_calibration
-from ._calibration import BROAD, Calibration
+from ._calibrate import calibrate, centred_log_ratio, fit_calibration
+from ._calibration import Calibration
 from ._constraint_inputs import read_markers
 from ._constraints import Constraints
 from ._hold_out import hold_out

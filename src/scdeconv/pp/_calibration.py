@@ -1,30 +1,24 @@
-"""What the pairs teach about bulk against single cells, and bulk drawn from it."""
+"""What the pairs teach about bulk against single cells, as tables."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-from scipy.special import softmax
+import pandas as pd
 
 from scdeconv._data import keys
-from scdeconv._stats.draws import draw_fractions
-from scdeconv._stats.expression import LEVEL, log_shares
-from scdeconv._stats.logistic_normal import CalibratedModel
+from scdeconv._stats.calibration.platform_calibration import PlatformCalibration
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import numpy as np
     from mudata import MuData
 
-# standard deviation of log expression by which a profile is wrong at least, however well the pairs agree with it
-PROFILE_ERROR = 0.3
-# standard deviation of the log share that all the genes together have in a sample's RNA
-OFFSET = 0.5
-# share of simulated samples whose composition is not like the training donors'
-BROAD = 0.1
-# compositions are drawn with more variance than the training donors have, since new donors may be further out
-INFLATION = 1.5
+# columns of the tables, arrays of PlatformCalibration
+OF_GENES = ("platform_shift", "shift_sd", "residual_sd", "repeatability")
+OF_CELL_TYPES = ("cell_size", "cell_size_umi", "mean_log_ratio")
+# arrays that tables and PlatformCalibration have in common
+SHARED = ("profiles", "centre", "loadings", "covariance", "depths", "n_donors")
 
 
 @dataclass
@@ -49,7 +43,8 @@ class Calibration:
     centre
         Mean log expression of bulk, per gene.
     loadings
-        Correlated part of what differs between donors, factors × genes.
+        Correlated part of what differs between donors, factors × genes: a factor for each donor (and batch), or the 50
+        leading directions where there are more.
     covariance
         Of the compositions' centred log-ratios, cell types × cell types.
     depths
@@ -100,58 +95,39 @@ class Calibration:
             raise KeyError(msg)
         return cls(**{field.name: stored[field.name] for field in fields(cls)})
 
+    @classmethod
+    def from_arrays(cls, arrays: PlatformCalibration, genes: pd.Index, cell_types: list[str]) -> Self:
+        """Return tables of the arrays, with the names of their genes and cell types."""
+        by_type = pd.DataFrame({name: getattr(arrays, name) for name in OF_CELL_TYPES})
+        batches = pd.DataFrame(index=genes)
+        if len(arrays.batches):
+            batches = pd.DataFrame(arrays.batch_shift.T, index=genes, columns=arrays.batches)
+        return cls(
+            genes=pd.DataFrame({name: getattr(arrays, name) for name in OF_GENES}, index=genes),
+            cell_types=by_type.set_axis(pd.Index(cell_types, name="cell_type")),
+            batch_shift=batches,
+            **{name: getattr(arrays, name) for name in SHARED},
+        )
+
+    def to_arrays(self) -> PlatformCalibration:
+        """Return the values without their names."""
+        values: dict[str, Any] = {name: self.genes[name].to_numpy() for name in OF_GENES}
+        values |= {name: self.cell_types[name].to_numpy() for name in OF_CELL_TYPES}
+        values |= {name: getattr(self, name) for name in SHARED}
+        return PlatformCalibration(
+            **values,
+            batches=self.batch_shift.columns.to_numpy(),
+            batch_shift=self.batch_shift.to_numpy().T,
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields by name, as ``mdata.uns`` can hold and write them."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    def expected(self, fractions: np.ndarray) -> np.ndarray:
-        """Return the log expression of single cells of these fractions added up, samples × genes."""
-        return log_shares(fractions @ self.profiles)
-
-    def noise_variance(self) -> np.ndarray:
-        """Return the variance per gene of what is independent between genes: residual, uncertain shift, profile error."""
-        return (self.genes[["residual_sd", "shift_sd"]].to_numpy() ** 2).sum(axis=1) + PROFILE_ERROR**2
-
-    def factors(self) -> np.ndarray:
-        """Return all that moves genes together, factors × genes: donors, batches, the depth of all genes."""
-        n_batches = max(1, self.batch_shift.shape[1])
-        return np.vstack(
-            [
-                self.loadings,
-                self.batch_shift.to_numpy().T / np.sqrt(n_batches),
-                np.full((1, len(self.genes)), OFFSET),
-            ]
-        )
-
     def draw_compositions(self, n_samples: int, broad: float, rng: np.random.Generator) -> np.ndarray:
         """Draw from the logistic-normal of the donors and, in a share ``broad``, from everywhere (Scaden's rule)."""
-        n_broad = int(broad * n_samples)
-        mean = self.cell_types["mean_log_ratio"].to_numpy()
-        ratios = rng.multivariate_normal(mean, INFLATION * self.covariance, n_samples - n_broad, method="eigh")
-        everywhere = draw_fractions(n_broad - n_broad // 2, n_broad // 2, np.ones(len(mean), dtype=bool), rng)
-        return np.concatenate([softmax(ratios, axis=1), everywhere])
+        return self.to_arrays().draw_compositions(n_samples, broad, rng)
 
     def draw_bulk(self, fractions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draw bulk samples of the given composition, samples × genes: counts, or shares where bulk is not counts."""
-        shape = len(fractions), len(self.genes)
-        log = self.expected(fractions) + self.genes["platform_shift"].to_numpy()
-        if self.batch_shift.shape[1]:
-            log += self.batch_shift.to_numpy().T[rng.integers(self.batch_shift.shape[1], size=len(fractions))]
-        log += rng.normal(size=(len(fractions), len(self.loadings))) @ self.loadings
-        log += rng.normal(size=shape) * np.sqrt(self.noise_variance()) + OFFSET * rng.normal(size=(shape[0], 1))
-        shares = np.maximum(np.expm1(log), 0) / (LEVEL * shape[1])
-        if not len(self.depths):
-            return shares
-        return rng.poisson(shares * rng.choice(self.depths, size=(shape[0], 1))).astype(float)
-
-    def model(self) -> CalibratedModel:
-        """Return what is needed to read compositions from log expression."""
-        return CalibratedModel(
-            mean=self.cell_types["mean_log_ratio"].to_numpy(),
-            covariance=INFLATION * self.covariance,
-            profiles=self.profiles,
-            shift=self.genes["platform_shift"].to_numpy(),
-            variance=self.noise_variance(),
-            factors=self.factors(),
-            counted=np.array(len(self.depths) > 0),
-        )
+        return self.to_arrays().draw_bulk(fractions, rng)

@@ -14,9 +14,10 @@ from scdeconv._data.annotated import make_adata
 from scdeconv._data.chunks import product
 from scdeconv._data.matrix import to_dense
 from scdeconv._data.modalities import add_modality
+from scdeconv._stats.calibration.platform_calibration import BROAD
 from scdeconv._stats.draws import draw_cells, draw_fractions
 
-from ._calibration import BROAD, Calibration
+from ._calibration import Calibration
 
 if TYPE_CHECKING:
     from mudata import MuData

@@ -136,7 +136,7 @@ def test_fit_is_the_calibration_of_its_genes(pairs):
     model = trained(CalibratedNNLS, pairs, held_out=False)
     genes = pairs["bulk"].var_names[pairs["bulk"].var["selected"]]
     calibration = pp.fit_calibration(pairs, Reference(pairs, genes), genes)
-    shifted = calibration.profiles * np.exp(calibration.genes["platform_shift"].to_numpy())
+    shifted = calibration.profiles * np.exp(calibration.platform_shift)
     np.testing.assert_allclose(model.signature_ / model.signature_.sum(), shifted / shifted.sum())
     np.testing.assert_allclose(model.variance_, calibration.noise_variance())
     assert list(model.genes_) == list(genes)

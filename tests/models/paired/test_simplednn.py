@@ -135,7 +135,7 @@ def test_each_member_is_shown_bulk_simulated_without_its_held_out_donors(repeate
             drawn.setdefault(frozenset(without), []).append((log_shares(expression), fractions))
             return expression
 
-        calibration.draw_bulk = draw_bulk
+        object.__setattr__(calibration, "draw_bulk", draw_bulk)
         return calibration
 
     monkeypatch.setattr(_simplednn, "fit_calibration", recording)

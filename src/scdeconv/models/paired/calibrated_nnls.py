@@ -108,7 +108,7 @@ class CalibratedNNLS(LinearModel):
     def _fit(self, without: Collection[str]) -> None:
         mdata = self._require_data()
         calibration = fit_calibration(mdata, self._reference, self.genes_, without=without, batch_key=self._batch_key)
-        signature = calibration.profiles * np.exp(calibration.genes["platform_shift"].to_numpy())
+        signature = calibration.profiles * np.exp(calibration.platform_shift)
         self.signature_ = signature / max(signature.sum(axis=1).mean(), np.finfo(float).tiny)
         self.variance_, self.factors_ = calibration.noise_variance(), calibration.factors()
         self.counts_ = len(calibration.depths) > 0

@@ -16,7 +16,7 @@ from scdeconv._nn import LOSSES, Ensemble, TrainingData, fit
 from scdeconv._stats.conformal import HeldOut, angle
 from scdeconv._stats.expression import fill_missing, log_shares, to_shares
 from scdeconv._stats.familiarity import Familiarity
-from scdeconv._stats.logistic_normal import CalibratedModel
+from scdeconv._stats.logistic_normal import LogisticNormalModel
 from scdeconv._stats.ridge import LEAST_SD, RidgeFit, fit_log_ratios
 from scdeconv.models._neural import NeuralModel, Source, TrainingRows, donor_folds
 from scdeconv.models._record import Method
@@ -344,7 +344,7 @@ class SimpleDNN(NeuralModel):
         solved = [start.solve(log, depths) for start in self.starts_]
         members = self._members(self.module, solved, log)
         noise = None
-        if all(isinstance(start, CalibratedModel) for start in self.starts_) and self.starts_:
+        if all(isinstance(start, LogisticNormalModel) for start in self.starts_) and self.starts_:
             levels = [
                 start.noise_level(log, depths, ratios) for start, ratios in zip(self.starts_, solved, strict=True)
             ]
@@ -364,7 +364,7 @@ class SimpleDNN(NeuralModel):
         solutions: list[dict[str, np.ndarray]] = [{} for _ in {number for _, number, _ in names}]
         for prefix, number, name in names:
             solutions[int(number)][name] = arrays.pop(f"{prefix}.{number}.{name}")
-        kind: Any = CalibratedModel if any("profiles" in solution for solution in solutions) else RidgeFit
+        kind: Any = LogisticNormalModel if any("profiles" in solution for solution in solutions) else RidgeFit
         self.starts_ = [kind(**solution) for solution in solutions]
         super()._restore(arrays)
 
