@@ -61,7 +61,7 @@ def test_the_formula_was_tested_where_variances_are_partly_shrunk():
     assert all(0.02 < share < 0.98 for share in shares)
 
 
-@pytest.mark.parametrize(("n_samples", "n_columns"), [(3, 4), (5, 9), (12, 7), (30, 16)])
+@pytest.mark.parametrize(("n_samples", "n_columns"), [(3, 4), (5, 9), (12, 7), (9, 9), (30, 16)])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_correlations_equal_the_formula_of_schaefer_and_strimmer(n_samples, n_columns, seed):
     x = unequal(n_samples, n_columns, seed)

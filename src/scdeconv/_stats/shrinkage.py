@@ -30,7 +30,8 @@ def shrink_variances(residuals: np.ndarray) -> np.ndarray:
 def correlation_shrinkage(residuals: np.ndarray) -> tuple[float, float]:
     """Return how far to shrink the columns' correlations to zero, and the sum of their squares (Schäfer & Strimmer 2005).
 
-    No columns × columns matrix is formed: sums over pairs of columns follow from the samples' kernel.
+    Sums over pairs of columns follow from the smaller of the kernels of samples and of columns, so that the
+    cost is linear in the larger number.
 
     Parameters
     ----------
@@ -45,11 +46,13 @@ def correlation_shrinkage(residuals: np.ndarray) -> tuple[float, float]:
     n_samples = len(residuals)
     scale = np.sqrt((residuals**2).sum(axis=0) / (n_samples - 1))
     standard = residuals[:, scale > 0] / scale[scale > 0]
-    kernel = standard @ standard.T
+    # both kernels have the same sum of squares
+    shorter = standard if n_samples <= standard.shape[1] else standard.T
+    total = ((shorter @ shorter.T) ** 2).sum()
     # r_ij is the mean over samples of w_sij = z_si z_sj, times n / (n - 1)
-    squared = (kernel**2).sum() / (n_samples - 1) ** 2 - standard.shape[1]
-    of_products = (np.diag(kernel) ** 2).sum() - (standard**4).sum()
-    of_means = (kernel**2).sum() / n_samples**2 - ((standard**2).mean(axis=0) ** 2).sum()
+    squared = total / (n_samples - 1) ** 2 - standard.shape[1]
+    of_products = ((standard**2).sum(axis=1) ** 2).sum() - (standard**4).sum()
+    of_means = total / n_samples**2 - ((standard**2).mean(axis=0) ** 2).sum()
     of_correlations = n_samples / (n_samples - 1) ** 3 * (of_products - n_samples * of_means)
     if squared <= 0:
         return 1.0, 0.0

@@ -43,7 +43,7 @@ class Calibration:
     centre
         Mean log expression of bulk, per gene.
     loadings
-        Correlated part of what differs between donors, factors × genes: a factor for each donor (and batch), or the 50
+        Correlated part of what differs between donors, factors × genes: a factor for each donor (and batch), or the 100
         leading directions where there are more.
     covariance
         Of the compositions' centred log-ratios, cell types × cell types.

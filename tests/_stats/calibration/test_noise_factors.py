@@ -30,7 +30,7 @@ def test_number_of_factors_does_not_grow_with_donors(n_factors):
     assert found.shape == (MAX_FACTORS, 300)
 
 
-@pytest.mark.parametrize("n_factors", [60, 200])
+@pytest.mark.parametrize("n_factors", [101, 200])
 def test_limited_factors_keep_the_variance_of_each_gene(n_factors):
     loadings = decaying(n_factors, 150)
     found, removed = limit_factors(loadings)
@@ -47,19 +47,19 @@ def test_kept_factors_are_the_leading_singular_directions():
 
 
 def test_limiting_factors_is_deterministic():
-    loadings = decaying(90, 100)
+    loadings = decaying(150, 120)
     state = np.random.get_state()[1].copy()
     np.testing.assert_array_equal(*(limit_factors(loadings)[0] for _ in range(2)))
     assert np.array_equal(state, np.random.get_state()[1])
 
 
-@pytest.mark.parametrize("n_rows", [8, 70])
+@pytest.mark.parametrize("n_rows", [8, 150])
 def test_total_variance_is_the_shrunk_variance(n_rows):
     rng = np.random.default_rng(0)
-    deviations = rng.normal(size=(n_rows, 2)) @ rng.normal(size=(2, 90)) + rng.normal(size=(n_rows, 90))
+    deviations = rng.normal(size=(n_rows, 2)) @ rng.normal(size=(2, 130)) + rng.normal(size=(n_rows, 130))
     deviations -= deviations.mean(axis=0)
     variance = shrink_variances(deviations)
-    loadings, independent = factor_noise(deviations, variance, np.zeros(90))
+    loadings, independent = factor_noise(deviations, variance, np.zeros(130))
     assert len(loadings) == min(n_rows, MAX_FACTORS)
     np.testing.assert_allclose((loadings**2).sum(axis=0) + independent, variance)
 
@@ -75,7 +75,7 @@ def test_counting_is_taken_out_of_the_independent_variance():
     )
 
 
-@pytest.mark.parametrize("n_donors", [60, 120])
+@pytest.mark.parametrize("n_donors", [110, 160])
 def test_planted_covariance_is_recovered_with_limited_factors(plant, n_donors):
     planted = plant(n_donors, seed=1, factor_sd=0.3)
     found = planted.fit()

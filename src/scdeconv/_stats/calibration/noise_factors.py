@@ -6,8 +6,8 @@ import numpy as np
 
 from scdeconv._stats.shrinkage import correlation_shrinkage
 
-# the solver's cost grows with the square of the factors; chosen by benchmarks/many_donors.py
-MAX_FACTORS = 50
+# the solver's cost grows with their square; held-out errors are those of all factors (benchmarks/many_donors.py --caps)
+MAX_FACTORS = 100
 # of the random projection that finds the leading directions
 SVD_SEED = 0
 
