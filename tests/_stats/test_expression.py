@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from scdeconv._stats.expression import LEVEL, fill_missing, log_shares
+from scdeconv._stats.expression import LEVEL, fill_missing, log_cpm, log_shares
 
 
 @pytest.fixture
@@ -59,3 +59,9 @@ def test_filled_shares_sum_to_one_and_keep_the_ratios_of_the_genes_that_are_ther
     np.testing.assert_allclose(filled.sum(axis=1), 1)
     np.testing.assert_allclose(filled[:, :12], np.tile(reference[:12], (4, 1)))
     np.testing.assert_allclose(filled[:, 12:] / filled[:, 12:13], counts[:, 12:] / counts[:, 12:13])
+
+
+def test_log_cpm_is_log_counts_per_million():
+    expression = np.random.default_rng(0).poisson(5, (4, 7))
+    for row, values in zip(expression, log_cpm(expression), strict=True):
+        np.testing.assert_allclose(values, [np.log(1 + x / sum(row) * 1e6) for x in row])

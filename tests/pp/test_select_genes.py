@@ -8,7 +8,6 @@ import pytest
 
 from scdeconv import pp
 from scdeconv._stats.markers import agreement, best_per_type, marker_ratio
-from scdeconv.pp._select_genes import log_proportions
 
 
 @pytest.fixture
@@ -89,14 +88,6 @@ def test_every_type_gets_the_same_number_where_it_has_enough():
     kinds = np.repeat([0, 1, 2], [50, 30, 4])
     chosen = best_per_type(kinds, np.random.default_rng(0).random(84), 24)
     assert np.bincount(kinds[chosen]).tolist() == [10, 10, 4]
-
-
-def test_log_proportions_are_log_counts_per_million(inputs):
-    cells, bulk = inputs
-    for matrix in (cells.X, bulk.X):
-        values = log_proportions(matrix)
-        row = matrix[2].toarray()[0] if hasattr(matrix, "toarray") else matrix[2]
-        np.testing.assert_allclose(values[2], [math.log1p(x / row.sum() * 1e6) for x in row])
 
 
 def test_markers_are_those_of_the_profiles(mdata):

@@ -3,106 +3,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
-from itertools import combinations
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from scipy import stats
 
 from scdeconv import pp
-from scdeconv._stats.draws import draw_cells, draw_fractions
+from scdeconv._stats.draws import draw_cells
 from scdeconv.pp import _simulate
-
-
-def normalised_uniform_of_two(x):
-    """Distribution function of u / (u + v), u and v uniform."""
-    x = np.clip(x, 1e-12, 1 - 1e-12)
-    return np.where(x < 0.5, x / (2 * (1 - x)), 1 - (1 - x) / (2 * x))
-
-
-def scaden_fractions(n_types, sparse, rng):
-    """One composition as in the original's ``create_fractions`` and ``create_sparse_subsample``."""
-    kept = list(range(n_types))
-    if sparse:
-        kept = list(rng.choice(kept, size=rng.integers(1, n_types), replace=False))
-    uniforms = [rng.random() for _ in kept]
-    fractions = [0.0] * n_types
-    for kind, value in zip(kept, uniforms, strict=True):
-        fractions[kind] = value / sum(uniforms)
-    return fractions
-
-
-def test_two_types_share_as_normalised_uniforms_do():
-    drawn = draw_fractions(20_000, 0, np.ones(2, bool), np.random.default_rng(0))
-    np.testing.assert_allclose(drawn.sum(axis=1), 1)
-    assert stats.kstest(drawn[:, 0], normalised_uniform_of_two).pvalue > 1e-4
-
-
-@pytest.mark.parametrize("sparse", [False, True])
-def test_fractions_are_distributed_as_scaden_draws_them(sparse):
-    n = 6000
-    ours = draw_fractions(0 if sparse else n, n if sparse else 0, np.ones(4, bool), np.random.default_rng(1))
-    rng = np.random.default_rng(2)
-    theirs = np.array([scaden_fractions(4, sparse, rng) for _ in range(n)])
-    for kind in range(4):
-        assert stats.ks_2samp(ours[:, kind], theirs[:, kind]).pvalue > 1e-4
-    assert stats.ks_2samp(ours.max(axis=1), theirs.max(axis=1)).pvalue > 1e-4
-    # closer to equal shares than a flat Dirichlet, whose variance is 3 / 80 for four types
-    if not sparse:
-        assert ours.var(axis=0).max() < 0.8 * 3 / 80
-
-
-def test_sparse_samples_keep_one_to_all_but_one_types_uniformly_and_each_subset_alike():
-    n, n_types = 30_000, 5
-    drawn = draw_fractions(0, n, np.ones(n_types, bool), np.random.default_rng(3))
-    kept = drawn > 0
-    n_kept = np.bincount(kept.sum(axis=1), minlength=n_types + 1)
-    assert n_kept[0] == n_kept[n_types] == 0
-    assert stats.chisquare(n_kept[1:n_types]).pvalue > 1e-4
-    for size in range(1, n_types):
-        subsets = Counter(tuple(np.flatnonzero(row)) for row in kept[kept.sum(axis=1) == size])
-        every = list(combinations(range(n_types), size))
-        assert set(subsets) <= set(every)
-        assert stats.chisquare([subsets[subset] for subset in every]).pvalue > 1e-4
-    np.testing.assert_allclose(drawn.sum(axis=1), 1)
-
-
-def test_normal_samples_come_first_and_hold_every_type():
-    drawn = draw_fractions(300, 200, np.ones(3, bool), np.random.default_rng(4))
-    assert (drawn[:300] > 0).all()
-    assert (drawn[300:] == 0).any(axis=1).all()
-
-
-def test_only_available_types_are_drawn_and_one_type_is_all_of_a_sample():
-    drawn = draw_fractions(50, 50, np.array([True, False, True, True]), np.random.default_rng(5))
-    assert (drawn[:, 1] == 0).all()
-    assert (drawn[:50][:, [0, 2, 3]] > 0).all()
-    assert (draw_fractions(3, 3, np.array([False, True]), np.random.default_rng(5)) == [0, 1]).all()
-
-
-def test_weights_hold_the_asked_number_of_cells_of_each_type_and_no_other_cell():
-    rng = np.random.default_rng(0)
-    pools = [np.array([4, 1, 9]), np.array([], int), np.array([0]), np.array([2, 3, 7, 8])]
-    n_cells = rng.integers(0, 30, (25, 4)) * [1, 0, 1, 1]
-    n_cells[3] = 0
-    weights = draw_cells(n_cells, pools, 11, rng)
-    assert weights.shape == (25, 11)
-    assert weights.has_canonical_format
-    weights = weights.toarray()
-    for kind, pool in enumerate(pools):
-        np.testing.assert_array_equal(weights[:, pool].sum(axis=1), n_cells[:, kind])
-    assert (weights[:, [5, 6, 10]] == 0).all()
-    np.testing.assert_array_equal(weights, np.rint(weights))
-
-
-def test_cells_of_a_type_are_drawn_with_replacement_and_equally_often():
-    weights = draw_cells(np.full((4000, 1), 20), [np.arange(3, 11)], 12, np.random.default_rng(1)).toarray()[:, 3:11]
-    assert stats.chisquare(weights.sum(axis=0)).pvalue > 1e-4
-    # with replacement: the number of times that a cell is drawn is binomial
-    observed = np.bincount(weights[:, 0].astype(int), minlength=21)[:7]
-    expected = 4000 * stats.binom(20, 1 / 8).pmf(np.arange(7))
-    assert stats.chisquare([*observed, 4000 - observed.sum()], [*expected, 4000 - expected.sum()]).pvalue > 1e-4
 
 
 @pytest.fixture

@@ -45,3 +45,73 @@ def draw_cells(n_cells: np.ndarray, pools: list[np.ndarray], n_total: int, rng: 
     weights = sp.csr_matrix((np.ones(len(cells), np.float32), cells, ends), shape=(len(n_cells), n_total))
     weights.sum_duplicates()
     return weights
+
+
+def draw_replicates(cell_type: np.ndarray, replicates: int, sampling: float, seed: int) -> sp.csr_matrix:
+    """Return a matrix replicates × cells that is 1 for the cells of a replicate: a share of a type's, each once.
+
+    Parameters
+    ----------
+    cell_type
+        Of each cell, as codes from 0, each of at least 2 cells.
+    replicates
+        Of each type; those of the first type come first.
+    sampling
+        Share of the cells, rounded up; never all, or the replicates would be the same.
+    seed
+        Seed of the draws.
+    """
+    rng = np.random.default_rng(seed)
+    columns, sizes = [], []
+    for kind in range(cell_type.max() + 1):
+        members = np.flatnonzero(cell_type == kind)
+        size = min(int(np.ceil(sampling * len(members))), len(members) - 1)
+        columns.append(rng.permuted(np.tile(members, (replicates, 1)), axis=1)[:, :size].ravel())
+        sizes += [size] * replicates
+    ends = np.r_[0, np.cumsum(sizes)]
+    return sp.csr_matrix((np.ones(ends[-1]), np.concatenate(columns), ends), (len(sizes), len(cell_type)))
+
+
+def subsample_fractions(counts: np.ndarray, n_aug: int, aug_ratio: float, rng: np.random.Generator) -> np.ndarray:
+    """Draw the compositions of random subsets of one donor's cells, without touching a cell.
+
+    A subset of ``m`` out of ``N`` cells drawn without replacement has multivariate hypergeometric counts.
+
+    Parameters
+    ----------
+    counts
+        Cells of each type, length K.
+    n_aug
+        Number of subsets.
+    aug_ratio
+        Share of the cells in a subset: ``m = max(1, floor(aug_ratio * N))``.
+    rng
+        Source of randomness.
+
+    Returns
+    -------
+    Fractions, n_aug × K, float32.
+    """
+    size = max(1, int(aug_ratio * counts.sum()))
+    drawn = rng.multivariate_hypergeometric(counts, size, size=n_aug, method="marginals")
+    return (drawn / size).astype(np.float32)
+
+
+def round_to_cells(fractions: np.ndarray, n_cells: int) -> np.ndarray:
+    """Return whole numbers of cells for samples of about ``n_cells``, rounded down as Scaden does.
+
+    Parameters
+    ----------
+    fractions
+        Samples × cell types, rows sum to 1.
+    n_cells
+        Cells in a sample before rounding.
+
+    Returns
+    -------
+    Samples × cell types, int. A sample whose numbers all round to 0 gets one cell of its most frequent type.
+    """
+    numbers = np.floor(fractions * n_cells).astype(np.int64)
+    empty = numbers.sum(axis=1) == 0
+    numbers[empty, fractions[empty].argmax(axis=1)] = 1
+    return numbers

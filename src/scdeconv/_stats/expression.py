@@ -18,6 +18,11 @@ def log_shares(expression: np.ndarray) -> np.ndarray:
     return np.log1p(to_shares(expression) * (LEVEL * expression.shape[-1]))
 
 
+def log_cpm(expression: np.ndarray) -> np.ndarray:
+    """Return log1p of counts per million, samples × genes."""
+    return np.log1p(expression / expression.sum(axis=1, keepdims=True) * 1e6)
+
+
 def fill_missing(expression: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Give missing genes the share that they have in a reference.
 

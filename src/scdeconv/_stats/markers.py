@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from scipy.special import digamma, polygamma
-from scipy.stats import false_discovery_control
+from scipy.stats import false_discovery_control, ttest_ind
 from scipy.stats import t as student
 
 from .expression import to_shares
@@ -56,6 +56,43 @@ def agreement(bulk: np.ndarray, pseudobulk: np.ndarray) -> np.ndarray:
     first, second = (deviations_from_mean(values) for values in (bulk, pseudobulk))
     scale = np.sqrt((first**2).sum(axis=0) * (second**2).sum(axis=0))
     return (first * second).sum(axis=0) / np.where(scale > 0, scale, np.inf)
+
+
+def fold_changes(
+    cpm: np.ndarray, kinds: np.ndarray, expressed: np.ndarray, *, fraction: float, q_value: float
+) -> np.ndarray:
+    """Return the log2 fold change of the genes that a type expresses more than the others do on average.
+
+    Parameters
+    ----------
+    cpm
+        Counts per million, replicates × genes.
+    kinds
+        Cell type of each replicate, from 0.
+    expressed
+        Share of a type's cells that express a gene, cell types × genes.
+    fraction
+        Least such share of a marker of the type.
+    q_value
+        False discovery rate of the Welch tests of a type (on log2 of CPM + 1).
+
+    Returns
+    -------
+    Cell types × genes, -inf where a gene is no marker of the type.
+    """
+    log = np.log2(cpm + 1)
+    # a test needs a gene that varies
+    tested = deviations_from_mean(log).any(axis=0)
+    scores = np.full(expressed.shape, -np.inf)
+    for kind, score in enumerate(scores):
+        mine = kinds == kind
+        change = np.log2((cpm[mine].mean(axis=0) + 1) / (cpm[~mine].mean(axis=0) + 1))
+        p = ttest_ind(log[mine][:, tested], log[~mine][:, tested], equal_var=False).pvalue
+        q = np.ones_like(change)
+        q[tested] = false_discovery_control(np.nan_to_num(p, nan=1))
+        found = (q < q_value) & (change > 0) & (expressed[kind] >= fraction)
+        score[found] = change[found]
+    return scores
 
 
 def condition_number(profiles: np.ndarray) -> float:

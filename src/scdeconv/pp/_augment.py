@@ -7,34 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scdeconv._data import keys
+from scdeconv._stats.draws import subsample_fractions
 
 if TYPE_CHECKING:
     from mudata import MuData
-
-
-def subsample_fractions(counts: np.ndarray, n_aug: int, aug_ratio: float, rng: np.random.Generator) -> np.ndarray:
-    """Draw the compositions of random subsets of one donor's cells, without touching a cell.
-
-    A subset of ``m`` out of ``N`` cells drawn without replacement has multivariate hypergeometric counts.
-
-    Parameters
-    ----------
-    counts
-        Cells of each type, length K.
-    n_aug
-        Number of subsets.
-    aug_ratio
-        Share of the cells in a subset: ``m = max(1, floor(aug_ratio * N))``.
-    rng
-        Source of randomness.
-
-    Returns
-    -------
-    Fractions, n_aug × K, float32.
-    """
-    size = max(1, int(aug_ratio * counts.sum()))
-    drawn = rng.multivariate_hypergeometric(counts, size, size=n_aug, method="marginals")
-    return (drawn / size).astype(np.float32)
 
 
 def augment(mdata: MuData, n_aug: int = 100, aug_ratio: float = 0.8, *, seed: int = 0) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -143,47 +142,3 @@ class Constraints:
         ones = np.ones(len(self.must_link), dtype=bool)
         graph = sp.coo_matrix((ones, self.must_link.T), shape=(size, size))
         return connected_components(graph, directed=False)[1]
-
-
-def without_contradictions(pairs: np.ndarray, must: np.ndarray) -> np.ndarray:
-    """Return which constraints can all be true: each is kept unless it contradicts those kept before it.
-
-    Must-links join cells to groups. A cannot-link inside a group is a contradiction, and so is a must-link between two
-    groups that a cannot-link keeps apart.
-
-    Parameters
-    ----------
-    pairs
-        Cells, pairs × 2, the most trusted first.
-    must
-        Whether a pair is a must-link.
-    """
-    parents: dict[int, int] = {}
-    apart: defaultdict[int, set[int]] = defaultdict(set)
-
-    def group_of(cell: int) -> int:
-        while (parent := parents.setdefault(cell, cell)) != cell:
-            parents[cell] = parents[parent]
-            cell = parent
-        return cell
-
-    kept = np.ones(len(pairs), dtype=bool)
-    for i, ((first, second), together) in enumerate(zip(pairs.tolist(), must.tolist(), strict=True)):
-        # the group with fewer others to stay apart from is the one that moves
-        small, large = sorted((group_of(first), group_of(second)), key=lambda group: len(apart[group]))
-        if together:
-            kept[i] = large not in apart[small]
-        else:
-            kept[i] = small != large
-        if not kept[i] or small == large:
-            continue
-        if together:
-            parents[small] = large
-            for other in apart.pop(small):
-                apart[other].remove(small)
-                apart[other].add(large)
-                apart[large].add(other)
-        else:
-            apart[small].add(large)
-            apart[large].add(small)
-    return kept

@@ -10,10 +10,11 @@ import pandas as pd
 from scdeconv._data.matrix import layer_names
 from scdeconv._data.validation import Problems, check_names, examples
 from scdeconv._data.warnings import warn
+from scdeconv._stats.links import find_anchors, link_by_label, without_contradictions
 
 from ._constraint_inputs import read_cells, read_labels, read_markers, read_pairs, read_protein
-from ._constraint_sources import find_anchors, link_by_distance, link_by_label, marker_scores
-from ._constraints import Constraints, without_contradictions
+from ._constraint_sources import link_by_distance, marker_scores
+from ._constraints import Constraints
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,7 +9,8 @@ import pandas as pd
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import subset, values_of
-from scdeconv._data.matrix import Matrix, to_dense
+from scdeconv._data.matrix import to_dense
+from scdeconv._stats.expression import log_cpm
 from scdeconv._stats.markers import GENES_PER_TYPE, agreement, best_per_type, marker_ratio
 
 if TYPE_CHECKING:
@@ -17,12 +18,6 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 Criterion = Literal["markers", "variance", "agreement"]
-
-
-def log_proportions(matrix: Matrix) -> np.ndarray:
-    """Return log1p of counts per million, rows × genes."""
-    dense = to_dense(matrix)
-    return np.log1p(dense / dense.sum(axis=1, keepdims=True) * 1e6)
 
 
 def _paired_rows(mdata: MuData) -> tuple[AnnData, AnnData]:
@@ -85,7 +80,7 @@ def select_genes(mdata: MuData, n_genes: int | None = None, *, criterion: Criter
     if criterion == "markers":
         selected = best_per_type(*marker_ratio(values_of(mdata[keys.PROFILES])), wanted)
     elif criterion == "variance":
-        donors = pd.DataFrame(log_proportions(bulk.X)).groupby(bulk.obs[keys.DONOR].to_numpy()).mean()
+        donors = pd.DataFrame(log_cpm(to_dense(bulk.X))).groupby(bulk.obs[keys.DONOR].to_numpy()).mean()
         if len(donors) < 2:
             msg = "Expected 2 donors with bulk for criterion='variance', found 1. Use criterion='markers'."
             raise ValueError(msg)
@@ -99,7 +94,7 @@ def select_genes(mdata: MuData, n_genes: int | None = None, *, criterion: Criter
         if n_donors < 3:
             msg = f"Expected 3 donors with bulk and pseudobulk, found {n_donors}. Use criterion='markers'."
             raise ValueError(msg)
-        score = agreement(log_proportions(first.X), log_proportions(second.X))
+        score = agreement(log_cpm(to_dense(first.X)), log_cpm(to_dense(second.X)))
         selected = best_per_type(np.zeros(bulk.n_vars), score, wanted)
     bulk.var[keys.SELECTED] = selected
     mdata.uns.setdefault(keys.UNS, {})["select_genes"] = {"n_genes": n_genes, "criterion": criterion}

@@ -15,7 +15,7 @@ from scdeconv._data.chunks import product
 from scdeconv._data.matrix import to_dense
 from scdeconv._data.modalities import add_modality
 from scdeconv._stats.calibration.platform_calibration import BROAD
-from scdeconv._stats.draws import draw_cells, draw_fractions
+from scdeconv._stats.draws import draw_cells, draw_fractions, round_to_cells
 
 from ._calibration import Calibration
 
@@ -122,10 +122,7 @@ def simulate(
         n_sparse = int(sparse_share * (done + len(rows))) - int(sparse_share * done)
         done += len(rows)
         drawn = draw_fractions(len(rows) - n_sparse, n_sparse, available, rng)
-        n_cells = np.floor(drawn * cells_per_sample).astype(np.int64)
-        # with few cells every count may round to zero; a sample holds at least its most frequent type
-        empty = n_cells.sum(axis=1) == 0
-        n_cells[empty, drawn[empty].argmax(axis=1)] = 1
+        n_cells = round_to_cells(drawn, cells_per_sample)
         for start in range(0, len(rows), ROWS_AT_ONCE):
             some = n_cells[start : start + ROWS_AT_ONCE]
             if keys.CELLS in mdata.mod:
