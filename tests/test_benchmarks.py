@@ -45,3 +45,12 @@ def test_tuning_compares_tuned_and_default_networks_on_donors_that_the_search_ha
     for model in ("SimpleDNN (default)", "SimpleDNN (tuned in each fold)", "mean_composition"):
         assert len(lines_of(text, model)) == 1
     assert lines_of(text, "hidden")
+
+
+@pytest.mark.slow
+def test_many_donors_reports_factors_time_and_memory():
+    command = [sys.executable, SCRIPTS / "many_donors.py", "--donors", "120"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "120 donors: 100 factors, calibrate" in result.stdout
+    assert " MB before)" in result.stdout

@@ -3,7 +3,6 @@ from __future__ import annotations
 import itertools
 import re
 
-import mudata
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,46 +15,6 @@ from scdeconv._stats.markers import marker_ratio
 from scdeconv.pp._constraint_sources import centred_log_levels, link_by_distance, marker_scores
 
 NO_PAIRS = np.zeros((0, 2), dtype=int)
-
-
-@pytest.fixture(scope="module")
-def cells():
-    """Cells of 5 types, one in ten labelled in obs["known"]; do not change them."""
-    cells, bulk = datasets.paired_cohort(
-        n_donors=4, n_bulk_only=0, n_reference_only=0, n_genes=400, n_cell_types=5, cells_per_donor=(150, 300), seed=3
-    )
-    labelled = np.random.default_rng(0).random(cells.n_obs) < 0.1
-    cells.obs["known"] = cells.obs["cell_type"].where(labelled)
-    cells.uns["profiles"] = bulk.uns["cohort"]["profiles"]
-    return cells
-
-
-@pytest.fixture(scope="module")
-def markers(cells):
-    """The 6 best markers of each type, from the planted profiles."""
-    best, score = marker_ratio(cells.uns["profiles"])
-    table = pd.DataFrame({"gene": cells.var_names, "best": best, "score": score}).sort_values("score", ascending=False)
-    types = cells.obs["cell_type"].cat.categories
-    return {types[k]: list(rows["gene"][:6]) for k, rows in table.groupby("best")}
-
-
-def levels(codes, rng, n_proteins=12):
-    """Counts of proteins that differ between types, of cells that differ in depth."""
-    means = rng.gamma(0.5, 30, (codes.max() + 1, n_proteins)) + 1
-    depth = rng.lognormal(0, 0.4, (len(codes), 1))
-    return rng.negative_binomial(4, 1 / (1 + means[codes] * depth / 4)) + 1
-
-
-@pytest.fixture(scope="module")
-def multiome(cells):
-    """RNA of all cells and proteins of nine tenths of them, in another order."""
-    rng = np.random.default_rng(1)
-    counts = levels(cells.obs["cell_type"].cat.codes.to_numpy(), rng)
-    genes = pd.DataFrame(index=[f"CD{i}" for i in range(counts.shape[1])])
-    proteins = AnnData(sp.csr_matrix(counts), obs=pd.DataFrame(index=cells.obs_names), var=genes)
-    chosen = rng.permutation(cells.n_obs)[: int(0.9 * cells.n_obs)]
-    with columns_stay():
-        return mudata.MuData({"rna": cells.copy(), "prot": proteins[chosen].copy()})
 
 
 def named(result, links):
@@ -185,7 +144,7 @@ def test_protein_levels_are_centred_log_ratios():
     np.testing.assert_allclose(centred_log_levels(sp.csr_matrix(counts)), expected, atol=1e-12)
 
 
-def test_cells_with_close_and_far_proteins_are_linked_as_percentiles_of_all_distances_say():
+def test_proteins_are_linked_by_percentiles_of_all_distances(levels):
     rng = np.random.default_rng(0)
     counts = levels(rng.integers(0, 3, 90), rng)
     pairs, must = link_by_distance(sp.csr_matrix(counts), 10**6, rng)
@@ -201,7 +160,7 @@ def test_cells_with_close_and_far_proteins_are_linked_as_percentiles_of_all_dist
 
 
 @pytest.mark.parametrize("n_pairs", [50, 700])
-def test_protein_gives_about_the_number_asked_for(n_pairs):
+def test_protein_gives_about_the_number_asked_for(levels, n_pairs):
     rng = np.random.default_rng(0)
     pairs, _ = link_by_distance(levels(rng.integers(0, 3, 400), rng), n_pairs, rng)
     assert n_pairs <= len(pairs) <= n_pairs + 2
@@ -329,119 +288,6 @@ def test_constraints_cannot_be_reassigned():
     result = pp.constraints(toy(), pairs={"must_link": [("c0", "c1")]})
     with pytest.raises(AttributeError):
         result.must_link = NO_PAIRS
-
-
-# bad input
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        ({}, "Expected labels_key, markers, protein or pairs, found none of them."),
-        ({"labels_key": "known", "n_pairs": 0}, "Expected n_pairs to be a whole number of at least 1, found 0."),
-        ({"labels_key": "known", "n_pairs": 0.5}, "Expected n_pairs to be a whole number of at least 1, found 0.5."),
-        ({"labels_key": "typ"}, "Expected obs['typ'] in cells, found columns ['donor', 'cell_type', 'known'"),
-        ({"labels_key": "empty"}, "of at least two labels in cells.obs['empty'], found no labelled cell."),
-        ({"labels_key": "single"}, "of at least two labels in cells.obs['single'], found only 'B' (3 cells)."),
-        ({"markers": {"B": ["GENE0001"]}}, "Expected markers of at least two cell types, found 1 types."),
-        ({"markers": ["GENE0001"]}, "Expected markers of at least two cell types, found list."),
-        ({"markers": {"B": ["GENE0001"], "T": "GENE0002"}}, "found text for 'T'."),
-        (
-            {"markers": {"B": ["CD19", "MS4A1"], "T": ["GENE0002"]}},
-            "found none for 'B': it has no 'CD19', 'MS4A1', but 'GENE0001'",
-        ),
-        ({"markers": {"B": [], "T": ["GENE0002"]}}, "found none for 'B'"),
-        (
-            {"markers": {"B": ["GENE0001"], "T": ["GENE0002"]}, "layer": "raw"},
-            "Expected layer 'raw' in cells, found layers []",
-        ),
-        ({"protein": "prot"}, "Expected cells as MuData beside protein=, found AnnData. Join cells and proteins:"),
-        (
-            {"pairs": {"must_link": [("cell1", "x"), ("y", "z"), ("x", "v")]}},
-            "Expected cells of cells in pairs, found 4 others: 'x', 'y', 'z' and 1 more.",
-        ),
-        ({"pairs": {"mustlink": [("cell1", "cell2")]}}, "'must_link' and 'cannot_link' in pairs, found 'mustlink'."),
-        ({"pairs": {"must_link": []}}, "Expected tuples of two cells in pairs, found none."),
-        (
-            {"pairs": {"must_link": ["cell1", "cell2"]}},
-            "Expected tuples of two cells in pairs, found 2 others: 'cell1'",
-        ),
-        ({"pairs": {"must_link": [("cell1", "cell1")]}}, "found 1 pairs of one cell: 'cell1'."),
-        ({"pairs": [("cell1", "cell2")]}, "Expected pairs as a DataFrame or mapping, found list."),
-        ({"pairs": pd.DataFrame({"first": ["cell1"]})}, "found ['first']. Add 'second', 'link'."),
-        (
-            {"pairs": pd.DataFrame({"first": ["cell1"], "second": ["cell2"], "link": [None]})},
-            "'must_link' and 'cannot_link' in pairs, found",
-        ),
-    ],
-)
-def test_bad_input_is_described(cells, arguments, expected):
-    cells = cells.copy()
-    cells.obs["empty"] = np.nan
-    cells.obs["single"] = ["B"] * 3 + [None] * (cells.n_obs - 3)
-    with pytest.raises(ValueError, match=re.escape(expected)):
-        pp.constraints(cells, **arguments)
-
-
-def test_all_problems_are_reported_at_once(cells):
-    with pytest.raises(ValueError, match="Constraints cannot be made: 4 problems found") as error:
-        pp.constraints(
-            cells, labels_key="typ", markers={"A": []}, protein="prot", pairs={"must_link": [("cell1", "cell1")]}
-        )
-    for text in ("1. Expected two different", "2. Expected obs", "3. Expected markers", "4. Expected cells as MuData"):
-        assert text in str(error.value)
-
-
-def test_markers_need_counts(cells, markers):
-    logged = cells.copy()
-    logged.X = cells.X.log1p()
-    with pytest.raises(ValueError, match="Expected linear values in cells, found log-transformed ones"):
-        pp.constraints(logged, markers=markers)
-    # which labels do not
-    assert len(pp.constraints(logged, labels_key="known").must_link)
-
-
-def test_names_of_cells_must_be_unique():
-    cells = toy(3)
-    cells.obs_names = ["a", "a", "b"]
-    with pytest.raises(ValueError, match=r"Expected unique cells\.obs_names, found 1 repeated"):
-        pp.constraints(cells, pairs={"must_link": [("a", "b")]})
-
-
-def test_other_objects_than_cells_are_refused():
-    with pytest.raises(ValueError, match="Expected cells as AnnData or MuData, found DataFrame"):
-        pp.constraints(pd.DataFrame(), labels_key="known")
-
-
-@pytest.mark.parametrize(
-    ("change", "arguments", "expected"),
-    [
-        (None, {"protein": "protein"}, "Expected the modality 'protein' in cells, found 'rna', 'prot'. Name it with"),
-        (
-            None,
-            {"protein": "prot", "rna": "gex"},
-            "Expected the modality 'gex' in cells, found 'rna', 'prot'. Name that",
-        ),
-        (lambda p: p[:, :1].copy(), {"protein": "prot"}, "Expected at least two proteins in cells['prot'], found 1."),
-        (lambda p: AnnData(-p.X, p.obs, p.var), {"protein": "prot"}, "Expected non-negative values in cells['prot']"),
-        (
-            lambda p: AnnData(p.X, p.obs.set_axis(p.obs_names + "-1"), p.var),
-            {"protein": "prot"},
-            "Expected cells with RNA and protein, found 0: cells['prot'] has",
-        ),
-        (
-            lambda p: AnnData(np.ones(p.shape), p.obs, p.var),
-            {"protein": "prot"},
-            "Expected protein levels that differ between cells in cells['prot'], found every pair",
-        ),
-    ],
-)
-def test_bad_proteins_are_described(multiome, change, arguments, expected):
-    modalities = {"rna": multiome["rna"], "prot": change(multiome["prot"]) if change else multiome["prot"]}
-    with columns_stay():
-        mdata = mudata.MuData(modalities)
-    with pytest.raises(ValueError, match=re.escape(expected)):
-        pp.constraints(mdata, **arguments)
 
 
 def test_distinct_groups_are_joined_by_must_links_and_set_apart_by_cannot_links():
