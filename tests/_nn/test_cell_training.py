@@ -4,6 +4,7 @@ import itertools
 import os
 import signal
 
+import lightning.pytorch as lightning
 import numpy as np
 import pytest
 import torch
@@ -61,7 +62,7 @@ def scripted(losses):
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 10, 100])
-def test_each_row_is_read_once_in_each_epoch_in_a_new_order(batch_size):
+def test_each_epoch_reads_all_rows_in_new_order(batch_size):
     data, module = Rows(np.arange(20)), Value()
     rows = np.arange(3, 17)
     run(module, data, squared_error(module), rows=rows, batch_size=batch_size)
@@ -81,8 +82,8 @@ def test_last_small_batch_counts_by_its_size():
     plan = run(module, data, squared_error(module), validation_rows=np.arange(5), **still)
     squares = np.arange(9.0) ** 4
     assert [len(asked) for asked in data.asked[:3]] == [4, 4, 1]
-    np.testing.assert_allclose(plan.losses["train_loss"], squares.mean(), rtol=1e-6)
-    np.testing.assert_allclose(plan.losses["validation_loss"], squares[:5].mean(), rtol=1e-6)
+    np.testing.assert_allclose(plan.train_losses, squares.mean(), rtol=1e-6)
+    np.testing.assert_allclose(plan.validation_losses, squares[:5].mean(), rtol=1e-6)
 
 
 def test_steps_are_those_of_the_optimizer():
@@ -92,7 +93,7 @@ def test_steps_are_those_of_the_optimizer():
     assert module.value.item() == pytest.approx(3 * (1 - 0.8**5))
     steps = 3 * (1 - 0.8 ** np.arange(5))
     expected = [((np.array([1, 2, 6]) - at) ** 2).mean() for at in steps]
-    np.testing.assert_allclose(plan.losses["train_loss"], expected, rtol=1e-6)
+    np.testing.assert_allclose(plan.train_losses, expected, rtol=1e-6)
 
 
 def test_zero_epochs_change_nothing():
@@ -103,7 +104,7 @@ def test_zero_epochs_change_nothing():
     assert not module.training
 
 
-def test_history_is_by_epoch_from_1_under_the_prefix():
+def test_history_counts_epochs_from_1():
     data, module = Rows(np.ones(5)), Value()
     history = run(module, data, squared_error(module), validation_rows=[0, 1]).history("first_")
     assert list(history) == ["first_train_loss", "first_validation_loss"]
@@ -114,7 +115,7 @@ def test_history_is_by_epoch_from_1_under_the_prefix():
     assert list(run(module, data, squared_error(module)).history()) == ["train_loss"]
 
 
-def test_module_is_in_evaluation_mode_for_validation_and_afterwards_only():
+def test_module_is_in_evaluation_mode_for_validation():
     data, module = Rows(np.arange(8)), Value()
     modes = {True: set(), False: set()}
 
@@ -130,7 +131,7 @@ def test_module_is_in_evaluation_mode_for_validation_and_afterwards_only():
 # early stopping
 
 
-def test_weights_that_were_best_on_validation_rows_are_put_back():
+def test_best_weights_on_validation_rows_are_restored():
     """Descent to the mean of the training rows, 10, passes the mean of the validation rows, 4."""
     data, module = Rows([10.0, 10.0, 4.0]), Value()
     plan = run(module, data, squared_error(module), rows=np.arange(2), validation_rows=[2], max_epochs=8)
@@ -138,8 +139,9 @@ def test_weights_that_were_best_on_validation_rows_are_put_back():
     best = np.abs(path - 4).argmin()
     assert 0 < best < 7
     assert module.value.item() == pytest.approx(path[best])
-    np.testing.assert_allclose(plan.losses["validation_loss"], (path - 4) ** 2, rtol=1e-5)
-    assert plan.best_epoch == best
+    np.testing.assert_allclose(plan.validation_losses, (path - 4) ** 2, rtol=1e-5)
+    # epochs are counted from 1
+    assert plan.best_epoch == best + 1
 
 
 def test_without_validation_rows_the_last_weights_stay():
@@ -149,47 +151,47 @@ def test_without_validation_rows_the_last_weights_stay():
 
 
 @pytest.mark.parametrize(("patience", "n_epochs"), [(1, 3), (2, 6), (3, 9), (None, 10)])
-def test_training_stops_after_patience_epochs_without_a_lower_loss(patience, n_epochs):
+def test_training_stops_after_patience_epochs(patience, n_epochs):
     losses = [5.0, 4.0, 4.5, 3.0, 3.5, 2.9, 3.0, 3.0, 2.9, 1.0]
     if patience == 2:
         losses[5] = 3.2
     module = Value()
     plan = run(module, Rows(np.ones(4)), scripted(losses)(module), max_epochs=10, patience=patience)
-    assert plan.losses["train_loss"] == pytest.approx(losses[:n_epochs])
+    assert plan.train_losses == pytest.approx(losses[:n_epochs])
 
 
-def test_fall_by_less_than_min_delta_does_not_count():
+def test_falls_below_min_delta_do_not_count():
     losses = [1.0, 0.9, 0.85, 0.81, 0.75, 0.7, 0.7]
     small, large = Value(), Value()
     patient = run(small, Rows(np.ones(4)), scripted(losses)(small), max_epochs=7, patience=2, min_delta=0.04)
     # after 0.9, neither 0.85 nor 0.81 is lower by 0.1
     strict = run(large, Rows(np.ones(4)), scripted(losses)(large), max_epochs=7, patience=2, min_delta=0.099)
-    assert len(patient.losses["train_loss"]) == 7
-    assert len(strict.losses["train_loss"]) == 4
+    assert len(patient.train_losses) == 7
+    assert len(strict.train_losses) == 4
 
 
-def test_patience_watches_the_validation_rows_where_there_are_any():
+def test_patience_watches_the_validation_rows():
     """Training loss falls in every epoch, validation loss rises from the first on."""
     data, module = Rows([5.0, -5.0]), Value()
     plan = run(
         *(module, data, squared_error(module)), rows=np.array([0]), validation_rows=[1], max_epochs=9, patience=3
     )
-    assert len(plan.losses["train_loss"]) == len(plan.losses["validation_loss"]) == 4
-    assert np.diff(plan.losses["train_loss"]).max() < 0 < np.diff(plan.losses["validation_loss"]).min()
+    assert len(plan.train_losses) == len(plan.validation_losses) == 4
+    assert np.diff(plan.train_losses).max() < 0 < np.diff(plan.validation_losses).min()
     assert module.value.item() == pytest.approx(1)
 
 
 def test_loss_that_is_nan_is_never_the_best():
     module = Value()
     losses = [float("nan"), 2.0, float("nan"), 3.0]
-    plan = run(module, Rows(np.ones(4)), scripted(losses)(module), max_epochs=4)
-    assert (plan.lowest, plan.best_epoch) == (2, 1)
+    plan = run(module, Rows(np.ones(4)), scripted(losses)(module), max_epochs=4, patience=9)
+    assert (plan.lowest, plan.best_epoch) == (2, 2)
 
 
 # before each epoch
 
 
-def test_hook_is_called_with_the_number_of_each_epoch_before_it():
+def test_hook_is_called_before_each_epoch():
     calls, module, data = [], Value(), Rows(np.ones(6))
 
     def hook(epoch):
@@ -204,7 +206,7 @@ def test_hook_is_called_with_the_number_of_each_epoch_before_it():
 def test_hook_can_end_training_before_the_epoch(last):
     module, data = Value(), Rows(np.ones(6))
     plan = run(module, data, squared_error(module), max_epochs=9, before_epoch=lambda epoch: epoch == last)
-    assert len(plan.losses["train_loss"]) == last
+    assert len(plan.train_losses) == last
     assert len(data.asked) == 2 * last
     assert not plan.stop
 
@@ -212,7 +214,7 @@ def test_hook_can_end_training_before_the_epoch(last):
 # Ctrl-C
 
 
-def test_ctrl_c_ends_training_after_the_step_and_keeps_what_was_learned(global_state_untouched):
+def test_ctrl_c_ends_training_after_the_step(global_state_untouched):
     data, module, steps = Rows(np.ones(20)), Value(), itertools.count()
 
     def loss(batch):
@@ -226,12 +228,12 @@ def test_ctrl_c_ends_training_after_the_step_and_keeps_what_was_learned(global_s
     # 5 steps in the first epoch, 3 in the second, which counts by the rows that it saw
     assert next(steps) == 8
     assert module.value.item() == pytest.approx(1 - 0.8**8)
-    assert len(plan.losses["train_loss"]) == 2
-    assert plan.losses["train_loss"][1] == pytest.approx(np.mean([0.8 ** (2 * step) for step in (5, 6, 7)]))
+    assert len(plan.train_losses) == 2
+    assert plan.train_losses[1] == pytest.approx(np.mean([0.8 ** (2 * step) for step in (5, 6, 7)]))
     assert not module.training
 
 
-def test_ctrl_c_puts_the_best_weights_back_too():
+def test_ctrl_c_restores_the_best_weights():
     data, module, steps = Rows([10.0, 10.0, 4.0]), Value(), itertools.count()
 
     def loss(batch):
@@ -242,7 +244,7 @@ def test_ctrl_c_puts_the_best_weights_back_too():
 
     plan = run(module, data, loss, rows=np.arange(2), validation_rows=[2], max_epochs=50)
     assert plan.stop
-    assert len(plan.losses["validation_loss"]) == 6
+    assert len(plan.validation_losses) == 6
     assert module.value.item() == pytest.approx(10 * (1 - 0.8**2))
 
 
@@ -266,3 +268,21 @@ def test_errors_in_a_step_reach_the_caller(global_state_untouched):
 
     with global_state_untouched(), pytest.raises(RuntimeError, match="from the loss"):
         run(Value(), Rows(np.ones(6)), loss)
+
+
+# Lightning's conveniences
+
+
+def test_callbacks_see_the_losses_of_each_epoch():
+    seen = []
+
+    class Record(lightning.Callback):
+        def on_validation_end(self, trainer, plan):
+            seen.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+    data, module = Rows(np.arange(8)), Value()
+    plan = run(module, data, squared_error(module), validation_rows=[6, 7], callbacks=[Record()])
+    # Lightning computes metrics when the epoch has ended, so the last training loss may be missing
+    assert len(seen) == 3
+    assert plan.trainer.callback_metrics["train_loss"] == pytest.approx(plan.train_losses[-1], rel=1e-6)
+    assert plan.trainer.callback_metrics["validation_loss"] == pytest.approx(plan.validation_losses[-1], rel=1e-6)

@@ -30,7 +30,7 @@ def fractions():
         ("cross_entropy", lambda z, p: -np.sum(p * log_softmax(z))),
     ],
 )
-def test_loss_equals_its_formula_for_every_member_and_sample(name, oracle, logits, fractions):
+def test_loss_equals_its_formula(name, oracle, logits, fractions):
     losses = LOSSES[name](torch.as_tensor(logits), torch.as_tensor(fractions))
     expected = [[oracle(z, p) for z, p in zip(member, fractions, strict=True)] for member in logits]
     np.testing.assert_allclose(losses.numpy(), expected, rtol=1e-12)
@@ -47,12 +47,12 @@ def test_loss_is_smallest_at_the_truth(name, logits, fractions):
     assert (LOSSES[name](torch.as_tensor(logits), truth) > at_truth).all()
 
 
-def test_gradient_of_the_cross_entropy_is_predicted_less_measured(logits, fractions):
+def test_cross_entropy_gradient_is_predicted_minus_measured(logits, fractions):
     z, p = torch.as_tensor(logits).requires_grad_(), torch.as_tensor(fractions)
     LOSSES["cross_entropy"](z, p).sum().backward()
     np.testing.assert_allclose(z.grad.numpy(), softmax(logits, axis=-1) - fractions, atol=1e-12)
 
 
-def test_cross_entropy_stays_finite_where_a_softmax_would_underflow():
+def test_cross_entropy_stays_finite_where_softmax_underflows():
     loss = LOSSES["cross_entropy"](torch.tensor([[[0.0, 1000.0]]]), torch.tensor([[1.0, 0.0]]))
     assert loss.item() == 1000.0

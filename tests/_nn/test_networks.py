@@ -17,7 +17,7 @@ def _seeded():
 
 
 @pytest.mark.parametrize("shared_input", [True, False])
-def test_batched_linear_equals_a_loop_of_linear_layers_in_values_and_gradients(shared_input):
+def test_batched_linear_equals_a_loop_of_layers(shared_input):
     layer = BatchedLinear(3, 6, 4)
     with torch.no_grad():
         layer.bias.normal_()
@@ -39,7 +39,7 @@ def test_batched_linear_equals_a_loop_of_linear_layers_in_values_and_gradients(s
     torch.testing.assert_close(layer.bias.grad[:, 0], torch.stack([single.bias.grad for single in singles]))
 
 
-def test_batched_linear_starts_glorot_uniform_with_zero_bias_and_differs_between_members():
+def test_batched_linear_starts_glorot_uniform_per_member():
     layer = BatchedLinear(2, 300, 100)
     bound = math.sqrt(6 / (300 + 100))
     weight = layer.weight.detach()
@@ -57,7 +57,7 @@ def test_zero_layer_starts_at_zero():
     assert not layer.bias.any()
 
 
-def test_perceptrons_are_linear_relu_dropout_per_hidden_layer_then_linear():
+def test_perceptrons_have_the_layers_asked_for():
     network = Perceptrons(2, 10, (8, 6), (0.0, 0.3), 3)
     assert [type(layer) for layer in network] == [
         *(BatchedLinear, nn.ReLU),
@@ -105,7 +105,7 @@ def test_ensemble_standardises_its_input_with_its_buffers():
     assert set(dict(network.named_buffers())) <= set(network.state_dict())
 
 
-def test_ensemble_with_a_linear_path_starts_at_zero_and_adds_the_path_to_the_perceptron():
+def test_ensemble_with_linear_path_starts_at_zero():
     network = Ensemble(2, 6, 3, (5,), (0.1,), linear=True).eval()
     x = torch.randn(4, 6)
     assert not network(x).any()
@@ -115,7 +115,7 @@ def test_ensemble_with_a_linear_path_starts_at_zero_and_adds_the_path_to_the_per
     torch.testing.assert_close(network(x), network.perceptrons(x) + network.linear(x))
 
 
-def test_ensemble_without_a_linear_path_has_none_and_starts_at_random():
+def test_ensemble_without_linear_path_starts_at_random():
     network = Ensemble(2, 6, 3, (5,), (0.1,), linear=False).eval()
     assert network.linear is None
     assert network(torch.randn(4, 6)).abs().min() > 0

@@ -43,14 +43,14 @@ def test_assignments_are_those_of_students_t(latent, centroids, alpha):
     np.testing.assert_allclose(q.sum(dim=1), 1)
 
 
-def test_assignments_of_a_cell_at_a_centroid_and_one_between_two():
+def test_assignments_at_and_between_centroids():
     """At distance 2 of the other centroid: 1 to 1 / (1 + 4); in between: one half each."""
     clusters = SoftClusters(torch.tensor([[0.0], [2.0]]))
     q = clusters(torch.tensor([[0.0], [1.0], [2.0]])).detach()
     np.testing.assert_allclose(q, [[5 / 6, 1 / 6], [1 / 2, 1 / 2], [1 / 6, 5 / 6]], rtol=1e-6)
 
 
-def test_centroids_are_trained_and_those_given_are_left_alone(latent, centroids):
+def test_centroids_are_trained_without_changing_the_input(latent, centroids):
     before = centroids.clone()
     clusters = SoftClusters(centroids)
     assert [name for name, _ in clusters.named_parameters()] == ["centroids"]
@@ -59,7 +59,7 @@ def test_centroids_are_trained_and_those_given_are_left_alone(latent, centroids)
     assert torch.equal(centroids, before)
 
 
-def test_cells_far_from_every_centroid_are_assigned_without_nan():
+def test_cells_far_from_all_centroids_are_assigned():
     clusters = SoftClusters(torch.tensor([[0.0], [1.0]]))
     q = clusters(torch.tensor([[1e15], [-1e15]]))
     np.testing.assert_allclose(q.detach(), 0.5, rtol=1e-4)
@@ -90,7 +90,7 @@ def test_targets_of_sure_assignments_are_the_same():
     assert torch.equal(target_distribution(sure), sure)
 
 
-def test_divergence_is_that_of_the_formula_as_a_mean_over_cells(assignments):
+def test_divergence_is_the_mean_over_cells(assignments):
     p, q = target_distribution(assignments).numpy(), assignments.numpy()
     expected = 0.0
     for i in range(len(q)):
@@ -99,7 +99,7 @@ def test_divergence_is_that_of_the_formula_as_a_mean_over_cells(assignments):
     assert clustering_loss(torch.as_tensor(p), assignments).item() == pytest.approx(expected / len(q), rel=1e-12)
 
 
-def test_divergence_is_zero_for_equal_distributions_and_positive_otherwise(assignments):
+def test_divergence_is_zero_for_equal_distributions_only(assignments):
     assert clustering_loss(assignments, assignments).item() == pytest.approx(0, abs=1e-15)
     assert clustering_loss(target_distribution(assignments), assignments) > 0
     # all on one of two against one half each: log 2
@@ -131,7 +131,7 @@ def test_pairs_are_those_of_the_formula(assignments):
     assert must_link_loss(second, first).item() == pytest.approx(must, rel=1e-12)
 
 
-def test_pairs_that_are_as_they_should_be_cost_nothing_and_others_a_finite_amount():
+def test_violated_pairs_have_a_finite_loss():
     sure = torch.eye(3)
     apart = sure[[1, 2, 0]]
     most = -math.log(PAIR_EPSILON)

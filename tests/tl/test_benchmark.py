@@ -13,7 +13,7 @@ from anndata import AnnData
 
 from scdeconv import metrics, pp, tl
 from scdeconv._data.modalities import make_mudata, read_mudata, write_mudata
-from scdeconv._nn.training import Plan
+from scdeconv._nn import Plan
 from scdeconv.models import NNLS, MeanComposition
 from scdeconv.pp import _hold_out
 from scdeconv.tl import _benchmark, _train

@@ -13,7 +13,7 @@ import torch
 from anndata import AnnData
 
 from scdeconv import pp, tl
-from scdeconv._nn.training import Plan
+from scdeconv._nn import Plan
 from scdeconv.models import SimpleDNN, get_record
 from scdeconv.models.paired import simplednn as _simplednn
 from scdeconv.models.simulated import simulation_ridge as _simulation_ridge

@@ -1,12 +1,14 @@
-"""Torch parts shared by the neural models: networks, losses and the training loops.
+"""Networks, losses and the training loop of :mod:`scdeconv.models` and :mod:`scdeconv.clustering`.
 
-They serve :mod:`scdeconv.models` and :mod:`scdeconv.clustering`; they are not for users, and may change in any version.
+This package is internal and may change in any version.
 """
 
 from __future__ import annotations
 
 from scdeconv._nn.autoencoders import CountAutoencoder, layers, linear
-from scdeconv._nn.cell_training import CellPlan, fit_cells
+from scdeconv._nn.cell_training import fit_cells
+from scdeconv._nn.composition_training import TrainingData, fit
+from scdeconv._nn.loop import Plan
 from scdeconv._nn.losses import LOSSES, Loss
 from scdeconv._nn.networks import BatchedLinear, Ensemble, Perceptrons
 from scdeconv._nn.running import quiet
@@ -17,4 +19,3 @@ from scdeconv._nn.soft_assignment import (
     must_link_loss,
     target_distribution,
 )
-from scdeconv._nn.training import TrainingData, fit

@@ -1,4 +1,4 @@
-"""Running a training plan: one progress bar, Ctrl-C that keeps what was learned, a quiet Lightning."""
+"""Run a training plan: one progress bar, early end on Ctrl-C, no messages from Lightning."""
 
 from __future__ import annotations
 
@@ -16,34 +16,15 @@ from scdeconv._data.warnings import dependency_warnings_ignored
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# multiplications in a forward pass below which a second thread does not pay
-SMALL_STEP = 100_000_000
+    from .loop import Plan
 
-
-class EpochPlan(lightning.LightningModule):
-    """A plan whose one Lightning "batch" is an epoch; it steps its optimiser itself and obeys ``stop``.
-
-    Parameters
-    ----------
-    module
-        What is trained; put into evaluation mode and back on the CPU at the end.
-    max_epochs, batch_size
-        Longest training, and rows in a step.
-    """
-
-    def __init__(self, module: torch.nn.Module, max_epochs: int, batch_size: int) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-        self.module = module
-        self.max_epochs = max_epochs
-        self.batch_size = batch_size
-        self.bar: Any = None
-        self.stop = False
+# weights × rows of a step below which one thread is faster (measured on 2 cores)
+SINGLE_THREAD_STEP_SIZE = 100_000_000
 
 
 @contextmanager
-def _stop_on_interrupt(plan: EpochPlan) -> Iterator[None]:
-    """Let the first Ctrl-C end training after the current step; Lightning would end the whole process."""
+def _stop_on_interrupt(plan: Plan) -> Iterator[None]:
+    """End training after the current step on the first Ctrl-C. Lightning would end the process."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -61,11 +42,11 @@ def _stop_on_interrupt(plan: EpochPlan) -> Iterator[None]:
 
 
 @contextmanager
-def _one_thread_if_small(plan: EpochPlan) -> Iterator[None]:
-    """Run small steps on one thread: others cost more than they bring, and far more where cores are shared."""
+def _one_thread_if_small(plan: Plan) -> Iterator[None]:
+    """Run small steps on one thread. More threads are slower for them, in particular on shared cores."""
     n_weights = sum(parameter.numel() for parameter in plan.module.parameters())
     previous = torch.get_num_threads()
-    if n_weights * plan.batch_size < SMALL_STEP:
+    if n_weights * plan.batch_size < SINGLE_THREAD_STEP_SIZE:
         torch.set_num_threads(1)
     try:
         yield
@@ -74,14 +55,24 @@ def _one_thread_if_small(plan: EpochPlan) -> Iterator[None]:
 
 
 def run(
-    plan: EpochPlan,
+    plan: Plan,
     *,
     description: str,
     accelerator: str = "auto",
     devices: int | str | list[int] = 1,
     **trainer_kwargs: Any,
 ) -> None:
-    """Run the plan to its end; the first Ctrl-C only sets ``plan.stop``."""
+    """Train the module of a plan in place. Afterwards it is in evaluation mode and on the CPU.
+
+    Parameters
+    ----------
+    plan
+        What to train, and how. Ctrl-C sets ``plan.stop``.
+    description
+        Name of the progress bar.
+    accelerator, devices, **trainer_kwargs
+        Of ``lightning.Trainer``.
+    """
     plan.module.train()
     with (
         quiet("lightning.pytorch"),

@@ -62,7 +62,7 @@ def test_exactly_max_steps_optimiser_steps_are_taken(monkeypatch, max_steps, bat
     assert len(sizes) == max_steps
 
 
-def test_batches_have_the_size_asked_for_and_use_every_row_equally():
+def test_batches_use_every_row_equally_often():
     seen = []
 
     class Watched(Ensemble):
@@ -80,7 +80,7 @@ def test_batches_have_the_size_asked_for_and_use_every_row_equally():
 
 
 @pytest.mark.parametrize(("weight_decay", "optimiser"), [(0.0, torch.optim.Adam), (0.1, torch.optim.AdamW)])
-def test_first_step_is_that_of_adam_with_the_arguments_given(weight_decay, optimiser):
+def test_first_step_is_that_of_adam(weight_decay, optimiser):
     """Adam's first step is lr g / (|g| + eps), after a decay of lr * weight_decay * w in AdamW."""
     module, data = make_module(), make_data()
     before = [parameter.detach().clone() for parameter in module.parameters()]
@@ -117,7 +117,7 @@ def test_row_weights_scale_the_loss_of_each_row():
         torch.testing.assert_close(a, b)
 
 
-def test_one_choice_of_fractions_is_drawn_at_each_use_and_validation_uses_their_mean():
+def test_one_choice_is_drawn_and_validation_averages():
     drawn, validated = [], []
 
     def loss(logits, fractions):
@@ -143,7 +143,7 @@ def test_best_weights_are_restored():
     assert validation_loss(module, validation) == pytest.approx(history.min(), rel=1e-6)
 
 
-def test_starting_point_is_kept_where_training_only_makes_it_worse():
+def test_starting_weights_are_kept_if_training_worsens():
     data, validation = make_split(300, 1)
     module = make_module(1)
     run(module, data, validation=validation, max_steps=200, batch_size=300)
@@ -170,7 +170,7 @@ def test_members_may_have_rows_of_their_own(n_choices):
         assert not torch.allclose(changed[1], together[1])
 
 
-def test_offsets_are_added_to_the_logits_in_training_and_validation():
+def test_offsets_are_added_to_the_logits():
     """A module that corrects an estimate by nothing is as good as the estimate, and learns what the estimate lacks."""
     data, validation = make_split(300, 2)
     estimate = torch.log(data.targets[:, 0]).expand(2, -1, -1)
@@ -200,7 +200,7 @@ def gain_by_group(module, start, validation):
     return pd.Series((losses[0] - losses[1]).numpy()).groupby(validation.groups.numpy()).sum()
 
 
-def test_gain_that_all_groups_share_is_kept():
+def test_gain_of_all_groups_is_kept():
     module = make_module(3)
     start = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     data, validation = make_split(300, 3, groups=torch.arange(300) % 10)
@@ -212,7 +212,7 @@ def test_gain_that_all_groups_share_is_kept():
 
 
 @pytest.mark.parametrize("groups", [None, torch.arange(24) // 3])
-def test_gain_that_a_single_group_has_is_not_trusted(groups):
+def test_gain_of_a_single_group_is_refused(groups):
     """The loss falls on the whole, yet for one group of eight alone: where groups are known the start is put back."""
     module = make_module(3, linear=True)
     start = {name: tensor.clone() for name, tensor in module.state_dict().items()}
@@ -228,7 +228,7 @@ def test_gain_that_a_single_group_has_is_not_trusted(groups):
     assert kept == (groups is not None)
 
 
-def test_groups_that_no_member_holds_out_have_no_say():
+def test_groups_without_held_out_rows_are_ignored():
     """One group of five is validated on, as with one member and five donors: there is no error to compare with."""
     groups = torch.arange(25) // 5
     for held in (groups == 0, groups == 4):
@@ -240,7 +240,7 @@ def test_groups_that_no_member_holds_out_have_no_say():
         assert plan.best_epoch > 0
 
 
-def test_training_stops_after_patience_epochs_without_a_better_one():
+def test_training_stops_after_patience_epochs():
     data, validation = make_split()
     plan = run(make_module(), data, validation=validation, max_steps=6000, learning_rate=0.1, patience=7)
     epochs = plan.history()["train_loss"].index
@@ -248,13 +248,13 @@ def test_training_stops_after_patience_epochs_without_a_better_one():
     assert len(epochs) < 2000
 
 
-def test_without_validation_rows_training_runs_to_the_end_and_keeps_the_last_weights():
+def test_without_validation_the_last_weights_are_kept():
     plan = run(make_module(), make_data(), max_steps=30, patience=1)
     assert list(plan.history()) == ["train_loss"]
     assert len(plan.history()["train_loss"]) == 10
 
 
-def test_history_is_a_dict_of_one_column_frames_indexed_by_epoch():
+def test_history_has_one_frame_per_loss_by_epoch():
     data, validation = make_split()
     plan = run(make_module(), data, validation=validation, max_steps=9)
     history = plan.history()
@@ -268,7 +268,7 @@ def test_history_is_a_dict_of_one_column_frames_indexed_by_epoch():
         assert history[name].notna().all(axis=None)
 
 
-def test_train_loss_of_one_full_batch_is_the_mean_over_members_and_rows():
+def test_train_loss_is_the_mean_over_members():
     module, data = make_module(), make_data()
     with torch.no_grad():
         expected = LOSSES["mse"](module(data.x), data.targets[:, 0]).mean().item()
@@ -288,12 +288,12 @@ def interrupting(*at_calls):
     return loss
 
 
-def test_ctrl_c_ends_training_after_the_current_step_and_restores_the_handler():
+def test_ctrl_c_ends_training_and_restores_the_handler():
     handler = signal.getsignal(signal.SIGINT)
     module, data = make_module(), make_data()
     plan = run(module, data, interrupting(5), max_steps=10_000)
     assert plan.stop
-    assert 10_000 - plan.steps_left == 5
+    assert plan.n_steps == 5
     assert len(plan.history()["train_loss"]) == 2
     assert signal.getsignal(signal.SIGINT) is handler
     assert not module.training
@@ -307,7 +307,7 @@ def test_ctrl_c_restores_the_best_weights_so_far():
     assert validation_loss(module, validation) == pytest.approx(min(plan.validation_losses), rel=1e-6)
 
 
-def test_ctrl_c_before_the_first_step_leaves_the_starting_point_and_no_made_up_loss():
+def test_ctrl_c_before_the_first_step_changes_nothing():
     module, (data, validation) = make_module(), make_split()
     start = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     plan = run(module, data, interrupting(1), validation=validation)
@@ -317,7 +317,7 @@ def test_ctrl_c_before_the_first_step_leaves_the_starting_point_and_no_made_up_l
     assert all(torch.equal(tensor, start[name]) for name, tensor in module.state_dict().items())
 
 
-def test_second_ctrl_c_goes_to_the_handler_that_was_there_before():
+def test_second_ctrl_c_goes_to_the_previous_handler():
     received = []
     previous = signal.signal(signal.SIGINT, lambda *args: received.append(args))
     mine = signal.getsignal(signal.SIGINT)
@@ -340,7 +340,7 @@ def test_training_works_outside_the_main_thread():
     assert len(plans[0].train_losses) == 2
 
 
-def test_process_wide_settings_are_as_before_and_nothing_is_printed(capfd, global_state_untouched):
+def test_global_settings_are_restored_and_nothing_is_printed(capfd, global_state_untouched):
     logger = logging.getLogger("lightning.pytorch")
     level, filters = logger.level, list(warnings.filters)
     with global_state_untouched(), warnings.catch_warnings(record=True) as caught:
