@@ -1,5 +1,5 @@
 # Every target sets up what it needs in .venv, with the versions pinned in constraints.txt.
-# Another interpreter: make PYTHON=/path/to/python. Arguments for pytest: make test ARGS="-m 'not slow'".
+# Another interpreter: make PYTHON=/path/to/python. Arguments for pytest: make test ARGS='-k metrics'.
 # The newest releases instead of the pinned ones: make test VENV=.venv-newest CONSTRAINTS=
 
 PYTHON ?=
@@ -13,15 +13,17 @@ BIN := $(VENV)/bin
 
 # pip's -qq hides its warnings (among them package locations configured but absent); errors and the exit status stay.
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input --no-warn-script-location
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 PINNED := $(INSTALL) $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-oldest lint docs tutorials clean
+.PHONY: help demo test test-slow test-oldest lint docs tutorials clean
 
 help:
 	@echo 'make demo [DATA=pairs.h5mu]  pair, train and predict held-out donors; figures and tables in demo/'
-	@echo 'make test [ARGS=...]         the test suite'
+	@echo 'make test [ARGS=...]         the fast tests, about five minutes on two cores'
+	@echo 'make test-slow [ARGS=...]    the slow tests: clusters, large data, benchmark scripts, tutorials'
 	@echo 'make test-oldest [ARGS=...]  the fast tests with the lowest versions that pyproject.toml allows'
 	@echo 'make lint                    ruff and mypy'
 	@echo 'make docs                    the documentation, in docs/_build/html'
@@ -32,7 +34,10 @@ demo: $(VENV)/runtime.stamp
 	$(BIN)/python -m scdeconv.cli demo $(if $(DATA),'$(DATA)')
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(PYTEST) -m 'not slow' $(ARGS)
+
+test-slow: $(VENV)/test.stamp
+	$(PYTEST) -m slow $(ARGS)
 
 # All bounds of pyproject.toml at once, on the lowest Python. UV_TORCH_BACKEND=cpu takes torch from its index of CPU builds.
 test-oldest: .venv-oldest/oldest.stamp

@@ -25,10 +25,27 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 # arguments for short training; all others are the defaults
 ARGUMENTS = {
-    "simplednn": {"n_members": 2, "simulate": 100, "max_epochs": 5},
+    "simplednn": {"n_members": 2, "max_epochs": 5},
+    "residual_dnn": {"n_members": 2, "simulate": 100, "max_epochs": 5},
     "scaden": {"max_steps": 20, "n_samples": 100},
-    "ensemble": {},
 }
+# before CalibratedMAP and ResidualDNN had classes of their own, SimpleDNN did all three
+BEFORE_THE_SPLIT = {
+    "calibrated_map": {"n_members": 2, "simulate": 100, "max_epochs": 0},
+    "residual_dnn": {"n_members": 2, "simulate": 100, "max_epochs": 5},
+    "simplednn": {"n_members": 2, "simulate": None, "start_from_solution": False, "max_epochs": 5},
+}
+
+
+def methods() -> dict[str, tuple[str, dict]]:
+    """Return the name and the arguments of each method in the package that is imported, by today's name."""
+    from scdeconv import tl
+
+    names = list(tl.methods().index)
+    found = {name: (name, ARGUMENTS.get(name, {})) for name in names}
+    if "residual_dnn" not in names:
+        found |= {name: ("simplednn", arguments) for name, arguments in BEFORE_THE_SPLIT.items()}
+    return found
 
 
 def data_sets():
@@ -57,13 +74,13 @@ def predict(output: Path) -> None:
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name, mdata, bulk in data_sets():
-            for method in tl.methods().index:
+            for label, (method, arguments) in methods().items():
                 try:
-                    found = tl.train(mdata, method, **ARGUMENTS.get(method, {})).predict(bulk)
+                    found = tl.train(mdata, method, **arguments).predict(bulk)
                 except (ValueError, KeyError):
                     # the method needs pairs or cells that these data do not have
                     continue
-                found.to_csv(output / f"{name}@{method}.csv")
+                found.to_csv(output / f"{name}@{label}.csv")
 
 
 def run(source: Path, output: Path) -> None:

@@ -12,9 +12,11 @@ from report import PAGES, markdown_table, mean_and_range, provenance, use_shared
 
 from scdeconv import datasets, pp, tl
 
-DEFAULT = "SimpleDNN (default)"
+DEFAULT = "CalibratedMAP (default)"
 METHODS = {
-    DEFAULT: {"method": "simplednn"},
+    DEFAULT: {"method": "calibrated_map"},
+    "ResidualDNN": {"method": "residual_dnn"},
+    "SimpleDNN": {"method": "simplednn"},
     "ensemble": {"method": "ensemble"},
     "CalibratedNNLS": {"method": "calibrated_nnls"},
     "ridge on the simulation": {"method": "simulation_ridge"},
@@ -24,17 +26,16 @@ METHODS = {
     "NNLS": {"method": "nnls"},
 }
 ABLATION = {
-    DEFAULT: {"method": "simplednn"},
-    "its solution, no training": {"method": "simplednn", "max_epochs": 1, "learning_rate": 1e-12},
-    "one member instead of five": {"method": "simplednn", "n_members": 1},
-    "cross-entropy instead of squared error": {"method": "simplednn", "loss": "cross_entropy"},
-    "no start from the solution (random weights)": {"method": "simplednn", "start_from_solution": False},
-    "no simulation (solution: ridge on the pairs)": {"method": "simplednn", "simulate": None},
-    "neither (the paper's: pairs alone, random weights)": {
-        "method": "simplednn",
+    DEFAULT: {"method": "calibrated_map"},
+    "ResidualDNN": {"method": "residual_dnn"},
+    "ResidualDNN, one member instead of five": {"method": "residual_dnn", "n_members": 1},
+    "ResidualDNN, cross-entropy instead of squared error": {"method": "residual_dnn", "loss": "cross_entropy"},
+    "ResidualDNN of the ridge on the pairs, no simulation": {
+        "method": "residual_dnn",
+        "base": "ridge",
         "simulate": None,
-        "start_from_solution": False,
     },
+    "SimpleDNN (pairs alone, random weights)": {"method": "simplednn"},
 }
 
 
@@ -109,11 +110,10 @@ def main(seeds: list[int]) -> None:
         "nuclei and bulk. All methods that use pairs have a smaller RMSE than the mean composition.",
         "### The default by cell type",
         markdown_table(types.map("{:.4f}".format)),
-        "### Contribution of each part of the default",
+        "### Networks on pairs",
         markdown_table(summarise(ablation)),
-        "The solution is the maximum a posteriori (MAP) composition under the calibration. With so few pairs, the result is the "
-        "solution: the network is used only if held-out donors confirm it by more than one standard error, and here they do "
-        "not.",
+        "ResidualDNN corrects the composition of CalibratedMAP, if held-out donors confirm the correction by more than one "
+        "standard error. Otherwise its estimates are those of CalibratedMAP.",
         "### Intervals of the default model",
         f"`predict_interval(bulk, 0.9)` of a model trained without the donor contains {covered:.1%} of the measured fractions. "
         f"The mean width is {width:.3f}.",

@@ -29,9 +29,9 @@ from anndata import AnnData
 from scipy.special import softmax
 
 from scdeconv import datasets, metrics, pp
-from scdeconv._data.reference import Reference
 from scdeconv._stats.calibration import noise_factors
 from scdeconv._stats.expression import log_shares
+from scdeconv.models import PairedData
 
 if TYPE_CHECKING:
     from mudata import MuData
@@ -82,7 +82,7 @@ def measure_solver(n_donors: int, seed: int) -> str:
     mdata = quiet_pair(bulk=bulk, profiles=profiles)
     genes, before = mdata["bulk"].var_names, peak_memory()
     start = time.process_time()
-    calibration = pp.fit_calibration(mdata, Reference(mdata, genes), genes)
+    calibration = pp.fit_calibration(PairedData(mdata, genes), (), batch_key=None)
     calibrated = time.process_time()
     expression = mdata["bulk"].X.astype(float)
     found = softmax(calibration.model().solve(log_shares(expression), expression.sum(axis=1)), axis=1)
@@ -144,14 +144,14 @@ def print_caps(title: str, mdata: MuData, seed: int) -> None:
 def held_out(mdata: MuData, seed: int) -> np.ndarray:
     """Return the fractions of each donor from the calibration of the other folds."""
     bulk = mdata["bulk"]
-    reference, donors = Reference(mdata, bulk.var_names), bulk.obs["donor"].to_numpy().astype(str)
+    data, donors = PairedData(mdata, bulk.var_names), bulk.obs["donor"].to_numpy().astype(str)
     expression = bulk.X.astype(float)
     log, depths = log_shares(expression), expression.sum(axis=1)
     folds = np.random.default_rng(seed).permutation(len(donors)) % N_FOLDS
     found = np.empty(bulk.obsm["measured_fractions"].shape)
     for fold in range(N_FOLDS):
         out = folds == fold
-        model = pp.fit_calibration(mdata, reference, bulk.var_names, without=set(donors[out])).model()
+        model = pp.fit_calibration(data, set(donors[out]), batch_key=None).model()
         found[out] = softmax(model.solve(log[out], depths[out]), axis=1)
     return found
 

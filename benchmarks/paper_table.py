@@ -18,14 +18,12 @@ from scdeconv._data.modalities import make_mudata
 N_AUG, AUG_RATIO, N_FOLDS = 30, 0.9, 5
 COHORT = {"n_donors": 30, "n_genes": 1000, "cells_per_donor": (1000, 28000), "n_cell_types": 11}
 QUICK_COHORT = {"n_donors": 10, "n_genes": 200, "cells_per_donor": (200, 400), "n_cell_types": 11}
-QUICK = {"simplednn": {"max_epochs": 3}, "scaden": {"max_steps": 10}}
+QUICK = {"simplednn": {"max_epochs": 3}, "residual_dnn": {"max_epochs": 3}, "scaden": {"max_steps": 10}}
 
 PAPER = {
     "hidden": (1024, 512),
     "dropout": 0.05,
     "loss": "mse",
-    "simulate": None,
-    "start_from_solution": False,
     "n_members": 1,
 }
 PAPER_TRAINING = {"learning_rate": 1e-4, "weight_decay": 0.0, "max_epochs": 3000, "patience": 200, "refit": False}
@@ -33,7 +31,8 @@ NETWORKS = {
     "SimpleDNN, the paper's network": {"method": "simplednn", **PAPER, **PAPER_TRAINING},
     "Scaden, the paper's variant": {"method": "scaden", "train_on": "pairs", "loss": "l1"},
     "SimpleDNN, ours on pairs alone": {
-        "method": "simplednn",
+        "method": "residual_dnn",
+        "base": "ridge",
         "simulate": None,
         "loss": "cross_entropy",
         "max_epochs": 500,

@@ -64,12 +64,12 @@ def compare(mdata: MuData, measured: pd.DataFrame, seeds: list[int]) -> pd.DataF
     rows, markers = [], mdata.copy()
     pp.select_genes(markers)
     for name, record in tl.methods().iterrows():
-        if record["learns_from"] == "pairs":
+        if record["family"] == "paired" or name == "simulation_ridge":
             continue
         for seed in seeds if record["stochastic"] else seeds[:1]:
             start = time.perf_counter()
             # Scaden's rule keeps all variable genes, and training would take hours
-            data = markers if record["learns_from"] == "simulated" else mdata
+            data = markers if record["family"] == "simulated" else mdata
             predicted = tl.train(data, name, **({"seed": seed} if record["stochastic"] else {})).predict(mdata["bulk"])
             seconds = time.perf_counter() - start
             if record["fraction_kind"] == "rna":

@@ -213,14 +213,14 @@ def accuracy(seed: int, n_genes: int, steps: int, python: str | None) -> dict[st
     simulated = training["simulated"]
     scaden = quietly(tl.train, training, "scaden", max_steps=steps, var_cutoff=0.0, seed=seed)
     start = time.process_time()
-    default = quietly(tl.train, training, "simplednn", seed=seed)
+    default = quietly(tl.train, training, "calibrated_map", seed=seed)
     default_seconds = time.process_time() - start
     of_mean = quietly(tl.train, training, "mean_composition")
     rmse = {
         "Scaden": metrics.rmse(truth, scaden.predict(held_out)),
-        "SimpleDNN": metrics.rmse(truth, default.predict(held_out)),
+        "CalibratedMAP": metrics.rmse(truth, default.predict(held_out)),
         "mean composition": metrics.rmse(truth, of_mean.predict(held_out)),
-        "SimpleDNN, CPU-seconds": default_seconds,
+        "CalibratedMAP, CPU-seconds": default_seconds,
     }
     genes = scaden.genes_
     other = original(

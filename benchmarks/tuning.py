@@ -11,7 +11,7 @@ from report import PAGES, markdown_table, provenance, use_shared_data, write_pag
 
 from scdeconv import datasets, pp, tl
 
-DEFAULT, TUNED = "SimpleDNN (default)", "SimpleDNN (tuned in each fold)"
+DEFAULT, TUNED = "ResidualDNN (defaults)", "ResidualDNN (tuned in each fold)"
 
 
 def main(seeds: list[int], n_trials: int, n_folds: int, n_jobs: int | None, quick: bool, output: Path) -> None:
@@ -21,7 +21,7 @@ def main(seeds: list[int], n_trials: int, n_folds: int, n_jobs: int | None, quic
         data, fixed = "generated cohort", {"max_epochs": 1, "n_members": 2, "simulate": 20}
     else:
         mdata, data, fixed = retina(), "retina pairs of the DeMixSC repository", {}
-    network = {"method": "simplednn", **fixed}
+    network = {"method": "residual_dnn", **fixed}
     methods = {DEFAULT: network, TUNED: {**network, "tune": {"n_trials": n_trials}}}
     table = tl.benchmark(mdata, methods, cv=n_folds, seeds=seeds, n_jobs=n_jobs)
     search = tl.tune(mdata, **network, n_trials=n_trials, seed=seeds[0])

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib.metadata import version as installed_version
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from method_table import write_method_table
 
 project = "scdeconv"
 author = "the scdeconv developers"
@@ -21,7 +26,7 @@ extensions = [
     "sphinxcontrib.bibtex",
 ]
 # the documentation shows the notebooks; `make tutorials` makes them from these texts
-exclude_patterns = ["_build", "**.ipynb_checkpoints", "tutorials/*.md"]
+exclude_patterns = ["_build", "**.ipynb_checkpoints", "tutorials/*.md", "generated/method_table.md"]
 templates_path = ["_templates"]
 
 # Links to other projects need their inventories from the network, which is always available on Read the Docs.
@@ -41,7 +46,11 @@ if os.environ.get("READTHEDOCS"):
 
 # References to our public names must resolve; those to other projects need their inventories.
 nitpicky = True
-nitpick_ignore_regex = [(r"py:.*", r"(?!scdeconv).*"), (r"py:.*", r"scdeconv\.(.*\.)?_.*")]
+nitpick_ignore_regex = [
+    (r"py:.*", r"(?!scdeconv).*"),
+    (r"py:.*", r"scdeconv\.(.*\.)?_.*"),
+    (r"py:.*", r"scdeconv\.models\..*State"),
+]
 # Types that are imported only for the type checker, some of them in other packages.
 suppress_warnings = ["sphinx_autodoc_typehints.forward_reference", "sphinx_autodoc_typehints.guarded_import"]
 
@@ -64,3 +73,5 @@ bibtex_reference_style = "author_year"
 
 html_theme = "sphinx_book_theme"
 html_title = project
+
+write_method_table(Path(__file__).parent / "generated" / "method_table.md")

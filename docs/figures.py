@@ -43,7 +43,7 @@ def predict_held_out() -> anndata.AnnData:
     bulk, profiles, pseudobulk = scdeconv.datasets.retina_pairs()
     mdata = scdeconv.pp.pair(bulk=bulk, profiles=profiles, pseudobulk=pseudobulk)
     bulk = mdata["bulk"].copy()
-    fractions = scdeconv.tl.cross_validate(mdata, "simplednn")
+    fractions = scdeconv.tl.cross_validate(mdata, "calibrated_map")
     bulk = bulk[fractions.index].copy()
     bulk.obsm["fractions"] = fractions
     return bulk

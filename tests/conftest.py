@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import os
 
-# before torch and numpy start: threads that wait for shared cores slow small steps down twentyfold
+# before torch and numpy start: waiting threads on shared cores make small steps 20 times slower
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# scanpy's neighbours set the threads of all that comes after them, k-means above all
+# scanpy.pp.neighbors sets the number of threads of all later steps, such as k-means
 os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 import signal
@@ -22,10 +22,15 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
+from scipy.optimize import nnls
+from threadpoolctl import threadpool_limits
 
 from scdeconv import datasets, pp
 
-# a job started in the background ignores Ctrl-C, and the tests that send it would test nothing
+# a pytest plugin of zarr imports numpy before this file, too early for the environment variable
+threadpool_limits(int(os.environ["OMP_NUM_THREADS"]), "blas")
+
+# background jobs ignore SIGINT, which the Ctrl-C tests send
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -33,7 +38,7 @@ _warn = warnings.warn
 
 
 def _scdeconv_frame(frame):
-    """Return the nearest frame of scdeconv that called, or None; what a dependency does when imported is no call."""
+    """Return the nearest calling frame of scdeconv, or None; imports do not count as calls."""
     while frame is not None:
         name = frame.f_globals.get("__name__", "")
         if name.startswith("importlib."):
@@ -45,7 +50,7 @@ def _scdeconv_frame(frame):
 
 
 def warn_as_scdeconv(message, category=None, stacklevel=1, **kwargs):
-    """Attribute deprecations that a call of scdeconv causes, however deep, to scdeconv; pyproject.toml makes them errors."""
+    """Attribute deprecations caused by a call of scdeconv at any depth to scdeconv; pyproject.toml makes them errors."""
     kind = type(message) if isinstance(message, Warning) else category or UserWarning
     frame = None
     if issubclass(kind, (FutureWarning, DeprecationWarning, PendingDeprecationWarning)):
@@ -61,20 +66,20 @@ def warn_as_scdeconv(message, category=None, stacklevel=1, **kwargs):
 
 warnings.warn = warn_as_scdeconv
 
-# real data and outputs of the original programs, which are not in the repository; reasons of skips name their path
+# real data and outputs of the original programs, outside of the repository; skip reasons contain this path
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 REQUIRE_DATA = "SCDECONV_REQUIRE_DATA"
 
 
 def missing_data(report):
-    """Return the reason of a skip because of missing real data, else None."""
+    """Return the skip reason if real data are missing, else None."""
     reason = report.longrepr[2] if report.skipped and isinstance(report.longrepr, (tuple, list)) else ""
     return reason.removeprefix("Skipped: ") if str(SHARED) in reason else None
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Where .ci/run sets the variable and ../shared is there, a test that lacks real data fails instead of being skipped."""
+    """Fail a test without its real data if .ci/run sets the variable and ../shared exists."""
     report = yield
     reason = missing_data(report)
     if reason and os.environ.get(REQUIRE_DATA) and SHARED.is_dir():
@@ -85,7 +90,7 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter):
-    """Print above the last line how many tests were skipped because real data are missing."""
+    """Print the number of tests skipped because of missing real data above the last line."""
     result = yield
     reasons = [reason for report in terminalreporter.stats.get("skipped", []) if (reason := missing_data(report))]
     if reasons:
@@ -99,7 +104,7 @@ MDATA_SLOTS = ("mod", "obs", "var", "uns", "obsm", "varm", "obsmap", "varmap")
 
 
 def fingerprint(value):
-    """Everything in an object, down to the bits and storage formats, as plain comparable values."""
+    """The content of an object with bytes and storage formats, as plain comparable values."""
     if isinstance(value, (AnnData, MuData)):
         slots = ADATA_SLOTS if isinstance(value, AnnData) else MDATA_SLOTS
         return {slot: fingerprint(getattr(value, slot)) for slot in slots}
@@ -118,7 +123,7 @@ def fingerprint(value):
 
 
 def global_state():
-    """The random states and process-wide settings that training must leave alone.
+    """The random states and process-wide settings that training must not change.
 
     Not the state of Python's ``random``: mudata draws names of temporary columns from it.
     """
@@ -137,7 +142,7 @@ def global_state():
 
 @pytest.fixture
 def unchanged():
-    """A context that proves that the objects in it come out as they went in."""
+    """A context that checks that its objects are not changed."""
 
     @contextmanager
     def check(*objects):
@@ -150,7 +155,7 @@ def unchanged():
 
 @pytest.fixture
 def global_state_untouched():
-    """A context that proves that no random state or process-wide setting is moved."""
+    """A context that checks that random states and process-wide settings are not changed."""
 
     @contextmanager
     def check():
@@ -163,7 +168,7 @@ def global_state_untouched():
 
 @pytest.fixture
 def interrupt_after():
-    """Send this process a real SIGINT, as Ctrl-C does, after some seconds."""
+    """Send this process SIGINT, as Ctrl-C does, after some seconds."""
     timers = []
 
     def start(seconds):
@@ -299,3 +304,37 @@ def assert_same():
             assert_same_adata(first[name], second[name])
 
     return compare
+
+
+def fit_music(y, design, size, sigma, *, quirk=True, covariance=False):
+    """MuSiC (R/analysis.R of xuranw/MuSiC @ f21fe67) for one sample; ``sigma`` is types × genes (× types)."""
+
+    def spread(x):
+        if covariance:
+            return np.array([(x * size) @ sigma[:, g] @ (x * size) for g in range(len(y))])
+        return np.array([((x * size) ** 2 * sigma[:, g]).sum() for g in range(len(y))])
+
+    def weighted(w, root):
+        x = nnls(design * root[:, None], y * root)[0]
+        r = y - design @ x
+        return x, (root * r if quirk else r)
+
+    x = start = nnls(design, y)[0]
+    r, p, rounds = y - design @ x, None, 0
+    while True:
+        w = 1 / (1e-4 + r**2 + spread(start if covariance else x))
+        x, r = weighted(w, np.sqrt(w))
+        new = x / x.sum()
+        if p is not None and np.abs(new - p).sum() < 0.01:
+            break
+        p, rounds = new, rounds + 1
+    residual = y - design @ x
+    variance = np.diag(np.linalg.inv(design.T @ np.diag(w) @ design)) * (w * residual**2).mean() / x.sum() ** 2
+    r_squared = 1 - residual.var(ddof=1) / y.var(ddof=1)
+    return {"nnls": start, "x": x, "w": w, "rounds": rounds, "variance": variance, "r_squared": r_squared}
+
+
+@pytest.fixture(scope="session")
+def music_by_loops():
+    """A function that fits one sample without zeros; the design is genes × cell types."""
+    return fit_music

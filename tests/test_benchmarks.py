@@ -17,7 +17,7 @@ def lines_of(page: str, model: str) -> list[list[str]]:
 
 
 @pytest.mark.slow
-def test_paper_table_shows_both_splits_and_a_look_up_table_at_the_floor(tmp_path):
+def test_paper_table_compares_both_splits(tmp_path):
     page = tmp_path / "paper_table.md"
     command = [sys.executable, SCRIPTS / "paper_table.py", "--quick", "--seeds", "0", "--output", page]
     result = subprocess.run(command, capture_output=True, text=True)
@@ -36,13 +36,13 @@ def test_paper_table_shows_both_splits_and_a_look_up_table_at_the_floor(tmp_path
 
 
 @pytest.mark.slow
-def test_tuning_compares_tuned_and_default_networks_on_donors_that_the_search_has_not_seen(tmp_path):
+def test_tuning_compares_networks_on_unseen_donors(tmp_path):
     page = tmp_path / "tuning.md"
     small = ["--quick", "--seeds", "0", "--trials", "2", "--folds", "2", "--output", page]
     result = subprocess.run([sys.executable, SCRIPTS / "tuning.py", *small], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     text = page.read_text()
-    for model in ("SimpleDNN (default)", "SimpleDNN (tuned in each fold)", "mean_composition"):
+    for model in ("ResidualDNN (defaults)", "ResidualDNN (tuned in each fold)", "mean_composition"):
         assert len(lines_of(text, model)) == 1
     assert lines_of(text, "hidden")
 

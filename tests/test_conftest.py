@@ -1,4 +1,4 @@
-"""Tests skipped because real data are missing are counted in the last lines of pytest, and fail in .ci/run."""
+"""Tests without real data are counted in the last lines of pytest, and fail in .ci/run."""
 
 from __future__ import annotations
 
@@ -80,3 +80,9 @@ def test_ci_passes_without_any_data(run_tiny):
 def test_ci_requires_data():
     script = (TESTS.parent / ".ci" / "run").read_text()
     assert script.index("export SCDECONV_REQUIRE_DATA=1") < script.index("make test")
+
+
+def test_ci_runs_slow_tests_before_fast_tests():
+    lines = (TESTS.parent / ".ci" / "run").read_text().splitlines()
+    assert "set -euo pipefail" in lines
+    assert lines[-2:] == ["make test-slow", "make test"]

@@ -37,7 +37,7 @@ PUBLIC = public_objects()
 
 
 def find_examples():
-    """All docstrings with examples, those of methods too. They start without a name, as for a user who pastes them."""
+    """All docstrings with examples, including methods. Examples start without defined names."""
     finder = doctest.DocTestFinder()
     # module=False: what is decorated, or defined elsewhere, counts as well
     found = [test for name, value in PUBLIC.items() for test in finder.find(value, name, module=False, globs={})]
@@ -48,7 +48,7 @@ EXAMPLES = find_examples()
 
 
 @pytest.mark.parametrize("example", EXAMPLES.values(), ids=EXAMPLES)
-def test_examples_run_and_print_what_they_say(example, tmp_path, monkeypatch):
+def test_examples_run_with_the_shown_output(example, tmp_path, monkeypatch):
     if any(doctest.SKIP in statement.options for statement in example.examples):
         pytest.skip("reads public data from the network")
     monkeypatch.chdir(tmp_path)
@@ -65,7 +65,7 @@ def test_everything_public_has_an_example(name):
     assert re.search(r"^ *Examples\n *-{8}\n", PUBLIC[name].__doc__, flags=re.MULTILINE)
 
 
-def test_the_api_page_lists_everything_public_and_nothing_else():
+def test_api_page_lists_exactly_the_public_names():
     tables = re.findall(r"\.\. autosummary::(.*?)```", API.read_text(encoding="utf-8"), flags=re.DOTALL)
     lines = [line.strip() for table in tables for line in table.splitlines()]
     assert sorted(line for line in lines if line and not line.startswith(":")) == sorted(PUBLIC)

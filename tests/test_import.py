@@ -24,7 +24,7 @@ def test_import_loads_nothing_heavy():
     assert json.loads(run(IMPORT)) == []
 
 
-def test_preparing_data_does_not_wait_for_torch():
+def test_preparing_data_does_not_import_torch():
     loaded = run("import sys, scdeconv; scdeconv.pp.pair; print([m for m in ('torch', 'scvi') if m in sys.modules])")
     assert loaded.strip() == "[]"
 
@@ -34,7 +34,7 @@ def test_every_part_is_loaded_when_it_is_used(name):
     assert run(f"import scdeconv; print(scdeconv.{name}.__name__)").strip() == f"scdeconv.{name}"
 
 
-def test_reading_bulk_waits_neither_for_torch_nor_for_scanpy():
+def test_reading_bulk_does_not_import_torch_or_scanpy():
     loaded = run(
         "import sys, scdeconv; scdeconv.read_bulk; print([m for m in ('torch', 'scanpy') if m in sys.modules])"
     )

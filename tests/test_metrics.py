@@ -79,8 +79,8 @@ def test_perfect_prediction_scores_perfectly(measured):
         assert metric(measured, measured) == pytest.approx(0, abs=1e-12)
 
 
-def test_constant_columns_are_undefined_except_ccc_of_a_constant_prediction():
-    # 0.1 has no exact mean over three values: the column must count as constant nevertheless
+def test_constant_columns_have_undefined_correlation():
+    # the mean of three times 0.1 is inexact: the column must still count as constant
     measured = np.array([[0.1, 0.1, 0.2], [0.1, 0.1, 0.3], [0.1, 0.1, 0.4]])
     predicted = np.array([[0.1, 0.2, 0.1], [0.1, 0.3, 0.1], [0.1, 0.1, 0.1]])
     both_constant, truth_constant, prediction_constant = range(3)
@@ -92,7 +92,7 @@ def test_constant_columns_are_undefined_except_ccc_of_a_constant_prediction():
     assert metrics.r2(measured, predicted, per_type=True).isna().tolist() == [True, True, False]
 
 
-def test_mean_composition_scores_high_pooled_and_nothing_per_type(measured):
+def test_mean_composition_scores_well_only_when_pooled(measured):
     baseline = pd.DataFrame([measured.mean()] * len(measured), index=measured.index)
     assert metrics.r2(measured, baseline, per_type=True).to_list() == pytest.approx([0] * 4, abs=1e-12)
     assert metrics.ccc(measured, baseline, per_type=True).to_list() == pytest.approx([0] * 4, abs=1e-12)
@@ -104,7 +104,7 @@ def test_kl_equals_scipy_entropy(measured, predicted):
     assert metrics.kl(measured, predicted, epsilon=1e-12) == pytest.approx(expected)
 
 
-def test_kl_stays_finite_where_a_present_type_is_predicted_absent():
+def test_kl_is_finite_for_zero_predictions():
     measured, predicted = np.array([[0.5, 0.5]]), np.array([[1.0, 0.0]])
     floor = 1e-3 / (1 + 1e-3)
     expected = 0.5 * np.log(0.5 / (1 - floor)) + 0.5 * np.log(0.5 / floor)
@@ -141,12 +141,12 @@ def test_wasserstein_distance_frame_is_aligned_by_name(measured, predicted):
     [np.ones((4, 4)), -(1 - np.eye(4)), np.triu(np.ones((4, 4)), 1), 1 - np.eye(3), np.full((4, 4), np.nan)],
     ids=["diagonal", "negative", "asymmetric", "too small", "nan"],
 )
-def test_wasserstein_refuses_what_is_no_distance(measured, predicted, distance):
-    with pytest.raises(ValueError, match=r"Expected a symmetric 4 × 4 distance"):
+def test_wasserstein_refuses_invalid_distances(measured, predicted, distance):
+    with pytest.raises(ValueError, match=r"Expected distance as a symmetric 4 × 4 matrix"):
         metrics.wasserstein(measured, predicted, distance=distance)
 
 
-def test_wasserstein_names_cell_types_absent_from_the_rows_or_columns_of_distance(measured, predicted):
+def test_wasserstein_names_types_missing_from_distance(measured, predicted):
     distance = pd.DataFrame(1 - np.eye(4), index=TYPES, columns=[*TYPES[:3], "Mast"])
     with pytest.raises(ValueError, match=r"only in distance: \['Mast'\]"):
         metrics.wasserstein(measured, predicted, distance=distance)
@@ -161,7 +161,7 @@ def test_aitchison_equals_distance_of_centred_log_ratios(measured, predicted):
     assert metrics.aitchison(measured, predicted, epsilon=1e-12) == pytest.approx(expected)
 
 
-def test_aitchison_of_two_types_is_the_log_odds_ratio_over_root_two():
+def test_aitchison_of_two_types_is_closed_form():
     value = metrics.aitchison(np.array([[0.5, 0.5]]), np.array([[0.2, 0.8]]))
     assert value == pytest.approx(np.log(4) / np.sqrt(2))
 
@@ -175,26 +175,26 @@ def test_paper_variants_equal_the_formulas_of_the_paper(measured, predicted):
     assert metrics.paper_w_sorted(x, y) == pytest.approx(np.mean(sets))
 
 
-def test_paper_variants_miss_what_the_true_forms_see():
+def test_paper_variants_differ_from_the_standard_definitions():
     measured, swapped = np.array([[0.9, 0.1]]), np.array([[0.1, 0.9]])
     assert metrics.paper_w_sorted(measured, swapped) == 0
     assert metrics.wasserstein(measured, swapped) == pytest.approx(0.8)
     assert metrics.paper_kl_softmax(measured, swapped) < metrics.kl(measured, swapped) / 5
 
 
-def test_frames_are_aligned_by_the_names_of_samples_and_cell_types(measured, predicted):
+def test_frames_are_aligned_by_name(measured, predicted):
     shuffled = predicted.loc[measured.index[::-1], ["NK", "B", "Monocyte", "T"]]
     for metric in [*BY_COLUMN, *BY_SAMPLE]:
         assert metric(measured, shuffled) == pytest.approx(metric(measured, predicted))
     pd.testing.assert_frame_equal(metrics.table(measured, shuffled), metrics.table(measured, predicted))
 
 
-def test_array_beside_frame_is_compared_by_position_and_takes_its_names(measured, predicted):
+def test_array_and_frame_are_compared_by_position(measured, predicted):
     for pair in ((measured, predicted.to_numpy()), (measured.to_numpy(), predicted)):
         assert metrics.rmse(*pair, per_type=True).equals(metrics.rmse(measured, predicted, per_type=True))
 
 
-def test_inputs_are_left_as_they_were(measured, predicted):
+def test_inputs_are_not_changed(measured, predicted):
     before = measured.copy(), predicted.copy()
     metrics.table(measured, predicted)
     metrics.kl(measured, predicted, epsilon=0.5)
@@ -205,16 +205,18 @@ def test_inputs_are_left_as_they_were(measured, predicted):
 @pytest.mark.parametrize("metric", [*BY_COLUMN, *BY_SAMPLE, metrics.table], ids=lambda metric: metric.__name__)
 class TestBadInput:
     def test_other_cell_types_are_named(self, metric, measured, predicted):
-        with pytest.raises(ValueError, match=r"same cell types.*only measured: \['NK'\].*only predicted: \['Mast'\]"):
+        with pytest.raises(
+            ValueError, match=r"same unique cell types.*only measured: \['NK'\].*only predicted: \['Mast'\]"
+        ):
             metric(measured, predicted.rename(columns={"NK": "Mast"}))
 
     def test_other_samples_are_named(self, metric, measured, predicted):
-        with pytest.raises(ValueError, match=r"same samples.*only measured: \['s8'\] \(1\)"):
+        with pytest.raises(ValueError, match=r"same unique samples.*only measured: \['s8'\] \(1\)"):
             metric(measured, predicted.iloc[:-1])
 
-    def test_missing_truth_says_drop(self, metric, measured, predicted):
+    def test_missing_truth_error_suggests_dropping_samples(self, metric, measured, predicted):
         measured.loc["s3"] = np.nan
-        with pytest.raises(ValueError, match=r"NaN in 1 of 9 \(such as 's3'\)\. Drop them\."):
+        with pytest.raises(ValueError, match=r"NaN in 1 of 9 samples \(e\.g\. 's3'\)\. Drop these samples\."):
             metric(measured, predicted)
 
     def test_missing_or_negative_values_are_refused(self, metric, measured, predicted):
@@ -240,11 +242,11 @@ def test_rows_of_zeros_have_no_composition(predicted):
 def test_repeated_sample_names_in_another_order_are_refused(measured, predicted):
     measured.index = ["s0", "s0", *measured.index[2:]]
     predicted.index = measured.index[::-1]
-    with pytest.raises(ValueError, match="each once"):
+    with pytest.raises(ValueError, match="same unique samples"):
         metrics.rmse(measured, predicted)
 
 
-def test_table_holds_every_type_then_pooled_then_mean_of_types(measured, predicted):
+def test_table_ends_with_pooled_and_mean_rows(measured, predicted):
     table = metrics.table(measured, predicted)
     assert list(table.index) == [*TYPES, "all entries", "mean of types"]
     assert list(table.columns) == ["n", "rmse", "mae", "r2", "pearson", "ccc", "bias"]
@@ -256,7 +258,7 @@ def test_table_holds_every_type_then_pooled_then_mean_of_types(measured, predict
         assert table.loc["mean of types", name] == pytest.approx(metric(measured, predicted, per_type=True).mean())
 
 
-def test_table_leaves_undefined_types_out_of_the_mean():
+def test_undefined_types_are_excluded_from_the_mean():
     measured = np.array([[0.5, 0.3, 0.2], [0.5, 0.2, 0.3], [0.5, 0.4, 0.1]])
     predicted = np.array([[0.4, 0.4, 0.2], [0.3, 0.2, 0.5], [0.5, 0.4, 0.1]])
     table = metrics.table(measured, predicted)
@@ -265,7 +267,7 @@ def test_table_leaves_undefined_types_out_of_the_mean():
 
 
 @pytest.mark.parametrize("metric", BY_COLUMN, ids=lambda metric: metric.__name__)
-def test_metrics_are_ordinary_documented_functions(metric):
+def test_metrics_are_documented_functions(metric):
     assert list(inspect.signature(metric).parameters) == ["measured", "predicted", "per_type"]
     assert metric.__doc__
     assert metric.__module__ == "scdeconv.metrics"

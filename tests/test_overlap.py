@@ -1,4 +1,4 @@
-"""Share of real samples that lie where the simulated ones do."""
+"""Share of real samples within the distribution of simulated samples."""
 
 from __future__ import annotations
 
@@ -44,22 +44,22 @@ def test_overlap_falls_with_distance():
 
 
 @pytest.mark.parametrize("n_components", [2, 10])
-def test_overlap_equals_mahalanobis_distances_written_out(n_components):
+def test_overlap_equals_explicit_mahalanobis_distances(n_components):
     real, simulated = 1.3 * draw(0, 150), draw(1, 300)
     found = metrics.overlap(real, simulated, n_components=n_components)
     assert found == pytest.approx(by_sklearn(real, simulated, n_components))
     assert 0.05 < found < 0.95
 
 
-def test_rotation_shift_and_unit_change_nothing():
+def test_rotation_shift_and_unit_do_not_matter():
     real, simulated = 1.3 * draw(0, 150), draw(1, 300)
     rotation = stats.ortho_group.rvs(N_GENES, random_state=0)
     found = metrics.overlap(7 * real @ rotation - 2, 7 * simulated @ rotation - 2)
     assert found == pytest.approx(metrics.overlap(real, simulated))
 
 
-def test_more_components_than_the_simulation_has_are_left_out():
-    """The null space of the simulated samples has no scale to measure distance in."""
+def test_number_of_components_is_limited_by_simulation():
+    """Distances in the null space of the simulated samples are undefined."""
     real, simulated = draw(0, 50), draw(1, 8)
     assert metrics.overlap(real, simulated, n_components=100) == metrics.overlap(real, simulated, n_components=7)
     doubled = metrics.overlap(np.hstack([real, real]), np.hstack([simulated, simulated]))

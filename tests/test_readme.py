@@ -1,4 +1,4 @@
-"""The README does what it says."""
+"""The code of the README runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run(code, folder):
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_five_lines_run_without_a_deprecation(tmp_path):
+def test_five_lines_run_without_deprecation_warnings(tmp_path):
     imported = run("import matplotlib.pyplot, scanpy, scvi", tmp_path)
     if imported.returncode:
         pytest.skip(f"the dependencies warn when imported: {imported.stderr.splitlines()[-1]}")
@@ -31,4 +31,4 @@ def test_five_lines_run_without_a_deprecation(tmp_path):
     assert finished.returncode == 0, finished.stderr
     paired, trained = finished.stdout.splitlines()
     assert paired.startswith("paired 24 donors")
-    assert trained.startswith("simplednn: 24 donors")
+    assert trained.startswith("calibrated_map: 24 donors")

@@ -1,4 +1,4 @@
-"""The tutorials run, and the notebooks with their outputs belong to the texts."""
+"""The tutorials run, and the notebooks match the texts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TUTORIALS = sorted(FOLDER.glob("*.md"))
 
 
 @pytest.mark.parametrize("text", TUTORIALS, ids=lambda path: path.stem)
-def test_the_notebook_has_the_cells_of_the_text_and_their_outputs(text):
+def test_notebook_matches_its_text_with_outputs(text):
     cells, shown = jupytext.read(text).cells, jupytext.read(text.with_suffix(".ipynb")).cells
     assert [(cell.cell_type, cell.source) for cell in shown] == [(cell.cell_type, cell.source) for cell in cells]
     counts = [cell.execution_count for cell in shown if cell.cell_type == "code"]

@@ -15,7 +15,7 @@ def cohort():
 
 
 def markers_of(cells, n=10):
-    """What a biologist would know: the genes that each type expresses most beside the others."""
+    """Known markers: the genes with the highest expression of each type relative to the others."""
     means = {
         cell_type: np.log1p(np.asarray(cells[cells.obs["cell_type"] == cell_type].X.mean(axis=0)).ravel())
         for cell_type in cells.obs["cell_type"].unique()
@@ -39,7 +39,7 @@ def held_out_error(cells, bulk, truth):
     return metrics.rmse(truth, predicted.reindex(columns=truth.columns, fill_value=0))
 
 
-def test_unlabelled_cells_serve_nearly_as_well_as_labelled_ones(cohort):
+def test_clustered_cells_train_nearly_as_well(cohort):
     cells, bulk = cohort
     truth = cells.obs.groupby("donor", observed=True)["cell_type"].value_counts(normalize=True).unstack(fill_value=0)
     with_labels = held_out_error(cells, bulk, truth)

@@ -1,4 +1,4 @@
-"""Cell-type fractions of bulk RNA-seq, learned from real pairs of bulk and single cells."""
+"""Estimate cell-type fractions of bulk RNA-seq with methods trained on matched bulk and single-cell samples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["clustering", "datasets", "io", "load_model", "metrics", "models", "p
 
 
 def __getattr__(name: str) -> Any:
-    # importing torch, scvi-tools and scanpy takes seconds, so a submodule is loaded when it is first used
+    # lazy import: torch, scvi-tools and scanpy take seconds to load
     if name == "read_bulk":
         return importlib.import_module(f"{__name__}.io").read_bulk
     if name == "load_model":

@@ -1,6 +1,6 @@
-"""How far predicted compositions are from measured ones: pure functions on samples × cell types.
+"""Metrics of predicted and measured compositions: pure functions on samples × cell types.
 
-Report per cell type: when one type dominates every sample, even the mean composition scores well on pooled entries.
+Report them per cell type. If one type dominates all samples, the mean composition has good pooled metrics.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ def mae(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
 @by_column
 def bias(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Mean of predicted minus measured; positive where a type is overestimated.
+    """Mean of predicted minus measured; positive if a type is overestimated.
 
-    Over all entries it is zero whenever both sides sum to one, so only ``per_type=True`` is informative.
+    Over all entries it is zero if both compositions sum to one, so only ``per_type=True`` is informative.
 
     {pooled_or_per_type}
 
@@ -96,10 +96,10 @@ def bias(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
 @by_column
 def r2(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Share of the measured variance explained: 1 − residual / total sum of squares.
+    """Coefficient of determination: 1 − residual / total sum of squares.
 
-    NaN where the measured values do not vary. Over all entries the total is taken around the grand mean. Most of it
-    lies *between* cell types, so the mean composition scores high. Report ``per_type=True``.
+    NaN if the measured values are constant. Over all entries, the total sum of squares is around the grand mean. Most
+    of it is the variance *between* cell types, so the mean composition has a high R². Report ``per_type=True``.
 
     {pooled_or_per_type}
 
@@ -119,7 +119,7 @@ def r2(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 def pearson(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Pearson correlation.
 
-    NaN where either side does not vary. It does not see a wrong scale or offset; see :func:`ccc`.
+    NaN if one of the two is constant. It is invariant to scale and offset errors; see :func:`ccc`.
 
     {pooled_or_per_type}
 
@@ -135,10 +135,10 @@ def pearson(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
 @by_column
 def ccc(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Concordance correlation (Lin 1989): how close the points are to the identity line, from −1 to 1.
+    """Concordance correlation coefficient (Lin 1989): agreement with the identity line, from −1 to 1.
 
-    ``2·cov / (var + var + (difference of means)²)``, with population variances. A constant prediction of varying
-    truth scores 0; NaN where both sides are constant and equal.
+    ``2·cov / (var + var + (difference of means)²)``, with population variances. It is 0 for a constant prediction, and
+    NaN if both are constant and equal.
 
     {pooled_or_per_type}
 
@@ -171,12 +171,12 @@ def kl(measured: Table, predicted: Table, *, epsilon: float = 1e-6) -> float:
 
 @documented
 def wasserstein(measured: Table, predicted: Table, *, distance: Table | None = None) -> float:
-    """Cost of moving the predicted composition onto the measured one.
+    """Wasserstein distance between predicted and measured composition.
 
     {compared}
     distance
-        Cell types × cell types: cost of mistaking one type for another, symmetric with a zero diagonal. A DataFrame is
-        aligned by name. By default all mistakes cost 1: total variation, half the sum of absolute differences.
+        Distances between cell types, cell types × cell types, symmetric with a zero diagonal. A DataFrame is aligned by
+        name. None: all distances are 1, which gives the total variation, half the sum of absolute differences.
 
     {mean}
 
@@ -197,7 +197,7 @@ def wasserstein(measured: Table, predicted: Table, *, distance: Table | None = N
 def aitchison(measured: Table, predicted: Table, *, epsilon: float = 1e-3) -> float:
     """Aitchison distance: Euclidean distance between centred log-ratios.
 
-    A change from 1 % to 2 % counts as much as one from 10 % to 20 %: rare types and `epsilon` dominate.
+    A change from 1 % to 2 % has the same effect as from 10 % to 20 %: rare types and `epsilon` dominate.
 
     {with_floor}
 
@@ -214,7 +214,7 @@ def aitchison(measured: Table, predicted: Table, *, epsilon: float = 1e-3) -> fl
 
 @documented
 def paper_r2_pooled(measured: Table, predicted: Table) -> float:
-    """R² of all entries around one grand mean. The mean composition scores near 1: use ``r2(…, per_type=True)``.
+    """R² of all entries around the grand mean. It is near 1 for the mean composition: use ``r2(…, per_type=True)``.
 
     {as_in_the_paper}
 
@@ -229,7 +229,7 @@ def paper_r2_pooled(measured: Table, predicted: Table) -> float:
 
 @documented
 def paper_kl_softmax(measured: Table, predicted: Table) -> float:
-    """KL divergence of the softmax of the fractions, which is nearly uniform: 100 to 1000 times too small, use :func:`kl`.
+    """KL divergence of the softmax of the fractions. It is 100 to 1000 times too small: use :func:`kl`.
 
     {as_in_the_paper}
 
@@ -245,7 +245,7 @@ def paper_kl_softmax(measured: Table, predicted: Table) -> float:
 
 @documented
 def paper_w_sorted(measured: Table, predicted: Table) -> float:
-    """Distance of sorted fractions, whatever types they belong to. Swaps cost nothing: use :func:`wasserstein`.
+    """Distance between sorted fractions. It ignores swapped cell types: use :func:`wasserstein`.
 
     {as_in_the_paper}
 
@@ -261,15 +261,15 @@ def paper_w_sorted(measured: Table, predicted: Table) -> float:
 
 @documented
 def table(measured: Table, predicted: Table) -> pd.DataFrame:
-    """All metrics at a glance.
+    """Table of all metrics.
 
     {compared}
 
     Returns
     -------
-    One row for each cell type, then "all entries" (pooled over samples and types) and "mean of types" (mean of the
-    rows above, undefined ones left out); columns n (values compared; samples in "mean of types"), rmse, mae, r2,
-    pearson, ccc and bias.
+    One row for each cell type, then "all entries" (pooled over samples and types) and "mean of types" (mean over cell
+    types without NaN). Columns: n (number of values; number of samples in "mean of types"), rmse, mae, r2, pearson, ccc
+    and bias.
 
     {raises}
 

@@ -1,4 +1,4 @@
-"""Weighted sums of cells: the same numbers wherever the cells are, one reading, little memory."""
+"""Weighted sums of cells: equal for every storage, read once, with bounded memory."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def by_loops(weights, counts):
 @pytest.mark.usefixtures("block_rows")
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("form", FORMS)
-def test_sums_are_those_of_plain_loops_wherever_the_cells_are(form, weights):
+def test_sums_equal_plain_loops_for_each_storage(form, weights):
     expected = by_loops(WEIGHTS[weights], COUNTS)
     found, _ = product(WEIGHTS[weights], FORMS[form])
     np.testing.assert_array_equal(found, expected)
@@ -77,13 +77,13 @@ def test_sums_are_those_of_plain_loops_wherever_the_cells_are(form, weights):
 
 @pytest.mark.usefixtures("block_rows")
 @pytest.mark.parametrize("form", FORMS)
-def test_every_block_is_inspected_once_in_the_order_of_the_cells(form):
+def test_blocks_are_inspected_once_in_cell_order(form):
     _, totals = product(WEIGHTS["draws"], FORMS[form], inspect=lambda block: np.asarray(block.sum(axis=1)).ravel())
     np.testing.assert_array_equal(np.concatenate(totals), COUNTS.sum(axis=1))
 
 
 class Generated:
-    """Blocks made when they are asked for; counts those made, and the most that were alive together."""
+    """Lazy blocks. Counts the blocks made and the maximum number held at one time."""
 
     def __init__(self, n_blocks=60, rows=200, n_genes=500, density=0.1):
         self.made, self.alive, self.most, self.lock = [], 0, 0, threading.Lock()
@@ -107,7 +107,7 @@ class Generated:
 
 
 @pytest.mark.parametrize("draws_per_cell", [1, 4])
-def test_each_block_is_read_once_and_few_are_held_at_a_time(draws_per_cell, monkeypatch):
+def test_blocks_are_read_once_and_few_held(draws_per_cell, monkeypatch):
     monkeypatch.setattr(_chunks, "BLOCK_ROWS", 200)
     cells = Generated()
     n_cells = cells.matrix.shape[0]
@@ -140,7 +140,7 @@ def peak_of(function):
         tracemalloc.stop()
 
 
-def test_memory_is_bounded_by_the_blocks_not_by_the_cells(monkeypatch):
+def test_memory_depends_on_block_size_only(monkeypatch):
     monkeypatch.setattr(_chunks, "BLOCK_ROWS", 200)
     n_draws, peaks = 1000, []
     for n_blocks in (5, 250):
@@ -154,7 +154,7 @@ def test_memory_is_bounded_by_the_blocks_not_by_the_cells(monkeypatch):
     assert peaks[1] - peaks[0] < 10 * stored < 250 * stored / 20
 
 
-def test_many_draws_of_few_cells_make_no_product_larger_than_the_block():
+def test_products_are_no_larger_than_a_block():
     n_sums, n_genes = 1000, 1000
     cells = lazy(np.random.default_rng(0).poisson(0.1, (100, n_genes)).astype(np.float32), 100)
     weights = sp.csr_matrix(np.random.default_rng(1).poisson(0.2, (n_sums, 100)).astype(np.float32))
@@ -162,7 +162,7 @@ def test_many_draws_of_few_cells_make_no_product_larger_than_the_block():
     assert peak_of(lambda: product(weights, cells, dtype=np.float32)) < 1.5 * dense
 
 
-def test_sums_of_cells_that_lie_together_are_never_dense_all_at_once(monkeypatch):
+def test_contiguous_sums_stay_sparse(monkeypatch):
     monkeypatch.setattr(_chunks, "BLOCK_ROWS", 200)
     n_groups, n_genes, per_group = 2000, 5000, 5
     cells = Generated(n_groups * per_group // 200, 200, n_genes, 0.005).matrix
@@ -182,7 +182,7 @@ def broken(block, block_info=None):
     return block
 
 
-def test_a_block_that_cannot_be_read_is_named_by_its_rows(monkeypatch):
+def test_unreadable_block_is_named_by_its_rows(monkeypatch):
     monkeypatch.setattr(_chunks, "BLOCK_ROWS", 50)
     cells = FORMS["lazy csr"].map_blocks(broken, dtype=np.float32, meta=FORMS["lazy csr"]._meta)
     with (
@@ -201,14 +201,14 @@ def test_sparse_cells_in_blocks_of_genes_are_refused():
         product(WEIGHTS["groups"], cells)
 
 
-def test_unsorted_genes_are_no_damage():
+def test_unsorted_gene_indices_are_accepted():
     block = sp.csr_matrix((np.array([1.0, 2, 3]), np.array([5, 2, 0]), np.array([0, 3])), (1, 6))
     cells = da.map_blocks(lambda: block, chunks=((1,), (6,)), dtype=float, meta=sp.csr_matrix((0, 0)))
     np.testing.assert_array_equal(product(sp.csr_matrix([[1.0]]), cells)[0], [[3, 0, 2, 0, 0, 1]])
 
 
 @pytest.mark.slow
-def test_a_cluster_gives_the_same_numbers_as_one_process():
+def test_dask_cluster_equals_one_process():
     distributed = pytest.importorskip("distributed")
     counts, weights = rng.gamma(0.2, 1, (400, 50)).astype(np.float32), sp.csr_matrix(rng.random((7, 400)))
     cells = lazy(counts, 30)

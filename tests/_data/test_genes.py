@@ -37,14 +37,14 @@ def test_only_ensembl_identifiers_lose_their_version(name, stripped):
     assert strip_versions(pd.Index([name])).tolist() == [stripped]
 
 
-def test_most_names_decide_whether_genes_are_ensembl():
+def test_majority_of_names_decides_whether_genes_are_ensembl():
     ensembl = [f"ENSG{i:011d}" for i in range(6)]
     assert is_ensembl(pd.Index([*ensembl, "TP53", "ENSA"]))
     assert not is_ensembl(pd.Index([*ensembl[:2], "TP53", "ENSA", "ENG"]))
     assert not is_ensembl(pd.Index([], dtype=object))
 
 
-def test_columns_with_other_names_of_the_genes_are_found(bulk):
+def test_alternative_gene_name_columns_are_found(bulk):
     bulk.var["chromosome"] = "1"
     bulk.var["symbol"] = pd.Categorical([f"S{i}" for i in range(10)])
     bulk.var["gene_id"] = [f"ENSG{i:011d}.2" for i in range(10)]
@@ -55,7 +55,7 @@ def test_columns_with_other_names_of_the_genes_are_found(bulk):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32, np.float64])
 @pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix])
-def test_duplicates_are_summed_as_by_a_loop(form, dtype):
+def test_summed_duplicates_equal_a_loop(form, dtype):
     values = np.random.default_rng(0).integers(0, 200, (4, 7)).astype(dtype)
     names = pd.Index(list("abacbad"))
     summed, unique = sum_duplicates(form(values), names)
@@ -69,7 +69,7 @@ def test_duplicates_are_summed_as_by_a_loop(form, dtype):
 
 
 @pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix, sp.csc_matrix])
-def test_genes_are_put_into_the_models_order_by_name(bulk, form):
+def test_genes_are_reordered_to_match_the_model(bulk, form):
     values = bulk.X.copy()
     bulk.X = form(values)
     with warnings.catch_warnings():
@@ -86,7 +86,7 @@ def test_versions_of_ensembl_identifiers_do_not_matter(bulk):
     np.testing.assert_array_equal(align_genes(bulk, pd.Index(["ENSG00000000004"]))[:, 0], bulk.X[:, 4])
 
 
-def test_missing_genes_are_nan_and_warned_about_with_their_number(bulk):
+def test_missing_genes_are_nan_with_a_warning(bulk):
     with pytest.warns(
         UserWarning, match=r"4 of the model's 10 genes \(40%\) are not in adata: 'x', 'y', 'z' and 1 more"
     ):
@@ -95,29 +95,29 @@ def test_missing_genes_are_nan_and_warned_about_with_their_number(bulk):
     np.testing.assert_array_equal(aligned[:, [1, 3, 4, 7, 8, 9]], bulk.X[:, :6])
 
 
-def test_half_of_the_genes_are_enough_and_fewer_an_error(bulk):
+def test_fewer_than_half_the_genes_raise(bulk):
     with pytest.warns(UserWarning, match="3 of the model's 6 genes"):
         align_genes(bulk, pd.Index(["a", "b", "c", "x", "y", "z"]))
     with pytest.raises(ValueError, match="at least half of the model's 17 genes in adata, found 8 ") as caught:
         align_genes(bulk, pd.Index([*"abcdefgh", *"qrstuvwxy"]))
     assert (
-        "found 8 (47%). The model knows 'a', 'b', 'c' and 14 more; adata has 'a', 'b', 'c' and 7 more. "
+        "found 8 (47%). The model has 'a', 'b', 'c' and 14 more, adata has 'a', 'b', 'c' and 7 more. "
         "Use the same gene identifiers as in training." in str(caught.value)
     )
 
 
-def test_error_names_the_column_with_the_models_genes(bulk):
+def test_error_names_the_column_with_matching_genes(bulk):
     bulk.var["symbol"] = [f"S{i}" for i in range(10)]
     with pytest.raises(ValueError, match=r"found 0 \(0%\)\. .*Set adata\.var_names = adata\.var\['symbol'\]"):
         align_genes(bulk, pd.Index(["S1", "S2", "S3"]))
 
 
 def test_error_says_when_bulk_is_transposed(bulk):
-    with pytest.raises(ValueError, match=r"Its obs_names are genes: pass adata\.T\."):
+    with pytest.raises(ValueError, match=r"The obs_names are genes: pass adata\.T\."):
         align_genes(bulk.T.copy(), pd.Index(["a", "b", "c"]))
 
 
-def test_all_problems_of_bulk_to_predict_are_in_one_report(bulk):
+def test_bulk_problems_are_reported_together(bulk):
     bulk.X = bulk.X.astype(float)
     bulk.X[0, 0] = -1
     bulk.obs_names = ["s1", "s1", "s2"]
@@ -133,7 +133,7 @@ def test_all_problems_of_bulk_to_predict_are_in_one_report(bulk):
         assert text in str(caught.value)
 
 
-def test_two_versions_of_one_gene_are_refused_and_not_halved(bulk):
+def test_two_versions_of_one_gene_are_refused(bulk):
     bulk.var_names = ["ENSG00000000001.1", "ENSG00000000001.2", *"cdefghij"]
     with pytest.raises(ValueError, match="unique gene names in adata, found 1 repeated: 'ENSG00000000001'"):
         align_genes(bulk, pd.Index(["ENSG00000000001", "c"]))
@@ -143,7 +143,7 @@ def test_two_versions_of_one_gene_are_refused_and_not_halved(bulk):
 def test_log_values_are_refused(bulk, marked):
     bulk.X = np.log1p(bulk.X) * (10 if marked else 1)
     bulk.uns = {"log1p": {}} if marked else {}
-    with pytest.raises(ValueError, match="Expected linear values in adata, found log-transformed ones"):
+    with pytest.raises(ValueError, match="Expected values on a linear scale in adata, found log-transformed values"):
         align_genes(bulk, bulk.var_names)
 
 
@@ -156,7 +156,7 @@ def test_layer_is_read_instead_of_x(bulk):
 
 
 @pytest.mark.parametrize("form", [sp.csr_matrix, sp.csc_matrix, sp.coo_matrix, sp.csr_array, np.asarray])
-def test_every_kind_of_matrix_becomes_csr_or_an_array(form):
+def test_matrices_become_csr_or_array(form):
     values = np.array([[0, 2, 0], [1, 0, 3]])
     adata = AnnData(obs=pd.DataFrame(index=["x", "y"]), var=pd.DataFrame(index=list("abc")))
     adata.layers["counts"] = sp.csr_matrix(form(values)) if form is sp.coo_matrix else form(values)
@@ -171,6 +171,6 @@ def test_every_kind_of_matrix_becomes_csr_or_an_array(form):
     ("values", "whole"),
     [([[1, 2]], True), ([[1.0, 0.0]], True), ([[1.0, 0.5]], False), ([[1e15, 3.0]], True), ([[2.0, 1 + 1e-9]], False)],
 )
-def test_whole_numbers_are_recognised_exactly(values, whole):
+def test_integers_are_detected_exactly(values, whole):
     assert is_integer(np.array(values)) is whole
     assert is_integer(sp.csr_matrix(values)) is whole

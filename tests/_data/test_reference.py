@@ -31,7 +31,7 @@ def means_by_loops(mdata, genes, without):
 
 
 @pytest.mark.parametrize("without", [(), ("D2",), ("D1", "C1"), ["nobody"]])
-def test_profiles_are_means_over_the_cells_that_stay(mdata, without):
+def test_profiles_are_means_over_remaining_cells(mdata, without):
     genes = mdata["bulk"].var_names[[7, 3, 30]]
     found = Reference(mdata, genes).profiles(without)
     expected = means_by_loops(mdata, genes, without)
@@ -39,7 +39,7 @@ def test_profiles_are_means_over_the_cells_that_stay(mdata, without):
         np.testing.assert_allclose(first, second)
 
 
-def test_one_reference_serves_every_set_of_donors(mdata):
+def test_one_reference_is_used_for_all_folds(mdata):
     genes = mdata["bulk"].var_names
     reference = Reference(mdata, genes)
     before = reference.profiles()
@@ -57,14 +57,14 @@ def test_all_donors_give_the_profiles_of_the_pairs(mdata):
 
 
 @pytest.mark.parametrize("donors", [["D2"], ["D1", "D4"]])
-def test_leaving_out_equals_holding_out(mdata, donors):
+def test_excluding_donors_equals_hold_out(mdata, donors):
     rest, _ = pp.hold_out(mdata, donors)
     profiles, sizes = Reference(mdata, mdata["bulk"].var_names).profiles(donors)
     np.testing.assert_allclose(profiles, rest["profiles"].X, rtol=1e-6)
     np.testing.assert_allclose(sizes, rest["profiles"].obs["cell_size_umi"])
 
 
-def test_cell_size_counts_all_genes_of_the_cells_not_the_shared_ones(inputs):
+def test_cell_size_counts_all_genes(inputs):
     cells, bulk = inputs
     mdata = pp.pair(cells, bulk[:, :25].copy())
     profiles, sizes = Reference(mdata, mdata["bulk"].var_names).profiles()
@@ -75,7 +75,7 @@ def test_cell_size_counts_all_genes_of_the_cells_not_the_shared_ones(inputs):
     assert (sizes > profiles.sum(axis=1)).all()
 
 
-def test_type_that_only_the_donor_has_becomes_zero(make_inputs):
+def test_types_of_the_excluded_donor_become_zero(make_inputs):
     cells, bulk = make_inputs()
     others = (cells.obs["donor"] != "D3").to_numpy()
     cells = cells[~(others & (cells.obs["cell_type"] == "NK cell").to_numpy())].copy()
@@ -88,8 +88,8 @@ def test_type_that_only_the_donor_has_becomes_zero(make_inputs):
     assert profiles[[i for i in range(3) if i != row]].any(axis=1).all()
 
 
-def test_cells_of_a_single_donor_can_be_left_out(make_inputs):
-    """One laboratory's atlas donor, and the fractions of the others given: as hold_out has it, nothing is left."""
+def test_cells_of_one_donor_can_be_excluded(make_inputs):
+    """Cells of one atlas donor and given fractions of the others: hold_out also leaves no cells."""
     cells, bulk = make_inputs(cell_donors=("D1",), bulk_donors=("D1", "D2", "D3", "D4", "D5"), cell_types=["A", "B"])
     shares = np.random.default_rng(0).dirichlet(np.ones(2), 5)
     bulk.obsm["measured_fractions"] = pd.DataFrame(shares, index=bulk.obs_names, columns=["A", "B"])
@@ -113,7 +113,7 @@ def given_profiles(size=None, unit=1.0):
         return counts, pp.pair(bulk=bulk, profiles=AnnData(counts * unit, obs=obs, var=genes))
 
 
-def test_given_profiles_are_taken_as_they_are_whoever_is_left_out():
+def test_excluding_donors_keeps_given_profiles():
     counts, mdata = given_profiles()
     genes = mdata["bulk"].var_names[[5, 2]]
     for without in ((), ["D1"]):
@@ -122,7 +122,7 @@ def test_given_profiles_are_taken_as_they_are_whoever_is_left_out():
         np.testing.assert_allclose(sizes, counts.sum(axis=1), rtol=1e-6)
 
 
-def test_given_profiles_are_brought_to_counts_per_cell_by_their_cell_size():
+def test_cell_size_scales_profiles_to_counts_per_cell():
     """The total over all their genes, shared or not, becomes the cell size."""
     size = np.array([500.0, 1000.0, 4000.0])
     counts, mdata = given_profiles(size, unit=1e4)

@@ -19,7 +19,7 @@ def dense(matrix):
 
 
 def spiked(adata, seed=0, names=SPIKE_INS, as_format=None):
-    """Spike-ins among the genes, at places of their own in each table; and what was added."""
+    """Add spike-ins at different positions of each table; also return them."""
     rng = np.random.default_rng(seed)
     added = rng.poisson(20, (adata.n_obs, len(names))) + 1
     values = np.hstack([dense(adata.X), added])
@@ -35,7 +35,7 @@ def expression(mdata, name, genes):
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_spike_ins_are_taken_out_of_cells_and_bulk_and_the_genes_stay_as_they_are(inputs, form):
+def test_spike_ins_are_removed_from_cells_and_bulk(inputs, form):
     cells, bulk = inputs
     expected = pp.pair(cells, bulk)
     mdata = pp.pair(*(spiked(adata, seed, as_format=FORMATS[form])[0] for seed, adata in enumerate(inputs)))
@@ -51,7 +51,7 @@ def test_spike_ins_are_taken_out_of_cells_and_bulk_and_the_genes_stay_as_they_ar
     assert mdata.uns["scdeconv"]["pair"]["n_spike_ins"] == 3
 
 
-def test_spike_ins_are_taken_out_of_profiles_and_pseudobulk(reference_inputs):
+def test_spike_ins_are_removed_from_profiles_and_pseudobulk(reference_inputs):
     expected = pp.pair(**reference_inputs)
     more = {name: spiked(adata, seed)[0] for seed, (name, adata) in enumerate(reference_inputs.items())}
     mdata = pp.pair(**more)
@@ -64,7 +64,7 @@ def test_spike_ins_are_taken_out_of_profiles_and_pseudobulk(reference_inputs):
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_ratio_is_that_of_a_samples_own_expression_to_its_spike_ins(inputs, form):
+def test_ratio_is_endogenous_over_spike_in_expression(inputs, form):
     cells, bulk = inputs
     more, added = spiked(bulk, as_format=FORMATS[form])
     ratio = pp.pair(cells, more)["bulk"].obs["rna_per_spike_in"]
@@ -73,7 +73,7 @@ def test_ratio_is_that_of_a_samples_own_expression_to_its_spike_ins(inputs, form
         assert ratio[sample] == pytest.approx(bulk.X[i].sum() / added[i].sum(), rel=1e-12)
 
 
-def test_ratio_counts_the_genes_that_the_cells_lack(inputs):
+def test_ratio_includes_genes_missing_from_cells(inputs):
     cells, bulk = inputs
     more, added = spiked(bulk)
     mdata = pp.pair(cells[:, :10].copy(), more)
@@ -81,7 +81,7 @@ def test_ratio_counts_the_genes_that_the_cells_lack(inputs):
     np.testing.assert_allclose(mdata["bulk"].obs["rna_per_spike_in"], bulk.X.sum(axis=1) / added.sum(axis=1))
 
 
-def test_ratio_counts_the_spike_ins_that_the_cells_lack(inputs):
+def test_ratio_includes_spike_ins_missing_from_cells(inputs):
     cells, bulk = inputs
     more, added = spiked(bulk)
     few = spiked(cells, names=SPIKE_INS[:1])[0]
@@ -101,7 +101,7 @@ def test_ratio_of_small_integers_does_not_overflow(inputs):
         np.testing.assert_allclose(pp.pair(cells, few)["bulk"].obs["rna_per_spike_in"], 40 * 200 / (3 * 250))
 
 
-def test_ratio_is_of_the_layer_that_is_read(inputs):
+def test_ratio_uses_the_given_layer(inputs):
     cells, bulk = inputs
     more, added = spiked(bulk)
     more.layers["counts"] = more.X.copy()
@@ -111,7 +111,7 @@ def test_ratio_is_of_the_layer_that_is_read(inputs):
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_ratio_is_nan_for_a_sample_without_spike_ins_and_nothing_warns(inputs, form):
+def test_ratio_without_spike_ins_is_nan(inputs, form):
     cells, bulk = inputs
     more, added = spiked(bulk)
     more.X[np.ix_([1, 4], np.flatnonzero(more.var_names.isin(SPIKE_INS)))] = 0
@@ -126,7 +126,7 @@ def test_ratio_is_nan_for_a_sample_without_spike_ins_and_nothing_warns(inputs, f
 
 
 @pytest.mark.parametrize("in_cells", [False, True])
-def test_nothing_is_written_where_bulk_has_no_spike_ins(inputs, in_cells, capsys):
+def test_bulk_without_spike_ins_has_no_ratio(inputs, in_cells, capsys):
     cells, bulk = inputs
     expected = pp.pair(cells, bulk)
     plain = capsys.readouterr().out
@@ -137,7 +137,7 @@ def test_nothing_is_written_where_bulk_has_no_spike_ins(inputs, in_cells, capsys
     assert mdata.uns["scdeconv"]["pair"]["n_spike_ins"] == 3 * in_cells
 
 
-def test_human_genes_of_similar_names_stay(inputs):
+def test_human_genes_with_similar_names_are_kept(inputs):
     genes = ["ERCC1", "ERCC2", "ERCC6L", "ERCC6L2", "ercc-1", "XERCC-00002", "ERCC"]
     for adata in inputs:
         adata.var_names = [*genes, *adata.var_names[len(genes) :]]
@@ -146,7 +146,7 @@ def test_human_genes_of_similar_names_stay(inputs):
     assert "rna_per_spike_in" not in mdata["bulk"].obs
 
 
-def test_total_and_cell_size_do_not_count_spike_ins(inputs):
+def test_total_and_cell_size_exclude_spike_ins(inputs):
     cells, bulk = inputs
     more, added = spiked(cells)
     mdata = pp.pair(more, bulk)
@@ -157,7 +157,7 @@ def test_total_and_cell_size_do_not_count_spike_ins(inputs):
     np.testing.assert_allclose(mdata["profiles"].obs["cell_size_umi"], expected)
 
 
-def test_given_totals_and_cell_sizes_of_profiles_are_kept(reference_inputs):
+def test_given_totals_and_cell_sizes_are_kept(reference_inputs):
     profiles = spiked(reference_inputs["profiles"])[0]
     profiles.obs["total"], profiles.obs["cell_size_umi"] = [10.0, 20.0, 30.0], [1000.0, 2000.0, 3000.0]
     obs = pp.pair(**(reference_inputs | {"profiles": profiles}))["profiles"].obs
@@ -166,7 +166,7 @@ def test_given_totals_and_cell_sizes_of_profiles_are_kept(reference_inputs):
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_the_users_objects_are_unchanged(inputs, unchanged, form):
+def test_input_objects_are_unchanged(inputs, unchanged, form):
     more = [spiked(adata, as_format=FORMATS[form])[0] for adata in inputs]
     with unchanged(*more):
         mdata = pp.pair(*more)
@@ -183,17 +183,17 @@ def test_reference_objects_are_unchanged(reference_inputs, unchanged):
         pp.pair(**more)
 
 
-def test_printed_line_says_how_many_kinds_were_set_aside(inputs, capsys):
+def test_number_of_removed_spike_ins_is_printed(inputs, capsys):
     cells, bulk = inputs
     pp.pair(spiked(cells, names=["ERCC-00002", "ERCC-00170"])[0], spiked(bulk)[0])
     out = capsys.readouterr().out
     assert out.count("\n") == 1
-    assert "; 40 shared genes (bulk 43, cells 42); bulk in counts; 4 spike-ins set aside\n" in out
+    assert "; 40 shared genes (bulk 43, cells 42); bulk in counts; 4 spike-ins removed from the genes\n" in out
 
 
 @pytest.mark.parametrize(("scale", "unit"), [(1e6, "TPM"), (None, "counts")])
-def test_unit_is_that_of_bulk_with_its_spike_ins(inputs, scale, unit):
-    """Spike-ins may be most of a sample: its TPM sum to a million with them, and to less without."""
+def test_unit_is_detected_with_spike_ins(inputs, scale, unit):
+    """Spike-ins can dominate a sample: TPM sum to a million only with them."""
     cells, bulk = inputs
     more, added = spiked(bulk)
     spikes = more.var_names.isin(SPIKE_INS)
@@ -217,8 +217,8 @@ def test_duplicate_spike_ins_are_summed_on_request(inputs):
     assert mdata.uns["scdeconv"]["pair"]["n_spike_ins"] == 2
 
 
-def test_spike_ins_are_no_shared_genes_where_the_identifiers_differ(inputs):
-    """Data in symbols and data in Ensembl identifiers have the names of the spike-ins in common."""
+def test_spike_ins_do_not_count_as_shared_genes(inputs):
+    """Tables with symbols and with Ensembl identifiers share only the names of spike-ins."""
     cells, bulk = inputs
     cells.var_names = [f"ENSG{i:011d}" for i in range(cells.n_vars)]
     with pytest.raises(ValueError, match="found Ensembl identifiers in cells and symbols in bulk"):

@@ -30,7 +30,7 @@ def test_warnings_point_at_the_line_of_the_user(pairs, fewer, cohort):
     assert line_of_warning(lambda: model.predict(fewer), message) == {__file__}
     assert line_of_warning(lambda: tl.predict(fewer, model), message) == {__file__}
     assert line_of_warning(lambda: model.estimate(fewer), message) == {__file__}
-    unpaired = "is not there, so no donor is paired"
+    unpaired = "found none, so no donor is paired"
     assert line_of_warning(lambda: pp.pair(bulk=cohort[1], profiles=pairs["profiles"]), unpaired) == {__file__}
 
 

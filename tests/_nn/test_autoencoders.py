@@ -57,7 +57,7 @@ def slow_nll(counts, mean, dispersion, logits=None):
 
 
 @pytest.mark.parametrize("zero_inflated", [True, False])
-def test_nll_is_that_of_the_formula_written_out(batch, zero_inflated):
+def test_nll_equals_the_explicit_formula(batch, zero_inflated):
     autoencoder = make_autoencoder(zero_inflated=zero_inflated).eval()
     x, counts, size_factors = batch
     assert (counts == 0).any()
@@ -67,7 +67,7 @@ def test_nll_is_that_of_the_formula_written_out(batch, zero_inflated):
 
 
 @pytest.mark.parametrize("zero_inflated", [True, False])
-def test_nll_is_that_of_the_distributions_of_scvi(batch, zero_inflated):
+def test_nll_equals_scvi_distributions(batch, zero_inflated):
     autoencoder = make_autoencoder(zero_inflated=zero_inflated).eval()
     x, counts, size_factors = batch
     mean, dispersion, logits = heads(autoencoder, x, size_factors)
@@ -81,7 +81,7 @@ def test_nll_is_that_of_the_distributions_of_scvi(batch, zero_inflated):
 
 
 def test_without_zero_inflation_the_distribution_is_negative_binomial(batch):
-    """Where no zero is surplus, the two likelihoods are one."""
+    """Without zero inflation both likelihoods are equal."""
     inflated, plain = make_autoencoder(zero_inflated=True), make_autoencoder(zero_inflated=False)
     plain.load_state_dict(inflated.state_dict(), strict=False)
     nn.init.zeros_(inflated.zero_logits.weight)
@@ -93,7 +93,7 @@ def test_without_zero_inflation_the_distribution_is_negative_binomial(batch):
 
 @pytest.mark.parametrize("zero_inflated", [True, False])
 @pytest.mark.parametrize("factor", [1e4, -1e4])
-def test_loss_stays_finite_where_exp_would_overflow(zero_inflated, factor):
+def test_loss_is_finite_for_large_logits(zero_inflated, factor):
     autoencoder = make_autoencoder(zero_inflated=zero_inflated)
     for head in (autoencoder.log_mean, autoencoder.dispersion, autoencoder.zero_logits):
         if head is not None:
@@ -125,7 +125,7 @@ def test_input_is_noisy_in_training_only(batch):
         assert noisy[0] != noisy[1]
         assert clean[0] == clean[1]
         assert torch.equal(autoencoder.train().encode(batch[0]), autoencoder.eval().encode(batch[0]))
-        # the noise is normal, of the standard deviation asked for, on the input alone
+        # normal noise of the requested standard deviation, on the input only
         torch.manual_seed(3)
         noisy_loss = autoencoder.train().nll(*batch)
         torch.manual_seed(3)
@@ -141,7 +141,7 @@ def test_no_noise_needs_no_random_numbers(batch, global_state_untouched):
 
 @pytest.mark.parametrize("zero_inflated", [True, False])
 def test_size_factors_scale_the_mean(batch, zero_inflated):
-    """A cell twice as large is expected to have twice the counts; the same comes from a mean that is log 2 higher."""
+    """Doubling the size factor doubles the mean, as adding log 2 to the log mean does."""
     autoencoder = make_autoencoder(zero_inflated=zero_inflated).eval()
     x, counts, size_factors = batch
     twice = autoencoder.nll(x, counts, 2 * size_factors).item()
@@ -151,7 +151,7 @@ def test_size_factors_scale_the_mean(batch, zero_inflated):
     assert autoencoder.nll(x, counts, size_factors).item() == pytest.approx(twice, rel=1e-5)
 
 
-def test_decoder_is_the_encoder_the_other_way_round():
+def test_decoder_mirrors_the_encoder():
     autoencoder = make_autoencoder(zero_inflated=True)
     shapes = {name: tuple(weights.shape) for name, weights in autoencoder.named_parameters() if weights.ndim == 2}
     encoder = [shape for name, shape in shapes.items() if name.startswith("encoder")]

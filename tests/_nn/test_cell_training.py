@@ -14,7 +14,7 @@ from scdeconv._nn import fit_cells
 
 
 class Rows:
-    """Gives the rows asked for as they are, and remembers them."""
+    """Returns the requested rows unchanged and records them."""
 
     def __init__(self, values):
         self.values = torch.as_tensor(values, dtype=torch.float32)
@@ -26,7 +26,7 @@ class Rows:
 
 
 class Value(nn.Module):
-    """One number, which is the model."""
+    """A model with one parameter."""
 
     def __init__(self, start=0.0):
         super().__init__()
@@ -34,7 +34,7 @@ class Value(nn.Module):
 
 
 def run(module, data, loss, **settings):
-    """Plain gradient descent, so that steps can be worked out by hand."""
+    """Plain gradient descent, whose steps have a closed form."""
     defaults = {
         "rows": np.arange(len(data.values)),
         "optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.1),
@@ -53,7 +53,7 @@ def squared_error(module):
 
 
 def scripted(losses):
-    """A loss that does not depend on the weights: the next of these at each call, with a gradient of 1."""
+    """A loss independent of the weights: the next value at each call, with a gradient of 1."""
     values = iter(losses)
     return lambda module: lambda batch: next(values) + module.value - module.value.detach()
 
@@ -75,8 +75,8 @@ def test_each_epoch_reads_all_rows_in_new_order(batch_size):
     assert not any(np.array_equal(a, b) for a, b in itertools.pairwise([rows, *epochs]))
 
 
-def test_last_small_batch_counts_by_its_size():
-    """9 rows in batches of 4, 4 and 1; without steps, the mean over batches is that over rows."""
+def test_last_batch_is_weighted_by_its_size():
+    """9 rows in batches of 4, 4 and 1: without steps, the epoch loss is the mean over rows."""
     data, module = Rows(np.arange(9) ** 2), Value()
     still = {"optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.0)}
     plan = run(module, data, squared_error(module), validation_rows=np.arange(5), **still)
@@ -86,8 +86,8 @@ def test_last_small_batch_counts_by_its_size():
     np.testing.assert_allclose(plan.validation_losses, squares[:5].mean(), rtol=1e-6)
 
 
-def test_steps_are_those_of_the_optimizer():
-    """One batch of all rows: each step goes a fifth of the way to the mean, 2 * 0.1."""
+def test_training_equals_manual_optimizer_steps():
+    """One batch of all rows: each step covers a fifth (2 * 0.1) of the distance to the mean."""
     data, module = Rows([1.0, 2.0, 6.0]), Value()
     plan = run(module, data, squared_error(module), max_epochs=5)
     assert module.value.item() == pytest.approx(3 * (1 - 0.8**5))
@@ -144,7 +144,7 @@ def test_best_weights_on_validation_rows_are_restored():
     assert plan.best_epoch == best + 1
 
 
-def test_without_validation_rows_the_last_weights_stay():
+def test_without_validation_rows_the_last_weights_are_kept():
     module = Value()
     run(module, Rows(np.ones(4)), scripted([1.0, 5.0, 9.0])(module))
     assert module.value.item() == pytest.approx(-0.3)
@@ -170,8 +170,8 @@ def test_falls_below_min_delta_do_not_count():
     assert len(strict.train_losses) == 4
 
 
-def test_patience_watches_the_validation_rows():
-    """Training loss falls in every epoch, validation loss rises from the first on."""
+def test_patience_uses_the_validation_loss():
+    """Training loss falls in every epoch, validation loss rises."""
     data, module = Rows([5.0, -5.0]), Value()
     plan = run(
         *(module, data, squared_error(module)), rows=np.array([0]), validation_rows=[1], max_epochs=9, patience=3
@@ -225,7 +225,7 @@ def test_ctrl_c_ends_training_after_the_step(global_state_untouched):
     with global_state_untouched():
         plan = run(module, data, loss, max_epochs=50)
     assert plan.stop
-    # 5 steps in the first epoch, 3 in the second, which counts by the rows that it saw
+    # 5 steps in the first epoch, 3 in the second, averaged over the rows of these 3
     assert next(steps) == 8
     assert module.value.item() == pytest.approx(1 - 0.8**8)
     assert len(plan.train_losses) == 2
@@ -270,7 +270,7 @@ def test_errors_in_a_step_reach_the_caller(global_state_untouched):
         run(Value(), Rows(np.ones(6)), loss)
 
 
-# Lightning's conveniences
+# Lightning callbacks
 
 
 def test_callbacks_see_the_losses_of_each_epoch():

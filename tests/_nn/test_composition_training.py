@@ -17,7 +17,7 @@ SETTINGS = {"max_steps": 20, "batch_size": 8, "learning_rate": 0.01, "accelerato
 
 
 def make_data(n_rows=24, n_members=2, *, n_choices=1):
-    """Rows whose fractions follow from the input; all of them count for every member."""
+    """Rows whose fractions depend on the input, with weight 1 for every member."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(n_rows, 6, generator=generator)
     noise = torch.randn(n_rows, n_choices, 3, generator=generator)
@@ -26,7 +26,7 @@ def make_data(n_rows=24, n_members=2, *, n_choices=1):
 
 
 def make_split(n_rows=24, n_members=2, *, n_choices=1, groups=None):
-    """The same rows to learn from and to validate on; each member holds every other third row out."""
+    """The same rows for training and validation; each member holds out a different third."""
     data = make_data(n_rows, n_members, n_choices=n_choices)
     held = torch.stack([torch.arange(n_rows) % 3 == member for member in range(n_members)]).float()
     return TrainingData(data.x, data.targets, 1 - held), TrainingData(data.x, data.targets, held, groups=groups)
@@ -95,7 +95,7 @@ def test_first_step_is_that_of_adam(weight_decay, optimiser):
 
 def test_rows_of_weight_zero_never_influence_a_member():
     (first, _), (second, _) = make_split(), make_split()
-    # member 0 does not learn from the rows it holds out; member 1 does
+    # member 0 is not trained on the rows it holds out; member 1 is
     second.targets[first.weights[0] == 0] = torch.tensor([1.0, 0.0, 0.0])
     modules = [make_module(dropout=0.2) for _ in range(2)]
     for module, data in zip(modules, (first, second), strict=True):
@@ -106,7 +106,7 @@ def test_rows_of_weight_zero_never_influence_a_member():
 
 
 def test_row_weights_scale_the_loss_of_each_row():
-    """A row of weight 2 counts as the same row twice."""
+    """A row of weight 2 equals the same row twice."""
     data = make_data(4, 1)
     twice = TrainingData(*(torch.cat([part, part[:1]]) for part in (data.x, data.targets)), torch.ones(1, 5))
     data.weights[0, 0] = 2
@@ -117,7 +117,7 @@ def test_row_weights_scale_the_loss_of_each_row():
         torch.testing.assert_close(a, b)
 
 
-def test_one_choice_is_drawn_and_validation_averages():
+def test_training_draws_one_choice_and_validation_averages():
     drawn, validated = [], []
 
     def loss(logits, fractions):
@@ -156,7 +156,7 @@ def test_starting_weights_are_kept_if_training_worsens():
 
 @pytest.mark.parametrize("n_choices", [1, 3])
 def test_members_may_have_rows_of_their_own(n_choices):
-    """The same rows in another order for every member are learned from as one table is, and each member's own alone."""
+    """Permuted rows for each member give the same training as one table; each member uses only its own rows."""
     shared = make_data(n_choices=n_choices)
     x, targets = shared.x.expand(2, -1, -1).clone(), shared.targets.expand(2, -1, -1, -1).clone()
     other = TrainingData(x.clone(), targets.clone(), shared.weights)
@@ -171,7 +171,7 @@ def test_members_may_have_rows_of_their_own(n_choices):
 
 
 def test_offsets_are_added_to_the_logits():
-    """A module that corrects an estimate by nothing is as good as the estimate, and learns what the estimate lacks."""
+    """A zero correction has the error of the base estimate, and training reduces it."""
     data, validation = make_split(300, 2)
     estimate = torch.log(data.targets[:, 0]).expand(2, -1, -1)
     wrong = estimate + torch.tensor([0.0, 1.0, -1.0])
@@ -189,7 +189,7 @@ def test_offsets_are_added_to_the_logits():
 
 
 def gain_by_group(module, start, validation):
-    """The fall of the validation loss from the starting weights to those of the module, summed by group."""
+    """Decrease of the validation loss from the starting weights to those of the module, summed by group."""
     losses = []
     for weights in (start, module.state_dict()):
         trained = make_module(len(validation.weights))
@@ -200,7 +200,7 @@ def gain_by_group(module, start, validation):
     return pd.Series((losses[0] - losses[1]).numpy()).groupby(validation.groups.numpy()).sum()
 
 
-def test_gain_of_all_groups_is_kept():
+def test_gain_over_all_groups_is_accepted():
     module = make_module(3)
     start = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     data, validation = make_split(300, 3, groups=torch.arange(300) % 10)
@@ -213,11 +213,11 @@ def test_gain_of_all_groups_is_kept():
 
 @pytest.mark.parametrize("groups", [None, torch.arange(24) // 3])
 def test_gain_of_a_single_group_is_refused(groups):
-    """The loss falls on the whole, yet for one group of eight alone: where groups are known the start is put back."""
+    """The total loss falls, but in one of eight groups only: with groups given, the starting weights are restored."""
     module = make_module(3, linear=True)
     start = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     data, validation = make_split(24, 3, groups=groups)
-    # the start is right about all rows but the first three
+    # the starting weights are correct for all rows except the first three
     data.targets[:] = validation.targets[:] = 1 / 3
     data.targets[:3] = validation.targets[:3] = torch.tensor([1.0, 0.0, 0.0])
     data.weights[:] = 1
@@ -229,7 +229,7 @@ def test_gain_of_a_single_group_is_refused(groups):
 
 
 def test_groups_without_held_out_rows_are_ignored():
-    """One group of five is validated on, as with one member and five donors: there is no error to compare with."""
+    """Only one of five groups is validated, as with one member and five donors: a standard error is undefined."""
     groups = torch.arange(25) // 5
     for held in (groups == 0, groups == 4):
         data = make_data(25, 1)
@@ -317,7 +317,7 @@ def test_ctrl_c_before_the_first_step_changes_nothing():
     assert all(torch.equal(tensor, start[name]) for name, tensor in module.state_dict().items())
 
 
-def test_second_ctrl_c_goes_to_the_previous_handler():
+def test_second_ctrl_c_calls_the_previous_handler():
     received = []
     previous = signal.signal(signal.SIGINT, lambda *args: received.append(args))
     mine = signal.getsignal(signal.SIGINT)

@@ -41,7 +41,7 @@ def test_every_loss_is_tested_here():
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_loss_is_smallest_at_the_truth(name, logits, fractions):
+def test_loss_has_its_minimum_at_the_truth(name, logits, fractions):
     truth = torch.as_tensor(fractions).clamp_min(1e-6)
     at_truth = LOSSES[name](truth.log()[None], truth)
     assert (LOSSES[name](torch.as_tensor(logits), truth) > at_truth).all()
@@ -53,6 +53,6 @@ def test_cross_entropy_gradient_is_predicted_minus_measured(logits, fractions):
     np.testing.assert_allclose(z.grad.numpy(), softmax(logits, axis=-1) - fractions, atol=1e-12)
 
 
-def test_cross_entropy_stays_finite_where_softmax_underflows():
+def test_cross_entropy_is_finite_when_softmax_underflows():
     loss = LOSSES["cross_entropy"](torch.tensor([[[0.0, 1000.0]]]), torch.tensor([[1.0, 0.0]]))
     assert loss.item() == 1000.0

@@ -57,7 +57,7 @@ def test_zero_layer_starts_at_zero():
     assert not layer.bias.any()
 
 
-def test_perceptrons_have_the_layers_asked_for():
+def test_perceptrons_have_the_requested_layers():
     network = Perceptrons(2, 10, (8, 6), (0.0, 0.3), 3)
     assert [type(layer) for layer in network] == [
         *(BatchedLinear, nn.ReLU),
@@ -73,7 +73,7 @@ def test_perceptrons_have_the_layers_asked_for():
 
 
 def test_gradients_of_the_members_are_independent():
-    """The gradient of one member's loss is zero for the others, and the sum of losses leaves each its own."""
+    """The gradient of one member's loss is zero for the others; the summed loss gives each member its own gradient."""
     network = Ensemble(3, 6, 4, (5,), (0.0,), linear=True)
     with torch.no_grad():
         for parameter in network.parameters():

@@ -37,14 +37,14 @@ def slow_q(latent, centroids, alpha):
 
 
 @pytest.mark.parametrize("alpha", [1.0, 3.5])
-def test_assignments_are_those_of_students_t(latent, centroids, alpha):
+def test_assignments_equal_students_t_kernel(latent, centroids, alpha):
     q = SoftClusters(centroids, alpha)(latent).detach()
     np.testing.assert_allclose(q, slow_q(latent, centroids, alpha), rtol=1e-12)
     np.testing.assert_allclose(q.sum(dim=1), 1)
 
 
 def test_assignments_at_and_between_centroids():
-    """At distance 2 of the other centroid: 1 to 1 / (1 + 4); in between: one half each."""
+    """At one centroid, at distance 2 of the other: 1 to 1 / (1 + 4). Halfway: one half each."""
     clusters = SoftClusters(torch.tensor([[0.0], [2.0]]))
     q = clusters(torch.tensor([[0.0], [1.0], [2.0]])).detach()
     np.testing.assert_allclose(q, [[5 / 6, 1 / 6], [1 / 2, 1 / 2], [1 / 6, 5 / 6]], rtol=1e-6)
@@ -67,7 +67,7 @@ def test_cells_far_from_all_centroids_are_assigned():
     assert torch.isfinite(clusters.centroids.grad).all()
 
 
-def test_targets_are_those_of_the_formula(assignments):
+def test_targets_equal_the_formula(assignments):
     q = assignments.numpy()
     expected = np.zeros_like(q)
     for i in range(len(q)):
@@ -77,15 +77,15 @@ def test_targets_are_those_of_the_formula(assignments):
     np.testing.assert_allclose(target_distribution(assignments), expected, rtol=1e-12)
 
 
-def test_targets_are_surer_and_large_clusters_weigh_less():
+def test_targets_sharpen_assignments_and_downweight_large_clusters():
     even = torch.tensor([[0.7, 0.3], [0.3, 0.7]])
     np.testing.assert_allclose(target_distribution(even), [[49 / 58, 9 / 58], [9 / 58, 49 / 58]], rtol=1e-6)
-    # the undecided cell goes to the smaller cluster
+    # the ambiguous cell is moved to the smaller cluster
     uneven = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.5, 0.5]])
     assert target_distribution(uneven)[2, 1] == pytest.approx(2.3 / (2.3 + 0.7))
 
 
-def test_targets_of_sure_assignments_are_the_same():
+def test_targets_of_hard_assignments_are_unchanged():
     sure = torch.eye(3)[[0, 1, 1, 2]]
     assert torch.equal(target_distribution(sure), sure)
 
@@ -102,7 +102,7 @@ def test_divergence_is_the_mean_over_cells(assignments):
 def test_divergence_is_zero_for_equal_distributions_only(assignments):
     assert clustering_loss(assignments, assignments).item() == pytest.approx(0, abs=1e-15)
     assert clustering_loss(target_distribution(assignments), assignments) > 0
-    # all on one of two against one half each: log 2
+    # one-hot against uniform over two: log 2
     halves = torch.full((4, 2), 0.5)
     assert clustering_loss(torch.eye(2)[[0, 1, 0, 1]], halves).item() == pytest.approx(math.log(2))
 
@@ -119,7 +119,7 @@ def test_empty_cluster_gives_no_nan():
     assert torch.isfinite(q.grad).all()
 
 
-def test_pairs_are_those_of_the_formula(assignments):
+def test_pair_losses_equal_the_formula(assignments):
     first, second = assignments[:4], assignments[4:8]
     must = cannot = 0.0
     for a, b in zip(first.numpy(), second.numpy(), strict=True):

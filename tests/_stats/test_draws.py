@@ -32,14 +32,14 @@ def scaden_fractions(n_types, sparse, rng):
     return fractions
 
 
-def test_two_types_share_as_normalised_uniforms_do():
+def test_two_types_have_normalised_uniform_fractions():
     drawn = draw_fractions(20_000, 0, np.ones(2, bool), np.random.default_rng(0))
     np.testing.assert_allclose(drawn.sum(axis=1), 1)
     assert stats.kstest(drawn[:, 0], normalised_uniform_of_two).pvalue > 1e-4
 
 
 @pytest.mark.parametrize("sparse", [False, True])
-def test_fractions_are_distributed_as_scaden_draws_them(sparse):
+def test_fractions_have_the_distribution_of_scaden(sparse):
     n = 6000
     ours = draw_fractions(0 if sparse else n, n if sparse else 0, np.ones(4, bool), np.random.default_rng(1))
     rng = np.random.default_rng(2)
@@ -52,7 +52,7 @@ def test_fractions_are_distributed_as_scaden_draws_them(sparse):
         assert ours.var(axis=0).max() < 0.8 * 3 / 80
 
 
-def test_sparse_samples_keep_every_subset_of_types_alike():
+def test_sparse_samples_draw_type_subsets_uniformly():
     n, n_types = 30_000, 5
     drawn = draw_fractions(0, n, np.ones(n_types, bool), np.random.default_rng(3))
     kept = drawn > 0
@@ -67,7 +67,7 @@ def test_sparse_samples_keep_every_subset_of_types_alike():
     np.testing.assert_allclose(drawn.sum(axis=1), 1)
 
 
-def test_normal_samples_come_first_and_hold_every_type():
+def test_normal_samples_come_first_with_every_type():
     drawn = draw_fractions(300, 200, np.ones(3, bool), np.random.default_rng(4))
     assert (drawn[:300] > 0).all()
     assert (drawn[300:] == 0).any(axis=1).all()
@@ -80,7 +80,7 @@ def test_only_available_types_are_drawn():
     assert (draw_fractions(3, 3, np.array([False, True]), np.random.default_rng(5)) == [0, 1]).all()
 
 
-def test_weights_hold_the_asked_number_of_cells():
+def test_weights_sum_to_the_requested_cells():
     rng = np.random.default_rng(0)
     pools = [np.array([4, 1, 9]), np.array([], int), np.array([0]), np.array([2, 3, 7, 8])]
     n_cells = rng.integers(0, 30, (25, 4)) * [1, 0, 1, 1]
@@ -109,12 +109,12 @@ def test_numbers_of_cells_are_rounded_down():
     assert round_to_cells(fractions, 10).tolist() == [[5, 2, 2], [10, 0, 0]]
 
 
-def test_sample_of_no_cells_gets_its_most_frequent_type():
+def test_empty_sample_gets_its_most_frequent_type():
     assert round_to_cells(np.array([[0.3, 0.4, 0.3]]), 2).tolist() == [[0, 1, 0]]
 
 
 @pytest.mark.parametrize("sampling", [0.5, 0.3, 0.01, 0.99])
-def test_replicates_hold_each_cell_at_most_once(sampling):
+def test_replicates_contain_each_cell_at_most_once(sampling):
     codes = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [3, 20, 40]))
     rows = draw_replicates(codes, 4, sampling, seed=1)
     assert rows.shape == (12, 63)
@@ -134,7 +134,7 @@ def brute_force(counts, n_aug, aug_ratio, rng):
     return np.array([np.bincount(rng.permutation(cells)[:size], minlength=len(counts)) / size for _ in range(n_aug)])
 
 
-def test_moments_are_those_of_sampling_without_replacement():
+def test_moments_equal_sampling_without_replacement():
     n, n_cells, size = 200_000, COUNTS.sum(), 36
     drawn = subsample_fractions(COUNTS, n, 0.4, np.random.default_rng(0)).astype(float)
     p = COUNTS / n_cells
@@ -164,19 +164,19 @@ def test_every_marginal_is_hypergeometric(aug_ratio):
             assert stats.chi2.sf(statistic, common.sum()) > 1e-4
 
 
-def test_joint_distribution_is_that_of_brute_force_subsampling():
+def test_joint_distribution_equals_brute_force_subsampling():
     counts, n = np.array([4, 3, 2]), 20_000
     ours = subsample_fractions(counts, n, 0.5, np.random.default_rng(2))
     theirs = brute_force(counts, n, 0.5, np.random.default_rng(3))
     table = pd.concat(
         [pd.DataFrame(np.rint(drawn * 4).astype(int)).value_counts() for drawn in (ours, theirs)], axis=1
     ).fillna(0)
-    # all ways to take 4 of 4 + 3 + 2 cells, and no other
+    # all ways to draw 4 of 4 + 3 + 2 cells
     assert len(table) == sum(1 for a in range(5) for b in range(4) for c in range(3) if a + b + c == 4)
     assert stats.chi2_contingency(table).pvalue > 1e-4
 
 
-def test_larger_donor_follows_brute_force_subsampling():
+def test_larger_donors_equal_brute_force_subsampling():
     ours = subsample_fractions(COUNTS, 4000, 0.8, np.random.default_rng(4))
     theirs = brute_force(COUNTS, 4000, 0.8, np.random.default_rng(5)).astype(np.float32)
     for k in (0, 1, 3):
@@ -187,7 +187,7 @@ def test_larger_donor_follows_brute_force_subsampling():
     ("n_cells", "aug_ratio", "size"),
     [(10, 0.8, 8), (10, 0.75, 7), (10, 0.79, 7), (10, 0.05, 1), (1, 0.5, 1), (7, 1, 7)],
 )
-def test_subset_size_is_rounded_down_to_at_least_one(n_cells, aug_ratio, size):
+def test_subset_size_is_floored_but_positive(n_cells, aug_ratio, size):
     counts = np.array([n_cells - n_cells // 2, n_cells // 2])
     cells = subsample_fractions(counts, 200, aug_ratio, np.random.default_rng(0)) * size
     np.testing.assert_allclose(cells, np.rint(cells), atol=1e-5)

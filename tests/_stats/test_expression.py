@@ -27,32 +27,32 @@ def test_log_shares_equal_their_formula(counts):
     assert LEVEL == 10
 
 
-def test_a_stack_of_tables_is_read_table_by_table(counts):
+def test_stacked_tables_equal_single_tables(counts):
     np.testing.assert_allclose(log_shares(np.stack([counts, 2 * counts + 1]))[1], log_shares(2 * counts + 1))
 
 
-def test_depth_of_a_sample_changes_nothing(counts):
+def test_sample_depth_does_not_matter(counts):
     np.testing.assert_allclose(log_shares(counts * 37), log_shares(counts))
 
 
-def test_sample_without_any_count_is_zero_and_warns_of_nothing():
+def test_sample_without_counts_is_zero():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert not log_shares(np.zeros((1, 30))).any()
 
 
-def test_complete_sample_is_brought_to_shares_whatever_the_reference(counts, reference):
+def test_complete_sample_does_not_depend_on_reference(counts, reference):
     np.testing.assert_allclose(fill_missing(counts, reference), counts / counts.sum(axis=1, keepdims=True))
 
 
-def test_missing_genes_take_the_reference_and_leave_the_others_as_they_would_be(reference):
-    """A sample that is exactly like the reference is read the same whatever genes are missing."""
+def test_missing_genes_are_filled_from_the_reference(reference):
+    """A sample equal to the reference has the same values with any genes missing."""
     partial = 1e4 * reference[None].repeat(3, axis=0)
     partial[0, :10], partial[1, 5], partial[2, 20:] = np.nan, np.nan, np.nan
     np.testing.assert_allclose(fill_missing(partial, reference), reference[None].repeat(3, axis=0))
 
 
-def test_filled_shares_sum_to_one_and_keep_the_ratios_of_the_genes_that_are_there(counts, reference):
+def test_filled_shares_keep_ratios_of_measured_genes(counts, reference):
     partial = counts.copy()
     partial[:, :12] = np.nan
     filled = fill_missing(partial, reference)

@@ -21,7 +21,7 @@ def test_all_pairs_are_drawn_once_if_asked_for(n):
     assert sorted(map(tuple, drawn.tolist())) == list(itertools.combinations(range(n), 2))
 
 
-def test_pairs_are_different_and_every_one_is_as_likely():
+def test_pairs_are_distinct_and_uniform():
     rng = np.random.default_rng(0)
     counts = np.zeros((6, 6))
     for _ in range(3000):
@@ -33,7 +33,7 @@ def test_pairs_are_different_and_every_one_is_as_likely():
     assert np.abs(upper - 1000).max() < 5 * np.sqrt(1000 * 2 / 3)
 
 
-def test_pairs_of_millions_of_cells_need_no_list():
+def test_pairs_of_millions_of_cells_need_little_memory():
     n = 30_000_000
     drawn = draw_pairs(n, 2000, np.random.default_rng(0))
     assert len(np.unique(drawn, axis=0)) == 2000
@@ -50,7 +50,7 @@ def test_pairs_of_labelled_cells_follow_their_labels():
     assert dict(zip(map(tuple, pairs.tolist()), must, strict=True)) == expected
 
 
-def test_anchors_are_clearly_of_one_type_and_of_no_other():
+def test_anchors_belong_to_one_type():
     rng = np.random.default_rng(0)
     scores = rng.gamma(1, 1, (500, 3))
     anchors = find_anchors(scores)
@@ -62,7 +62,7 @@ def test_anchors_are_clearly_of_one_type_and_of_no_other():
     assert (anchors >= 0).any()
 
 
-def test_score_of_hardly_any_cell_gives_no_anchor():
+def test_score_of_few_cells_gives_no_anchors():
     scores = np.column_stack([np.repeat([0.0, 1.0], 500), np.repeat([1.0, 0.0], 500), np.zeros(1000)])
     scores[0, 2] = 5
     np.testing.assert_array_equal(find_anchors(scores), np.repeat([1, 0], 500))
@@ -75,7 +75,7 @@ def test_z_scores_of_constant_genes_are_zero():
     np.testing.assert_allclose(mean_z_scores(logs), sum(z) / 3)
 
 
-def test_far_pairs_come_first_then_close_by_distance():
+def test_cannot_links_precede_must_links_by_distance():
     distances = np.random.default_rng(0).permutation(1000.0 + np.arange(1000))
     pairs, close = select_by_distance(np.column_stack([distances, distances]), distances)
     assert pairs[close, 0].tolist() == [1000, 1001, 1002, 1003, 1004]

@@ -21,7 +21,7 @@ from scdeconv._stats.markers import (
 
 
 def adjust(p_values):
-    """Benjamini-Hochberg by its definition: the smallest rate at which the step-up procedure finds the gene."""
+    """Benjamini-Hochberg by definition: the smallest rate at which the step-up procedure rejects."""
     n, ordered = len(p_values), sorted(p_values)
     return [min([1.0, *(n * q / rank for rank, q in enumerate(ordered, 1) if q >= p)]) for p in p_values]
 
@@ -43,7 +43,7 @@ def slow_prior(variance, df):
 
 
 @pytest.mark.parametrize("df", [1, 4, 30])
-def test_moderated_variances_are_those_of_a_slow_implementation(df):
+def test_moderated_variances_equal_a_plain_implementation(df):
     rng = np.random.default_rng(df)
     variance = 0.3 * 5 / rng.chisquare(5, 2001) * rng.chisquare(df, 2001) / df
     d0, s0 = slow_prior(variance.tolist(), df)
@@ -53,7 +53,7 @@ def test_moderated_variances_are_those_of_a_slow_implementation(df):
     assert df_total == pytest.approx(d0 + df, rel=1e-6)
 
 
-def test_planted_prior_is_found():
+def test_planted_prior_is_recovered():
     rng = np.random.default_rng(0)
     variance = 0.3 * 6 / rng.chisquare(6, 40_000) * rng.chisquare(8, 40_000) / 8
     d0, s0 = fit_variance_prior(variance, 8)
@@ -61,14 +61,14 @@ def test_planted_prior_is_found():
     assert s0 == pytest.approx(0.3, rel=0.02)
 
 
-def test_variances_that_scatter_no_more_than_by_chance_become_one():
+def test_homogeneous_variances_are_fully_pooled():
     equal = np.full(50, 0.7)
     posterior, df_total = moderate_variances(equal, 5)
     assert df_total == np.inf
     np.testing.assert_allclose(posterior, equal)
 
 
-def test_variances_that_are_known_well_stay_as_they_are():
+def test_precise_variances_are_not_shrunk():
     variance = np.random.default_rng(0).gamma(2, 1, 300)
     posterior, df_total = moderate_variances(variance, 1e7)
     assert df_total == pytest.approx(1e7, rel=1e-5)
@@ -82,7 +82,7 @@ def test_without_variances_there_is_no_prior(variance):
     np.testing.assert_array_equal(posterior, variance)
 
 
-def test_one_gene_without_variance_does_not_decide():
+def test_one_gene_without_variance_is_not_enough():
     variance = 0.3 * np.random.default_rng(0).chisquare(5, 500) / 5
     with_zero = fit_variance_prior(np.r_[variance, 0.0], 5)
     assert np.isfinite(with_zero).all()
@@ -111,10 +111,10 @@ def gene_by_gene(values, cell_type, donor, kind, *, by_donor=True):
 
 
 @pytest.mark.parametrize("by_donor", [True, False])
-def test_statistic_is_the_moderated_t_against_the_closest_type(table, by_donor):
+def test_statistic_is_moderated_t_against_closest_type(table, by_donor):
     values, cell_type, donor = table
     if not by_donor:
-        # every donor has one type alone: nothing connects the types
+        # every donor has only one type, so the design does not connect the types
         donor = cell_type * 4 + donor
         donor = np.unique(donor, return_inverse=True)[1]
     statistic, p, found = moderated_t(values, cell_type, donor)
@@ -129,7 +129,7 @@ def test_statistic_is_the_moderated_t_against_the_closest_type(table, by_donor):
         np.testing.assert_allclose(p[kind], [stats.t.sf(t, df_total) for t in expected], rtol=1e-8)
 
 
-def test_without_a_prior_it_is_the_ordinary_t(table, monkeypatch):
+def test_without_a_prior_the_t_is_ordinary(table, monkeypatch):
     values, cell_type, _ = table
     monkeypatch.setattr("scdeconv._stats.markers.fit_variance_prior", lambda *_: (0.0, 0.0))
     rows = cell_type < 2
@@ -140,7 +140,7 @@ def test_without_a_prior_it_is_the_ordinary_t(table, monkeypatch):
     np.testing.assert_allclose(p[0], expected.pvalue)
 
 
-def test_expression_that_all_donors_agree_in_is_a_marker_and_no_division_by_zero():
+def test_genes_without_donor_variance_can_be_markers():
     values = np.array([[5.0, 1.0], [5.0, 1.0], [2.0, 1.0], [2.0, 1.0]])
     with np.errstate(all="raise"):
         _, p, _ = moderated_t(values, np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]))
@@ -148,7 +148,7 @@ def test_expression_that_all_donors_agree_in_is_a_marker_and_no_division_by_zero
     assert p[0, 1] == 0.5
 
 
-def test_few_false_markers_where_donors_differ_and_types_do_not():
+def test_donor_differences_give_few_false_markers():
     rng = np.random.default_rng(0)
     donor, cell_type = np.divmod(np.arange(24), 4)
     share = rng.dirichlet(np.full(1500, 0.5)) * np.exp(rng.normal(0, 0.3, (24, 1500)))
@@ -157,7 +157,7 @@ def test_few_false_markers_where_donors_differ_and_types_do_not():
     assert np.isfinite(scores).sum() <= 2
 
 
-def test_markers_of_pseudobulk_are_found_whatever_its_depth():
+def test_markers_do_not_depend_on_pseudobulk_depth():
     rng = np.random.default_rng(0)
     donor, cell_type = np.divmod(np.arange(15), 3)
     share = rng.gamma(2, 1, 200) * np.exp(rng.normal(0, 0.2, (15, 200)))
@@ -186,7 +186,7 @@ def test_genes_of_few_counts_are_not_tested():
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.6])
-def test_fold_changes_are_those_of_a_loop_over_genes(fraction):
+def test_fold_changes_equal_a_loop_over_genes(fraction):
     rng = np.random.default_rng(0)
     profiles, expressed = rng.gamma(0.7, 2, (3, 60)), rng.uniform(size=(3, 60))
     kinds = np.arange(15) // 5
@@ -209,13 +209,13 @@ def test_fold_changes_are_those_of_a_loop_over_genes(fraction):
         np.testing.assert_allclose(scores[kind], expected)
 
 
-def test_condition_number():
+def test_condition_number_equals_numpy():
     assert condition_number(np.array([[2.0, 0, 0], [0, 0.5, 0]])) == pytest.approx(4)
     assert condition_number(np.array([[1.0, 2, 3], [2, 4, 6]])) > 1e15
     assert condition_number(np.ones((3, 2))) == np.inf
 
 
-def test_chosen_depth_has_the_lowest_condition_number_of_all():
+def test_chosen_depth_minimises_the_condition_number():
     for seed in range(5):
         rng = np.random.default_rng(seed)
         profiles, scores = rng.gamma(0.3, 1, (4, 80)), rng.normal(size=(4, 80))

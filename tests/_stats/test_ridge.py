@@ -18,7 +18,7 @@ def problem():
 
 
 def left_out(x, y, groups, penalty):
-    """The predictions of every group without it, from the decomposition of the kernel."""
+    """Predictions of every group without it, from the eigendecomposition of the kernel."""
     centred = x - x.mean(axis=0)
     rows = [np.flatnonzero(groups == group) for group in np.unique(groups)]
     return left_out_predictions(*np.linalg.eigh(centred @ centred.T), y, rows, penalty)
@@ -38,19 +38,19 @@ def refit_without_each(x, y, groups, alpha):
 
 
 @pytest.mark.parametrize("penalty", [1e-2, 1.0, 30.0, 1e4])
-def test_left_out_predictions_equal_explicit_refits_with_their_own_intercept(problem, penalty):
+def test_held_out_predictions_equal_explicit_refits(problem, penalty):
     x, y, groups = problem
     predicted = left_out(x, y, groups, penalty)
     np.testing.assert_allclose(predicted, refit_without_each(x, y, groups, penalty), rtol=1e-6)
 
 
-def test_left_out_predictions_of_single_rows_equal_leave_one_out(problem):
+def test_single_row_folds_equal_leave_one_out(problem):
     x, y, _ = problem
     rows = np.arange(len(y))
     np.testing.assert_allclose(left_out(x, y, rows, 2.0), refit_without_each(x, y, rows, 2.0), rtol=1e-8)
 
 
-def test_left_out_rows_have_no_influence_on_their_prediction(problem):
+def test_held_out_rows_do_not_affect_their_prediction(problem):
     x, y, groups = problem
     changed = np.where((groups == "a")[:, None], 1e6, y)
     before, after = (left_out(x, target, groups, 1.0) for target in (y, changed))
@@ -70,7 +70,7 @@ def test_fit_equals_scikit_learn_at_the_chosen_penalty(problem):
     np.testing.assert_allclose(fit.intercept, oracle.intercept_, rtol=1e-6)
 
 
-def test_chosen_penalty_has_the_smallest_error_over_explicit_refits(problem):
+def test_chosen_penalty_minimises_the_refit_error(problem):
     x, y, groups = problem
     error = squared_error(y)
     errors = [error(refit_without_each(x, y, groups, penalty * unit_of(x))) for penalty in PENALTIES]
@@ -79,14 +79,14 @@ def test_chosen_penalty_has_the_smallest_error_over_explicit_refits(problem):
     assert PENALTIES[0] < chosen < PENALTIES[-1]
 
 
-def test_penalty_is_chosen_by_the_error_that_was_given(problem):
+def test_penalty_minimises_the_given_error(problem):
     x, y, groups = problem
     for best in (0, 7, len(PENALTIES) - 1):
         errors = iter(np.arange(len(PENALTIES)) != best)
         assert fit_ridge(x, y, groups, lambda _, errors=errors: next(errors)).penalty == PENALTIES[best]
 
 
-def test_error_is_asked_of_predictions_on_the_scale_of_the_targets(problem):
+def test_error_receives_predictions_on_the_target_scale(problem):
     x, y, groups = problem
     seen = []
     fit_ridge(x, y, groups, lambda predicted: (seen.append(predicted), 0.0)[1])
@@ -94,7 +94,7 @@ def test_error_is_asked_of_predictions_on_the_scale_of_the_targets(problem):
     np.testing.assert_allclose(seen[5], refit_without_each(x, y, groups, PENALTIES[5] * unit_of(x)), rtol=1e-6)
 
 
-def test_noise_gets_the_largest_penalty_and_signal_a_small_one():
+def test_noise_gets_a_larger_penalty_than_signal():
     rng = np.random.default_rng(1)
     x, groups = rng.normal(size=(60, 5)), np.arange(60)
     signal, noise = x @ rng.normal(size=(5, 2)), rng.normal(size=(60, 2))
@@ -115,6 +115,6 @@ def test_constant_features_give_the_mean():
     np.testing.assert_allclose(fit.intercept, [3.0])
 
 
-def test_penalties_are_a_range_of_five_decades():
+def test_penalties_span_five_decades():
     assert PENALTIES[0] == pytest.approx(1e-4)
     assert PENALTIES[-1] == pytest.approx(10)

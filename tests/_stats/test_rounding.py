@@ -10,8 +10,8 @@ from scdeconv._stats.rounding import deviations_from_mean
 
 
 @pytest.mark.parametrize("level", [1e-30, 0.1, 1e12])
-def test_equal_values_deviate_by_exactly_nothing(level):
-    # a mean of three equal values may be off by one unit in the last place, and so may be the values
+def test_equal_values_have_zero_deviation(level):
+    # a mean of three equal values can differ from them by one unit in the last place
     values = np.repeat([[level, level / 3, 0.0]], 7, axis=0)
     values[::2, 1] = np.nextafter(values[::2, 1], np.inf)
     assert not deviations_from_mean(values).any()
@@ -26,7 +26,7 @@ def test_nan_stays_nan():
     assert np.isnan(deviations_from_mean(np.array([[1.0], [np.nan]]))).all()
 
 
-def test_correlation_of_fractions_equal_up_to_rounding_is_unknown():
+def test_correlation_of_nearly_constant_fractions_is_nan():
     measured = np.linspace(0.1, 0.9, 9)[:, None]
     predicted = np.full((9, 1), 0.1 + 0.2)
     predicted[::2] = 0.3
@@ -34,12 +34,12 @@ def test_correlation_of_fractions_equal_up_to_rounding_is_unknown():
     assert metrics.ccc(measured, predicted) == 0
 
 
-def test_a_gene_that_a_type_does_not_express_is_not_significant_without_noise():
+def test_unexpressed_gene_without_noise_is_not_significant():
     rng = np.random.default_rng(0)
     fractions = pd.DataFrame(rng.dirichlet(np.ones(3), 30), [f"S{i}" for i in range(30)], list("ABC"))
     profiles = rng.gamma(1, 1000, (3, 40))
     profiles[0, :20] = 0
-    # the last gene makes the totals equal, so that counts per million keep the profiles' proportions
+    # the last gene makes the totals equal, so CPM keep the proportions of the profiles
     profiles[:, -1] += 1e6 - profiles.sum(axis=1)
     bulk = AnnData(fractions.to_numpy() @ profiles, obs=pd.DataFrame(index=fractions.index))
     bulk.obsm["fractions"] = fractions

@@ -51,12 +51,12 @@ def correlations_by_loops(x):
 
 @pytest.mark.parametrize(("n_samples", "n_columns"), [(3, 4), (5, 9), (12, 7), (30, 16)])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_variances_equal_the_formula_of_opgen_rhein_and_strimmer(n_samples, n_columns, seed):
+def test_variances_equal_opgen_rhein_and_strimmer(n_samples, n_columns, seed):
     x = unequal(n_samples, n_columns, seed)
     np.testing.assert_allclose(shrink_variances(x), variances_by_loops(x)[0], rtol=1e-10)
 
 
-def test_the_formula_was_tested_where_variances_are_partly_shrunk():
+def test_test_data_have_partly_shrunk_variances():
     shares = [variances_by_loops(unequal(*shape, seed))[1] for shape in [(12, 7), (30, 16)] for seed in (0, 1)]
     assert all(0.02 < share < 0.98 for share in shares)
 
@@ -68,7 +68,7 @@ def test_correlations_equal_the_formula_of_schaefer_and_strimmer(n_samples, n_co
     np.testing.assert_allclose(correlation_shrinkage(x), correlations_by_loops(x), rtol=1e-8)
 
 
-def test_sum_of_squares_is_that_of_the_correlation_matrix():
+def test_sum_of_squares_equals_the_correlation_matrix():
     x = unequal(15, 20)
     correlation = np.corrcoef(x.T)
     _, squared = correlation_shrinkage(x)
@@ -88,12 +88,12 @@ def test_many_samples_of_correlated_columns_are_hardly_shrunk():
     np.testing.assert_allclose(shrink_variances(x), x.var(axis=0, ddof=1), rtol=0.02)
 
 
-def test_independent_columns_lose_their_correlations():
+def test_correlations_of_independent_columns_shrink_to_zero():
     x = centred(np.random.default_rng(0).normal(size=(10, 200)))
     assert correlation_shrinkage(x)[0] > 0.8
 
 
-def test_equal_variances_are_drawn_to_their_median():
+def test_equal_variances_are_shrunk_to_their_median():
     x = centred(np.random.default_rng(0).normal(size=(6, 400)))
     raw = x.var(axis=0, ddof=1)
     shrunk = shrink_variances(x)
@@ -101,21 +101,21 @@ def test_equal_variances_are_drawn_to_their_median():
     assert np.median(shrunk) == pytest.approx(np.median(raw))
 
 
-def test_scale_of_a_column_changes_no_correlation_and_that_of_all_multiplies_the_variances():
+def test_correlations_do_not_depend_on_column_scale():
     x = unequal(10, 8)
     scaled = x * np.geomspace(0.01, 100, 8)
     np.testing.assert_allclose(correlation_shrinkage(scaled), correlation_shrinkage(x), rtol=1e-8)
     np.testing.assert_allclose(shrink_variances(7 * x), 49 * shrink_variances(x), rtol=1e-10)
 
 
-def test_constant_columns_have_no_part_in_the_correlations():
+def test_constant_columns_do_not_affect_the_correlations():
     x = unequal(10, 8)
     with np.errstate(all="raise"):
         with_constant = correlation_shrinkage(np.insert(x, 3, 0.0, axis=1))
     np.testing.assert_allclose(with_constant, correlation_shrinkage(x), rtol=1e-10)
 
 
-def test_nothing_but_zeros_is_shrunk_fully():
+def test_all_zero_columns_are_shrunk_fully():
     with np.errstate(all="raise"):
         assert not shrink_variances(np.zeros((4, 5))).any()
         assert correlation_shrinkage(np.zeros((4, 5))) == (1.0, 0.0)

@@ -15,7 +15,9 @@ import pytest
 
 from scdeconv import cli, pp, tl
 from scdeconv._data.modalities import make_mudata, read_mudata, write_mudata
+from scdeconv._nn import Plan
 from scdeconv.cli import _demo as demo
+from scdeconv.models import load_model
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 
@@ -34,7 +36,7 @@ def run(*arguments):
 
 @pytest.fixture(scope="module")
 def files(cohort, tmp_path_factory):
-    """The cohort as a laboratory has it: cells as h5ad, a table of counts, and a sheet that says who is who."""
+    """The cohort as files: cells as h5ad, a table of counts and a sample sheet."""
     folder = tmp_path_factory.mktemp("laboratory")
     cells, bulk = cohort
     cells.write_h5ad(folder / "cells.h5ad")
@@ -59,7 +61,7 @@ def model(pairs_file):
 
 @pytest.fixture
 def expected(cohort):
-    """What the library says in the place of the command line."""
+    """Predictions of the library without the command line."""
     cells, bulk = cohort
     model = tl.train(pp.pair(cells, bulk), "calibrated_nnls", n_genes=120)
     copy = bulk.copy()
@@ -73,7 +75,7 @@ def assert_close(path, frame):
 
 
 @pytest.mark.slow
-def test_the_chain_in_the_shell_says_what_the_library_says(files, expected, tmp_path):
+def test_shell_commands_equal_library_calls(files, expected, tmp_path):
     reading = ("--bulk", files / "bulk.tsv.gz", "--cells", files / "cells.h5ad", "--samples", files / "samples.csv")
     steps = [
         ("pair", *reading, "-o", tmp_path / "pairs.h5mu"),
@@ -99,7 +101,7 @@ def test_the_chain_in_the_shell_says_what_the_library_says(files, expected, tmp_
     ]
     results = [shell(*step) for step in steps]
     assert [result.returncode for result in results] == [0, 0, 0], results
-    # in a log there are lines, and no bars
+    # a log has lines instead of progress bars
     assert not any("\r" in result.stdout + result.stderr for result in results)
     assert results[0].stdout.splitlines()[0].startswith("read_bulk: table, 12 samples × 240 genes")
     assert results[0].stdout.splitlines()[1].startswith("paired 10 donors")
@@ -112,7 +114,7 @@ def test_the_chain_in_the_shell_says_what_the_library_says(files, expected, tmp_
     assert read["bulk"].obs["batch"].notna().all()
 
 
-def test_help_and_version_wait_for_nothing_heavy():
+def test_help_and_version_import_nothing_heavy():
     code = """
 import sys
 from scdeconv import cli
@@ -133,7 +135,7 @@ def test_the_command_is_installed():
     assert entry.load() is cli.main
 
 
-def test_linear_methods_do_not_wait_for_torch(pairs_file, tmp_path):
+def test_linear_methods_do_not_import_torch(pairs_file, tmp_path):
     code = "import sys; from scdeconv import cli; cli.main(sys.argv[1:]); print('torch' in sys.modules)"
     arguments = ["train", str(pairs_file), "--method", "nnls", "-o", str(tmp_path / "model")]
     result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
@@ -151,14 +153,14 @@ def test_linear_methods_do_not_wait_for_torch(pairs_file, tmp_path):
         (["train", "p.h5mu", "-o", "model", "--set", "hidden"], "expected NAME=VALUE, found 'hidden'"),
     ],
 )
-def test_wrong_usage_is_exit_code_2(arguments, message, capsys):
+def test_wrong_usage_exits_with_2(arguments, message, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(arguments)
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
 
 
-def test_an_error_is_exit_code_1_and_one_message_without_traceback(tmp_path):
+def test_errors_exit_with_1_and_no_traceback(tmp_path):
     result = shell("predict", tmp_path / "absent", "bulk.csv", "-o", tmp_path / "f.tsv")
     assert result.returncode == 1
     assert result.stderr.startswith("scdeconv predict: error: Expected a model with model.json in")
@@ -166,12 +168,12 @@ def test_an_error_is_exit_code_1_and_one_message_without_traceback(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_debug_shows_where_an_error_comes_from(tmp_path):
+def test_debug_shows_the_traceback(tmp_path):
     with pytest.raises(FileNotFoundError, match="Expected a model"):
         run("predict", tmp_path / "absent", "bulk.csv", "-o", tmp_path / "f.tsv", "--debug")
 
 
-def test_what_is_wrong_with_the_input_is_said(files, pairs_file, model, tmp_path, capsys):
+def test_input_problems_are_reported(files, pairs_file, model, tmp_path, capsys):
     bad = tmp_path / "bad.csv"
     bad.write_text("gene,S1,S2\nACTB,1,2\nCD4,3,many\n")
     (tmp_path / "sheet.csv").write_text("sample,donor\nbulk_D001,D001\n")
@@ -183,8 +185,8 @@ def test_what_is_wrong_with_the_input_is_said(files, pairs_file, model, tmp_path
         (*pairing, files / "bulk.tsv.gz", "--samples", tmp_path / "sheet.csv"): "found 11 missing: 'bulk_D0",
         (*pairing, files / "bulk.tsv.gz", "--donor-key", "patient"): "Expected the donor of each cell",
         ("train", only_bulk, "-o", tmp_path / "m"): "Expected modalities 'bulk' and 'profiles'",
-        ("train", tmp_path / "absent.h5mu", "-o", tmp_path / "m"): "Make it with scdeconv pair",
-        ("train", pairs_file, "--method", "guess", "-o", tmp_path / "m"): "Expected a method out of",
+        ("train", tmp_path / "absent.h5mu", "-o", tmp_path / "m"): "Create it with scdeconv pair",
+        ("train", pairs_file, "--method", "guess", "-o", tmp_path / "m"): "Expected method to be one of",
         ("train", pairs_file, "--method", "nnls", "--set", "hiden=3", "-o", tmp_path / "m"): "found ['hiden']",
         ("cluster", bad, "-o", tmp_path / "c.h5ad"): "Expected cells as h5ad, h5mu or zarr",
     }
@@ -195,7 +197,7 @@ def test_what_is_wrong_with_the_input_is_said(files, pairs_file, model, tmp_path
     assert set(tmp_path.iterdir()) == before
 
 
-def test_output_is_replaced_only_by_force_and_refused_before_computing(files, model, pairs_file, tmp_path, capsys):
+def test_existing_output_is_kept_without_force(files, model, pairs_file, tmp_path, capsys):
     output, lower = tmp_path / "f.tsv", tmp_path / "f_lower.tsv"
     predict = ("predict", model, files / "bulk.tsv.gz", "-o", output)
     lower.write_text("of an earlier model")
@@ -214,7 +216,7 @@ def test_output_is_replaced_only_by_force_and_refused_before_computing(files, mo
     assert output.exists()
 
 
-def test_a_failed_write_leaves_the_old_file(files, model, tmp_path, monkeypatch, capsys):
+def test_failed_write_keeps_the_old_file(files, model, tmp_path, monkeypatch, capsys):
     output = tmp_path / "f.tsv"
     output.write_text("old")
 
@@ -230,8 +232,8 @@ def test_a_failed_write_leaves_the_old_file(files, model, tmp_path, monkeypatch,
     assert list(tmp_path.iterdir()) == [output]
 
 
-def test_ctrl_c_is_exit_code_130_and_writes_nothing(files, tmp_path):
-    # who opens a pipe waits for somebody to write to it
+def test_ctrl_c_exits_with_130_without_output(files, tmp_path):
+    # opening a pipe blocks until another process writes to it
     os.mkfifo(tmp_path / "samples.csv")
     reading = ("--bulk", files / "bulk.tsv.gz", "--cells", files / "cells.h5ad", "--samples", tmp_path / "samples.csv")
     process = subprocess.Popen(
@@ -241,7 +243,7 @@ def test_ctrl_c_is_exit_code_130_and_writes_nothing(files, tmp_path):
         text=True,
         env=ENVIRONMENT,
     )
-    # the line is there although the output is no terminal
+    # the line is printed even if the output is not a terminal
     assert process.stdout.readline().startswith("read_bulk:")
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
@@ -252,18 +254,13 @@ def test_ctrl_c_is_exit_code_130_and_writes_nothing(files, tmp_path):
     assert [item.name for item in tmp_path.iterdir()] == ["samples.csv"]
 
 
-def test_an_interrupted_training_is_kept_and_told_apart(pairs_file, tmp_path, monkeypatch, capsys):
-    original = tl.train
-
-    def interrupted(*args, **kwargs):
-        trained = original(*args, **kwargs)
-        trained.interrupted_ = True
-        return trained
-
-    monkeypatch.setattr(tl, "train", interrupted)
-    assert run("train", pairs_file, "--method", "nnls", "-o", tmp_path / "model") == 130
-    assert (tmp_path / "model" / "model.json").exists()
-    assert "what was learned until then is written" in capsys.readouterr().err
+def test_an_interrupted_training_is_kept_and_told_apart(pairs_file, tmp_path, monkeypatch, interrupt_after, capsys):
+    on_fit_start = Plan.on_fit_start
+    monkeypatch.setattr(Plan, "on_fit_start", lambda self: (interrupt_after(0.5), on_fit_start(self))[1])
+    endless = ("--set", "max_epochs=1000000", "--set", "patience=1000000", "--set", "hidden=[4]")
+    assert run("train", pairs_file, "--method", "simplednn", "-o", tmp_path / "model", *endless) == 130
+    assert load_model(tmp_path / "model").interrupted_
+    assert "interrupted, the results so far were written" in capsys.readouterr().err
 
 
 def test_predict_writes_csv_and_h5ad_too(files, model, tmp_path):
@@ -290,7 +287,7 @@ def test_seed_and_arguments_reach_the_method(pairs_file, tmp_path, monkeypatch):
     assert run("train", pairs_file, "-o", tmp_path / "m", "--seed", 7, *arguments) == 0
     assert run("train", pairs_file, "-o", tmp_path / "m", "--seed", 7, "--method", "nnls") == 0
     expected = {"seed": 7, "hidden": [8, 4], "train_on": "pairs", "refit": False}
-    assert seen == [("simplednn", expected), ("nnls", {"seed": 7})]
+    assert seen == [("calibrated_map", expected), ("nnls", {"seed": 7})]
 
 
 def test_benchmark_writes_the_table(pairs_file, tmp_path):
@@ -301,14 +298,14 @@ def test_benchmark_writes_the_table(pairs_file, tmp_path):
     pd.testing.assert_frame_equal(read.drop(columns="seconds"), expected.drop(columns="seconds"), rtol=1e-5)
 
 
-def test_an_interrupted_benchmark_is_kept_and_told_apart(pairs_file, tmp_path, monkeypatch):
+def test_interrupted_benchmark_is_written_with_a_warning(pairs_file, tmp_path, monkeypatch):
     part = tl.benchmark(read_mudata(pairs_file), ["nnls"], cv=2)
     monkeypatch.setattr(tl, "benchmark", lambda *_, **__: part[part["method"] == "nnls"])
     assert run("benchmark", pairs_file, "--method", "nnls", "-o", tmp_path / "table.tsv") == 130
     assert set(pd.read_csv(tmp_path / "table.tsv", sep="\t")["method"]) == {"nnls"}
 
 
-def test_bulk_with_profiles_and_measured_fractions_is_paired_without_cells(cohort, files, tmp_path):
+def test_profiles_and_measured_fractions_replace_cells(cohort, files, tmp_path):
     cells, bulk = cohort
     profiles = pp.pair(cells, bulk)["profiles"]
     (profiles.to_df().T * 100).to_csv(tmp_path / "profiles.csv")
@@ -322,7 +319,7 @@ def test_bulk_with_profiles_and_measured_fractions_is_paired_without_cells(cohor
     assert measured.notna().all(axis=1).sum() == 5
 
 
-def test_donors_who_are_numbers_keep_their_zeros(cohort, files, tmp_path):
+def test_numeric_donor_ids_keep_leading_zeros(cohort, files, tmp_path):
     cells, bulk = (adata.copy() for adata in cohort)
     for adata in (cells, bulk):
         adata.obs["donor"] = adata.obs["donor"].astype(str).str.removeprefix("D")
@@ -340,9 +337,10 @@ def test_donors_who_are_numbers_keep_their_zeros(cohort, files, tmp_path):
     assert len(pp.paired_donors(read_mudata(tmp_path / "pairs.h5mu"))) == 10
 
 
-@pytest.mark.slow
 def test_cluster_writes_cells_and_labels(files, tmp_path):
-    arguments = ("--method", "scdeepcluster", "--seed", 1, "--set", "n_clusters=4", "--set", "max_epochs=2")
+    settings = ("n_clusters=4", "pretrain_epochs=2", "max_epochs=2")
+    chosen = [part for setting in settings for part in ("--set", setting)]
+    arguments = ("--method", "scdeepcluster", "--seed", 1, *chosen)
     assert run("cluster", files / "cells.h5ad", "-o", tmp_path / "clustered.h5ad", *arguments) == 0
     cells = anndata.read_h5ad(tmp_path / "clustered.h5ad")
     labels = pd.read_csv(tmp_path / "clustered.tsv", sep="\t", index_col="cell", dtype=str)
@@ -350,13 +348,13 @@ def test_cluster_writes_cells_and_labels(files, tmp_path):
     assert cells.uns["scdeconv"]["scdeepcluster"]["seed"] == 1
 
 
-def test_warnings_are_one_line(capsys, monkeypatch):
+def test_warnings_are_printed_on_one_line(capsys, monkeypatch):
     monkeypatch.setattr(demo, "main", lambda *_: __import__("warnings").warn("few donors", stacklevel=1))
     assert run("demo") == 0
     assert capsys.readouterr().err == "scdeconv: warning: few donors\n"
 
 
-def test_a_log_has_a_line_when_a_step_begins(files, pairs_file, tmp_path, capsys):
+def test_log_has_a_line_per_step(files, pairs_file, tmp_path, capsys):
     assert run("benchmark", pairs_file, "--method", "nnls", "--seed", 0, "-o", tmp_path / "table.tsv") == 0
     lines = capsys.readouterr().err.splitlines()
     assert any(line.endswith(" ...") for line in lines)

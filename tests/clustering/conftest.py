@@ -31,7 +31,7 @@ def generate_cells(n_cells=300, n_genes=200, n_groups=4, *, markers=25, fold=6.0
 
 @pytest.fixture(scope="session")
 def make_cells():
-    """The generator, for cells of one's own."""
+    """The function that generates cells."""
     return generate_cells
 
 

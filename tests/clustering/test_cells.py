@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -29,7 +31,7 @@ def batches():
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Means are summed over several chunks, the last of which is small."""
-    monkeypatch.setattr(_cells, "CHUNK", 7)
+    monkeypatch.setattr(_cells, "CHUNK_CELLS", 7)
 
 
 def expected_input(counts, batches, scale, clip=np.inf):
@@ -55,7 +57,7 @@ def expected_input(counts, batches, scale, clip=np.inf):
 
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("storage", [np.asarray, sp.csr_matrix, sp.csc_matrix, sp.csr_array])
-def test_input_is_that_of_an_oracle_whatever_the_storage(counts, batches, scale, storage, small_chunks):
+def test_input_equals_an_oracle_for_every_storage(counts, batches, scale, storage, small_chunks):
     for members in (np.zeros_like(batches), batches):
         scaling = Scaling.learn(storage(counts), members, scale)
         x, factors = scaling.apply(storage(counts), members)
@@ -66,34 +68,34 @@ def test_input_is_that_of_an_oracle_whatever_the_storage(counts, batches, scale,
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int64, np.uint16])
-def test_type_of_the_counts_does_not_matter(counts, batches, dtype):
+def test_dtype_of_the_counts_does_not_matter(counts, batches, dtype):
     expected = Scaling.learn(counts, batches, "pareto")
     scaling = Scaling.learn(sp.csr_matrix(counts.astype(dtype)), batches, "pareto")
-    for name, values in vars(expected).items():
-        np.testing.assert_allclose(getattr(scaling, name), values, rtol=1e-12)
+    for name in ("total", "mean", "sd"):
+        np.testing.assert_allclose(getattr(scaling, name), getattr(expected, name), rtol=1e-12)
 
 
-def test_unit_scaling_gives_each_gene_variance_1_in_each_batch(counts, batches):
+def test_unit_scaling_gives_variance_1_per_batch(counts, batches):
     x, _ = Scaling.learn(counts, batches, "unit").apply(counts, batches)
     for batch in range(3):
         np.testing.assert_allclose(x[batches == batch].mean(axis=0), 0, atol=1e-12)
         np.testing.assert_allclose(x[batches == batch, :-2].var(axis=0), 1)
 
 
-def test_pareto_scaling_gives_mean_variance_1_and_keeps_the_order_of_genes(counts):
+def test_pareto_scaling_gives_mean_variance_1(counts):
     together = np.zeros(40, dtype=int)
     x, _ = Scaling.learn(counts, together, "pareto").apply(counts, together)
     raw, _ = Scaling.learn(counts, together, None).apply(counts, together)
     variance, before = x[:, :-2].var(axis=0), raw[:, :-2].var(axis=0)
     assert variance.mean() == pytest.approx(1)
     assert list(variance.argsort()) == list(before.argsort())
-    # the square root of the variance before, up to a factor
+    # proportional to the square root of the former variance
     np.testing.assert_allclose(variance / np.sqrt(before), (variance / np.sqrt(before))[0])
 
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_constant_genes_become_0(scale):
-    """Cells of one total: the same count in all is the same expression in all, up to rounding."""
+    """Cells of equal total: equal counts give equal expression up to rounding."""
     counts = np.array([[1.0, 2, 7, 0], [3, 0, 7, 0], [0, 3, 7, 0], [2, 1, 7, 0]]) * 1001
     together = np.zeros(4, dtype=int)
     x, _ = Scaling.learn(counts, together, scale).apply(counts, together)
@@ -120,7 +122,7 @@ def test_input_is_clipped(counts, batches):
     np.testing.assert_allclose(x, expected_input(counts, batches, "unit", clip=2), rtol=1e-9, atol=1e-9)
 
 
-def test_depth_of_a_cell_does_not_change_its_input(counts, batches):
+def test_cell_depth_does_not_change_the_input(counts, batches):
     scaling = Scaling.learn(counts, batches, "unit")
     x, factors = scaling.apply(counts, batches)
     deep, deep_factors = scaling.apply(5 * counts, batches)
@@ -138,7 +140,7 @@ def make_data(counts, batches, scaled_by=None, present=None, storage=sp.csr_matr
 
 @pytest.mark.parametrize("by_batch", [False, True])
 @pytest.mark.parametrize("storage", [np.asarray, sp.csr_matrix])
-def test_batch_holds_what_belongs_to_the_rows_asked_for(counts, batches, by_batch, storage):
+def test_batch_holds_the_requested_rows(counts, batches, by_batch, storage):
     scaled_by = batches if by_batch else np.zeros_like(batches)
     rows = np.array([5, 0, 39, 5])
     batch = make_data(counts, batches, scaled_by, storage=storage).batch(rows, CPU)
@@ -155,11 +157,10 @@ def test_batch_holds_what_belongs_to_the_rows_asked_for(counts, batches, by_batc
 def test_missing_genes_are_0_the_mean(counts, batches):
     present = np.arange(25) % 4 != 0
     known = counts * present
-    data = make_data(counts, batches, present=present)
-    data.counts = sp.csr_matrix(known)
+    data = replace(make_data(counts, batches, present=present), counts=sp.csr_matrix(known))
     x = data.batch(np.arange(40), CPU).x.numpy()
     assert not x[:, ~present].any()
-    # a gene that is there and not seen is not the same as one that is not there
+    # an unexpressed gene differs from a missing gene
     assert (x[:, present][known[:, present] == 0] != 0).any()
 
 
@@ -172,7 +173,7 @@ def test_chunks_are_all_cells_in_order(counts, batches, small_chunks):
     assert len(data) == 40
 
 
-def test_no_more_cells_than_a_chunk_are_transformed_or_dense_at_once(counts, batches, small_chunks, monkeypatch):
+def test_at_most_one_chunk_is_dense(counts, batches, small_chunks, monkeypatch):
     n_rows = {"dense": [], "transformed": []}
     for cls in (sp.csr_matrix, sp.csc_matrix, sp.coo_matrix):
         for name in ("toarray", "todense"):
@@ -190,7 +191,7 @@ def test_no_more_cells_than_a_chunk_are_transformed_or_dense_at_once(counts, bat
         lambda rows, factors: n_rows["transformed"].append(len(factors)) or transform(rows, factors),
     )
     data = make_data(sp.csr_matrix(counts), batches)
-    data.scaling = Scaling.learn(data.counts, batches, "pareto")
+    data = replace(data, scaling=Scaling.learn(data.counts, batches, "pareto"))
     list(data.chunks())
     data.batch(np.arange(3), CPU)
     assert max(n_rows["dense"]) == max(n_rows["transformed"]) == 7

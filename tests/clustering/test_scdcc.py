@@ -11,7 +11,7 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 
 from scdeconv import pp
-from scdeconv._nn import cannot_link_loss, must_link_loss
+from scdeconv._nn import CountAutoencoder, cannot_link_loss, must_link_loss
 from scdeconv.clustering import ScDCC, ScDeepCluster, _scdcc
 
 SMALL = {"n_clusters": 3, "n_latent": 8, "hidden": (32, 16), "noise": 1.0, "likelihood": "nb", "scale": "pareto"}
@@ -36,7 +36,7 @@ def trained(cls, cells, training=None, **arguments):
 
 @pytest.fixture(scope="module")
 def cells(make_cells):
-    """Cells of 3 types, half of which divide, which changes their expression more; a quarter of the types is known."""
+    """Cells of 3 types. Half of the cells divide, which changes expression more than the type; a quarter is labelled."""
     cells = make_cells(n_cells=400, n_groups=3, fold=3.0)
     rng = np.random.default_rng(100)
     dividing = rng.random(400) < 0.5
@@ -68,11 +68,11 @@ def of_unknown_cells(cells, model, column):
     return adjusted_rand_score(cells.obs.loc[unknown, column], model.get_clusters()[unknown])
 
 
-# what constraints bring
+# effect of constraints
 
 
-def test_constraints_show_which_differences_matter(cells, constraints, constrained, unconstrained):
-    """Also for cells about which nothing is said."""
+def test_constraints_decide_which_differences_separate_clusters(cells, constraints, constrained, unconstrained):
+    """Also for cells without constraints."""
     assert of_unknown_cells(cells, unconstrained, "group") < 0.5 < of_unknown_cells(cells, unconstrained, "dividing")
     assert of_unknown_cells(cells, constrained, "group") > 0.8
     assert of_unknown_cells(cells, constrained, "dividing") < 0.1
@@ -80,8 +80,8 @@ def test_constraints_show_which_differences_matter(cells, constraints, constrain
     assert constraints.agreement(constrained.get_clusters()) > 0.95
 
 
-def test_must_links_alone_join_what_would_be_split(make_cells):
-    """Two groups are asked to be four clusters."""
+def test_must_links_merge_split_clusters(make_cells):
+    """Four clusters are requested for two groups."""
     cells = make_cells(n_cells=200, n_groups=2)
     members = [cells.obs_names[cells.obs["group"] == group][:40] for group in ("g0", "g1")]
     pairs = [(cell, names[0]) for names in members for cell in names[1:]]
@@ -91,7 +91,7 @@ def test_must_links_alone_join_what_would_be_split(make_cells):
     joined = trained(ScDCC, cells, constraints=constraints, must_link_weight=2.0, **settings)
     assert constraints.agreement(split.get_clusters()) < 0.8
     assert constraints.agreement(joined.get_clusters()) > 0.9
-    # no two groups were joined for it
+    # no clusters of different groups were merged
     assert (pd.crosstab(joined.get_clusters(), cells.obs["group"]).min(axis=1) <= 2).all()
 
 
@@ -116,7 +116,7 @@ def make_pairs(cells, must_link=(), cannot_link=()):
 
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0), (0.3, 5.0), (0.0, 2.0), (2.0, 0.0)])
-def test_loss_has_a_weight_of_its_own_for_each_kind_of_constraint(cells, weights):
+def test_each_kind_of_constraint_has_its_weight(cells, weights):
     """The original's scripts give cannot-links the weight of the must-links."""
     pairs = make_pairs(cells, must_link=[(0, 1)], cannot_link=[(2, 3)])
     must_weight, cannot_weight = weights
@@ -126,17 +126,17 @@ def test_loss_has_a_weight_of_its_own_for_each_kind_of_constraint(cells, weights
     data = model._cells()
     batch, ends = data.batch(np.arange(400), torch.device("cpu")), data.batch(np.arange(4), torch.device("cpu"))
     with torch.no_grad():
-        q = model.module["clusters"](model.module["autoencoder"].encode(ends.x))
-        alone = ScDeepCluster._joint_loss(model, batch, torch.full((400, 3), 1 / 3), data)
+        q = model.module.assign(ends.x)
+        alone = ScDeepCluster._joint_loss(model, model.module, batch, torch.full((400, 3), 1 / 3), data, 64)
         expected = alone + must_weight * must_link_loss(q[[0]], q[[1]])
         expected = expected + cannot_weight * cannot_link_loss(q[[2]], q[[3]])
-        loss = model._joint_loss(batch, torch.full((400, 3), 1 / 3), data)
+        loss = model._joint_loss(model.module, batch, torch.full((400, 3), 1 / 3), data, 64)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert model.parameters_["must_link_weight"] == must_weight
     assert model.parameters_["cannot_link_weight"] == cannot_weight
 
 
-def test_weight_of_cannot_links_is_not_that_of_must_links(cells):
+def test_cannot_link_weight_differs_from_must_link_weight(cells):
     pairs = make_pairs(cells, cannot_link=[(2, 3), (4, 5)])
     settings = {"pretrain_epochs": 2, "max_epochs": 2}
     first, second, third = (
@@ -147,7 +147,7 @@ def test_weight_of_cannot_links_is_not_that_of_must_links(cells):
     assert not np.allclose(first, third)
 
 
-def test_pairs_are_read_as_often_as_cells_but_at_most_a_batch_in_a_step(cells, monkeypatch):
+def test_steps_use_at_most_a_batch_of_pairs(cells, monkeypatch):
     """In an epoch each pair about once, and some of each kind in every step."""
     must = [(i, i + 1) for i in range(0, 100)]
     cannot = [(200, i) for i in range(201, 204)]
@@ -159,13 +159,14 @@ def test_pairs_are_read_as_often_as_cells_but_at_most_a_batch_in_a_step(cells, m
     data = model._cells()
     for n_cells in (64, 200, 400):
         rows = np.arange(n_cells)
-        model._joint_loss(data.batch(rows, torch.device("cpu")), torch.full((n_cells, 3), 1 / 3), data)
+        batch = data.batch(rows, torch.device("cpu"))
+        model._joint_loss(model.module, batch, torch.full((n_cells, 3), 1 / 3), data, 64)
     # of 100 and of 3, times 64 / 400, 1 / 2 and 1, rounded up; a batch is 64
     assert n_pairs == [16, 1, 50, 2, 64, 3]
 
 
 def test_constraints_are_found_by_the_names_of_cells(cells):
-    """They were made for the cells in another order, and for more of them."""
+    """The constraints were made for more cells in another order."""
     names = cells.obs_names
     pairs = make_pairs(cells, must_link=[(0, 1), (5, 2)], cannot_link=[(9, 3)])
     subset = cells[[9, 5, 3, 2, 1, 0, *range(50, 100)]].copy()
@@ -178,20 +179,21 @@ def test_constraints_are_found_by_the_names_of_cells(cells):
     }
 
 
-def test_cells_of_pairs_are_noisy_in_training_only(cells):
-    """Otherwise a few cells would be learned by heart."""
+def test_cells_of_pairs_are_noisy_in_training_only(cells, monkeypatch):
+    """Otherwise the model would overfit the few cells of pairs."""
     pairs = make_pairs(cells, must_link=[(0, 1)])
     model = trained(ScDCC, cells, UNTRAINED, constraints=pairs, gamma=0.0)
     data = model._cells()
     batch, targets = data.batch(np.arange(400), torch.device("cpu")), torch.full((400, 3), 1 / 3)
     noise = []
+    # reconstruction is noisy too
+    monkeypatch.setattr(CountAutoencoder, "nll", lambda *arguments: torch.zeros(()))
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
         for mode in (True, False):
             model.module.train(mode)
-            # reconstruction is noisy too
-            model._reconstruction = lambda batch: torch.zeros(())
-            noise.append(model._joint_loss(batch, targets, data) != model._joint_loss(batch, targets, data))
+            first, again = (model._joint_loss(model.module, batch, targets, data, 64) for _ in range(2))
+            noise.append(first != again)
     assert noise == [True, False]
 
 
@@ -199,14 +201,14 @@ def test_cells_of_pairs_are_noisy_in_training_only(cells):
 
 
 def start(constraints, cells, latent, n_clusters):
-    """Centroids that self-training would start with, were this the latent space."""
+    """Initial centroids of self-training in this latent space."""
     ScDCC.setup_anndata(cells)
     arguments = {**SMALL, "n_clusters": n_clusters, "n_latent": latent.shape[1]}
     return ScDCC(cells, constraints=constraints, **arguments)._start(latent, 0).numpy()
 
 
-def test_groups_that_are_set_apart_are_the_seeds_of_k_means(cells):
-    """They differ in x, all cells differ more in y."""
+def test_cannot_linked_groups_initialise_k_means(cells):
+    """The groups differ in x, all cells vary more in y."""
     rng = np.random.default_rng(0)
     group, other = rng.integers(0, 2, (2, 400))
     latent = (np.column_stack([4 * group, 7 * other]) + 0.3 * rng.normal(size=(400, 2))).astype(np.float32)
@@ -222,8 +224,8 @@ def test_groups_that_are_set_apart_are_the_seeds_of_k_means(cells):
 
 
 @pytest.mark.parametrize("n_seeds", [1, 2, 3])
-def test_clusters_without_a_seed_start_where_k_means_puts_them(cells, n_seeds):
-    """Also where there are more groups that are set apart than clusters are asked for."""
+def test_clusters_without_seed_start_at_k_means(cells, n_seeds):
+    """Also with more cannot-linked groups than requested clusters."""
     rng = np.random.default_rng(0)
     group = np.arange(400) % 3
     latent = (10 * np.eye(3)[group] + 0.3 * rng.normal(size=(400, 3))).astype(np.float32)
@@ -246,13 +248,15 @@ def test_constraints_of_unknown_cells_are_refused(cells, kind):
     pairs = make_pairs(cells, **{kind: [(0, 1), (1, 7), (2, 3)]})
     subset = cells[[0, 2, 3, *range(10, 60)]].copy()
     ScDCC.setup_anndata(subset)
-    with pytest.raises(ValueError, match="Expected constraints of cells in adata, found 2 others: 'cell1', 'cell7'"):
+    with pytest.raises(
+        ValueError, match="Expected constraints for cells in adata, found 2 other cells: 'cell1', 'cell7'"
+    ):
         ScDCC(subset, constraints=pairs, **SMALL)
 
 
 def test_wrong_arguments_are_refused_as_in_scdeepcluster(cells):
     ScDCC.setup_anndata(cells)
-    with pytest.raises(ValueError, match="ScDCC cannot be made: 2 problems found"):
+    with pytest.raises(ValueError, match="ScDCC cannot be created: 2 problems found"):
         ScDCC(cells, n_clusters=1, likelihood="poisson")
 
 
@@ -270,7 +274,7 @@ def test_loaded_model_assigns_as_the_saved_one(cells, constrained, tmp_path):
         ScDeepCluster.load(tmp_path / "model")
 
 
-def test_ctrl_c_keeps_what_was_learned(cells, constraints, monkeypatch):
+def test_ctrl_c_keeps_the_weights(cells, constraints, monkeypatch):
     joint, calls = ScDCC._joint_loss, []
 
     def interrupted(self, *arguments):

@@ -11,7 +11,7 @@ import torch
 from anndata import AnnData
 from sklearn.metrics import adjusted_rand_score
 
-from scdeconv._nn import clustering_loss, target_distribution
+from scdeconv._nn import CountAutoencoder, clustering_loss, target_distribution
 from scdeconv.clustering import DESC, ScDCC, ScDeepCluster, _scdeepcluster
 
 SMALL = {"n_latent": 8, "hidden": (32, 16), "noise": 1.0, "likelihood": "nb", "scale": "pareto"}
@@ -23,7 +23,7 @@ BRIEF = {
     "patience": None,
     "accelerator": "cpu",
 }
-# where it does not matter what is learned
+# short training for tests that need no good fit
 UNTRAINED = {"pretrain_epochs": 1, "max_epochs": 1}
 
 
@@ -60,7 +60,7 @@ def fits(monkeypatch):
     return calls
 
 
-# what it learns
+# learning
 
 
 @pytest.mark.parametrize("likelihood", ["nb", "zinb"])
@@ -76,7 +76,7 @@ def test_number_of_groups_is_found_by_leiden(cells):
     assert adjusted_rand_score(cells.obs["group"], model.get_clusters()) > 0.9
 
 
-def test_clusters_are_named_from_the_largest_to_the_smallest(cells, model):
+def test_clusters_are_named_by_size(cells, model):
     clusters, assignments = model.get_clusters(), model.get_soft_assignments()
     assert list(clusters.cat.categories) == list(assignments.columns) == ["0", "1", "2", "3"]
     assert clusters.value_counts(sort=False).is_monotonic_decreasing
@@ -90,19 +90,19 @@ def test_clusters_are_named_from_the_largest_to_the_smallest(cells, model):
     assert repr(model) == f"ScDeepCluster: {model.summary_}"
 
 
-def test_training_with_the_clusters_makes_assignments_surer(cells, model):
+def test_joint_training_sharpens_assignments(cells, model):
     start = trained(cells, training={"max_epochs": 0})
     end = trained(cells, training={"max_epochs": 25, "tolerance": 0})
     before, after = (1 - which.get_soft_assignments().max(axis=1).mean() for which in (start, end))
     assert after < before / 2
     assert list(end.history["train_loss"].index) == list(range(1, 26))
     assert list(end.history["label_change"].index) == list(range(1, 25))
-    # and with any tolerance it ends as soon as labels are settled
+    # with any tolerance training ends when labels are stable
     assert len(model.history["train_loss"]) < 10
     assert model.history["label_change"].iloc[-1, 0] < 1e-3
 
 
-def test_reconstruction_becomes_better_and_is_kept_while_clusters_are_trained(cells):
+def test_reconstruction_improves_during_both_phases(cells):
     model = trained(cells, training={"tolerance": 0, "max_epochs": 15})
     loss = model.history["pretraining_train_loss"].iloc[:, 0]
     assert loss.iloc[-1] < loss.iloc[0] - 0.05
@@ -130,38 +130,40 @@ def test_optimizers_are_those_of_the_original(cells, fits):
     )
 
 
-def test_clusters_start_at_the_means_of_k_means_in_latent_space(cells):
+def test_clusters_start_at_the_k_means_centroids(cells):
     model = trained(cells, training={"max_epochs": 0})
     latent = model.get_latent_representation()
-    nearest = ((latent[:, None] - model.module["clusters"].centroids.detach().numpy()) ** 2).sum(axis=2).argmin(axis=1)
+    nearest = ((latent[:, None] - model.module.clusters.centroids.detach().numpy()) ** 2).sum(axis=2).argmin(axis=1)
     for cluster in range(4):
         expected = latent[nearest == cluster].mean(axis=0)
-        np.testing.assert_allclose(model.module["clusters"].centroids[cluster].detach(), expected, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(model.module.clusters.centroids[cluster].detach(), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 1.0, 2.5])
-def test_loss_is_the_reconstruction_and_gamma_times_the_divergence(cells, gamma):
+def test_joint_loss_equals_its_formula(cells, gamma):
     model = trained(cells, training=UNTRAINED, gamma=gamma)
     data = model._cells()
     batch = data.batch(np.arange(50), torch.device("cpu"))
     with torch.no_grad():
-        autoencoder, clusters = model.module["autoencoder"], model.module["clusters"]
+        autoencoder, clusters = model.module.autoencoder, model.module.clusters
         targets = target_distribution(clusters(autoencoder.encode(batch.x)))
         nll = autoencoder.nll(batch.x, batch.counts, batch.size_factors)
         divergence = clustering_loss(targets, clusters(autoencoder.encode(batch.x)))
         assert divergence > 0
-        assert model._joint_loss(batch, targets, data).item() == pytest.approx((nll + gamma * divergence).item())
+        assert model._joint_loss(model.module, batch, targets, data, 64).item() == pytest.approx(
+            (nll + gamma * divergence).item()
+        )
 
 
-def test_targets_are_those_of_the_cells_in_the_batch(cells, monkeypatch):
+def test_targets_belong_to_the_cells_in_the_batch(cells, monkeypatch):
     """Each cell is trained towards its own target, however the cells are shuffled."""
     calls = []
     joint = ScDeepCluster._joint_loss
 
-    def record(self, batch, targets, data):
-        with torch.no_grad():
-            calls.append((batch.rows.numpy(), targets.numpy(), target_distribution(self._assign(data)).numpy()))
-        return joint(self, batch, targets, data)
+    def record(self, network, batch, targets, data, batch_size):
+        expected = target_distribution(network.assign_cells(data))
+        calls.append((batch.rows.numpy(), targets.numpy(), expected.numpy()))
+        return joint(self, network, batch, targets, data, batch_size)
 
     monkeypatch.setattr(ScDeepCluster, "_joint_loss", record)
     trained(cells, training={"max_epochs": 1})
@@ -171,7 +173,7 @@ def test_targets_are_those_of_the_cells_in_the_batch(cells, monkeypatch):
     np.testing.assert_allclose(targets, expected[rows], rtol=1e-4, atol=1e-6)
 
 
-def test_cells_are_held_out_of_the_autoencoder_with_patience_only(cells, fits):
+def test_cells_are_held_out_with_patience_only(cells, fits):
     with_patience = trained(cells, training={"pretrain_epochs": 30, "patience": 2, "learning_rate": 0.03})
     assert len(fits[0]["rows"]) == 270
     assert sorted([*fits[0]["rows"], *fits[0]["validation_rows"]]) == list(range(300))
@@ -183,34 +185,35 @@ def test_cells_are_held_out_of_the_autoencoder_with_patience_only(cells, fits):
     assert len(fits[2]["rows"]) == 300
 
 
-# clusters that die, or are one
+# empty and single clusters
 
 
-def test_clusters_that_die_are_dropped_and_said_in_the_summary(cells, monkeypatch, tmp_path):
+def test_empty_clusters_are_removed_and_reported(cells, monkeypatch, tmp_path):
     centroids = _scdeepcluster.centroids
     far = np.full((2, 8), 1e4, dtype=np.float32)
     monkeypatch.setattr(_scdeepcluster, "centroids", lambda *arguments: np.concatenate([far, centroids(*arguments)]))
     model = trained(cells)
-    assert model.summary_.startswith("4 clusters (2 died) of 300 cells")
+    assert model.summary_.startswith("4 clusters (2 removed) of 300 cells")
     assert list(model.get_soft_assignments()) == ["0", "1", "2", "3"]
     assert adjusted_rand_score(cells.obs["group"], model.get_clusters()) > 0.9
     model.save(tmp_path / "model")
     assert ScDeepCluster.load(tmp_path / "model").get_clusters(cells).equals(model.get_clusters())
 
 
-def test_single_cluster_is_an_error_and_leaves_no_model(make_cells):
+def test_single_cluster_is_an_error(make_cells):
     model = trained(make_cells(n_cells=60), n_clusters=None, resolution=0.5, training=UNTRAINED)
+    expected = model.get_clusters()
     model.resolution = 1e-4
-    with pytest.raises(ValueError, match=r"at least two clusters, found one at resolution 0.0001\. Raise resolution"):
+    with pytest.raises(ValueError, match=r"at least two clusters, found one at resolution=0.0001\. Raise resolution"):
         model.train(**{**BRIEF, **UNTRAINED})
-    with pytest.raises(RuntimeError, match="Expected a trained model"):
-        model.get_clusters()
+    # the earlier model is kept
+    assert model.get_clusters().equals(expected)
 
 
 # bad input
 
 
-def test_all_problems_of_the_cells_are_in_one_report(grouped_cells):
+def test_all_cell_problems_are_in_one_report(grouped_cells):
     logs = grouped_cells.X.log1p().toarray()
     logs[[7, 11]] = 0
     grouped_cells.X = sp.csr_matrix(logs)
@@ -219,7 +222,7 @@ def test_all_problems_of_the_cells_are_in_one_report(grouped_cells):
         ScDeepCluster.setup_anndata(grouped_cells, batch_key="plate")
     for expected in (
         "Expected unique gene names in adata, found 1 repeated: 'gene1'",
-        "found log-transformed ones",
+        "found log-transformed values",
         "found 2 rows of zeros: 'cell7', 'cell11'",
         "Expected obs['plate'] in adata, found ['group']",
     ):
@@ -254,13 +257,13 @@ def test_values_that_cannot_be_counts_are_refused(grouped_cells, value, message)
 
 def test_cells_without_a_batch_are_refused(grouped_cells):
     grouped_cells.obs["plate"] = ["a"] * 298 + [None] * 2
-    with pytest.raises(ValueError, match=r"Expected a batch for every cell in obs\['plate'\], found 2 without"):
+    with pytest.raises(ValueError, match=r"Expected a batch for every cell in obs\['plate'\], found 2 cells without"):
         ScDeepCluster.setup_anndata(grouped_cells, batch_key="plate")
 
 
 def test_all_wrong_arguments_are_in_one_report(cells):
     ScDeepCluster.setup_anndata(cells)
-    with pytest.raises(ValueError, match="ScDeepCluster cannot be made: 4 problems found") as error:
+    with pytest.raises(ValueError, match="ScDeepCluster cannot be created: 4 problems found") as error:
         ScDeepCluster(cells, n_clusters=301, likelihood="poisson", scale="robust", hidden=())
     for expected in (
         "Expected at most as many clusters as cells (300), found n_clusters=301",
@@ -273,7 +276,7 @@ def test_all_wrong_arguments_are_in_one_report(cells):
         ScDeepCluster(n_clusters=1)
 
 
-def test_untrained_model_says_so(cells, tmp_path):
+def test_untrained_model_is_refused(cells, tmp_path):
     ScDeepCluster.setup_anndata(cells)
     model = ScDeepCluster(cells, **SMALL)
     assert repr(model) == "ScDeepCluster: not trained"
@@ -282,7 +285,7 @@ def test_untrained_model_says_so(cells, tmp_path):
             use()
 
 
-# odd but good input
+# unusual valid input
 
 
 def test_constant_genes_and_few_cells_are_allowed(make_cells):
@@ -315,7 +318,7 @@ def test_counts_are_read_from_the_layer(cells):
 # new cells
 
 
-def test_new_cells_are_assigned_by_gene_name_without_training(cells, model, unchanged):
+def test_new_cells_are_assigned_by_gene_name(cells, model, unchanged):
     new = cells[::-1, np.random.default_rng(0).permutation(200)].copy()
     new.layers["counts"], new.X = new.X, new.X.log1p()
     with unchanged(new):
@@ -324,13 +327,13 @@ def test_new_cells_are_assigned_by_gene_name_without_training(cells, model, unch
     assert model.get_clusters(new, layer="counts").equals(model.get_clusters()[::-1])
 
 
-def test_cells_that_were_not_trained_on_fall_into_the_groups(make_cells):
+def test_unseen_cells_are_assigned_to_their_groups(make_cells):
     cells = make_cells(n_cells=500)
     seen, unseen = cells[:350].copy(), cells[350:].copy()
     assert adjusted_rand_score(unseen.obs["group"], trained(seen).get_clusters(unseen)) > 0.9
 
 
-def test_missing_genes_are_taken_as_the_mean_with_a_warning(cells, model):
+def test_missing_genes_are_the_mean_with_warning(cells, model):
     kept = np.random.default_rng(0).permutation(200)[:140]
     with pytest.warns(UserWarning, match=r"60 of the model's 200 genes \(30%\) are not in adata") as record:
         assignments = model.get_soft_assignments(cells[:, kept].copy())
@@ -346,8 +349,8 @@ def test_too_few_genes_are_refused(cells, model):
 @pytest.mark.filterwarnings("ignore:.*genes .* are not in adata")
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("storage", [sp.csr_matrix, np.asarray])
-def test_new_cell_without_any_of_the_genes_is_assigned_somewhere(cells, model, storage):
-    """It has counts, but of genes that the model does not know; its own genes are in part missing."""
+def test_new_cell_without_known_genes_is_assigned(cells, model, storage):
+    """The cell has counts only of genes unknown to the model."""
     counts = cells[:4, 20:].X.toarray()
     counts[1] = 0
     counts = np.hstack([np.full((4, 1), 9.0, dtype=np.float32), counts])
@@ -377,7 +380,7 @@ def test_loaded_model_assigns_as_the_saved_one(cells, model, tmp_path):
     assert list(loaded.history) == list(model.history)
     for name, curve in model.history.items():
         pd.testing.assert_frame_equal(loaded.history[name], curve, check_index_type=False)
-    with pytest.raises(RuntimeError, match=r"Expected cells to train on, found none \(a loaded model\)"):
+    with pytest.raises(RuntimeError, match="Expected training cells, found a loaded model"):
         loaded.train()
 
 
@@ -388,7 +391,7 @@ def test_files_of_another_class_are_refused(model, tmp_path):
             cls.load(tmp_path / "model")
 
 
-def test_saved_model_is_replaced_only_when_asked(cells, model, tmp_path):
+def test_saved_model_is_replaced_only_on_request(cells, model, tmp_path):
     model.save(tmp_path / "model")
     with pytest.raises(FileExistsError, match="Pass overwrite=True"):
         model.save(tmp_path / "model")
@@ -397,7 +400,7 @@ def test_saved_model_is_replaced_only_when_asked(cells, model, tmp_path):
     loaded = ScDeepCluster.load(tmp_path / "model")
     assert loaded.get_soft_assignments(cells).equals(other.get_soft_assignments())
     (tmp_path / "model" / "notes.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="Expected nothing but a saved model in .*, found 'notes.txt'"):
+    with pytest.raises(FileExistsError, match="Expected only a saved model in .*, found other files: 'notes.txt'"):
         other.save(tmp_path / "model", overwrite=True)
 
 
@@ -405,9 +408,9 @@ def test_saved_model_is_replaced_only_when_asked(cells, model, tmp_path):
 
 
 @pytest.mark.parametrize(("phase", "n_epochs"), [(0, (3, 0)), (1, (20, 3))])
-def test_ctrl_c_keeps_what_was_learned_and_gives_a_whole_model(cells, monkeypatch, tmp_path, phase, n_epochs):
-    name = ["_reconstruction", "_joint_loss"][phase]
-    method, calls = getattr(ScDeepCluster, name), []
+def test_ctrl_c_gives_a_complete_model(cells, monkeypatch, tmp_path, phase, n_epochs):
+    owner, name = [(CountAutoencoder, "nll"), (ScDeepCluster, "_joint_loss")][phase]
+    method, calls = getattr(owner, name), []
 
     def interrupted(self, *arguments):
         calls.append(1)
@@ -416,7 +419,7 @@ def test_ctrl_c_keeps_what_was_learned_and_gives_a_whole_model(cells, monkeypatc
             os.kill(os.getpid(), signal.SIGINT)
         return method(self, *arguments)
 
-    monkeypatch.setattr(ScDeepCluster, name, interrupted)
+    monkeypatch.setattr(owner, name, interrupted)
     model = trained(cells, training={"tolerance": 0})
     assert model.interrupted_
     assert f", {n_epochs[0]} + {n_epochs[1]} epochs" in model.summary_
@@ -426,11 +429,11 @@ def test_ctrl_c_keeps_what_was_learned_and_gives_a_whole_model(cells, monkeypatc
     assert loaded.get_soft_assignments(cells).equals(model.get_soft_assignments())
 
 
-# repeatability, and what is left alone
+# repeatability and side effects
 
 
 @pytest.mark.parametrize("n_clusters", [4, None])
-def test_same_seed_gives_the_same_result_and_another_seed_another(cells, n_clusters, global_state_untouched):
+def test_result_depends_on_the_seed_only(cells, n_clusters, global_state_untouched):
     ScDeepCluster.setup_anndata(cells)
     first, again, other = (ScDeepCluster(cells, n_clusters=n_clusters, **SMALL) for _ in range(3))
     settings = {**BRIEF, "pretrain_epochs": 3, "max_epochs": 2}
@@ -443,14 +446,14 @@ def test_same_seed_gives_the_same_result_and_another_seed_another(cells, n_clust
     assert not np.allclose(other.get_latent_representation(), first.get_latent_representation())
 
 
-def test_training_again_starts_anew(cells):
+def test_training_again_starts_from_scratch(cells):
     model = trained(cells, training=UNTRAINED)
     expected = model.get_soft_assignments()
     model.train(**{**BRIEF, **UNTRAINED})
     assert model.get_soft_assignments().equals(expected)
 
 
-def test_cells_are_unchanged_but_for_the_marks_of_the_registration(grouped_cells, unchanged):
+def test_cells_are_unchanged_except_registration_keys(grouped_cells, unchanged):
     grouped_cells.obs["plate"] = pd.Categorical(np.where(np.arange(300) < 100, "a", "b"))
     before = grouped_cells.copy()
     ScDeepCluster.setup_anndata(grouped_cells, batch_key="plate")

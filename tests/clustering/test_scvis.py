@@ -63,16 +63,16 @@ def network():
         return ScvisNetwork(torch.randn(30, 7)).eval()
 
 
-# what it learns
+# learning
 
 
-def test_new_cells_are_mapped_without_training_among_their_own_type(model, new, unchanged):
+def test_new_cells_are_embedded_near_their_type(model, new, unchanged):
     neighbours = KNeighborsClassifier(10).fit(model.get_latent_representation(), model.adata.obs["cell_type"])
     with unchanged(new):
         mapped = model.get_latent_representation(new)
     assert mapped.shape == (200, 2)
     purity = neighbours.score(mapped, new.obs["cell_type"])
-    # by chance 0.2; the first two principal components, which are a map too, reach less
+    # chance is 0.2; the first two principal components reach less
     assert purity > 0.95
     flat = [
         PCA(2, random_state=0).fit(model.adata.X.log1p().toarray()).transform(cells.X.log1p().toarray())
@@ -83,7 +83,7 @@ def test_new_cells_are_mapped_without_training_among_their_own_type(model, new, 
     )
 
 
-def test_cells_that_are_unlike_those_trained_on_have_a_low_likelihood(model, new):
+def test_unfamiliar_cells_have_a_low_likelihood(model, new):
     strange = AnnData(sp.csr_matrix(new.X[:, ::-1]), obs=new.obs, var=new.var)
     known, unknown = model.get_log_likelihood(new), model.get_log_likelihood(strange)
     assert known.shape == (200,)
@@ -94,7 +94,7 @@ def test_cells_that_are_unlike_those_trained_on_have_a_low_likelihood(model, new
 # objective
 
 
-def test_log_likelihood_is_that_of_students_t(network):
+def test_log_likelihood_equals_students_t(network):
     scores, z = torch.randn(9, 7), torch.randn(9, 2)
     with torch.no_grad():
         network.dof.copy_(torch.tensor([0.01, 0.5, 1, 2, 5, 9, 50]))
@@ -108,14 +108,14 @@ def test_log_likelihood_is_that_of_students_t(network):
 
 
 @pytest.mark.parametrize("step", [1, 5, 7, 40, 1000])
-def test_objective_is_the_sum_of_its_terms_with_weights_that_warm_up(network, step):
+def test_objective_is_the_weighted_sum_of_terms(network, step):
     n_pcs = 7
     scores = torch.randn(40, n_pcs)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(3)
         value = network.objective(scores, step, 10.0)
         torch.manual_seed(3)
-        mean, variance = network.encode(scores)
+        mean, variance = network.posterior(scores)
         z = torch.distributions.Normal(torch.zeros(40, 2), 1).sample() * variance.sqrt() + mean
         p = neighbour_probabilities(scores, 10.0)
         weights = np.clip(p.numpy().sum(axis=0), 0.01, 2)
@@ -144,13 +144,13 @@ def test_network_has_the_layers_of_the_original(network):
     assert (network.dof == 1).all()
 
 
-def test_weights_of_the_mean_are_dropped_in_training_only(network):
+def test_weights_are_dropped_in_training_only(network):
     scores = torch.randn(5, 7)
     with torch.random.fork_rng():
-        first, again = network.encode(scores)[0], network.encode(scores)[0]
+        first, again = network.posterior(scores)[0], network.posterior(scores)[0]
         torch.testing.assert_close(first, again)
         network.train()
-        draws = torch.stack([network.encode(scores)[0] for _ in range(1500)])
+        draws = torch.stack([network.posterior(scores)[0] for _ in range(1500)])
     assert draws.std(dim=0).min() > 0
     torch.testing.assert_close(draws.mean(dim=0), first, atol=0.08, rtol=0)
 
@@ -158,7 +158,7 @@ def test_weights_of_the_mean_are_dropped_in_training_only(network):
 # training
 
 
-def test_gradients_are_clipped_by_norm_and_then_by_value_more_tightly_for_the_variance(network):
+def test_gradients_are_clipped_by_norm_then_value(network):
     optimizer = network.optimizer(0.01)
     assert type(optimizer) is torch.optim.Adam
     assert {(group["lr"], group["eps"]) for group in optimizer.param_groups} == {(0.01, 1e-3)}
@@ -192,18 +192,18 @@ def fits(monkeypatch):
     ("batch_size", "epochs", "equal"),
     [(512, 3000, 400), (300, 1500, 200), (10, 100, 10), (1, 75, 1)],
 )
-def test_length_of_training_is_100_epochs_but_at_least_3000_and_at_most_30000_steps(fits, batch_size, epochs, equal):
+def test_default_number_of_epochs_follows_the_original(fits, batch_size, epochs, equal):
     trained(make_cells(400, seed=1), max_epochs=None, batch_size=batch_size, n_pcs=5)
     assert (fits[0]["max_epochs"], fits[0]["batch_size"]) == (epochs, equal)
 
 
-def test_defaults_are_those_of_the_original():
+def test_defaults_equal_the_original():
     parameters = inspect.signature(Scvis.train).parameters
     assert [parameters[name].default for name in ("max_epochs", "batch_size", "learning_rate")] == [None, 512, 0.01]
     assert inspect.signature(Scvis).parameters["perplexity"].default == 10
 
 
-def test_seed_repeats_the_map_and_another_makes_another(global_state_untouched):
+def test_map_depends_on_the_seed_only(global_state_untouched):
     adata = make_cells(150, seed=3)
     with global_state_untouched():
         first, again, other = (trained(adata, seed=seed).get_latent_representation() for seed in (1, 1, 2))
@@ -211,7 +211,7 @@ def test_seed_repeats_the_map_and_another_makes_another(global_state_untouched):
     assert not np.allclose(first, other)
 
 
-def test_ctrl_c_keeps_what_was_learned(interrupt_after):
+def test_ctrl_c_keeps_the_weights(interrupt_after):
     adata = make_cells(300, seed=1)
     Scvis.setup_anndata(adata)
     model = Scvis(adata)
@@ -225,7 +225,7 @@ def test_ctrl_c_keeps_what_was_learned(interrupt_after):
 
 
 @pytest.mark.parametrize("dense", [False, True])
-def test_input_is_the_principal_components_divided_by_the_largest_value(dense):
+def test_input_is_the_scaled_principal_components(dense):
     adata = make_cells(100, seed=4)
     if dense:
         adata.X = adata.X.toarray()
@@ -240,12 +240,12 @@ def test_input_is_the_principal_components_divided_by_the_largest_value(dense):
     np.testing.assert_allclose(scores * signs, expected, atol=1e-4)
 
 
-def test_there_are_as_many_components_as_data_allow():
+def test_number_of_components_is_limited_by_the_data():
     assert trained(make_cells(30, seed=1), n_pcs=100).module.projection.shape == (120, 29)
     assert trained(make_cells(40, seed=1)[:, :20].copy(), n_pcs=50).module.projection.shape == (20, 19)
 
 
-def test_cells_may_have_another_order_of_genes_and_genes_the_model_does_not_know(model, new):
+def test_unknown_genes_and_order_do_not_matter(model, new):
     other = new[:, ::-1].copy()
     other = AnnData(
         sp.csr_matrix(sp.hstack([other.X, np.ones((200, 1))])), other.obs, pd.DataFrame(index=[*other.var_names, "odd"])
@@ -253,8 +253,8 @@ def test_cells_may_have_another_order_of_genes_and_genes_the_model_does_not_know
     np.testing.assert_allclose(model.get_latent_representation(other), model.get_latent_representation(new), atol=1e-4)
 
 
-def test_missing_genes_count_as_their_mean_and_are_reported(model, new):
-    # genes that no type has for its own
+def test_missing_genes_are_the_mean_and_reported(model, new):
+    # genes that are not markers
     kept = np.r_[0:60, 90:120]
     with pytest.warns(UserWarning, match="30 of the model's 120 genes"):
         mapped = model.get_latent_representation(new[:, kept])
@@ -265,7 +265,7 @@ def test_missing_genes_count_as_their_mean_and_are_reported(model, new):
     assert not batch.x[:, 60:90].any()
 
 
-def test_saved_model_gives_the_same_map_without_the_cells_it_learned_from(model, new, tmp_path):
+def test_loaded_model_gives_the_same_embedding(model, new, tmp_path):
     model.save(tmp_path / "scvis")
     loaded = Scvis.load(tmp_path / "scvis")
     np.testing.assert_array_equal(loaded.get_latent_representation(new), model.get_latent_representation(new))
@@ -273,7 +273,7 @@ def test_saved_model_gives_the_same_map_without_the_cells_it_learned_from(model,
     assert (loaded.n_pcs, loaded.perplexity, repr(loaded)) == (20, 10, repr(model))
 
 
-def test_map_of_the_own_cells_is_the_default(model):
+def test_training_cells_are_embedded_by_default(model):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         np.testing.assert_allclose(
@@ -281,7 +281,7 @@ def test_map_of_the_own_cells_is_the_default(model):
         )
 
 
-# the user's mistakes
+# bad input
 
 
 def test_logged_values_and_empty_cells_are_refused_together(new):
@@ -299,7 +299,7 @@ def test_logged_new_cells_are_refused(model, new):
         model.get_latent_representation(logged)
 
 
-def test_values_that_are_not_whole_numbers_are_read():
+def test_fractional_values_are_accepted():
     adata = make_cells(60, seed=1)
     adata.X = adata.X * 1.7
     assert trained(adata).get_latent_representation().shape == (60, 2)

@@ -16,7 +16,7 @@ def assignments(labels, sure=0.8):
 
 
 def script(*epochs):
-    """Return what gives the assignments of these labels, one after the other, and the calls that were made."""
+    """Return a function that yields the assignments of these labels in turn, and the list of its calls."""
     values = iter([assignments(labels) for labels in epochs])
     return lambda: next(values)
 
@@ -29,7 +29,7 @@ def test_training_never_ends_at_the_first_refresh():
     assert training(1)
 
 
-def test_training_ends_when_a_smaller_share_of_cells_than_the_tolerance_changed():
+def test_training_ends_below_the_tolerance():
     labels = np.zeros((4, 10), dtype=int)
     labels[1, :4] = 1
     labels[2, :6] = 1
@@ -44,7 +44,7 @@ def test_training_ends_when_a_smaller_share_of_cells_than_the_tolerance_changed(
     np.testing.assert_allclose(history["label_change"], [0.4, 0.2, 0.1])
 
 
-def test_targets_are_those_of_all_cells_at_the_last_refresh():
+def test_targets_come_from_the_last_update():
     first, second = [0, 0, 1, 2], [0, 1, 1, 2]
     training = SelfTraining(script(first, second), tolerance=0.0)
     training(0)
@@ -54,7 +54,7 @@ def test_targets_are_those_of_all_cells_at_the_last_refresh():
 
 
 @pytest.mark.parametrize("interval", [1, 3, 5])
-def test_targets_stay_between_refreshes(interval):
+def test_targets_are_kept_between_updates(interval):
     calls = []
 
     def assign():
@@ -76,7 +76,7 @@ def test_tolerance_of_0_never_ends_training():
     assert not any(training(epoch) for epoch in range(5))
 
 
-def test_surer_assignments_with_the_same_labels_are_no_change():
+def test_sharper_assignments_do_not_count_as_change():
     values = iter([assignments([0, 1, 2], sure) for sure in (0.5, 0.9)])
     training = SelfTraining(lambda: next(values), tolerance=0.01)
     assert [bool(training(0)), bool(training(1))] == [False, True]

@@ -18,7 +18,7 @@ def x():
 
 
 @pytest.mark.parametrize("perplexity", [2.0, 10.0, 27.7, 60.0])
-def test_every_row_has_the_perplexity_asked_for(x, perplexity):
+def test_every_row_has_the_requested_perplexity(x, perplexity):
     p = neighbour_probabilities(x, perplexity).double()
     np.testing.assert_allclose(np.exp(entropy(p, axis=1)), perplexity, rtol=2e-4)
     np.testing.assert_allclose(p.sum(dim=1), 1, rtol=1e-5)
@@ -26,7 +26,7 @@ def test_every_row_has_the_perplexity_asked_for(x, perplexity):
 
 
 @pytest.mark.parametrize("perplexity", [5.0, 30.0])
-def test_neighbour_probabilities_are_normal_with_the_precision_found_by_brents_method(x, perplexity):
+def test_neighbour_probabilities_equal_those_by_brents_method(x, perplexity):
     points = x.double().numpy()
     expected = np.zeros((len(points), len(points)))
     for i in range(len(points)):
@@ -38,19 +38,19 @@ def test_neighbour_probabilities_are_normal_with_the_precision_found_by_brents_m
     np.testing.assert_allclose(neighbour_probabilities(x, perplexity), expected, atol=2e-4)
 
 
-def test_equally_far_others_are_equally_probable():
-    """Corners of a simplex: whatever the bandwidth, each of the others has the same share."""
+def test_equidistant_neighbours_are_equally_probable():
+    """Corners of a simplex: all neighbours have equal probability for any bandwidth."""
     p = neighbour_probabilities(torch.eye(7), 3.0)
     np.testing.assert_allclose(p, (1 - np.eye(7)) / 6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("n_cells", [1, 2, 8])
-def test_all_others_are_alike_in_a_batch_smaller_than_the_perplexity(n_cells):
+def test_small_batches_have_uniform_neighbour_probabilities(n_cells):
     p = neighbour_probabilities(torch.as_tensor(np.random.default_rng(0).normal(size=(n_cells, 3))), 10.0)
     np.testing.assert_allclose(p, (1 - np.eye(n_cells)) / max(n_cells - 1, 1), atol=1e-4)
 
 
-def test_identical_cells_share_out_the_probability():
+def test_identical_cells_share_the_probability():
     p = neighbour_probabilities(torch.cat([torch.zeros(12, 4), torch.ones(12, 4)]), 5.0)
     np.testing.assert_allclose(p[:12, :12], (1 - np.eye(12)) / 11, atol=1e-4)
     assert torch.isfinite(p).all()
@@ -76,14 +76,14 @@ def slow_divergence(p, z, smoothing):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("n_dimensions", [2, 3])
-def test_divergence_is_that_of_the_definition(x, smoothing, n_dimensions):
+def test_divergence_equals_its_definition(x, smoothing, n_dimensions):
     z = np.random.default_rng(1).normal(size=(30, n_dimensions))
     p = neighbour_probabilities(x[::4].double(), 5.0)
     value = map_divergence(p, torch.as_tensor(z), smoothing=smoothing)
     assert float(value) == pytest.approx(slow_divergence(p.numpy(), z, smoothing), rel=1e-6)
 
 
-def test_divergence_is_zero_where_the_map_has_the_same_neighbours():
+def test_divergence_is_zero_for_identical_neighbours():
     z = torch.as_tensor(np.random.default_rng(0).normal(size=(20, 2)))
     kernel = 1 / (1 + torch.cdist(z, z).square())
     kernel.fill_diagonal_(0)
@@ -92,7 +92,7 @@ def test_divergence_is_zero_where_the_map_has_the_same_neighbours():
     assert float(map_divergence(q, z.flip(0), smoothing=0.0)) > 0.1
 
 
-def test_gradient_is_finite_where_cells_coincide_and_where_a_cell_is_alone():
+def test_gradient_is_finite_for_coinciding_and_single_cells():
     for z in (torch.zeros(5, 2, requires_grad=True), torch.zeros(1, 2, requires_grad=True)):
         map_divergence(neighbour_probabilities(torch.rand(len(z), 3), 2.0), z, smoothing=0.1).backward()
         assert torch.isfinite(z.grad).all()

@@ -29,7 +29,7 @@ def measured(cells, bulk):
     return fractions, np.log1p(1e6 * paired.X / paired.X.sum(axis=1, keepdims=True))
 
 
-def test_same_seed_gives_the_same_cohort_and_another_seed_another():
+def test_cohort_depends_on_the_seed_only():
     (cells, bulk), (again, bulk_again), (_, other) = (paired_cohort(**SMALL, seed=s) for s in (3, 3, 4))
     assert (cells.X != again.X).nnz == 0
     assert cells.obs.equals(again.obs)
@@ -43,7 +43,7 @@ def test_global_random_state_is_untouched():
     assert np.array_equal(before, np.random.get_state()[1])
 
 
-def test_donors_overlap_as_asked_and_in_another_order():
+def test_donors_overlap_as_requested_in_another_order():
     cells, bulk = paired_cohort(**SMALL)
     with_cells, with_bulk = set(cells.obs["donor"]), set(bulk.obs["donor"])
     assert (len(with_cells & with_bulk), len(with_bulk - with_cells), len(with_cells - with_bulk)) == (5, 2, 1)
@@ -64,7 +64,7 @@ def test_counts_are_sparse_integers_with_realistic_zeros(cohort):
     assert depth[bulk.obs["batch"] == "batch1"].min() > depth[bulk.obs["batch"] == "batch2"].max()
 
 
-def test_true_fractions_have_one_dominating_and_one_rare_type(cohort):
+def test_fractions_have_dominant_and_rare_types(cohort):
     cells, bulk = cohort
     truth = bulk.obsm["true_fractions"]
     assert truth.index.equals(bulk.obs_names)
@@ -87,7 +87,7 @@ def test_cells_are_a_multinomial_sample_of_the_tissue(cohort):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_every_type_has_a_cell_however_small_the_cohort(seed):
+def test_small_cohorts_have_cells_of_every_type(seed):
     cells, _ = paired_cohort(**{**SMALL, "cells_per_donor": (5, 8)}, seed=seed)
     assert cells.obs["cell_type"].value_counts().min() >= 1
 
@@ -98,7 +98,7 @@ def test_two_t_cell_types_are_the_most_similar(cohort):
     assert set(np.unravel_index(similarity.argmax(), similarity.shape)) == {1, 2}
 
 
-def test_cells_of_larger_types_hold_more_molecules(cohort):
+def test_cells_of_larger_types_have_more_molecules(cohort):
     cells, bulk = cohort
     molecules = np.asarray(cells.X.sum(axis=1)).ravel()
     mean = cells.obs.assign(molecules=molecules).groupby("cell_type", observed=True)["molecules"].mean()
@@ -128,7 +128,7 @@ def test_negative_binomial_has_the_closed_form_distribution():
         assert np.allclose(found, expected, atol=0.01)
 
 
-def test_bulk_departs_from_its_rna_by_the_planted_distortions():
+def test_bulk_has_the_planted_distortions():
     rng = np.random.default_rng(0)
     profiles = rng.dirichlet(np.full(400, 5.0), 3)
     rna = np.repeat(profiles[None] * np.array([0.5, 0.3, 0.2])[:, None], 60, axis=0)
@@ -141,7 +141,7 @@ def test_bulk_departs_from_its_rna_by_the_planted_distortions():
     assert abs(departure.mean()) < 0.02
 
 
-def test_regression_on_the_pairs_beats_the_mean_composition_but_is_not_perfect(cohort):
+def test_regression_beats_the_mean_composition(cohort):
     fractions, bulk = measured(*cohort)
     donors = np.arange(len(fractions))
     ridge, mean = np.empty_like(fractions), np.empty_like(fractions)
@@ -162,7 +162,7 @@ def test_regression_on_the_pairs_beats_the_mean_composition_but_is_not_perfect(c
         ({"cells_per_donor": (50, 20)}, r"found \(50, 20\)"),
     ],
 )
-def test_numbers_that_make_no_cohort_are_refused(arguments, text):
+def test_invalid_cohort_sizes_are_refused(arguments, text):
     with pytest.raises(ValueError, match=text):
         paired_cohort(**arguments)
 

@@ -34,7 +34,7 @@ def cache(monkeypatch, tmp_path):
 
 @pytest.fixture
 def web(monkeypatch):
-    """A web with one file; returns the addresses that were asked for."""
+    """A fake web with one file; returns the requested URLs."""
     asked = []
 
     def retrieve(url, known_hash, fname, path):
@@ -64,17 +64,23 @@ def test_a_download_happens_once_and_is_kept_converted(cache, web):
     assert kept == {"original.txt", "original.txt.sha256", "one.h5ad", "one.h5ad.sha256"}
 
 
-def test_cache_has_the_layout_that_the_data_directory_may_have(cache, web, monkeypatch):
+def test_cache_layout_is_a_valid_data_directory(cache, web, monkeypatch):
     _fetch.load(SOURCE)
     monkeypatch.setenv(_fetch.VARIABLE, str(cache))
     monkeypatch.setattr(pooch, "retrieve", None)
     assert _fetch.load(SOURCE)[0].X[0, 0] == 7
 
 
-def test_being_offline_names_the_address_the_folder_and_the_variable(cache, offline):
+def test_offline_error_names_url_folder_and_variable(cache, offline):
     with pytest.raises(ConnectionError) as error:
         _fetch.load(SOURCE)
-    for text in (f"{URL}/original.txt", str(cache / "toy"), "download it by hand", "SCDECONV_DATA_DIR", "no route"):
+    for text in (
+        f"{URL}/original.txt",
+        str(cache / "toy"),
+        "download the file manually",
+        "SCDECONV_DATA_DIR",
+        "no route",
+    ):
         assert text in str(error.value)
 
 
@@ -88,7 +94,7 @@ def test_http_error_is_a_connection_error(cache, monkeypatch):
         _fetch.load(SOURCE)
 
 
-def test_file_put_into_the_cache_by_hand_is_used(cache, offline):
+def test_manually_cached_file_is_used(cache, offline):
     (cache / "toy").mkdir(parents=True)
     (cache / "toy" / "original.txt").write_text("5")
     assert _fetch.load(SOURCE)[0].X[0, 0] == 5
@@ -126,7 +132,7 @@ def test_interrupted_conversion_leaves_no_prepared_file(cache, web, monkeypatch)
 
 
 @pytest.mark.parametrize("folder", ["", "toy"])
-def test_original_files_in_the_data_directory_are_converted_and_nothing_is_written(monkeypatch, tmp_path, folder):
+def test_data_directory_is_read_without_writing(monkeypatch, tmp_path, folder):
     monkeypatch.setenv(_fetch.VARIABLE, str(tmp_path))
     (tmp_path / folder).mkdir(exist_ok=True)
     (tmp_path / folder / "original.txt").write_text("3")
@@ -135,7 +141,7 @@ def test_original_files_in_the_data_directory_are_converted_and_nothing_is_writt
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_missing_file_in_the_data_directory_says_what_to_do(monkeypatch, tmp_path):
+def test_missing_file_error_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setenv(_fetch.VARIABLE, str(tmp_path))
     with pytest.raises(FileNotFoundError) as error:
         _fetch.load(SOURCE)
@@ -144,7 +150,7 @@ def test_missing_file_in_the_data_directory_says_what_to_do(monkeypatch, tmp_pat
 
 
 @pytest.mark.parametrize("source", [_demixsc._RETINA, _demixsc._OVARIAN, _mixology._SOURCE])
-def test_addresses_are_encrypted_and_name_a_whole_commit(source):
+def test_urls_use_https_and_a_full_commit(source):
     assert pd.Series([source.url]).str.fullmatch(
         r"https://raw\.githubusercontent\.com/\w+/\w+/[0-9a-f]{40}/data(/csv)?"
     )[0]
@@ -156,7 +162,7 @@ def test_loaders_report_being_offline(cache, offline, loader):
         loader()
 
 
-def test_prepared_files_may_be_a_copy_of_the_cache(cache, web, tmp_path, monkeypatch):
+def test_data_directory_can_be_a_cache_copy(cache, web, tmp_path, monkeypatch):
     _fetch.load(SOURCE)
     shutil.copytree(cache, tmp_path / "copy")
     monkeypatch.setenv(_fetch.VARIABLE, str(tmp_path / "copy"))

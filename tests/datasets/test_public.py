@@ -47,7 +47,7 @@ def matrix(values, rows, columns):
 
 @pytest.fixture
 def retina_files(tmp_path):
-    """Three samples in two batches, two cell types; genes in another order and not all shared, as in the originals."""
+    """Three samples in two batches, two cell types; genes differ in order and number, as in the original files."""
     samples = {1: ["Macular_A"], 2: ["Macular_B", "Macular_C"]}
     genes = {1: ["g1", "g2", "g3"], 2: ["g3", "g1", "g4"]}
     objects = {
@@ -65,7 +65,7 @@ def retina_files(tmp_path):
     return {file: save_rda(tmp_path / file, objects[name]) for name, file in names.items()}
 
 
-def test_retina_conversion_keeps_shared_genes_and_aligns_samples_by_name(retina_files):
+def test_retina_samples_are_aligned_by_name(retina_files):
     converted = _demixsc.convert_retina(retina_files)
     assert set(converted) == set(_demixsc._RETINA.prepared)
     bulk, pseudobulk = converted["bulk.h5ad"], converted["pseudobulk.h5ad"]
@@ -79,7 +79,7 @@ def test_retina_conversion_keeps_shared_genes_and_aligns_samples_by_name(retina_
     assert np.allclose(bulk.obsm["measured_fractions"][["Rod", "BC"]], expected)
 
 
-def test_retina_profiles_are_the_plain_mean_of_the_batches(retina_files, monkeypatch):
+def test_retina_profiles_are_means_over_batches(retina_files, monkeypatch):
     monkeypatch.setenv(_fetch.VARIABLE, str(retina_files["retina_benchmark_ground_truth.rda"].parent))
     bulk, profiles, pseudobulk = retina_pairs()
     assert profiles.obs["cell_type"].tolist() == list(bulk.obsm["measured_fractions"].columns) == ["Rod", "BC"]
@@ -165,7 +165,7 @@ def test_mixology_cells_are_singlets_with_line_and_batch(mixology_files, monkeyp
     assert cells["sc_dropseq:A2"].to_df().iloc[0].tolist() == original.tolist()
 
 
-def test_mixology_wells_of_one_design_are_added_up_and_poor_ones_left_out(mixology_files, monkeypatch):
+def test_mixology_sums_good_wells_of_each_design(mixology_files, monkeypatch):
     monkeypatch.setenv(_fetch.VARIABLE, str(mixology_files))
     _, bulk = cell_line_mixtures()
     name = "cellmix1|0.3333_0.3333_0.3333"
@@ -177,7 +177,7 @@ def test_mixology_wells_of_one_design_are_added_up_and_poor_ones_left_out(mixolo
     assert np.allclose(bulk.obsm["measured_fractions"].sum(axis=1), 1)
 
 
-def test_mixology_rna_mixtures_have_h2228_and_hcc827_put_right(mixology_files, monkeypatch):
+def test_mixology_swaps_h2228_and_hcc827(mixology_files, monkeypatch):
     monkeypatch.setenv(_fetch.VARIABLE, str(mixology_files))
     _, bulk = cell_line_mixtures()
     original = read(mixology_files, "RNAmix_celseq2")["A1"].reindex(bulk.var_names, fill_value=0)
@@ -192,7 +192,7 @@ def test_mixology_rna_mixtures_have_h2228_and_hcc827_put_right(mixology_files, m
 
 
 @needs_shared
-def test_prepared_retina_pairs_are_what_the_authors_describe(monkeypatch):
+def test_prepared_retina_pairs_match_the_publication(monkeypatch):
     monkeypatch.setenv(_fetch.VARIABLE, str(SHARED))
     bulk, profiles, pseudobulk = retina_pairs()
     assert bulk.n_obs in {14, 24}
@@ -221,7 +221,7 @@ def test_prepared_retina_subset_of_any_size_is_read(monkeypatch, tmp_path):
 
 
 @needs_shared
-def test_prepared_cell_line_mixtures_have_the_described_cells_and_designs(monkeypatch):
+def test_cell_line_mixtures_match_their_description(monkeypatch):
     monkeypatch.setenv(_fetch.VARIABLE, str(SHARED))
     cells, bulk = cell_line_mixtures()
     assert cells.n_obs == 1021
@@ -231,7 +231,7 @@ def test_prepared_cell_line_mixtures_have_the_described_cells_and_designs(monkey
 
 
 @needs_shared
-def test_missing_ovarian_data_are_reported_with_the_expected_path(monkeypatch):
+def test_missing_ovarian_data_error_names_the_path(monkeypatch):
     monkeypatch.setenv(_fetch.VARIABLE, str(SHARED))
     if (SHARED / "ovarian_paired").exists():
         pytest.skip("ovarian data are there")

@@ -68,7 +68,7 @@ def cells(bulk):
 @pytest.fixture(scope="session")
 def unpaired(cells, bulk):
     """Cells, and bulk of other donors."""
-    with redirect_stdout(StringIO()), pytest.warns(UserWarning, match="0 paired donors"):
+    with redirect_stdout(StringIO()), pytest.warns(UserWarning, match="found 0"):
         return pp.pair(cells, bulk)
 
 

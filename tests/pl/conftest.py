@@ -12,7 +12,7 @@ mpl.use("Agg")
 
 @pytest.fixture(autouse=True)
 def _no_trace_is_left():
-    """Every plot leaves the global settings as they were; figures are closed afterwards."""
+    """Check that plots do not change global settings; close all figures."""
     before = dict(mpl.rcParams)
     yield
     assert dict(mpl.rcParams) == before

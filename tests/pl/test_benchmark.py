@@ -43,7 +43,7 @@ def summary(table: pd.DataFrame, metric: str, row: str) -> pd.Series:
         ("pearson", "mean of types", False),
     ],
 )
-def test_methods_are_ranked_by_their_summary_with_the_best_at_the_top(table, metric, row, ascending):
+def test_best_method_is_at_the_top(table, metric, row, ascending):
     ax = pl.benchmark(table, metric=metric)
     expected = summary(table, metric, row).sort_values(ascending=ascending, na_position="last")
     assert methods(ax) == [name.replace("_", " ") for name in expected.index]
@@ -80,29 +80,29 @@ def test_dashed_line_is_the_mean_composition(table):
     assert not [line for line in without.lines if line.get_linestyle() == "--"]
 
 
-def test_undefined_summary_comes_last_and_is_said(table):
+def test_undefined_summary_is_last_and_labelled(table):
     table.loc[table["method"] == "good", "ccc"] = np.nan
     ax = pl.benchmark(table, metric="ccc")
     assert methods(ax)[-1] == "good"
     assert "undefined" in [text.get_text() for text in ax.texts]
 
 
-def test_given_ax_is_used_and_no_figure_is_made(table):
+def test_given_ax_is_used(table):
     _, ax = plt.subplots()
     assert pl.benchmark(table, ax=ax) is ax
     assert len(plt.get_fignums()) == 1
 
 
-def test_table_is_left_as_it_was(table):
+def test_table_is_not_changed(table):
     before = table.copy()
     pl.benchmark(table)
     pd.testing.assert_frame_equal(table, before)
 
 
-def test_errors_say_what_there_is(table):
-    with pytest.raises(ValueError, match=r"out of \['rmse', 'mae', 'pearson', 'ccc'\], found 'accuracy'"):
+def test_errors_list_the_available_choices(table):
+    with pytest.raises(ValueError, match=r"one of \['rmse', 'mae', 'pearson', 'ccc'\], found 'accuracy'"):
         pl.benchmark(table, metric="accuracy")
-    with pytest.raises(KeyError, match=r"Expected columns \['rmse'\] in the table, found \['cell_type'"):
+    with pytest.raises(KeyError, match=r"Expected columns \['rmse'\] in table, found \['cell_type'"):
         pl.benchmark(table.drop(columns="rmse"))
     with pytest.raises(ValueError, match=r"Expected rows 'all entries' .* found \['B'\]"):
         pl.benchmark(table[table["cell_type"] == "B"])

@@ -7,7 +7,7 @@ import pytest
 from scdeconv import pl
 
 
-def test_points_are_differences_against_means_and_lines_the_bias_and_its_limits(make_adata):
+def test_plot_shows_differences_bias_and_limits(make_adata):
     adata = make_adata(12)
     measured, predicted = adata.obsm["measured_fractions"], adata.obsm["fractions"]
     for ax, cell_type in zip(pl.bland_altman(adata), measured, strict=True):
@@ -23,7 +23,7 @@ def test_points_are_differences_against_means_and_lines_the_bias_and_its_limits(
         assert f"bias {bias:+.3f} ± {high - bias:.3f}   n = 12".replace("-", "−") == ax.texts[0].get_text()
 
 
-def test_limits_hold_95_percent_of_normal_differences(make_adata):
+def test_limits_contain_95_percent_of_normal_differences(make_adata):
     adata = make_adata(2000, 2)
     noise = np.random.default_rng(0).normal(0.02, 0.05, 2000)
     adata.obsm["measured_fractions"].iloc[:] = 0.5
@@ -44,7 +44,7 @@ def test_all_points_and_limits_are_inside_the_panels(make_adata):
         assert bottom == -top
 
 
-def test_samples_without_truth_are_left_out_and_a_single_one_has_no_limits(adata):
+def test_samples_without_truth_are_excluded(adata):
     adata.obsm["measured_fractions"].iloc[1:] = np.nan
     for ax in pl.bland_altman(adata):
         assert len(ax.collections[0].get_offsets()) == 1
@@ -70,13 +70,13 @@ def test_given_axes_are_used_and_labelled(adata):
         pl.bland_altman(adata, axes=grid[:2])
 
 
-def test_errors_say_what_there_is(adata):
+def test_errors_list_the_available_choices(adata):
     with pytest.raises(KeyError, match=r"Expected 'flow' in adata.obsm"):
         pl.bland_altman(adata, measured_key="flow")
     assert not plt.get_fignums()
 
 
-def test_a_type_that_only_one_side_has_is_zero_on_the_other(adata):
+def test_types_of_one_side_are_zero_elsewhere(adata):
     adata.obsm["fractions"] = adata.obsm["fractions"].rename(columns={"type 0": "B"})
     panels = {ax.get_title(): ax.collections[0].get_offsets() for ax in pl.bland_altman(adata)}
     assert set(panels) == {*adata.obsm["measured_fractions"], "B"}

@@ -33,7 +33,7 @@ def texts(labels):
     return [label.get_text() for label in labels]
 
 
-def test_rows_are_the_clusters_in_order_with_their_sizes(cells):
+def test_rows_are_ordered_clusters_with_sizes(cells):
     left, right = pl.clusters(cells)
     sizes = cells.obs["desc"].value_counts(sort=False)
     assert texts(left.get_yticklabels()) == [f"{name} (n = {size})" for name, size in sizes.items()]
@@ -42,7 +42,7 @@ def test_rows_are_the_clusters_in_order_with_their_sizes(cells):
     assert left.get_ylim() == right.get_ylim()
 
 
-def test_boxes_and_whiskers_are_quantiles_of_the_highest_probability(cells):
+def test_boxes_are_quantiles_of_the_highest_probability(cells):
     left, _ = pl.clusters(cells)
     highest = cells.obsm["desc_probabilities"].max(axis=1)
     for k, (name, values) in enumerate(highest.groupby(cells.obs["desc"], observed=True)):
@@ -56,7 +56,7 @@ def test_boxes_and_whiskers_are_quantiles_of_the_highest_probability(cells):
     assert left.get_xlim()[0] < 0 < 1 < left.get_xlim()[1]
 
 
-def test_heat_map_is_the_mean_probability_of_the_cells_of_a_cluster(cells):
+def test_heat_map_shows_mean_probabilities_per_cluster(cells):
     _, right = pl.clusters(cells)
     drawn = right.images[0].get_array()
     for i, row in enumerate("0123"):
@@ -81,7 +81,7 @@ def test_colours_are_those_stored_for_the_clusters(cells, stored):
     assert {patch.get_facecolor() for patch in left.patches} == {to_rgba(pl._style.PALETTE[0])}
 
 
-def test_clusters_without_cells_have_a_column_and_no_row(cells):
+def test_empty_clusters_have_a_column_only(cells):
     cells.uns["desc_colors"] = ["#ff0000", "#00ff00", "#0000ff", "#000000"]
     part = cells[cells.obs["desc"] != "1"].copy()
     assert "1" not in part.obs["desc"].cat.categories
@@ -93,7 +93,7 @@ def test_clusters_without_cells_have_a_column_and_no_row(cells):
     assert left.patches[1].get_facecolor() == to_rgba("#0000ff")
 
 
-def test_numbers_as_clusters_and_cells_without_one_are_read(cells):
+def test_numeric_and_missing_clusters_are_accepted(cells):
     numbers = cells.obs["desc"].astype(str).astype(float)
     cells.obs["desc"] = pd.Categorical.from_codes(np.where(np.arange(400) < 10, -1, numbers).astype(int), [0, 1, 2, 3])
     cells.obsm["desc_probabilities"].columns = [0, 1, 2, 3]
@@ -104,7 +104,7 @@ def test_numbers_as_clusters_and_cells_without_one_are_read(cells):
 
 @pytest.mark.parametrize("name", ["", "a rather long cell type "])
 @pytest.mark.parametrize("n_clusters", [2, 3, 12, 40])
-def test_everything_is_inside_and_no_label_overlaps_whatever_the_number(n_clusters, name):
+def test_labels_fit_for_every_number_of_clusters(n_clusters, name):
     left, right = pl.clusters(make_cells(n_clusters, 2000, name))
     figure = left.figure
     figure.canvas.draw()
@@ -125,7 +125,7 @@ def test_everything_is_inside_and_no_label_overlaps_whatever_the_number(n_cluste
     assert left.get_window_extent().y1 == pytest.approx(right.get_window_extent().y1)
 
 
-def test_given_axes_are_used_and_no_figure_is_made(cells):
+def test_given_axes_are_used(cells):
     _, axes = plt.subplots(2, 1)
     found = pl.clusters(cells, axes=axes)
     assert list(found) == list(axes)
@@ -135,12 +135,12 @@ def test_given_axes_are_used_and_no_figure_is_made(cells):
         pl.clusters(cells, axes=axes[:1])
 
 
-def test_cells_are_only_read(cells, unchanged):
+def test_cells_are_not_changed(cells, unchanged):
     with unchanged(cells):
         pl.clusters(cells)
 
 
-def test_what_is_missing_is_named_with_the_way_out(cells):
+def test_missing_input_error_says_what_to_do(cells):
     with pytest.raises(KeyError, match=r"Expected 'leiden' in cells.obs, found \['desc'\]. Call tl.cluster"):
         pl.clusters(cells, "leiden")
     cells.obs["leiden"] = cells.obs["desc"]

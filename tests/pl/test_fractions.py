@@ -16,7 +16,7 @@ def bars(ax: Axes) -> dict[str, np.ndarray]:
     return {bar.get_label(): np.array([patch.get_height() for patch in bar]) for bar in ax.containers}
 
 
-def test_bars_are_the_fractions_sorted_by_the_most_abundant_type(adata):
+def test_bars_are_sorted_by_most_abundant_type(adata):
     ax = pl.fractions(adata)
     table = adata.obsm["fractions"]
     first = table.mean().idxmax()
@@ -36,18 +36,18 @@ def test_bars_are_stacked_up_to_one(adata):
     assert ax.get_ylabel() == "cell fraction"
 
 
-def test_sort_by_puts_that_type_at_the_bottom_in_falling_order(adata):
+def test_sort_by_type_is_at_the_bottom(adata):
     ax = pl.fractions(adata, sort_by="type 2")
     assert list(bars(ax)) == ["type 2", "type 0", "type 1"]
     assert (np.diff(bars(ax)["type 2"]) <= 0).all()
 
 
-def test_legend_lists_the_types_as_they_are_stacked(adata):
+def test_legend_has_the_order_of_the_stack(adata):
     ax = pl.fractions(adata, sort_by="type 1")
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["type 2", "type 0", "type 1"]
 
 
-def test_groups_stand_apart_in_the_order_of_their_categories(adata):
+def test_groups_follow_their_category_order(adata):
     ax = pl.fractions(adata, groupby="group", sort_by="type 0")
     headings = [text.get_text().split()[0] for text in ax.texts]
     assert headings == ["young", "old"]
@@ -66,7 +66,7 @@ def test_samples_without_a_group_come_last(adata):
     assert [text.get_text().split("(")[0].replace("\n", " ").strip() for text in ax.texts] == ["a", "b", "not given"]
 
 
-def test_long_group_names_are_wrapped_and_too_long_words_slanted(make_adata):
+def test_long_group_names_are_wrapped_or_rotated(make_adata):
     adata = make_adata(60)
     adata.obs["group"] = adata.obs["group"].cat.rename_categories({"young": "idiopathic pulmonary " * 4})
     ax = pl.fractions(adata, groupby="group")
@@ -76,7 +76,7 @@ def test_long_group_names_are_wrapped_and_too_long_words_slanted(make_adata):
     assert {text.get_rotation() for text in ax.texts} == {30}
 
 
-def test_samples_of_unknown_composition_are_left_out(adata):
+def test_samples_with_nan_fractions_are_excluded(adata):
     adata.obsm["measured_fractions"].loc["s1"] = np.nan
     ax = pl.fractions(adata, "measured_fractions", groupby="group", sort_by="type 0")
     table = adata.obsm["measured_fractions"]["type 0"].dropna()
@@ -88,7 +88,7 @@ def test_samples_of_unknown_composition_are_left_out(adata):
         pl.fractions(adata, "measured_fractions")
 
 
-def test_many_samples_have_no_names_and_no_edges_in_a_figure_of_bounded_width(make_adata):
+def test_many_samples_have_bounded_width_without_labels(make_adata):
     ax = pl.fractions(make_adata(200))
     assert not ax.get_xticklabels()
     assert ax.get_xlabel() == "200 samples"
@@ -97,7 +97,7 @@ def test_many_samples_have_no_names_and_no_edges_in_a_figure_of_bounded_width(ma
     assert few < more < ax.figure.get_figwidth() < 14
 
 
-def test_given_ax_is_used_and_no_figure_is_made(adata):
+def test_given_ax_is_used(adata):
     _, ax = plt.subplots()
     assert pl.fractions(adata, groupby="group", ax=ax) is ax
     assert len(plt.get_fignums()) == 1
@@ -107,7 +107,7 @@ def colors(ax: Axes) -> dict[str, str]:
     return {bar.get_label(): to_hex(bar[0].get_facecolor()) for bar in ax.containers}
 
 
-def test_colours_come_from_uns_by_name_or_by_column_order(adata):
+def test_colours_are_read_from_uns(adata):
     adata.uns["cell_type_colors"] = {"type 2": "red", "type 0": "lime", "type 1": "blue"}
     assert colors(pl.fractions(adata)) == {"type 0": "#00ff00", "type 1": "#0000ff", "type 2": "#ff0000"}
     adata.uns["fractions_colors"] = np.array(["#111111", "#222222", "#333333"])
@@ -122,14 +122,14 @@ def test_too_few_colours_in_uns_are_an_error(adata, stored):
 
 
 @pytest.mark.parametrize("n_types", [8, 25, 30])
-def test_default_colours_differ_and_start_with_okabe_and_ito(make_adata, n_types):
+def test_default_colours_start_with_okabe_ito(make_adata, n_types):
     found = colors(pl.fractions(make_adata(2, n_types)))
     assert len(set(found.values())) == n_types
     if n_types <= len(PALETTE):
         assert [found[name] for name in sorted(found)[:3]] == ["#0072b2", "#e69f00", "#009e73"]
 
 
-def test_a_cell_type_has_one_colour_in_all_plots_whatever_the_order_of_columns(adata):
+def test_cell_type_colour_does_not_depend_on_order(adata):
     expected = colors(pl.fractions(adata))
     adata.obsm["fractions"] = adata.obsm["fractions"].iloc[:, ::-1]
     assert colors(pl.fractions(adata)) == expected
@@ -137,12 +137,12 @@ def test_a_cell_type_has_one_colour_in_all_plots_whatever_the_order_of_columns(a
         assert {ax.get_title(): to_hex(ax.collections[-1].get_facecolor()[0]) for ax in plot(adata)} == expected
 
 
-def test_rna_fractions_are_called_so(adata):
+def test_rna_fractions_are_labelled(adata):
     adata.uns["scdeconv"] = {"fractions": {"fraction_kind": "rna"}}
     assert pl.fractions(adata).get_ylabel() == "RNA fraction"
 
 
-def test_adata_is_left_as_it_was(adata):
+def test_adata_is_not_changed(adata):
     before = adata.copy()
     pl.fractions(adata, groupby="group")
     pd.testing.assert_frame_equal(adata.obsm["fractions"], before.obsm["fractions"])
@@ -150,12 +150,12 @@ def test_adata_is_left_as_it_was(adata):
     assert not adata.uns
 
 
-def test_errors_say_what_there_is(adata):
+def test_errors_list_the_available_choices(adata):
     with pytest.raises(KeyError, match=r"Expected 'nnls' in adata.obsm, found \['fractions', 'measured_fractions'\]"):
         pl.fractions(adata, "nnls")
-    with pytest.raises(KeyError, match=r"'sex' among \['group'\]"):
+    with pytest.raises(KeyError, match=r"columns \['group'\] of adata.obs, found 'sex'"):
         pl.fractions(adata, groupby="sex")
-    with pytest.raises(KeyError, match=r"'B' among \['type 0', 'type 1', 'type 2'\]"):
+    with pytest.raises(KeyError, match=r"sort_by to be one of \['type 0', 'type 1', 'type 2'\], found 'B'"):
         pl.fractions(adata, sort_by="B")
     adata.obsm["X_pca"] = np.zeros((6, 2))
     with pytest.raises(TypeError, match="found ndarray"):
@@ -163,7 +163,7 @@ def test_errors_say_what_there_is(adata):
     assert not plt.get_fignums()
 
 
-def test_heat_map_shows_the_fractions_in_the_order_of_the_bars(adata):
+def test_heat_map_and_bars_have_equal_order(adata):
     ax = pl.fractions(adata, kind="heatmap", groupby="group", sort_by="type 0")
     shown = np.concatenate([mesh.get_array() for mesh in ax.collections], axis=1)
     by_bars = bars(pl.fractions(adata, groupby="group", sort_by="type 0"))
@@ -173,7 +173,7 @@ def test_heat_map_shows_the_fractions_in_the_order_of_the_bars(adata):
     assert [text.get_text().split()[0] for text in ax.texts] == ["young", "old"]
 
 
-def test_points_of_the_box_plot_are_the_samples_in_the_rows_of_their_types_and_groups(make_adata):
+def test_box_plot_points_are_the_samples(make_adata):
     adata = make_adata(20)
     ax = pl.fractions(adata, kind="box", groupby="group")
     points = np.asarray(ax.collections[-2].get_offsets())
@@ -192,7 +192,7 @@ def test_points_of_the_box_plot_are_the_samples_in_the_rows_of_their_types_and_g
     assert ax.yaxis_inverted()
 
 
-def test_groups_of_the_box_plot_have_their_own_colours(adata):
+def test_box_plot_groups_have_their_own_colours(adata):
     adata.obs.loc["s0", "group"] = None
     adata.uns["group_colors"] = ["red", "lime", "blue"]  # young, old, unused
     legend = pl.fractions(adata, kind="box", groupby="group").get_legend()
@@ -200,13 +200,13 @@ def test_groups_of_the_box_plot_have_their_own_colours(adata):
     assert [to_hex(patch.get_facecolor()) for patch in legend.get_patches()] == ["#ff0000", "#00ff00", "#595959"]
 
 
-def test_a_box_plot_without_groups_has_one_box_per_type_and_no_legend(adata):
+def test_box_plot_without_groups_has_no_legend(adata):
     ax = pl.fractions(adata, kind="box")
     assert len(ax.patches) == 3
     assert ax.get_legend() is None
 
 
-def test_rare_types_have_room_on_the_axis_of_the_box_plot(make_adata):
+def test_box_plot_axis_leaves_room_for_rare_types(make_adata):
     ax = pl.fractions(make_adata(), kind="box")
     one, hundred, all_ = (
         ax.transData.transform((x, 0))[0] - ax.transData.transform((0, 0))[0] for x in (0.0001, 0.01, 1)
@@ -215,7 +215,7 @@ def test_rare_types_have_room_on_the_axis_of_the_box_plot(make_adata):
 
 
 @pytest.mark.parametrize("kind", ["heatmap", "box"])
-def test_other_kinds_are_drawn_on_the_given_ax_and_leave_adata_as_it_was(adata, kind):
+def test_other_kinds_use_ax_without_changing_adata(adata, kind):
     before = adata.copy()
     _, ax = plt.subplots()
     assert pl.fractions(adata, kind=kind, groupby="group", ax=ax) is ax
@@ -226,5 +226,5 @@ def test_other_kinds_are_drawn_on_the_given_ax_and_leave_adata_as_it_was(adata, 
 
 
 def test_an_unknown_kind_is_an_error(adata):
-    with pytest.raises(ValueError, match=r"kind out of \['bars', 'heatmap', 'box'\], found 'violin'"):
+    with pytest.raises(ValueError, match=r"kind to be one of \['bars', 'heatmap', 'box'\], found 'violin'"):
         pl.fractions(adata, kind="violin")

@@ -24,7 +24,7 @@ def lines(ax) -> dict[str, list[float]]:
     return {line.get_label(): list(line.get_ydata()) for line in ax.lines}
 
 
-def test_curves_are_the_losses_and_the_lowest_validation_is_marked():
+def test_losses_are_drawn_with_lowest_validation_marked():
     ax = pl.history(make([0.5, 0.4, 0.3], [0.6, 0.4, 0.5]))
     assert lines(ax)["training"] == [0.5, 0.4, 0.3]
     assert lines(ax)["validation"] == [0.6, 0.4, 0.5]
@@ -34,12 +34,12 @@ def test_curves_are_the_losses_and_the_lowest_validation_is_marked():
 
 
 @pytest.mark.parametrize("best", [2, np.int64(2), pd.DataFrame({"best_epoch": [2]})])
-def test_recorded_best_epoch_goes_before_the_lowest_validation(best):
+def test_recorded_best_epoch_overrides_the_lowest_validation(best):
     ax = pl.history({**make([0.5, 0.4, 0.3], [0.6, 0.4, 0.5]), "best_epoch": best})
     assert "best epoch (2)" in lines(ax)
 
 
-def test_validation_may_be_rarer_than_training_or_missing_now_and_then():
+def test_validation_losses_may_be_missing():
     history = {
         "train_loss": frame("train_loss", [4.0, 3.0, 2.0, 1.5]),
         "validation_loss": frame("validation_loss", [3.0, np.nan, 1.0], epochs=[0, 1, 3]),
@@ -56,17 +56,17 @@ def test_without_validation_there_is_no_best_epoch():
 @pytest.mark.parametrize(
     ("train", "scale"), [([1.0, 0.05], "log"), ([1.0, 0.5], "linear"), ([1.0, 0.01, -0.1], "linear")]
 )
-def test_scale_is_logarithmic_over_more_than_a_decade_of_positive_losses(train, scale):
+def test_wide_loss_range_uses_a_log_scale(train, scale):
     assert pl.history({"train_loss": frame("train_loss", train)}).get_yscale() == scale
 
 
-def test_given_ax_is_used_and_no_figure_is_made():
+def test_given_ax_is_used():
     _, ax = plt.subplots()
     assert pl.history(make([0.5, 0.4], [0.6, 0.4]), ax=ax) is ax
     assert len(plt.get_fignums()) == 1
 
 
-def test_unknown_history_says_what_it_holds():
+def test_unknown_history_error_lists_its_columns():
     with pytest.raises(KeyError, match=r"found \['elbo_train'\]"):
         pl.history({"elbo_train": frame("elbo_train", [1.0])})
     assert not plt.get_fignums()

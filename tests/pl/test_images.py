@@ -1,4 +1,4 @@
-"""Every plot against a stored image of it, and every plot without a text that is cut off or covers another.
+"""Plots equal stored images, and no text is cut off or overlaps another.
 
 Images are compared without text and layout, which change with the version of matplotlib; the texts are looked after by
 the second half. The tolerance is a root mean square over pixels of 0 to 255. matplotlib 3.9.4 and 3.11.2 draw all images
@@ -33,7 +33,7 @@ LONG = ["CD4-positive, alpha-beta T cell", "B", "plasmacytoid dendritic cell, hu
 
 
 def make_samples(n_samples: int, n_types: int, *, long: bool = False) -> AnnData:
-    """Samples in three groups with measured and predicted fractions and intervals, from sines: the same everywhere."""
+    """Samples in three groups with measured and predicted fractions and intervals, from sines: equal on all platforms."""
     grid = np.arange(n_samples)[:, None] + 1.7 * np.arange(n_types) ** 2
     names = [f"GTEX-{i:04d}-liver-SM-48TDP" if long else f"s{i}" for i in range(n_samples)]
     types = [f"{LONG[k % len(LONG)]} {k}" if long else f"type {k}" for k in range(n_types)]
@@ -147,7 +147,7 @@ def save_without_text(figure, path: Path) -> Path:
     figure.set_layout_engine("none")
     figure.set_size_inches(np.ceil(figure.get_size_inches()))
     for ax in figure.axes:
-        # heat maps begin and end with a pixel; versions differ in how they round
+        # versions round the edges of heat maps differently
         pixels = figure.transFigure.transform(ax.get_position()) * 50 / figure.dpi
         ax.set_position(Bbox(figure.transFigure.inverted().transform(np.round(pixels) * figure.dpi / 50)))
     figure.savefig(path, dpi=50)
@@ -155,7 +155,7 @@ def save_without_text(figure, path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", DRAW)
-def test_a_plot_looks_as_its_stored_image(name, tmp_path):
+def test_plots_equal_their_stored_images(name, tmp_path):
     with mpl.style.context("default"):
         drawn = save_without_text(figure_of(DRAW[name]()), tmp_path / f"{name}.png")
     stored = BASELINE / drawn.name
@@ -166,7 +166,7 @@ def test_a_plot_looks_as_its_stored_image(name, tmp_path):
     assert difference is None, f"{difference}\nIf the new image is right, delete the stored one and run the test again."
 
 
-def test_one_sample_that_differs_is_seen(tmp_path):
+def test_one_different_sample_is_detected(tmp_path):
     adata = make_samples(12, 4)
     adata.obsm["fractions"].iloc[0] = adata.obsm["fractions"].iloc[0, ::-1].to_numpy()
     for name, draw in plots_of_samples(adata):
@@ -204,24 +204,24 @@ def unreadable(figure) -> list[str]:
 
 @pytest.mark.parametrize("adata", [make_samples(2, 3), make_samples(12, 7, long=True), make_samples(200, 30)], ids=len)
 @pytest.mark.parametrize("name", [name for name, _ in plots_of_samples(make_samples(2, 2))])
-def test_texts_of_2_of_12_and_of_200_samples_can_be_read(adata, name):
+def test_texts_are_readable_for_many_samples(adata, name):
     figure = figure_of(dict(plots_of_samples(adata))[name]())
     assert unreadable(figure) == []
     assert figure.get_figwidth() < 14
 
 
 @pytest.mark.parametrize("plot", [pl.measured_vs_predicted, pl.bland_altman, pl.intervals])
-def test_texts_of_a_lone_cell_type_can_be_read(plot):
+def test_texts_of_one_cell_type_are_readable(plot):
     adata = make_samples(12, 1)
     assert unreadable(figure_of(plot(adata))) == []
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_texts_of_the_other_plots_can_be_read(name):
+def test_texts_of_the_other_plots_are_readable(name):
     assert unreadable(figure_of(OTHERS[name]())) == []
 
 
-def test_a_text_over_another_is_seen():
+def test_overlapping_texts_are_detected():
     figure, ax = plt.subplots()
     ax.set_title("title")
     assert unreadable(figure) == []

@@ -21,7 +21,7 @@ def points(ax, label):
     return np.asarray(next(c for c in ax.collections if c.get_label() == label).get_offsets())
 
 
-def test_samples_stand_in_the_order_of_their_estimates_within_their_intervals(adata):
+def test_samples_are_sorted_by_estimate_with_intervals(adata):
     for ax, cell_type in zip(pl.intervals(adata), adata.obsm["fractions"], strict=True):
         estimate = adata.obsm["fractions"][cell_type].sort_values()
         assert ax.get_title() == cell_type
@@ -34,7 +34,7 @@ def test_samples_stand_in_the_order_of_their_estimates_within_their_intervals(ad
             np.testing.assert_allclose(segment, [(at, low), (at, high)])
 
 
-def test_measured_fractions_are_marked_and_counted_by_whether_their_interval_holds_them(adata):
+def test_measured_fractions_inside_intervals_are_counted(adata):
     adata.obsm["measured_fractions"].iloc[:2] = np.nan
     measured = adata.obsm["measured_fractions"].dropna()
     for ax, cell_type in zip(pl.intervals(adata), measured, strict=True):
@@ -52,7 +52,7 @@ def test_without_measured_fractions_only_the_estimates_are_shown(adata):
         assert ax.texts[0].get_text() == "n = 12"
 
 
-def test_chosen_cell_types_have_the_panels_and_their_colours(adata):
+def test_panels_show_the_chosen_cell_types(adata):
     everything = {ax.get_title(): ax.collections[1].get_facecolor()[0] for ax in pl.intervals(adata)}
     axes = pl.intervals(adata, cell_types=["type 2", "type 0"])
     assert [ax.get_title() for ax in axes] == ["type 2", "type 0"]
@@ -60,13 +60,13 @@ def test_chosen_cell_types_have_the_panels_and_their_colours(adata):
         np.testing.assert_array_equal(ax.collections[1].get_facecolor()[0], everything[ax.get_title()])
 
 
-def test_samples_of_unknown_composition_are_left_out(adata):
+def test_samples_with_nan_fractions_are_excluded(adata):
     for key in ("fractions", "fractions_lower", "fractions_upper"):
         adata.obsm[key].iloc[0] = np.nan
     assert {len(points(ax, "estimate")) for ax in pl.intervals(adata)} == {11}
 
 
-def test_many_samples_have_no_names(make_adata):
+def test_many_samples_are_drawn_without_names(make_adata):
     adata = make_adata(200)
     adata.obsm["fractions_lower"] = adata.obsm["fractions_upper"] = adata.obsm["fractions"]
     assert not any(ax.get_xticklabels() for ax in pl.intervals(adata))
@@ -80,7 +80,7 @@ def test_given_axes_are_used(adata):
         pl.intervals(adata, axes=grid[:2])
 
 
-def test_what_predict_writes_is_drawn(cohort, capsys):
+def test_output_of_predict_can_be_drawn(cohort, capsys):
     mdata = pp.pair(*cohort)
     bulk = mdata["bulk"]
     tl.predict(bulk, tl.train(mdata, method="ridge"), coverage=0.6)
@@ -89,7 +89,7 @@ def test_what_predict_writes_is_drawn(cohort, capsys):
     assert [ax.get_title() for ax in axes] == list(bulk.obsm["fractions"])
 
 
-def test_errors_say_what_there_is(adata):
+def test_errors_list_the_available_choices(adata):
     with pytest.raises(KeyError, match=r"Expected columns \['B'\] in adata.obsm\['fractions'\]"):
         pl.intervals(adata, cell_types=["B"])
     del adata.obsm["fractions_upper"]

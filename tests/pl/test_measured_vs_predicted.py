@@ -11,7 +11,7 @@ def text_of(ax) -> str:
     return " ".join(text.get_text() for text in ax.texts)
 
 
-def test_one_panel_per_cell_type_with_its_points_and_metrics(adata):
+def test_each_panel_shows_one_type_with_metrics(adata):
     axes = pl.measured_vs_predicted(adata)
     measured, predicted = adata.obsm["measured_fractions"], adata.obsm["fractions"]
     assert [ax.get_title() for ax in axes] == list(measured)
@@ -33,13 +33,13 @@ def test_panels_have_equal_limits_identity_and_mean_line(adata):
         assert lines["mean measured composition"].get_ydata() == pytest.approx([mean, mean])
 
 
-def test_samples_without_truth_are_left_out_and_n_says_so(adata):
+def test_samples_without_truth_do_not_count(adata):
     adata.obsm["measured_fractions"].iloc[:2] = np.nan
     for ax in pl.measured_vs_predicted(adata):
         assert "n = 4" in text_of(ax)
         assert len(ax.collections[0].get_offsets()) == 4
     adata.obsm["measured_fractions"][:] = np.nan
-    with pytest.raises(ValueError, match=r"Expected measured samples in adata.obsm\['measured_fractions'\]"):
+    with pytest.raises(ValueError, match=r"Expected measured fractions in adata.obsm\['measured_fractions'\]"):
         pl.measured_vs_predicted(adata)
 
 
@@ -48,7 +48,7 @@ def test_columns_are_matched_by_name(adata):
     assert all("CCC 1.00" in text_of(ax) for ax in pl.measured_vs_predicted(adata))
 
 
-def test_undefined_ccc_is_said(adata):
+def test_undefined_ccc_is_labelled(adata):
     for key in ("measured_fractions", "fractions"):
         adata.obsm[key]["type 0"] = 0.0
     axes = pl.measured_vs_predicted(adata)
@@ -56,7 +56,7 @@ def test_undefined_ccc_is_said(adata):
 
 
 @pytest.mark.parametrize("n_types", [1, 7, 15])
-def test_figure_holds_no_empty_panel(make_adata, n_types):
+def test_figure_has_no_empty_panel(make_adata, n_types):
     axes = pl.measured_vs_predicted(make_adata(4, n_types))
     assert axes.shape == (n_types,)
     assert axes[0].figure.axes == list(axes)
@@ -74,7 +74,7 @@ def test_given_axes_are_used_and_labelled(adata):
         pl.measured_vs_predicted(adata, axes=grid[:2])
 
 
-def test_a_panel_has_the_colour_of_its_bar(adata):
+def test_panels_have_the_colours_of_the_bars(adata):
     adata.obsm["fractions"] = adata.obsm["fractions"].iloc[:, ::-1]
     adata.uns["fractions_colors"] = ["red", "lime", "blue"]
     panels = pl.measured_vs_predicted(adata)
@@ -82,13 +82,13 @@ def test_a_panel_has_the_colour_of_its_bar(adata):
     assert {ax.get_title(): tuple(ax.collections[0].get_facecolor()[0][:3]) for ax in panels} == bars
 
 
-def test_errors_say_what_there_is(adata):
+def test_errors_list_the_available_choices(adata):
     with pytest.raises(KeyError, match=r"Expected 'flow' in adata.obsm, found \['fractions', 'measured_fractions'\]"):
         pl.measured_vs_predicted(adata, measured_key="flow")
     assert not plt.get_fignums()
 
 
-def test_a_type_that_only_one_side_has_is_zero_on_the_other(adata):
+def test_types_of_one_side_are_zero_elsewhere(adata):
     adata.obsm["fractions"] = adata.obsm["fractions"].rename(columns={"type 0": "B"})
     panels = {ax.get_title(): ax.collections[0].get_offsets() for ax in pl.measured_vs_predicted(adata)}
     assert set(panels) == {*adata.obsm["measured_fractions"], "B"}

@@ -22,7 +22,7 @@ def signature(tmp_path):
     return make_signature(tmp_path / "signature.csv", 4, 30)
 
 
-def test_colours_are_log_cpm_as_shares_of_each_genes_highest(signature):
+def test_colours_are_log_cpm_over_gene_maximum(signature):
     ax = pl.signature(signature)
     drawn = ax.images[0].get_array()
     names = [label.get_text() for label in ax.get_xticklabels()]
@@ -35,14 +35,14 @@ def test_colours_are_log_cpm_as_shares_of_each_genes_highest(signature):
     assert ax.images[0].get_clim() == (0, 1)
 
 
-def test_cell_size_does_not_show(signature):
+def test_cell_size_does_not_affect_the_colours(signature):
     drawn = pl.signature(signature).images[0].get_array()
     factor = np.array([[1.0], [2.0], [3.0], [4.0]])
     signature.X, signature.obs["cell_size_umi"] = signature.X * factor, 1e6 * factor[:, 0]
     np.testing.assert_allclose(pl.signature(signature).images[0].get_array(), drawn)
 
 
-def test_markers_stand_together_the_best_first(signature):
+def test_markers_are_grouped_with_the_best_first(signature):
     ax = pl.signature(signature)
     var = signature.var.loc[[label.get_text() for label in ax.get_xticklabels()]]
     codes = var["marker_of"].cat.codes.to_numpy()
@@ -54,7 +54,7 @@ def test_markers_stand_together_the_best_first(signature):
     assert edges == [i + 0.5 for i in np.flatnonzero(np.diff(codes))]
 
 
-def test_order_follows_types_that_were_sorted_or_taken_out(signature):
+def test_order_follows_the_selected_types(signature):
     part = signature[["type 2", "type 0"]]
     ax = pl.signature(part)
     names = [label.get_text() for label in ax.get_xticklabels()]
@@ -64,7 +64,7 @@ def test_order_follows_types_that_were_sorted_or_taken_out(signature):
     assert order[-len(known) :] == known
 
 
-def test_title_says_genes_and_condition_number(signature):
+def test_title_shows_genes_and_condition_number(signature):
     number = signature.uns["scdeconv"]["signature"]["condition_number"]
     assert pl.signature(signature).get_title() == f"30 genes, condition number {number:.3g}"
 
@@ -72,7 +72,7 @@ def test_title_says_genes_and_condition_number(signature):
 @pytest.mark.parametrize("n_types", [5, 25])
 @pytest.mark.parametrize("n_genes", [30, 100, 2000])
 @pytest.mark.filterwarnings("ignore:The condition number")
-def test_labels_fit_whatever_the_size(tmp_path, n_types, n_genes):
+def test_labels_fit_for_every_size(tmp_path, n_types, n_genes):
     ax = pl.signature(make_signature(tmp_path / "s.csv", n_types, n_genes, name="a rather long cell type"))
     ax.figure.canvas.draw()
     assert ax.figure.get_figwidth() < 15
@@ -90,7 +90,7 @@ def _pitch(boxes, size):
     return np.abs(np.diff(centres)).min()
 
 
-def test_given_ax_is_used_and_no_figure_is_made(signature):
+def test_given_ax_is_used(signature):
     _, (left, right) = plt.subplots(1, 2, figsize=(8, 3))
     assert pl.signature(signature, ax=left) is left
     assert len(plt.get_fignums()) == 1
@@ -98,7 +98,7 @@ def test_given_ax_is_used_and_no_figure_is_made(signature):
     assert not right.images
 
 
-def test_signature_is_only_read(signature, unchanged):
+def test_signature_is_not_changed(signature, unchanged):
     with unchanged(signature):
         pl.signature(signature)
 
@@ -108,7 +108,7 @@ def test_signature_of_cells_can_be_drawn(pairs):
     assert ax.images[0].get_array().shape == (4, 20)
 
 
-def test_another_table_is_refused_with_the_way_out(pairs):
+def test_other_tables_are_refused_with_advice(pairs):
     with pytest.raises(KeyError, match=r"Expected var\['marker_of'\].*found var columns \[\].*pp\.signature"):
         pl.signature(pairs["profiles"])
     assert not plt.get_fignums()

@@ -21,13 +21,13 @@ def simulated(cohort):
 
 
 def log_shares_of(adata, genes):
-    """The scale of the models, written out."""
+    """The expression scale of the models in explicit form."""
     counts = adata[:, genes].X
     counts = np.asarray(counts.todense() if hasattr(counts, "todense") else counts, dtype=float)
     return np.log1p(10 * counts.shape[1] * counts / counts.sum(axis=1, keepdims=True))
 
 
-def test_points_are_the_samples_in_the_components_of_the_simulated_ones(simulated):
+def test_points_are_scores_on_simulated_components(simulated):
     ax = pl.simulation(simulated)
     points = {group.get_label(): np.asarray(group.get_offsets()) for group in ax.collections}
     assert list(points) == ["simulated (n = 60)", "real (n = 12)"]
@@ -43,7 +43,7 @@ def test_points_are_the_samples_in_the_components_of_the_simulated_ones(simulate
 
 
 @pytest.mark.parametrize("n_selected", [None, 80])
-def test_number_in_the_title_is_the_overlap_of_the_selected_genes(simulated, n_selected):
+def test_title_shows_overlap_of_selected_genes(simulated, n_selected):
     genes = simulated["bulk"].var_names
     if n_selected is not None:
         pp.select_genes(simulated, n_selected)
@@ -54,26 +54,26 @@ def test_number_in_the_title_is_the_overlap_of_the_selected_genes(simulated, n_s
     assert title == f"{expected:.0%} of real bulk where 95% of simulated bulk lies"
 
 
-def test_number_tells_bulk_of_this_laboratory_from_something_else(simulated):
+def test_overlap_is_lower_for_unrelated_bulk(simulated):
     good = int(re.match(r"\d+", pl.simulation(simulated).get_title())[0])
     simulated["simulated"].X = simulated["simulated"].X[:, ::-1].copy()
     bad = int(re.match(r"\d+", pl.simulation(simulated).get_title())[0])
     assert bad < 20 < 75 < good
 
 
-def test_given_ax_is_used_and_no_figure_is_made(simulated):
+def test_given_ax_is_used(simulated):
     _, ax = plt.subplots()
     assert pl.simulation(simulated, ax=ax) is ax
     assert len(plt.get_fignums()) == 1
     assert len(ax.collections) == 2
 
 
-def test_data_are_only_read(simulated, unchanged):
+def test_data_are_not_changed(simulated, unchanged):
     with unchanged(simulated):
         pl.simulation(simulated)
 
 
-def test_missing_simulation_names_the_step_that_makes_it(pairs):
+def test_missing_simulation_error_names_the_function(pairs):
     with pytest.raises(KeyError, match=r"Expected mdata\['simulated'\], found modalities .*'bulk'.*Call pp.simulate"):
         pl.simulation(pairs)
     assert not plt.get_fignums()

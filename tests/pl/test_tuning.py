@@ -27,7 +27,7 @@ def points(ax, label):
     return next(c for c in ax.collections if c.get_label() == label).get_offsets()
 
 
-def test_there_is_a_panel_for_the_trials_and_one_for_each_argument(tuning):
+def test_trials_and_each_argument_have_a_panel(tuning):
     panels = pl.tuning(tuning)
     assert [ax.get_xlabel() for ax in panels] == ["trial", "learning_rate", "hidden"]
     assert panels[1].get_xscale() == "log"
@@ -41,7 +41,7 @@ def test_dots_are_complete_trials_and_crosses_pruned_ones(tuning):
     assert list(points(panels[0], "pruned")[:, 0]) == [3]
 
 
-def test_line_is_the_best_so_far_and_the_dashed_one_the_mean_composition(tuning):
+def test_lines_show_best_trial_and_mean_composition(tuning):
     best, baseline = pl.tuning(tuning)[0].lines
     np.testing.assert_allclose(best.get_ydata(), [0.05, 0.05, 0.04, 0.04, 0.03, 0.03])
     assert baseline.get_linestyle() == "--"
@@ -57,7 +57,7 @@ def test_defaults_and_best_are_marked_in_every_panel(tuning):
         np.testing.assert_allclose(points(ax, "best"), [[best, 0.03]])
 
 
-def test_given_axes_are_used_and_no_figure_is_made(tuning):
+def test_given_axes_are_used(tuning):
     _, axes = plt.subplots(1, 3)
     assert list(pl.tuning(tuning, axes=axes)) == list(axes)
     assert len(plt.get_fignums()) == 1
@@ -65,7 +65,7 @@ def test_given_axes_are_used_and_no_figure_is_made(tuning):
         pl.tuning(tuning, axes=axes[:2])
 
 
-def test_a_search_of_one_trial_can_be_drawn_and_nothing_is_changed(tuning):
+def test_single_trial_can_be_drawn(tuning):
     before = tuning.trials.copy()
     pl.tuning(tuning)
     pd.testing.assert_frame_equal(tuning.trials, before)

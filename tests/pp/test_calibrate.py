@@ -1,4 +1,4 @@
-"""What calibrate learns, against cohorts in which it was planted."""
+"""Parameters of pp.calibrate, compared with planted ones."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from anndata import AnnData
 
 from scdeconv import datasets, pp
 from scdeconv._data.modalities import make_mudata, read_mudata, write_mudata
+from scdeconv._data.paired_data import PairedData
 from scdeconv._data.reference import Reference
 from scdeconv._stats.calibration.noise_factors import MAX_FACTORS
 from scdeconv._stats.expression import LEVEL
@@ -71,16 +72,16 @@ def large_cohort():
     return quiet_pair(cells, bulk), bulk.uns["cohort"]
 
 
-def test_platform_shift_of_the_cohort_is_recovered_from_thirty_donors(large_cohort):
+def test_thirty_donors_recover_the_platform_shift(large_cohort):
     mdata, planted = large_cohort
     shift = pp.calibrate(mdata).genes["platform_shift"]
-    # what the types have on average is a shift of the gene
+    # the mean over types is a shift of the gene
     truth = planted["platform_shift"] + planted["platform_shift_of_type"].mean(axis=0)
     assert np.corrcoef(shift, truth)[0, 1] > 0.95
 
 
 @pytest.mark.parametrize("n_donors", [0, 1, 2])
-def test_fewer_than_three_pairs_leave_what_the_reference_says(n_donors):
+def test_fewer_than_three_pairs_use_the_reference(n_donors):
     mdata = plant(6)
     bulk = mdata["bulk"]
     bulk.obsm["measured_fractions"].iloc[n_donors:] = np.nan
@@ -106,16 +107,16 @@ def test_many_samples_of_two_donors_are_two_pairs():
 
 @pytest.mark.parametrize("batch_key", [None, "run"])
 @pytest.mark.parametrize("repeats", [[5] * 10, [8] + [1] * 9, [1, 2, 3, 4, 5] * 2], ids=str)
-def test_copies_of_a_donors_sample_change_nothing(repeats, batch_key):
+def test_copies_of_a_sample_do_not_matter(repeats, batch_key):
     mdata = plant(10)
     once, often = (pp.calibrate(data, batch_key=batch_key) for data in (mdata, repeated(mdata, repeats)))
     assert often.n_donors == once.n_donors == 10
-    # depths are of samples, whoever they are from
+    # depths belong to samples of any donor
     np.testing.assert_allclose(often.depths, np.repeat(once.depths, repeats))
     assert_same_calibration(dataclasses.replace(often, depths=once.depths), once, rtol=1e-7, atol=1e-10)
 
 
-def test_donor_in_two_batches_has_a_row_in_each():
+def test_donor_in_two_batches_has_two_rows():
     mdata = repeated(plant(10), 4)
     mdata["bulk"].obs["run"] = ["run0", "run0", "run1", "run1"] * 10
     calibration = pp.calibrate(mdata, batch_key="run")
@@ -125,7 +126,7 @@ def test_donor_in_two_batches_has_a_row_in_each():
     np.testing.assert_allclose(calibration.batch_shift, 0, atol=1e-12)
 
 
-def test_batches_of_the_cohort_are_told_apart(large_cohort):
+def test_batches_of_the_cohort_are_estimated_separately(large_cohort):
     mdata, planted = large_cohort
     learned = pp.calibrate(mdata, batch_key="batch").batch_shift
     difference = (learned["batch2"] - learned["batch1"]).to_numpy()
@@ -138,7 +139,7 @@ def test_number_of_factors_is_limited():
     assert many.n_donors == MAX_FACTORS + 10
 
 
-def test_column_that_is_not_there_is_named(pairs):
+def test_missing_batch_column_is_named(pairs):
     with pytest.raises(KeyError, match=r"Expected column 'lane' in mdata\['bulk'\].obs, found \[.*'donor'"):
         pp.calibrate(pairs, batch_key="lane")
     assert "calibration" not in pairs.uns["scdeconv"]
@@ -154,11 +155,11 @@ def test_counts_have_depths_and_tpm_have_none():
     shares = tpm.draw_bulk(fractions, np.random.default_rng(0))
     assert 0.3 < np.median(shares.sum(axis=1)) < 3
     assert (shares >= 0).all()
-    # but for the depth the two calibrations are of the same bulk
+    # apart from the depths both calibrations use the same bulk
     np.testing.assert_allclose(tpm.genes["platform_shift"], counts.genes["platform_shift"], atol=0.02)
 
 
-def test_calibration_is_stored_and_nothing_else_is_changed(pairs, unchanged):
+def test_only_the_calibration_is_written(pairs, unchanged):
     with unchanged(*pairs.mod.values()):
         calibration = pp.calibrate(pairs, batch_key="batch")
     assert pairs.uns["scdeconv"]["calibrate"] == {"batch_key": "batch"}
@@ -192,43 +193,43 @@ def test_calibration_of_thousands_of_genes_can_be_written(tmp_path):
     assert_same_calibration(Calibration.of(read_mudata(tmp_path / "pairs.h5mu")), calibration, rtol=0)
 
 
-def test_no_calibration_is_told(pairs):
+def test_missing_calibration_is_reported(pairs):
     with pytest.raises(KeyError, match=r"found none. Call pp.calibrate\(mdata\) first"):
         Calibration.of(pairs)
 
 
 @pytest.mark.parametrize("batch_key", [None, "batch"])
 @pytest.mark.parametrize("kept", [slice(None), slice(20, 100)])
-def test_leaving_donors_out_equals_calibrating_the_rest_from_cells(pairs, batch_key, kept):
+def test_hold_out_equals_calibrating_remaining_donors_from_cells(pairs, batch_key, kept):
     genes = pairs["bulk"].var_names[kept]
     paired = pp.paired_donors(pairs)
     bulk_only = sorted(set(pairs["bulk"].obs["donor"]) - set(paired))
     for donors in (paired[:1], [paired[2], paired[7]], bulk_only[:1]):
         rest, _ = pp.hold_out(pairs, donors)
-        expected = fit_calibration(rest, Reference(rest, genes), genes, batch_key=batch_key)
-        found = fit_calibration(pairs, Reference(pairs, genes), genes, without=donors, batch_key=batch_key)
+        expected = fit_calibration(PairedData(rest, genes), (), batch_key=batch_key)
+        found = fit_calibration(PairedData(pairs, genes), donors, batch_key=batch_key)
         assert found.n_donors == 10 - len(set(donors) & set(paired))
         assert_same_calibration(found, expected, rtol=1e-8, atol=1e-10)
 
 
-def test_leaving_donors_out_equals_calibrating_the_rest_from_profiles():
+def test_hold_out_equals_calibrating_remaining_donors_from_profiles():
     mdata = plant(9)
     genes = mdata["bulk"].var_names[10:200]
     for donors in (["D3"], ["D0", "D8"], [f"D{i}" for i in range(7)]):
         rest, _ = pp.hold_out(mdata, donors)
-        expected = fit_calibration(rest, Reference(rest, genes), genes)
-        found = fit_calibration(mdata, Reference(mdata, genes), genes, without=donors)
+        expected = fit_calibration(PairedData(rest, genes), (), batch_key=None)
+        found = fit_calibration(PairedData(mdata, genes), donors, batch_key=None)
         assert_same_calibration(found, expected, rtol=1e-10)
 
 
-def test_donor_left_out_has_no_influence_whatever_its_data(pairs):
+def test_held_out_donor_has_no_influence(pairs):
     genes = pairs["bulk"].var_names
     donor = pp.paired_donors(pairs)[4]
-    before = fit_calibration(pairs, Reference(pairs, genes), genes, without=[donor])
+    before = fit_calibration(PairedData(pairs, genes), [donor], batch_key=None)
     pairs["bulk"].X[(pairs["bulk"].obs["donor"] == donor).to_numpy(), :50] *= 1000
     rows = (pairs["sums"].obs["donor"] == donor).to_numpy()
     pairs["sums"].X[rows] = pairs["sums"].X[rows] * 9
-    after = fit_calibration(pairs, Reference(pairs, genes), genes, without=[donor])
+    after = fit_calibration(PairedData(pairs, genes), [donor], batch_key=None)
     assert_same_calibration(after, before, rtol=0)
 
 
@@ -244,6 +245,6 @@ def test_hold_out_calibrates_again_without_the_donor(pairs):
     assert_same_calibration(stored, pp.calibrate(rest, batch_key="batch"), rtol=0)
 
 
-def test_hold_out_does_not_calibrate_where_that_was_not_done(pairs):
+def test_hold_out_does_not_add_a_calibration(pairs):
     rest, _ = pp.hold_out(pairs, [pp.paired_donors(pairs)[0]])
     assert "calibration" not in rest.uns["scdeconv"]

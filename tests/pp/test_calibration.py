@@ -22,7 +22,7 @@ def make_arrays(n_batches=0):
 
 
 @pytest.mark.parametrize("n_batches", [0, 3])
-def test_tables_hold_the_arrays_by_name(n_batches):
+def test_tables_contain_the_arrays_by_name(n_batches):
     arrays = make_arrays(n_batches)
     calibration = Calibration.from_arrays(arrays, GENES, TYPES)
     np.testing.assert_array_equal(calibration.genes["shift_sd"], arrays.shift_sd)
@@ -35,7 +35,7 @@ def test_tables_hold_the_arrays_by_name(n_batches):
 
 
 @pytest.mark.parametrize("n_batches", [0, 3])
-def test_draws_are_those_of_the_arrays(n_batches):
+def test_draws_equal_those_of_the_arrays(n_batches):
     arrays = make_arrays(n_batches)
     calibration = Calibration.from_arrays(arrays, GENES, TYPES)
     drawn = [source.draw_compositions(20, 0.2, np.random.default_rng(0)) for source in (arrays, calibration)]
@@ -44,7 +44,7 @@ def test_draws_are_those_of_the_arrays(n_batches):
     np.testing.assert_array_equal(*bulk)
 
 
-def test_stored_calibration_comes_back_and_its_absence_is_told():
+def test_stored_calibration_can_be_read_back():
     calibration = Calibration.from_arrays(make_arrays(), GENES, TYPES)
     empty = MuData({})
     with pytest.raises(
@@ -55,6 +55,6 @@ def test_stored_calibration_comes_back_and_its_absence_is_told():
     assert vars(Calibration.of(empty)) == vars(calibration)
 
 
-def test_representation_names_numbers():
+def test_representation_shows_the_sizes():
     calibration = Calibration.from_arrays(make_arrays(), GENES, TYPES)
     assert repr(calibration) == "Calibration: 5 donors, 12 genes, 4 cell types; median repeatability 0.50"

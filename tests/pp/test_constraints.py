@@ -31,7 +31,7 @@ def toy(n=6):
 # labels
 
 
-def test_constraints_from_labels_are_asked_number_and_agree_with_the_truth(cells, capsys):
+def test_label_constraints_agree_with_the_truth(cells, capsys):
     result = pp.constraints(cells, labels_key="known", n_pairs=1500)
     both = np.concatenate([result.must_link, result.cannot_link])
     assert len(both) == 1500
@@ -45,22 +45,22 @@ def test_constraints_from_labels_are_asked_number_and_agree_with_the_truth(cells
     assert repr(result) == f"Constraints: {line}"
 
 
-def test_random_pairs_are_must_links_as_often_as_labels_agree(cells):
+def test_random_pairs_follow_the_label_frequencies(cells):
     result = pp.constraints(cells, labels_key="cell_type", n_pairs=20_000)
     shares = cells.obs["cell_type"].value_counts(normalize=True)
     assert len(result.must_link) / 20_000 == pytest.approx((shares**2).sum(), abs=0.02)
 
 
-def test_all_pairs_are_taken_and_said_where_there_are_fewer_than_asked_for(capsys):
+def test_too_few_pairs_are_all_used(capsys):
     cells = toy()
     cells.obs["label"] = ["A", "B", np.nan, "A", None, "B"]
     result = pp.constraints(cells, labels_key="label")
     assert named(result, result.must_link) == {frozenset(("c0", "c3")), frozenset(("c1", "c5"))}
     assert len(result.cannot_link) == 4
-    assert capsys.readouterr().out.endswith("consistent; only 6 pairs from labels, which are all\n")
+    assert capsys.readouterr().out.endswith("consistent; only 6 pairs available from labels\n")
 
 
-def test_the_seed_decides_which_pairs_and_sources_do_not_disturb_each_other(cells, markers, global_state_untouched):
+def test_sources_draw_pairs_independently(cells, markers, global_state_untouched):
     with global_state_untouched():
         first, again, other = (pp.constraints(cells, labels_key="known", n_pairs=50, seed=seed) for seed in (1, 1, 2))
         joined = pp.constraints(cells, labels_key="known", markers=markers, n_pairs=50, seed=1)
@@ -73,7 +73,7 @@ def test_the_seed_decides_which_pairs_and_sources_do_not_disturb_each_other(cell
 # markers
 
 
-def test_marker_scores_are_mean_z_scores_of_log_normalised_expression():
+def test_marker_scores_are_mean_z_scores():
     rng = np.random.default_rng(0)
     counts = rng.poisson(2, (30, 8)) + 1
     counts[:, 7] = 0
@@ -106,16 +106,18 @@ def test_constraints_from_markers_agree_with_the_true_types(seed, capsys):
     result = pp.constraints(cells, markers=markers)
     assert result.agreement(cells.obs["cell_type"]) > 0.98
     assert pp.Constraints(result.cells, result.must_link, NO_PAIRS).agreement(cells.obs["cell_type"]) > 0.95
-    # anchors of every type, and of rare ones too
+    # anchors of every type, including rare ones
     linked = cells.obs["cell_type"].iloc[np.unique(result.cannot_link)]
     assert set(linked) == set(types)
     assert re.search(r"consistent; \d+ anchors of 7 types\n", capsys.readouterr().out)
 
 
-def test_markers_that_are_no_genes_are_left_out_with_a_warning(cells, markers):
+def test_unknown_marker_genes_give_a_warning(cells, markers):
     first = next(iter(markers))
     more = markers | {first: [*markers[first], "CD3E"]}
-    with pytest.warns(UserWarning, match=r"1 of 31 markers are not among the genes of cells: 'CD3E'\. The others are"):
+    with pytest.warns(
+        UserWarning, match=r"1 of 31 markers are not among the genes of cells: 'CD3E'\. The remaining markers are"
+    ):
         result = pp.constraints(cells, markers=more)
     np.testing.assert_array_equal(result.must_link, pp.constraints(cells, markers=markers).must_link)
 
@@ -128,9 +130,9 @@ def test_counts_are_read_from_the_layer(cells, markers):
     np.testing.assert_array_equal(result.must_link, pp.constraints(cells, markers=markers).must_link)
 
 
-def test_markers_without_cells_that_are_clearly_of_one_type_are_refused(cells, markers):
+def test_markers_without_clear_cells_are_refused(cells, markers):
     same = next(iter(markers.values()))
-    with pytest.raises(ValueError, match=r"for at least two types, found them for none\. Give markers"):
+    with pytest.raises(ValueError, match=r"of at least two types, found anchors of none\. Pass more markers"):
         pp.constraints(cells, markers={"A": same, "B": same})
 
 
@@ -160,13 +162,13 @@ def test_proteins_are_linked_by_percentiles_of_all_distances(levels):
 
 
 @pytest.mark.parametrize("n_pairs", [50, 700])
-def test_protein_gives_about_the_number_asked_for(levels, n_pairs):
+def test_protein_gives_about_the_requested_number(levels, n_pairs):
     rng = np.random.default_rng(0)
     pairs, _ = link_by_distance(levels(rng.integers(0, 3, 400), rng), n_pairs, rng)
     assert n_pairs <= len(pairs) <= n_pairs + 2
 
 
-def test_constraints_from_protein_agree_with_the_true_types_by_name(multiome, cells, unchanged):
+def test_protein_constraints_agree_with_the_truth(multiome, cells, unchanged):
     with unchanged(multiome):
         result = pp.constraints(multiome, protein="prot")
     assert result.cells.equals(multiome["rna"].obs_names)
@@ -179,7 +181,7 @@ def test_constraints_from_protein_agree_with_the_true_types_by_name(multiome, ce
 # explicit pairs
 
 
-def test_explicit_pairs_are_taken_as_they_are_once(unchanged):
+def test_explicit_pairs_are_kept_without_duplicates(unchanged):
     cells = toy()
     pairs = {"must_link": [("c0", "c1"), ("c1", "c0")], "cannot_link": [("c4", "c0"), ("c2", "c1")]}
     with unchanged(cells):
@@ -207,7 +209,7 @@ def test_one_kind_of_pairs_is_enough(kind):
     ("must", "cannot"),
     [([("c0", "c1")], [("c1", "c0")]), ([("c0", "c2"), ("c2", "c1"), ("c3", "c4")], [("c0", "c1"), ("c0", "c3")])],
 )
-def test_explicit_pairs_that_contradict_each_other_are_refused_by_name(must, cannot):
+def test_contradictory_explicit_pairs_are_refused(must, cannot):
     with pytest.raises(ValueError, match=r"found 1 cannot-links between .*: 'c[01] and c[10]'\. Remove these"):
         pp.constraints(toy(), pairs={"must_link": must, "cannot_link": cannot})
 
@@ -221,7 +223,7 @@ def test_at_most_three_contradictory_pairs_are_named():
 # contradictions
 
 
-def test_contradictions_name_the_cells_that_must_links_join_through_others():
+def test_indirect_contradictions_are_reported_by_cell():
     names = pd.Index(["a", "b", "c", "d", "e"])
     result = pp.Constraints(names, np.array([[0, 1], [1, 2]]), np.array([[3, 4], [2, 0], [0, 3]]))
     assert result.contradictions.to_dict("records") == [{"first": "c", "second": "a"}]
@@ -236,23 +238,25 @@ def test_contradictions_name_the_cells_that_must_links_join_through_others():
     assert repr(result) == "Constraints: 2 must-link, 3 cannot-link among 5 cells; 1 contradictions"
 
 
-def test_pairs_are_trusted_before_labels_and_what_contradicts_them_is_counted():
+def test_explicit_pairs_override_labels():
     cells = toy(4)
     cells.obs["label"] = ["A", "A", "B", None]
-    with pytest.warns(UserWarning, match=r"more trusted ones are left out: 2 of 3 from labels\.$"):
+    with pytest.warns(UserWarning, match=r"Constraints of lower priority are removed: 2 of 3 from labels\.$"):
         result = pp.constraints(cells, labels_key="label", pairs={"must_link": [("c0", "c3"), ("c3", "c2")]})
     assert named(result, result.must_link) == {frozenset(pair) for pair in (("c0", "c3"), ("c3", "c2"), ("c0", "c1"))}
     assert named(result, result.cannot_link) == set()
     assert result.report["contradictions"] == 0
 
 
-def test_labels_are_trusted_before_markers_and_protein(cells, markers, multiome):
+def test_labels_override_markers_and_protein(cells, markers, multiome):
     with columns_stay():
         wrong = multiome.copy()
     types = list(cells.obs["cell_type"].cat.categories)
     # two types under one label
     wrong["rna"].obs["known"] = cells.obs["known"].astype(object).replace(types[1], types[0])
-    with pytest.warns(UserWarning, match=r"left out: [\d,]+ of [\d,]+ from markers, [\d,]+ of [\d,]+ from protein\.$"):
+    with pytest.warns(
+        UserWarning, match=r"are removed: [\d,]+ of [\d,]+ from markers, [\d,]+ of [\d,]+ from protein\.$"
+    ):
         result = pp.constraints(wrong, labels_key="known", markers=markers, protein="prot")
     assert result.report["contradictions"] == 0
     trusted = pp.constraints(wrong, labels_key="known")
@@ -263,7 +267,7 @@ def test_labels_are_trusted_before_markers_and_protein(cells, markers, multiome)
 # agreement
 
 
-def test_agreement_is_the_share_of_satisfied_constraints_of_labelled_cells():
+def test_agreement_is_the_share_of_satisfied_constraints():
     result = pp.Constraints(pd.Index(list("abcd")), np.array([[0, 1], [2, 3]]), np.array([[0, 2], [1, 3], [0, 3]]))
     assert result.agreement(["x", "x", "y", "y"]) == 1
     assert result.agreement(np.array([1, 2, 1, 1])) == pytest.approx(2 / 5)
@@ -274,8 +278,8 @@ def test_agreement_is_the_share_of_satisfied_constraints_of_labelled_cells():
 @pytest.mark.parametrize(
     ("labels", "expected"),
     [
-        (["x"], "Expected a label for each of 4 cells, found 1."),
-        (pd.Series(["x", "y"]), "Expected labels on both sides of a constraint, found none among 1 constraints."),
+        (["x"], "Expected one label for each of 4 cells, found 1 labels."),
+        (pd.Series(["x", "y"]), "Expected labels of both cells of a constraint, found no such constraint among 1."),
     ],
 )
 def test_labels_of_other_cells_are_refused(labels, expected):
@@ -290,9 +294,9 @@ def test_constraints_cannot_be_reassigned():
         result.must_link = NO_PAIRS
 
 
-def test_distinct_groups_are_joined_by_must_links_and_set_apart_by_cannot_links():
+def test_groups_follow_must_and_cannot_links():
     must = np.array([[0, 1], [1, 2], [3, 4], [5, 6], [7, 8], [8, 9]])
-    # {3, 4} is apart from {0, 1, 2} and from {7, 8, 9}; nothing tells {5, 6} from anything
+    # {3, 4} is cannot-linked to {0, 1, 2} and {7, 8, 9}; {5, 6} has no cannot-links
     cannot = np.array([[2, 7], [3, 0], [9, 4], [5, 10]])
     constraints = pp.Constraints(pd.Index([f"cell{i}" for i in range(11)]), must, cannot)
     assert [group.tolist() for group in constraints.distinct_groups()] == [[0, 1, 2], [7, 8, 9], [3, 4]]

@@ -28,14 +28,14 @@ from scdeconv._data.modalities import columns_stay
         ({"markers": {"B": ["GENE0001"], "T": "GENE0002"}}, "found text for 'T'."),
         (
             {"markers": {"B": ["CD19", "MS4A1"], "T": ["GENE0002"]}},
-            "found none for 'B': it has no 'CD19', 'MS4A1', but 'GENE0001'",
+            "found none for 'B': missing 'CD19', 'MS4A1', the genes are 'GENE0001'",
         ),
         ({"markers": {"B": [], "T": ["GENE0002"]}}, "found none for 'B'"),
         (
             {"markers": {"B": ["GENE0001"], "T": ["GENE0002"]}, "layer": "raw"},
             "Expected layer 'raw' in cells, found layers []",
         ),
-        ({"protein": "prot"}, "Expected cells as MuData beside protein=, found AnnData. Join cells and proteins:"),
+        ({"protein": "prot"}, "Expected cells as MuData with protein=, found AnnData. Join cells and proteins:"),
         (
             {"pairs": {"must_link": [("cell1", "x"), ("y", "z"), ("x", "v")]}},
             "Expected cells of cells in pairs, found 4 others: 'x', 'y', 'z' and 1 more.",
@@ -46,7 +46,7 @@ from scdeconv._data.modalities import columns_stay
             {"pairs": {"must_link": ["cell1", "cell2"]}},
             "Expected tuples of two cells in pairs, found 2 others: 'cell1'",
         ),
-        ({"pairs": {"must_link": [("cell1", "cell1")]}}, "found 1 pairs of one cell: 'cell1'."),
+        ({"pairs": {"must_link": [("cell1", "cell1")]}}, "found 1 pairs with the same cell twice: 'cell1'."),
         ({"pairs": [("cell1", "cell2")]}, "Expected pairs as a DataFrame or mapping, found list."),
         ({"pairs": pd.DataFrame({"first": ["cell1"]})}, "found ['first']. Add 'second', 'link'."),
         (
@@ -55,7 +55,7 @@ from scdeconv._data.modalities import columns_stay
         ),
     ],
 )
-def test_bad_input_is_described(cells, arguments, expected):
+def test_invalid_input_is_described(cells, arguments, expected):
     cells = cells.copy()
     cells.obs["empty"] = np.nan
     cells.obs["single"] = ["B"] * 3 + [None] * (cells.n_obs - 3)
@@ -75,7 +75,7 @@ def test_all_problems_are_reported_at_once(cells):
 def test_markers_need_counts(cells, markers):
     logged = cells.copy()
     logged.X = cells.X.log1p()
-    with pytest.raises(ValueError, match="Expected linear values in cells, found log-transformed ones"):
+    with pytest.raises(ValueError, match="Expected values on a linear scale in cells, found log-transformed values"):
         pp.constraints(logged, markers=markers)
     # which labels do not
     assert len(pp.constraints(logged, labels_key="known").must_link)
@@ -96,23 +96,23 @@ def test_other_objects_than_cells_are_refused():
 @pytest.mark.parametrize(
     ("change", "arguments", "expected"),
     [
-        (None, {"protein": "protein"}, "Expected the modality 'protein' in cells, found 'rna', 'prot'. Name it with"),
+        (None, {"protein": "protein"}, "Expected modality 'protein' in cells, found 'rna', 'prot'. Pass the protein"),
         (
             None,
             {"protein": "prot", "rna": "gex"},
-            "Expected the modality 'gex' in cells, found 'rna', 'prot'. Name that",
+            "Expected modality 'gex' in cells, found 'rna', 'prot'. Pass the RNA",
         ),
         (lambda p: p[:, :1].copy(), {"protein": "prot"}, "Expected at least two proteins in cells['prot'], found 1."),
         (lambda p: AnnData(-p.X, p.obs, p.var), {"protein": "prot"}, "Expected non-negative values in cells['prot']"),
         (
             lambda p: AnnData(p.X, p.obs.set_axis(p.obs_names + "-1"), p.var),
             {"protein": "prot"},
-            "Expected cells with RNA and protein, found 0: cells['prot'] has",
+            "Expected at least two cells with RNA and protein, found 0: cells['prot'] has",
         ),
         (
             lambda p: AnnData(np.ones(p.shape), p.obs, p.var),
             {"protein": "prot"},
-            "Expected protein levels that differ between cells in cells['prot'], found every pair",
+            "Expected protein levels that differ between cells in cells['prot'], found the same distance",
         ),
     ],
 )

@@ -21,7 +21,7 @@ def planted_inputs(inputs):
 
 
 def without(inputs, donors):
-    """Return the inputs as if the donors had never been part of the study."""
+    """Return the inputs without the donors."""
     return tuple(adata[~adata.obs["donor"].isin(donors)].copy() for adata in inputs)
 
 
@@ -49,13 +49,13 @@ def test_nothing_of_the_donor_remains(planted_inputs):
 
 
 @pytest.mark.parametrize("donors", [["D2"], ["B1"], ["D3", "B2"]])
-def test_the_rest_equals_a_study_without_the_donors(planted_inputs, donors, assert_same):
+def test_remaining_data_equal_a_study_without_the_donors(planted_inputs, donors, assert_same):
     train, _ = pp.hold_out(prepared(planted_inputs), donors)
     assert_same(train, prepared(without(planted_inputs, donors)))
 
 
 @pytest.mark.parametrize("criterion", ["markers", "variance", "agreement"])
-def test_selection_and_simulation_do_not_see_the_donor_whatever_its_data(make_inputs, criterion, assert_same):
+def test_selection_and_simulation_exclude_the_donor(make_inputs, criterion, assert_same):
     results = []
     for factor in (1, 1000):
         cells, bulk = make_inputs(bulk_donors=("D1", "D2", "D3", "D4", "B1"))
@@ -81,14 +81,14 @@ def test_recorded_steps_are_repeated_with_their_arguments(mdata):
     assert train.uns == mdata.uns
     assert train["simulated"].n_obs == 14
     assert train["bulk"].var["selected"].sum() == 11
-    # an augmented sample knows of its own donor only, so the rows that stay are kept as they are
+    # augmentation uses only the sample's own donor, so the remaining rows are unchanged
     kept = (mdata["bulk"].obs["donor"] != "D4").to_numpy()
     np.testing.assert_array_equal(
         train["bulk"].obsm["augmented_fractions"], mdata["bulk"].obsm["augmented_fractions"][kept]
     )
 
 
-def test_steps_that_were_not_taken_are_not_taken_now(mdata):
+def test_hold_out_adds_no_new_steps(mdata):
     train, held_out = pp.hold_out(mdata, ["D4"])
     assert "simulated" not in train.mod
     assert "selected" not in train["bulk"].var
@@ -96,13 +96,13 @@ def test_steps_that_were_not_taken_are_not_taken_now(mdata):
     assert "selected" not in held_out.var
 
 
-def test_a_gene_list_of_the_users_own_is_kept(mdata):
+def test_given_gene_list_is_kept(mdata):
     mdata["bulk"].var["selected"] = mdata["bulk"].var_names.isin(mdata["bulk"].var_names[:5])
     train, _ = pp.hold_out(mdata, ["D4"])
     assert list(train["bulk"].var["selected"]) == list(mdata["bulk"].var["selected"])
 
 
-def test_all_samples_of_the_donor_go_with_what_was_measured(make_inputs):
+def test_all_samples_of_the_donor_are_removed(make_inputs):
     cells, bulk = make_inputs(bulk_donors=("D1", "D2", "D1", "D3", "D4", "D1"))
     mdata = pp.pair(cells, bulk)
     train, held_out = pp.hold_out(mdata, ["D1"])
@@ -128,7 +128,7 @@ def test_original_and_result_share_no_memory(planted_inputs, assert_same):
     assert mdata.uns["scdeconv"]["simulate"]["seed"] == 5
 
 
-def test_a_type_that_only_the_donor_has_stays_as_an_empty_row(make_inputs):
+def test_types_of_the_donor_only_stay_empty(make_inputs):
     cells, bulk = make_inputs()
     others = (cells.obs["donor"] != "D3").to_numpy()
     cells = cells[~(others & (cells.obs["cell_type"] == "NK cell").to_numpy())].copy()
@@ -148,7 +148,7 @@ def test_a_type_that_only_the_donor_has_stays_as_an_empty_row(make_inputs):
     assert list(again["profiles"].obs_names) == ["B cell", "NK cell", "T cell"]
 
 
-def test_given_profiles_are_kept_and_the_donors_pseudobulk_is_dropped(reference_inputs, assert_same):
+def test_profiles_are_kept_and_pseudobulk_is_dropped(reference_inputs, assert_same):
     mdata = pp.pair(**reference_inputs)
     pp.simulate(mdata, 10)
     train, held_out = pp.hold_out(mdata, ["D1", "D5"])
@@ -165,6 +165,6 @@ def test_given_profiles_are_kept_and_the_donors_pseudobulk_is_dropped(reference_
 @pytest.mark.parametrize("donors", [["D9", "D1"], ["C1"], "D1"])
 def test_donors_without_bulk_are_refused(mdata, donors):
     unknown = sorted(set(donors) - set(mdata["bulk"].obs["donor"]))
-    with pytest.raises(ValueError, match="Expected donors of the bulk samples, found") as caught:
+    with pytest.raises(ValueError, match="Expected donors of the bulk samples in donors, found") as caught:
         pp.hold_out(mdata, donors)
-    assert f"found {unknown}. The donors are ['B1', 'B2', 'D1', 'D2', 'D3', 'D4']." in str(caught.value)
+    assert f"found {unknown}. Choose from ['B1', 'B2', 'D1', 'D2', 'D3', 'D4']." in str(caught.value)

@@ -26,7 +26,7 @@ def dense(matrix):
     return np.asarray(matrix.toarray() if sp.issparse(matrix) else matrix)
 
 
-def test_donors_with_both_with_cells_only_and_with_bulk_only_are_counted_in_one_line(inputs, capsys):
+def test_donors_are_counted_by_available_data(inputs, capsys):
     pp.pair(*inputs)
     assert capsys.readouterr().out == (
         "paired 4 donors (6 bulk samples, 125 cells, 3 cell types); 2 donors with bulk only, 1 with cells only; "
@@ -34,7 +34,7 @@ def test_donors_with_both_with_cells_only_and_with_bulk_only_are_counted_in_one_
     )
 
 
-def test_measured_cells_and_fractions_equal_the_crosstab_of_the_cells(inputs):
+def test_fractions_equal_the_crosstab_of_cells(inputs):
     cells, bulk = inputs
     paired = pp.pair(cells, bulk)["bulk"]
     counts = pd.crosstab(cells.obs["donor"], cells.obs["cell_type"])
@@ -51,7 +51,7 @@ def test_measured_cells_and_fractions_equal_the_crosstab_of_the_cells(inputs):
     assert pp.paired_donors(pp.pair(cells, bulk)) == ["D1", "D2", "D3", "D4"]
 
 
-def test_order_of_the_cell_types_is_that_of_the_categories(inputs):
+def test_cell_types_follow_the_category_order(inputs):
     cells, bulk = inputs
     order = ["T cell", "B cell", "NK cell"]
     cells.obs["cell_type"] = cells.obs["cell_type"].cat.reorder_categories(order)
@@ -87,7 +87,7 @@ def test_profiles_and_pseudobulk_equal_a_loop_over_cells(inputs, form, dtype):
     np.testing.assert_array_equal(dense(mdata["bulk"].X), dense(bulk.X))
 
 
-def test_several_bulk_samples_of_one_donor_share_its_fractions_and_count_once(make_inputs, capsys):
+def test_samples_of_one_donor_share_its_fractions(make_inputs, capsys):
     cells, bulk = make_inputs(bulk_donors=("D1", "D2", "D1", "D3", "D1", "B1", "B1"))
     mdata = pp.pair(cells, bulk)
     assert capsys.readouterr().out.startswith(
@@ -99,7 +99,7 @@ def test_several_bulk_samples_of_one_donor_share_its_fractions_and_count_once(ma
     assert fractions.loc[["bulk5", "bulk6"]].isna().all(axis=None)
 
 
-def test_obs_names_are_the_donors_where_bulk_has_no_donor_column(inputs):
+def test_donors_default_to_obs_names(inputs):
     cells, bulk = inputs
     expected = pp.pair(cells, bulk)["bulk"].obsm["measured_fractions"]
     bulk.obs_names = bulk.obs.pop("donor").to_numpy()
@@ -108,7 +108,7 @@ def test_obs_names_are_the_donors_where_bulk_has_no_donor_column(inputs):
     np.testing.assert_array_equal(paired.obsm["measured_fractions"], expected)
 
 
-def test_columns_of_other_names_and_numeric_labels_are_read(inputs, assert_same):
+def test_column_names_and_numeric_labels_are_accepted(inputs, assert_same):
     cells, bulk = inputs
     expected = pp.pair(cells, bulk)
     number = {donor: i for i, donor in enumerate(["D1", "D2", "D3", "D4", "C1", "B1", "B2"])}
@@ -122,7 +122,7 @@ def test_columns_of_other_names_and_numeric_labels_are_read(inputs, assert_same)
     np.testing.assert_array_equal(mdata["bulk"].obsm["measured_fractions"], expected["bulk"].obsm["measured_fractions"])
 
 
-def test_genes_are_matched_by_name_in_the_order_of_bulk(inputs):
+def test_genes_follow_the_bulk_order(inputs):
     cells, bulk = inputs
     shuffled = cells[:, np.random.default_rng(0).permutation(40)[:30]].copy()
     bulk = bulk[:, 5:].copy()
@@ -143,7 +143,7 @@ def test_cell_size_counts_the_genes_that_bulk_lacks(inputs):
     np.testing.assert_allclose(mdata["profiles"].obs["cell_size_umi"], expected)
 
 
-def test_given_fractions_and_profiles_take_the_place_of_cells(reference_inputs, capsys):
+def test_given_fractions_and_profiles_replace_cells(reference_inputs, capsys):
     bulk, given = reference_inputs["bulk"], reference_inputs["bulk"].obsm["measured_fractions"]
     bulk.obsm["measured_fractions"] = given[["T cell", "B cell", "NK cell"]]
     mdata = pp.pair(**reference_inputs)
@@ -167,7 +167,7 @@ def test_given_cell_sizes_are_kept(reference_inputs):
     assert pp.pair(**reference_inputs)["profiles"].obs["cell_size_umi"].tolist() == [1000.0, 2000.0, 3000.0]
 
 
-def test_given_fractions_lack_types_as_zero_and_are_freed_of_rounding(reference_inputs):
+def test_given_fractions_are_completed_and_renormalised(reference_inputs):
     bulk = reference_inputs["bulk"]
     bulk.obsm["flow"] = pd.DataFrame({"T cell": 0.333, "B cell": 0.666}, index=bulk.obs_names)
     fractions = pp.pair(**reference_inputs, fractions_key="flow")["bulk"].obsm["measured_fractions"]
@@ -175,7 +175,7 @@ def test_given_fractions_lack_types_as_zero_and_are_freed_of_rounding(reference_
     np.testing.assert_allclose(fractions.to_numpy(), [[2 / 3, 0, 1 / 3]] * 6)
 
 
-def test_cells_say_the_truth_where_a_donor_has_them_and_given_fractions_elsewhere(inputs):
+def test_cells_take_precedence_over_given_fractions(inputs):
     cells, bulk = inputs
     counted = pp.pair(cells, bulk)["bulk"].obsm["measured_fractions"]
     given = pd.DataFrame([[0.2, 0.3, 0.5]] * 6, index=bulk.obs_names, columns=counted.columns)
@@ -199,7 +199,7 @@ def test_cells_say_the_truth_where_a_donor_has_them_and_given_fractions_elsewher
         (lambda counts: counts * 1000.5, "estimated counts (not whole numbers)"),
     ],
 )
-def test_unit_of_bulk_is_recognised_and_said(inputs, change, unit, capsys):
+def test_bulk_unit_is_detected_and_printed(inputs, change, unit, capsys):
     cells, bulk = inputs
     bulk.X = change(bulk.X)
     mdata = pp.pair(cells, bulk)
@@ -207,7 +207,7 @@ def test_unit_of_bulk_is_recognised_and_said(inputs, change, unit, capsys):
     assert mdata.uns["scdeconv"]["pair"] == {"bulk_unit": unit, "n_genes": 40, "n_spike_ins": 0}
 
 
-def test_ensembl_versions_do_not_keep_genes_apart(inputs):
+def test_ensembl_versions_are_ignored_in_matching(inputs):
     cells, bulk = inputs
     identifiers = [f"ENSG{i:011d}" for i in range(40)]
     cells.var_names = [f"{gene}.{i % 7 + 1}" for i, gene in enumerate(identifiers)]
@@ -216,7 +216,7 @@ def test_ensembl_versions_do_not_keep_genes_apart(inputs):
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_duplicate_genes_are_summed_on_request_and_refused_otherwise(inputs, form):
+def test_duplicate_genes_are_summed_only_on_request(inputs, form):
     cells, bulk = inputs
     counts = cells.X.toarray()
     names = [f"G{i}" for i in range(40)]
@@ -250,7 +250,7 @@ def test_sums_of_duplicates_do_not_overflow_small_integers(inputs):
     assert set(dense(pp.pair(cells, bulk, duplicates="sum")["sc"][:, "G0"].X).ravel()) == {400}
 
 
-def test_layer_is_read_from_whichever_has_it(inputs, assert_same):
+def test_layer_is_read_where_it_exists(inputs, assert_same):
     cells, bulk = inputs
     expected = pp.pair(cells, bulk)
     cells.layers["counts"] = cells.X
@@ -262,7 +262,7 @@ def test_layer_is_read_from_whichever_has_it(inputs, assert_same):
     assert_same(pp.pair(cells, bulk, layer="counts"), expected)
 
 
-def test_layer_of_estimated_counts_is_not_taken_for_logs_because_x_is_logged(inputs):
+def test_count_layer_beside_logged_x_is_accepted(inputs):
     cells, bulk = inputs
     cells.layers["corrected"] = cells.X * 7.25
     cells.X = np.log1p(cells.X.toarray())
@@ -280,7 +280,7 @@ def test_views_are_accepted(inputs, assert_same):
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_inputs_are_bit_for_bit_unchanged_by_pairing_and_what_follows(inputs, form, assert_same):
+def test_pairing_does_not_change_its_inputs(inputs, form, assert_same):
     for adata in inputs:
         adata.X = FORMATS[form](dense(adata.X))
         adata.uns["scdeconv"] = {"kept": 1}
@@ -337,7 +337,7 @@ def written_and_read(mdata, path):
     return read_mudata(path)
 
 
-def test_h5mu_round_trip_keeps_every_modality_obsm_and_record(inputs, tmp_path):
+def test_h5mu_round_trip_keeps_everything(inputs, tmp_path):
     mdata = full_mdata(*inputs)
     again = written_and_read(mdata, tmp_path / "pairs.h5mu")
     assert set(again.mod) == {"bulk", "sc", "sums", "profiles", "pseudobulk", "simulated"}
@@ -363,7 +363,7 @@ def test_h5mu_round_trip_keeps_every_modality_obsm_and_record(inputs, tmp_path):
                 np.testing.assert_array_equal(first.obsm[key], second.obsm[key])
 
 
-def test_every_step_works_the_same_on_data_read_from_a_file(inputs, tmp_path, assert_same):
+def test_later_steps_are_equal_after_reading_back(inputs, tmp_path, assert_same):
     mdata = full_mdata(*inputs)
     again = written_and_read(mdata, tmp_path / "pairs.h5mu")
     expected, _ = pp.hold_out(mdata, ["D2"])
@@ -379,11 +379,9 @@ def test_every_step_works_the_same_on_data_read_from_a_file(inputs, tmp_path, as
         assert again["bulk"].var["selected"].equals(mdata["bulk"].var["selected"])
 
 
-def test_no_donor_in_common_is_reference_only_and_said_loudly(make_inputs, capsys):
+def test_no_shared_donor_gives_a_warning(make_inputs, capsys):
     cells, bulk = make_inputs(bulk_donors=("X", "Y", "Z", "W"))
-    with pytest.warns(
-        UserWarning, match=r"Only 0 paired donors \(at least 3 .*reference-only.*needs no pairs"
-    ) as caught:
+    with pytest.warns(UserWarning, match=r"at least 3 paired donors .*found 0\. .*reference-based") as caught:
         mdata = pp.pair(cells, bulk)
     assert caught[0].filename == __file__
     assert capsys.readouterr().out.startswith(
@@ -400,13 +398,13 @@ def test_fewer_than_three_pairs_warn(make_inputs, shared, warned):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         pp.pair(cells, bulk)
-    assert [f"Only {shared} paired donors" in str(item.message) for item in caught] == [True] * warned
+    assert [f"to train on pairs, found {shared}." in str(item.message) for item in caught] == [True] * warned
 
 
-@pytest.mark.filterwarnings("ignore:Only 0 paired donors")
+@pytest.mark.filterwarnings("ignore:Expected at least 3 paired donors")
 def test_profiles_without_fractions_pair_no_donor_and_warn(reference_inputs):
     del reference_inputs["bulk"].obsm["measured_fractions"]
-    with pytest.warns(UserWarning, match=r"bulk\.obsm\['measured_fractions'\] is not there") as caught:
+    with pytest.warns(UserWarning, match=r"in bulk\.obsm\['measured_fractions'\], found none") as caught:
         mdata = pp.pair(**reference_inputs)
     assert {item.filename for item in caught} == {__file__}
     assert pp.paired_donors(mdata) == []
@@ -435,7 +433,7 @@ def test_retina_pairs_without_cells_are_paired_and_simulated():
 
 
 @needs_shared
-def test_cell_line_mixtures_keep_their_known_shares_beside_cells_of_others():
+def test_cell_line_mixtures_keep_their_known_fractions():
     cells = anndata.read_h5ad(SHARED / "celllines_mixology" / "cells.h5ad")
     bulk = anndata.read_h5ad(SHARED / "celllines_mixology" / "mixtures_pooled.h5ad")
     mdata = pp.pair(cells, bulk)
@@ -455,10 +453,10 @@ def test_cell_line_mixtures_keep_their_known_shares_beside_cells_of_others():
 
 
 @needs_shared
-def test_mixtures_of_cell_lines_without_their_donors_and_truth_are_reference_only():
+def test_mixtures_without_truth_are_reference_only():
     cells = anndata.read_h5ad(SHARED / "celllines_mixology" / "cells.h5ad")
     bulk = anndata.read_h5ad(SHARED / "celllines_mixology" / "mixtures_pooled.h5ad")
     bulk = AnnData(bulk.X[:5], obs=bulk.obs[:5][["donor"]], var=bulk.var)
-    with pytest.warns(UserWarning, match="reference-only"):
+    with pytest.warns(UserWarning, match="reference-based"):
         mdata = pp.pair(cells, bulk)
     assert mdata["bulk"].obsm["measured_fractions"].isna().all(axis=None)

@@ -1,4 +1,4 @@
-"""Every kind of bad input of :func:`scdeconv.pp.pair`: what was found, examples of it, what to do."""
+"""Invalid input of :func:`scdeconv.pp.pair`: the report shows the problem, examples and advice."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _(cells, bulk):
 
 @bad(
     "Expected unique gene names in bulk, found 4 repeated: 'G1', 'G2', 'G3' and 1 more. "
-    'Add them up, as pp.pair does with duplicates="sum", or make them unique.',
+    'Sum them, as pp.pair does with duplicates="sum", or make them unique.',
     title="repeated genes",
 )
 def _(cells, bulk):
@@ -115,7 +115,7 @@ def _(cells, bulk):
 @bad(
     "found Ensembl identifiers in bulk and symbols in cells: bulk has 40 ('ENSMUSG00000000000', 'ENSMUSG00000000001', "
     "'ENSMUSG00000000002' and 37 more), cells has 40 ('G0', 'G1', 'G2' and 37 more). "
-    "Give bulk gene symbols or cells Ensembl identifiers.",
+    "Use gene symbols in bulk or Ensembl identifiers in cells.",
     title="Ensembl bulk without symbols",
 )
 def _(cells, bulk):
@@ -123,8 +123,8 @@ def _(cells, bulk):
 
 
 @bad(
-    "Expected linear values in bulk, found log-transformed ones (largest value 7.6, not whole numbers). "
-    'Pass counts or TPM: a layer with layer="counts", or np.expm1 of the values.',
+    "Expected values on a linear scale in bulk, found log-transformed values (maximum 7.6, not whole numbers). "
+    'Pass counts or TPM, e.g. with layer="counts" or as np.expm1 of the values.',
     title="logged bulk",
 )
 def _(cells, bulk):
@@ -132,19 +132,22 @@ def _(cells, bulk):
     bulk.X *= 7.6 / bulk.X.max()
 
 
-@bad("Expected linear values in cells, found log-transformed ones (largest value", title="logged cells")
+@bad("Expected values on a linear scale in cells, found log-transformed values (maximum", title="logged cells")
 def _(cells, bulk):
     cells.X = sp.csr_matrix(np.log1p(cells.X.toarray()))
 
 
-@bad("Expected linear values in cells, found log-transformed ones (largest value", title="cells that scanpy logged")
+@bad(
+    "Expected values on a linear scale in cells, found log-transformed values (maximum",
+    title="cells that scanpy logged",
+)
 def _(cells, bulk):
     cells.X = cells.X * 20.5
     cells.uns["log1p"] = {"base": None}
 
 
 @bad(
-    "Expected expression in every row of bulk, found 2 rows of zeros: 'bulk1', 'bulk4'. Remove them.",
+    "Expected expression in every row of bulk, found 2 rows of zeros: 'bulk1', 'bulk4'. Remove these rows.",
     title="empty samples",
 )
 def _(cells, bulk):
@@ -152,8 +155,8 @@ def _(cells, bulk):
 
 
 @bad(
-    "Expected donors to have the same names, found 4 that nearly match (6 donors in bulk, 5 in cells): "
-    "bulk 'd-01', 'd-02', 'd-03' and 1 more; cells 'D1', 'D2', 'D3' and 1 more. Rename one side.",
+    "Expected identical donor names in bulk and cells, found 4 that nearly match (6 donors in bulk, 5 in cells): "
+    "bulk 'd-01', 'd-02', 'd-03' and 1 more; cells 'D1', 'D2', 'D3' and 1 more. Rename the donors in one of them.",
     title="donors spelled otherwise",
 )
 def _(cells, bulk):
@@ -161,7 +164,7 @@ def _(cells, bulk):
 
 
 @bad(
-    "found 1 that nearly match (6 donors in bulk, 5 in cells): bulk 'D_4'; cells 'D4'. Rename one side.",
+    "found 1 that nearly match (6 donors in bulk, 5 in cells): bulk 'D_4'; cells 'D4'. Rename the donors in one of them.",
     title="one donor spelled otherwise",
 )
 def _(cells, bulk):
@@ -178,14 +181,17 @@ def _(cells, bulk):
 
 
 @bad(
-    "Expected a donor for every row of cells, found 4 without: 'cell1', 'cell2', 'cell3' and 1 more. Remove those rows.",
+    "Expected a donor for every row of cells, found 4 rows without donor: 'cell1', 'cell2', 'cell3' and 1 more. Remove these rows.",
     title="cells without donor",
 )
 def _(cells, bulk):
     cells.obs.loc[["cell1", "cell2", "cell3", "cell8"], "donor"] = np.nan
 
 
-@bad("Expected a donor for every row of bulk, found 1 without: 'bulk2'. Remove those rows.", title="bulk without donor")
+@bad(
+    "Expected a donor for every row of bulk, found 1 rows without donor: 'bulk2'. Remove these rows.",
+    title="bulk without donor",
+)
 def _(cells, bulk):
     bulk.obs.loc["bulk2", "donor"] = None
 
@@ -208,7 +214,7 @@ def _(cells, bulk):
 
 
 @bad(
-    "Expected a cell type for every cell, found 2 cells without: 'cell3', 'cell8'. Remove those cells.",
+    "Expected a cell type for every cell, found 2 cells without cell type: 'cell3', 'cell8'. Remove these cells.",
     title="cells without type",
 )
 def _(cells, bulk):
@@ -216,7 +222,7 @@ def _(cells, bulk):
 
 
 @bad(
-    "Expected cells of every type, found 2 types without in cells.obs['cell_type']: 'Mast cell', 'Neuron'. "
+    "Expected cells of every type in cells.obs['cell_type'], found 2 types without cells: 'Mast cell', 'Neuron'. "
     "Call .cat.remove_unused_categories() on the column.",
     title="types without cells",
 )
@@ -225,8 +231,8 @@ def _(cells, bulk):
 
 
 @bad(
-    "Expected cell-type names without '/', found 2 in cells.obs['cell_type']: 'NK/T', 'a/b/c'; "
-    "h5ad files cannot hold such columns. Rename them, e.g. 'NK/T' to 'NK-T'.",
+    "Expected cell-type names without '/' in cells.obs['cell_type'], found 2: 'NK/T', 'a/b/c'. "
+    "h5ad files do not support such column names. Rename them, e.g. 'NK/T' to 'NK-T'.",
     title="cell types with a slash",
 )
 def _(cells, bulk):
@@ -239,7 +245,7 @@ def with_fractions(bulk, **columns):
 
 @bad(
     "Expected rows of bulk.obsm['measured_fractions'] to sum to 1, found 6 rows with sums from 0.7 to 0.9: "
-    "'bulk0', 'bulk1', 'bulk2' and 3 more. Add the remainder as a cell type of its own or divide each row by its sum.",
+    "'bulk0', 'bulk1', 'bulk2' and 3 more. Add the remainder as another cell type or divide each row by its sum.",
     title="fractions that do not sum to 1",
 )
 def _(cells, bulk):
@@ -257,7 +263,7 @@ def _(cells, bulk):
 
 
 @bad(
-    "Expected non-negative fractions in bulk.obsm['measured_fractions'], found 2 rows with negative ones "
+    "Expected non-negative fractions in bulk.obsm['measured_fractions'], found 2 rows with negative values "
     "(smallest -0.2): 'bulk0', 'bulk3'. Set them to 0 and divide each row by its sum.",
     title="negative fractions",
 )
@@ -267,7 +273,7 @@ def _(cells, bulk):
 
 
 @bad(
-    "Expected rows of bulk.obsm['measured_fractions'] to be known or all NaN, found 1 with some NaN: 'bulk1'. Fill in",
+    "Expected rows of bulk.obsm['measured_fractions'] without NaN or with NaN only, found 1 with some NaN: 'bulk1'. Fill in",
     title="half-known fractions",
 )
 def _(cells, bulk):
@@ -275,7 +281,7 @@ def _(cells, bulk):
 
 
 @bad(
-    "Expected only cell types of the cells in bulk.obsm['measured_fractions'], found 1 others: 'Monocyte'; they have "
+    "Expected only cell types of the cells in bulk.obsm['measured_fractions'], found 1 other types: 'Monocyte'. The cells have "
     "'B cell', 'NK cell', 'T cell'. Rename the columns, or drop them and divide each row by its sum.",
     title="fractions of another type",
 )
@@ -284,8 +290,7 @@ def _(cells, bulk):
 
 
 @bad(
-    "Expected every cell type once in bulk.obsm['measured_fractions'], found 1 repeated: 'B cell'. "
-    "Add them up or rename them.",
+    "Expected unique cell types in bulk.obsm['measured_fractions'], found 1 repeated: 'B cell'. Sum or rename them.",
     title="fractions with a type twice",
 )
 def _(cells, bulk):
@@ -293,7 +298,7 @@ def _(cells, bulk):
 
 
 @bad(
-    "Expected cell-type names without '/', found 1 in bulk.obsm['measured_fractions']: 'NK/T';",
+    "Expected cell-type names without '/' in bulk.obsm['measured_fractions'], found 1: 'NK/T'.",
     title="fractions with a slash",
 )
 def _(cells, bulk):
@@ -302,7 +307,7 @@ def _(cells, bulk):
 
 @bad(
     "Expected a DataFrame of samples × cell types in bulk.obsm['measured_fractions'], found ndarray. "
-    "Its columns must name the cell types.",
+    "Convert it to a DataFrame with cell-type names as columns.",
     title="fractions without column names",
 )
 def _(cells, bulk):
@@ -310,8 +315,8 @@ def _(cells, bulk):
 
 
 @bad(
-    "Expected numbers in bulk.obsm['measured_fractions'], found 1 columns of other values: 'batch'. "
-    "Keep only columns of cell types.",
+    "Expected numbers in bulk.obsm['measured_fractions'], found 1 non-numeric columns: 'batch'. "
+    "Keep only the columns of cell types.",
     title="fractions with a text column",
 )
 def _(cells, bulk):
@@ -343,7 +348,7 @@ def problems_of(*args, **kwargs):
 
 @pytest.mark.usefixtures("nothing_computed")
 @pytest.mark.parametrize("title", BAD)
-def test_report_says_what_was_found_with_examples_and_what_to_do(inputs, title):
+def test_report_shows_examples_and_advice(inputs, title):
     change, expected = BAD[title]
     change(*inputs)
     (problem,) = problems_of(*inputs)
@@ -361,7 +366,7 @@ def test_transposed_bulk_is_recognised(inputs):
 
 
 @pytest.mark.usefixtures("nothing_computed")
-def test_one_report_lists_every_problem_of_all_inputs(inputs):
+def test_problems_of_all_inputs_are_reported_together(inputs):
     cells, bulk = inputs
     for title in ("negative cells", "no donor column", "cells without type", "cell types with a slash"):
         BAD[title][0](cells, bulk)
@@ -376,7 +381,7 @@ def test_one_report_lists_every_problem_of_all_inputs(inputs):
         "Expected shared genes, found none",
         "Expected the donor of each cell in cells.obs['donor'], found columns ['patient', 'cell_type']",
         "Expected a cell type for every cell, found 2 cells without",
-        "Expected cell-type names without '/', found 2",
+        "Expected cell-type names without '/' in cells.obs['cell_type'], found 2",
         "to sum to 1, found 6 rows",
     ]
     assert len(problems) == len(expected)
@@ -384,7 +389,7 @@ def test_one_report_lists_every_problem_of_all_inputs(inputs):
         assert text in problem
 
 
-def test_bad_input_is_not_changed(inputs, assert_same):
+def test_invalid_input_is_not_changed(inputs, assert_same):
     cells, bulk = inputs
     for title in ("negative cells", "cells without type", "cell types with a slash", "repeated genes"):
         BAD[title][0](cells, bulk)
@@ -403,8 +408,8 @@ def test_bad_input_is_not_changed(inputs, assert_same):
         (["D1", "D22"], ["D2", "D11"]),
     ],
 )
-@pytest.mark.filterwarnings("ignore:Only 0 paired donors")
-def test_other_donors_are_not_taken_for_misspelled_ones(make_inputs, bulk_donors, cell_donors):
+@pytest.mark.filterwarnings("ignore:Expected at least 3 paired donors")
+def test_other_donors_are_not_reported_as_misspelled(make_inputs, bulk_donors, cell_donors):
     cells, bulk = make_inputs(cell_donors=cell_donors, bulk_donors=bulk_donors)
     assert pp.paired_donors(pp.pair(cells, bulk)) == []
 
@@ -416,10 +421,10 @@ def test_other_donors_are_not_taken_for_misspelled_ones(make_inputs, bulk_donors
         ((), ["Expected bulk, found None. Pass bulk=", "Expected either cells or profiles, found neither. Pass one"]),
         (("bulk",), ["Expected either cells or profiles, found neither"]),
         (("bulk", "cells", "profiles"), ["Expected either cells or profiles, found both"]),
-        (("bulk", "cells", "pseudobulk"), ["Expected profiles beside pseudobulk, found none. With cells, pair makes"]),
+        (("bulk", "cells", "pseudobulk"), ["Expected profiles together with pseudobulk, found none. Omit pseudobulk"]),
     ],
 )
-def test_inputs_that_do_not_go_together_are_named(inputs, reference_inputs, given, expected):
+def test_incompatible_inputs_are_named(inputs, reference_inputs, given, expected):
     every = {**reference_inputs, "cells": inputs[0]}
     problems = problems_of(**{name: every[name] for name in given})
     assert [text in problem for text, problem in zip(expected, problems, strict=True)] == [True] * len(expected)
@@ -466,25 +471,25 @@ def no_gene_in_all_three(bulk, profiles, pseudobulk):
         (
             profiles_with_a_type_twice,
             [
-                "Expected every cell type once in profiles, found 1 repeated: 'B cell'. Add them up or rename them.",
-                "Expected only cell types of the profiles in bulk.obsm['measured_fractions'], found 1 others: 'X'",
+                "Expected unique cell types in profiles, found 1 repeated: 'B cell'. Sum or rename them.",
+                "Expected only cell types of the profiles in bulk.obsm['measured_fractions'], found 1 other types: 'X'",
             ],
         ),
-        (profiles_with_a_slash, ["Expected cell-type names without '/', found 1 in profiles: 'NK/T'"]),
-        (logged_profiles, ["Expected linear values in profiles, found log-transformed ones"]),
+        (profiles_with_a_slash, ["Expected cell-type names without '/' in profiles, found 1: 'NK/T'"]),
+        (logged_profiles, ["Expected values on a linear scale in profiles, found log-transformed values"]),
         (
             donors_of_pseudobulk_spelled_otherwise,
             ["found 6 that nearly match (6 donors in bulk, 6 in pseudobulk): bulk 'D0', 'D1', 'D2' and 3 more; "],
         ),
         (
             a_donor_twice_in_pseudobulk,
-            ["Expected one row for each donor in pseudobulk, found 2 donors with more: 'D2', 'D3'. Add up the rows"],
+            ["Expected one row per donor in pseudobulk, found 2 donors with several rows: 'D2', 'D3'. Sum the rows"],
         ),
         (
             no_gene_in_all_three,
             [
-                "Expected genes shared by bulk, profiles, pseudobulk, found none that all have; bulk shares with profiles "
-                "'G0', 'G1', 'G2' and 17 more; pseudobulk 'G20', 'G21', 'G22' and 17 more. Use the same genes for all."
+                "Expected genes shared by bulk, profiles, pseudobulk, found no common gene. Bulk shares "
+                "these genes with each: profiles 'G0', 'G1', 'G2' and 17 more; pseudobulk 'G20', 'G21', 'G22' and 17 more. Use the same genes in all inputs."
             ],
         ),
     ],
@@ -497,22 +502,20 @@ def test_bad_profiles_and_pseudobulk_are_reported(reference_inputs, change, expe
         assert text in problem
 
 
-def test_small_means_per_cell_are_not_taken_for_logs(reference_inputs):
+def test_small_means_are_not_treated_as_logs(reference_inputs):
     reference_inputs["profiles"].X *= 0.01
     assert pp.pair(**reference_inputs)["profiles"].n_obs == 3
 
 
-def test_objects_without_rows_or_without_values_are_refused(inputs):
+def test_empty_or_all_zero_objects_are_refused(inputs):
     cells, bulk = inputs
     (problem,) = problems_of(cells, AnnData(np.zeros((0, 40)), var=bulk.var))
     assert "Expected samples and genes in bulk, found shape (0, 40)." in problem
-    with pytest.raises(ValueError, match=r"Expected expression values in bulk\.X, found None\. Put the counts there"):
+    with pytest.raises(ValueError, match=r"Expected expression values in bulk\.X, found None\. Store the counts there"):
         pp.pair(cells, AnnData(obs=bulk.obs, var=bulk.var))
 
 
-def test_a_data_frame_is_refused_with_how_to_wrap_it(make_inputs):
+def test_data_frames_are_refused_with_advice(make_inputs):
     cells, bulk = make_inputs()
-    with pytest.raises(
-        ValueError, match=r"Expected bulk as AnnData, found DataFrame. Wrap it: anndata.AnnData\(bulk\)"
-    ):
+    with pytest.raises(ValueError, match=r"Expected bulk as AnnData, found DataFrame. Pass anndata.AnnData\(bulk\)"):
         pp.pair(cells, bulk.to_df())

@@ -1,4 +1,4 @@
-"""Pairs whose cells have probabilities of types instead of types."""
+"""Pairs of cells with type probabilities."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def soft_inputs(inputs):
     return cells, bulk
 
 
-def test_sure_probabilities_give_exactly_what_labels_give(inputs, assert_same):
+def test_one_hot_probabilities_equal_labels(inputs, assert_same):
     cells, bulk = inputs
     expected = pp.pair(cells, bulk)
     for dtype in (float, np.float32, int, bool):
@@ -44,7 +44,7 @@ def test_sure_probabilities_give_exactly_what_labels_give(inputs, assert_same):
         assert_same(found, expected)
 
 
-def test_mean_and_variance_are_those_of_random_assignments(soft_inputs):
+def test_mean_and_variance_match_random_assignments(soft_inputs):
     cells, bulk = soft_inputs
     found = pp.pair(cells, bulk, probabilities_key="p")["bulk"]
     names, rng, n_draws = list(cells.obs["cell_type"].cat.categories), np.random.default_rng(1), 4000
@@ -64,7 +64,7 @@ def test_mean_and_variance_are_those_of_random_assignments(soft_inputs):
         np.testing.assert_allclose(variance, sd**2, rtol=5 * (2 / n_draws) ** 0.5)
 
 
-def test_values_are_those_of_the_formula_written_out(soft_inputs):
+def test_values_equal_the_explicit_formula(soft_inputs):
     cells, bulk = soft_inputs
     found = pp.pair(cells, bulk, probabilities_key="p")["bulk"]
     for sample, donor in found.obs["donor"].items():
@@ -79,7 +79,7 @@ def test_values_are_those_of_the_formula_written_out(soft_inputs):
         assert list(found.obsm[key].columns) == list(cells.obs["cell_type"].cat.categories)
 
 
-def test_expected_cells_are_whole_keep_the_total_and_are_less_than_one_off(soft_inputs):
+def test_expected_cells_are_rounded_with_equal_total(soft_inputs):
     cells, bulk = soft_inputs
     found = pp.pair(cells, bulk, probabilities_key="p")["bulk"]
     counts, n_cells = found.obsm["measured_cells"], cells.obs["donor"].value_counts()
@@ -101,14 +101,14 @@ def test_rounding_is_by_largest_remainder():
     counts = round_counts(random)
     assert (counts.sum(axis=1) == np.arange(1, 301)).all()
     assert (np.abs(counts - random) < 1).all()
-    # what was rounded up has the larger remainders
+    # entries that were rounded up have the larger remainders
     up, remainder = counts > random, random - np.floor(random)
     largest_down = np.where(up, 0, remainder).max(axis=1)
     smallest_up = np.where(up, remainder, 1).min(axis=1)
     assert (largest_down <= smallest_up).all()
 
 
-def test_everything_else_stays_that_of_the_labels(soft_inputs, assert_same, capsys):
+def test_everything_else_equals_pairing_by_labels(soft_inputs, assert_same, capsys):
     cells, bulk = soft_inputs
     hard = pp.pair(cells, bulk)
     assert "expected" not in capsys.readouterr().out
@@ -117,7 +117,7 @@ def test_everything_else_stays_that_of_the_labels(soft_inputs, assert_same, caps
         (found["bulk"].obsm["measured_fractions"] - hard["bulk"].obsm["measured_fractions"]).abs().mean(axis=None)
     )
     assert distance > 0.01
-    report = f"bulk in counts; compositions expected from 'p', {distance:.3f} from those of the labels on average\n"
+    report = f"bulk in counts; fractions from 'p', mean absolute difference to fractions from labels {distance:.3f}\n"
     assert capsys.readouterr().out.endswith(report)
     for name in ("profiles", "pseudobulk", "sc"):
         assert_same(found[name], hard[name])
@@ -125,7 +125,7 @@ def test_everything_else_stays_that_of_the_labels(soft_inputs, assert_same, caps
     assert set(found["bulk"].obsm) == {"measured_fractions", "measured_cells", "measured_variance"}
 
 
-def test_order_of_cells_and_columns_does_not_matter_and_inputs_stay(soft_inputs, unchanged):
+def test_cell_and_column_order_does_not_matter(soft_inputs, unchanged):
     cells, bulk = soft_inputs
     found = pp.pair(cells, bulk, probabilities_key="p")["bulk"].obsm
     other = cells[np.random.default_rng(5).permutation(cells.n_obs)].copy()
@@ -136,7 +136,7 @@ def test_order_of_cells_and_columns_does_not_matter_and_inputs_stay(soft_inputs,
         pd.testing.assert_frame_equal(found[key], again[key])
 
 
-def test_rows_are_freed_of_rounding(soft_inputs):
+def test_rows_are_renormalised(soft_inputs):
     cells, bulk = soft_inputs
     expected = pp.pair(cells, bulk, probabilities_key="p")["bulk"].obsm["measured_fractions"]
     cells.obsm["p"] = (cells.obsm["p"] * np.linspace(0.992, 1.008, cells.n_obs)[:, None]).astype(np.float32)
@@ -164,7 +164,7 @@ def test_types_named_by_numbers_are_matched_as_text(soft_inputs):
     assert list(found.obsm["measured_variance"].columns) == ["0", "1", "2"]
 
 
-def test_later_steps_go_on_from_it(soft_inputs, tmp_path):
+def test_later_steps_accept_the_result(soft_inputs, tmp_path):
     cells, bulk = soft_inputs
     mdata = pp.pair(cells, bulk, probabilities_key="p")
     pp.augment(mdata, n_aug=2000, aug_ratio=0.5)
@@ -185,8 +185,8 @@ def test_later_steps_go_on_from_it(soft_inputs, tmp_path):
     pd.testing.assert_frame_equal(again["measured_variance"], obsm["measured_variance"], check_names=False)
 
 
-def test_true_compositions_lie_around_the_expected_ones_with_the_variance_told(make_inputs):
-    """Types are drawn from the probabilities; the most probable type of each cell is a worse guess of a donor."""
+def test_reported_variance_matches_the_true_errors(make_inputs):
+    """Types are drawn from the probabilities; counting the most probable types has a larger error."""
     donors = [f"D{i}" for i in range(80)]
     cells, bulk = make_inputs(cell_donors=donors, bulk_donors=donors, cells_per_donor=60)
     names, rng = list(cells.obs["cell_type"].cat.categories), np.random.default_rng(3)
@@ -202,8 +202,8 @@ def test_true_compositions_lie_around_the_expected_ones_with_the_variance_told(m
     np.testing.assert_allclose(ratio, 1, atol=4 * (2 / len(donors)) ** 0.5)
 
 
-def test_anonymous_clusters_become_pairs_that_equal_those_of_the_true_types(cohort):
-    """A type split in two clusters, between which its cells are undecided, is one type for sure once it has its name."""
+def test_clusters_give_the_pairs_of_true_types(cohort):
+    """A type split into two clusters with ambiguous cells has probability one after naming."""
     cells, bulk = cohort[0].copy(), cohort[1]
     expected = pp.pair(cells, bulk)["bulk"].obsm
     codes, rng = cells.obs["cell_type"].cat.codes.to_numpy(), np.random.default_rng(0)
@@ -227,11 +227,10 @@ def problems_of(*args, **kwargs):
     return re.split(r"\n  \d+\. ", str(caught.value))[1:]
 
 
-def test_missing_key_names_those_there_are(soft_inputs):
+def test_missing_key_error_lists_the_available_keys(soft_inputs):
     (problem,) = problems_of(*soft_inputs, probabilities_key="q")
     assert problem == (
-        "Expected the probabilities of each cell's types in cells.obsm['q'], found keys ['p']. "
-        "Name the key with probabilities_key=."
+        "Expected cell-type probabilities in cells.obsm['q'], found keys ['p']. Name the key with probabilities_key=."
     )
 
 
@@ -250,7 +249,7 @@ def test_columns_must_be_the_cell_types(soft_inputs):
         assert f"{expected}found {found}." in problems[-1]
 
 
-def test_all_problems_of_probabilities_are_in_the_report_of_the_others(soft_inputs):
+def test_probability_problems_are_in_the_common_report(soft_inputs):
     cells, bulk = soft_inputs
     table = cells.obsm["p"].copy()
     table.iloc[0, 1] = np.nan
@@ -261,14 +260,14 @@ def test_all_problems_of_probabilities_are_in_the_report_of_the_others(soft_inpu
     found = problems_of(cells, bulk, probabilities_key="p")
     assert [text.split(" (")[0].split(": ")[0] for text in found] == [
         "Expected a DataFrame of samples × cell types in bulk.obsm['measured_fractions'], found ndarray. "
-        "Its columns must name the cell types.",
+        "Convert it to a DataFrame with cell-type names as columns.",
         "Expected probabilities of every cell in cells.obsm['p'], found 1 cells with NaN",
-        "Expected non-negative fractions in cells.obsm['p'], found 1 rows with negative ones",
+        "Expected non-negative fractions in cells.obsm['p'], found 1 rows with negative values",
         "Expected rows of cells.obsm['p'] to sum to 1, found 1 rows with sums from 1.5 to 1.5",
         "Expected the cell types 'B cell', 'NK cell', 'T cell' as the columns of cells.obsm['p'], found 'x', 'NK cell', "
-        "'B cell'. Make the types the most probable ones, or name both by tl.name_clusters.",
+        "'B cell'. Set the cell types to the most probable types, or rename both with tl.name_clusters.",
     ]
-    assert "'cell0'. Remove those cells." in found[1]
+    assert "'cell0'. Remove these cells." in found[1]
 
 
 def test_arrays_are_refused(soft_inputs):
@@ -279,4 +278,7 @@ def test_arrays_are_refused(soft_inputs):
 
 def test_probabilities_need_cells(reference_inputs):
     (problem,) = problems_of(**reference_inputs, probabilities_key="p")
-    assert problem == "Expected cells beside probabilities_key='p', found none. Leave it out, or pass cells."
+    assert (
+        problem
+        == "Expected cells together with probabilities_key='p', found none. Pass cells or omit probabilities_key."
+    )

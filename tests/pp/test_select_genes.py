@@ -40,14 +40,14 @@ def test_marker_ratio_equals_a_loop(profiles):
     np.testing.assert_allclose(scores, expected_scores, rtol=1e-12)
 
 
-def test_marker_ratio_does_not_depend_on_the_depth_of_a_type(profiles):
+def test_marker_ratio_does_not_depend_on_depth(profiles):
     kinds, scores = marker_ratio(profiles)
     deeper = marker_ratio(profiles * [[1], [10], [0.1], [3]])
     np.testing.assert_array_equal(deeper[0], kinds)
     np.testing.assert_allclose(deeper[1], scores)
 
 
-def test_hardly_seen_genes_do_not_win():
+def test_rarely_detected_genes_are_not_selected():
     profiles = np.full((2, 50), 10.0)
     profiles[:, 0] = [0.001, 0]
     profiles[:, 1] = [30, 10]
@@ -56,7 +56,7 @@ def test_hardly_seen_genes_do_not_win():
     assert scores[0] < 0.01
 
 
-def test_a_type_without_cells_is_no_markers_type_and_breaks_nothing(profiles):
+def test_types_without_cells_have_no_markers(profiles):
     profiles[2] = 0
     with np.errstate(all="raise"):
         kinds, scores = marker_ratio(profiles)
@@ -72,7 +72,7 @@ def test_a_single_type_ranks_genes_by_expression(profiles):
 
 
 @pytest.mark.parametrize("n_genes", [1, 4, 10, 12, 40, 60])
-def test_types_take_turns_each_with_its_best_gene(profiles, n_genes):
+def test_genes_are_selected_round_robin_over_types(profiles, n_genes):
     kinds, scores = marker_ratio(profiles)
     chosen = best_per_type(kinds, scores, n_genes)
     assert chosen.sum() == n_genes
@@ -84,7 +84,7 @@ def test_types_take_turns_each_with_its_best_gene(profiles, n_genes):
     assert set(np.flatnonzero(chosen)) == expected
 
 
-def test_every_type_gets_the_same_number_where_it_has_enough():
+def test_types_get_equal_numbers_of_genes():
     kinds = np.repeat([0, 1, 2], [50, 30, 4])
     chosen = best_per_type(kinds, np.random.default_rng(0).random(84), 24)
     assert np.bincount(kinds[chosen]).tolist() == [10, 10, 4]
@@ -101,7 +101,7 @@ def test_markers_are_those_of_the_profiles(mdata):
     assert selected(mdata) == expected
 
 
-def test_variance_is_that_between_donors_not_between_samples(make_inputs):
+def test_variance_is_between_donors_not_samples(make_inputs):
     cells, bulk = make_inputs(bulk_donors=("D1", "D1", "D1", "D2", "D3", "B1"))
     mdata = pp.pair(cells, bulk)
     pp.select_genes(mdata, 8, criterion="variance")
@@ -116,7 +116,7 @@ def test_variance_is_that_between_donors_not_between_samples(make_inputs):
     assert selected(mdata) == set(sorted(scores, key=scores.get)[-8:])
 
 
-def test_agreement_is_the_correlation_of_bulk_with_its_own_pseudobulk(make_inputs):
+def test_agreement_correlates_bulk_with_its_pseudobulk(make_inputs):
     cells, bulk = make_inputs(bulk_donors=("D3", "B1", "D1", "D4", "D2", "D3"))
     mdata = pp.pair(cells, bulk)
     pp.select_genes(mdata, 8, criterion="agreement")
@@ -139,7 +139,7 @@ def test_agreement_of_a_constant_gene_is_zero():
     np.testing.assert_allclose(found, [0, 0, np.corrcoef(first[:, 2], second[:, 2])[0, 1]], atol=1e-12)
 
 
-def test_pseudobulk_that_was_given_is_matched_by_donor(reference_inputs):
+def test_given_pseudobulk_is_matched_by_donor(reference_inputs):
     mdata = pp.pair(**reference_inputs)
     bulk, pseudobulk = mdata["bulk"], mdata["pseudobulk"]
     # the pseudobulk is in reverse order: gene G7 follows bulk donor by donor
@@ -156,7 +156,7 @@ def test_fifty_genes_for_each_type_by_default(make_inputs):
 
 
 @pytest.mark.parametrize("criterion", ["markers", "variance", "agreement"])
-def test_number_of_genes_is_as_asked_and_at_most_all(mdata, criterion):
+def test_number_of_genes_is_as_requested(mdata, criterion):
     for asked, given in ((1, 1), (17, 17), (40, 40), (1000, 40)):
         pp.select_genes(mdata, asked, criterion=criterion)
         assert len(selected(mdata)) == given
@@ -179,20 +179,20 @@ def test_wrong_arguments_are_refused(mdata, reference_inputs, make_inputs):
     with pytest.raises(ValueError, match="n_genes of at least 1, found 0"):
         pp.select_genes(mdata, 0)
     del reference_inputs["pseudobulk"]
-    with pytest.raises(KeyError, match=r"Expected mdata\['pseudobulk'\].*Give pseudobulk to pp\.pair"):
+    with pytest.raises(KeyError, match=r"Expected mdata\['pseudobulk'\].*Pass pseudobulk to pp\.pair"):
         pp.select_genes(pp.pair(**reference_inputs), criterion="agreement")
 
 
 @pytest.mark.filterwarnings("ignore:Only")
 def test_too_few_donors_are_refused(make_inputs):
     two = pp.pair(*make_inputs(bulk_donors=("D1", "D2", "B1")))
-    with pytest.raises(ValueError, match="Expected 3 donors with bulk and pseudobulk, found 2"):
+    with pytest.raises(ValueError, match="Expected at least 3 donors with bulk and pseudobulk .*, found 2"):
         pp.select_genes(two, criterion="agreement")
     repeated = pp.pair(*make_inputs(bulk_donors=("D1", "D1", "D2", "D2")))
-    with pytest.raises(ValueError, match="Expected 3 donors with bulk and pseudobulk, found 2"):
+    with pytest.raises(ValueError, match="Expected at least 3 donors with bulk and pseudobulk .*, found 2"):
         pp.select_genes(repeated, criterion="agreement")
     one = pp.pair(*make_inputs(bulk_donors=("D1", "D1")))
-    with pytest.raises(ValueError, match="Expected 2 donors with bulk for criterion='variance', found 1"):
+    with pytest.raises(ValueError, match="Expected at least 2 donors with bulk for criterion='variance', found 1"):
         pp.select_genes(one, criterion="variance")
     for mdata in (two, repeated, one):
         assert "selected" not in mdata["bulk"].var

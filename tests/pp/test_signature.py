@@ -61,7 +61,7 @@ def test_planted_markers_are_found(planted, criterion):
     assert (signature.var["score"] > 0).all()
 
 
-def test_only_the_moderated_test_knows_that_donors_differ(planted):
+def test_only_the_moderated_test_uses_donor_variance(planted):
     expected = {gene for genes in PLANTED.values() for gene in genes}
     found = {name: set(pp.signature(planted, criterion=name).var_names) for name in ("fold_change", "moderated")}
     assert expected <= found["moderated"] <= found["fold_change"]
@@ -69,7 +69,7 @@ def test_only_the_moderated_test_knows_that_donors_differ(planted):
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
-def test_it_is_a_table_of_profiles_in_counts_per_cell_of_all_genes(criterion):
+def test_signature_is_in_counts_per_cell(criterion):
     cells = planted_cells()
     mdata = pair_with_bulk(cells, n_genes=60)
     signature = pp.signature(mdata, 24, criterion=criterion)
@@ -93,7 +93,7 @@ def test_it_is_a_table_of_profiles_in_counts_per_cell_of_all_genes(criterion):
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
-def test_data_are_not_changed_and_the_same_seed_gives_the_same(planted, criterion, unchanged):
+def test_signature_is_reproducible_and_keeps_its_input(planted, criterion, unchanged):
     with unchanged(planted):
         first, second = (pp.signature(planted, criterion=criterion, seed=5) for _ in range(2))
     pd.testing.assert_frame_equal(first.var, second.var)
@@ -102,7 +102,7 @@ def test_data_are_not_changed_and_the_same_seed_gives_the_same(planted, criterio
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
-def test_file_brings_everything_back(planted, criterion, tmp_path):
+def test_file_round_trip_keeps_everything(planted, criterion, tmp_path):
     signature = pp.signature(planted, criterion=criterion)
     signature.write_h5ad(tmp_path / "signature.h5ad")
     read = anndata.read_h5ad(tmp_path / "signature.h5ad")
@@ -113,7 +113,7 @@ def test_file_brings_everything_back(planted, criterion, tmp_path):
     assert dict(found) == expected
 
 
-def test_ratio_has_fifty_genes_of_each_type_by_default(make_inputs):
+def test_ratio_selects_fifty_genes_per_type(make_inputs):
     mdata = pp.pair(*make_inputs(n_genes=400))
     signature = pp.signature(mdata)
     assert signature.var["marker_of"].value_counts().tolist() == [50, 50, 50]
@@ -121,13 +121,13 @@ def test_ratio_has_fifty_genes_of_each_type_by_default(make_inputs):
     assert set(signature.var_names) == set(mdata.var_names[mdata["bulk"].var["selected"]])
 
 
-def test_genes_that_no_type_has_are_no_markers():
+def test_unexpressed_genes_are_not_markers():
     cells = planted_cells()
     cells.X = sp.csr_matrix(cells.X.toarray() * (np.arange(120) < 30))
     assert pp.signature(pair_with_bulk(cells), 100).n_vars == 30
 
 
-def test_profiles_in_any_unit_are_put_into_counts_per_cell(reference_inputs):
+def test_profiles_in_any_unit_become_counts_per_cell(reference_inputs):
     profiles = reference_inputs["profiles"]
     profiles.obs["cell_size_umi"] = [100.0, 300.0, 200.0]
     signature = pp.signature(pp.pair(**reference_inputs), 12)
@@ -137,7 +137,7 @@ def test_profiles_in_any_unit_are_put_into_counts_per_cell(reference_inputs):
     assert "n_cells" not in signature.obs
 
 
-def test_fold_change_searches_the_depth_of_lowest_condition_number(planted):
+def test_fold_change_minimises_the_condition_number(planted):
     signature = pp.signature(planted, criterion="fold_change", genes_per_type=(3, 20), seed=2)
     cells, profiles = planted["sc"], planted["profiles"]
     scores = fold_change_scores(
@@ -156,8 +156,8 @@ def test_fold_change_searches_the_depth_of_lowest_condition_number(planted):
     assert signature.var["marker_of"].tolist() == [TYPES[kind] for kind in seen.argmax(axis=0)]
 
 
-@pytest.mark.filterwarnings("ignore:Only 0 paired donors")
-def test_donors_are_blocks_where_they_connect_the_types(planted):
+@pytest.mark.filterwarnings("ignore:Expected at least 3 paired donors")
+def test_shared_donors_are_blocks_of_the_test(planted):
     assert pp.signature(planted, criterion="moderated").uns["scdeconv"]["signature"]["donor_effects"] is True
     cells = planted_cells()
     cells.obs["donor"] = [f"{d}{k}" for d, k in zip(cells.obs["donor"], cells.obs["cell_type"], strict=True)]
@@ -166,7 +166,7 @@ def test_donors_are_blocks_where_they_connect_the_types(planted):
     assert markers(signature) == {name: set(genes) for name, genes in PLANTED.items()}
 
 
-def test_cells_of_small_pseudobulks_are_left_out_of_the_test_alone():
+def test_small_pseudobulks_are_excluded_from_testing_only():
     cells = planted_cells(cells=12)
     # donor D3 has three cells of T, and they express a marker of B
     keep = np.ones(cells.n_obs, dtype=bool)
@@ -182,9 +182,9 @@ def test_cells_of_small_pseudobulks_are_left_out_of_the_test_alone():
     assert without.to_df().loc["T", "G1"] == with_all.to_df().loc["T", "G1"]
 
 
-def test_signature_takes_the_place_of_profiles_unscaled(planted):
+def test_signature_replaces_profiles_without_scaling(planted):
     signature = pp.signature(planted, 24)
-    with pytest.warns(UserWarning, match="no donor is paired|Only 0 paired"):
+    with pytest.warns(UserWarning, match="no donor is paired|at least 3 paired donors"):
         mdata = pp.pair(bulk=AnnData(planted["bulk"].X, var=planted["bulk"].var), profiles=signature)
     assert mdata.shape[1] == 24
     profiles, size = Reference(mdata, signature.var_names).profiles()
@@ -195,29 +195,31 @@ def test_signature_takes_the_place_of_profiles_unscaled(planted):
     assert again.obs["total"].tolist() == signature.obs["total"].tolist()
 
 
-def test_total_in_the_cells_of_the_user_is_not_taken_for_ours(make_inputs):
+def test_user_column_named_total_is_ignored(make_inputs):
     cells, bulk = make_inputs()
     cells.obs["total"] = 1.0
     np.testing.assert_array_equal(pp.pair(cells, bulk)["sc"].obs["total"], np.asarray(cells.X.sum(axis=1)).ravel())
 
 
-def test_wide_condition_number_is_warned_of(planted):
+def test_large_condition_number_warns(planted):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pp.signature(planted, 24)
-    # T and NK differ in two genes, and in little
+    # T and NK differ slightly in two genes
     cells = planted_cells()
     values = cells.X.toarray().astype(float)
     t_cells = (cells.obs["cell_type"] == "T").to_numpy()
     values[t_cells] = values[(cells.obs["cell_type"] == "NK").to_numpy()]
     values[t_cells, 16] += 1
     cells.X = sp.csr_matrix(values.astype(int))
-    with pytest.warns(UserWarning, match=r"condition number of the signature is \d+.*Merge cell types") as caught:
+    with pytest.warns(
+        UserWarning, match=r"condition number of the signature .*found \d+.*Merge similar cell types"
+    ) as caught:
         pp.signature(pair_with_bulk(cells))
     assert [item.filename for item in caught if item.category is UserWarning] == [__file__]
 
 
-def test_every_wrong_argument_is_reported_at_once(planted):
+def test_all_wrong_arguments_are_reported_at_once(planted):
     with pytest.raises(ValueError, match="7 problems found") as caught:
         pp.signature(
             *(planted, 2),
@@ -237,7 +239,7 @@ def test_every_wrong_argument_is_reported_at_once(planted):
 
 
 @pytest.mark.parametrize("criterion", ["fold_change", "moderated"])
-def test_criteria_that_need_cells_say_so(reference_inputs, criterion):
+def test_criteria_without_their_cells_are_refused(reference_inputs, criterion):
     with pytest.raises(ValueError, match=rf"Expected cells for criterion='{criterion}', found profiles only.*'ratio'"):
         pp.signature(pp.pair(**reference_inputs), criterion=criterion)
 
@@ -245,7 +247,7 @@ def test_criteria_that_need_cells_say_so(reference_inputs, criterion):
 def test_identical_profiles_are_named_with_the_condition_number(reference_inputs):
     profiles = reference_inputs["profiles"]
     profiles.X[2] = 3 * profiles.X[0]
-    message = r"found the same of 'B cell' and 'T cell' \(condition number .*Merge the two"
+    message = r"found the same profile of 'B cell' and 'T cell' \(condition number .*Merge the two"
     with pytest.raises(ValueError, match=message):
         pp.signature(pp.pair(**reference_inputs))
 
@@ -256,13 +258,13 @@ def test_types_without_cells_or_alone_are_reported(planted, reference_inputs):
         pp.signature(planted)
     reference_inputs["profiles"] = reference_inputs["profiles"][:1].copy()
     del reference_inputs["bulk"].obsm["measured_fractions"]
-    with pytest.warns(UserWarning, match="no donor is paired|Only 0 paired"):
+    with pytest.warns(UserWarning, match="no donor is paired|at least 3 paired donors"):
         mdata = pp.pair(**reference_inputs)
-    with pytest.raises(ValueError, match=r"at least 2 cell types to tell apart, found \['B cell'\]"):
+    with pytest.raises(ValueError, match=r"at least 2 cell types, found \['B cell'\]"):
         pp.signature(mdata)
 
 
-def test_types_with_too_few_cells_or_donors_are_named():
+def test_types_with_too_little_data_are_named():
     cells = planted_cells(cells=12)
     kind, donor = cells.obs["cell_type"], cells.obs["donor"]
     few = np.flatnonzero(kind == "NK")[2:]

@@ -21,13 +21,13 @@ def fractions_of(mdata):
     return mdata["simulated"].obsm["measured_fractions"]
 
 
-def test_no_calibration_is_told_and_nothing_written(pairs):
+def test_missing_calibration_is_refused(pairs):
     with pytest.raises(KeyError, match=r"Expected a calibration .*Call pp.calibrate\(mdata\) first"):
         pp.simulate(pairs, 10, calibration=True)
     assert "simulated" not in pairs.mod
 
 
-def test_same_seed_same_bulk_and_another_seed_another(calibrated):
+def test_simulated_bulk_depends_on_the_seed_only(calibrated):
     drawn = []
     for seed in (3, 3, 4):
         pp.simulate(calibrated, 30, calibration=True, seed=seed)
@@ -38,7 +38,7 @@ def test_same_seed_same_bulk_and_another_seed_another(calibrated):
     assert not drawn[0][1].equals(drawn[2][1])
 
 
-def test_fractions_sum_to_one_over_the_cell_types_in_their_order(calibrated):
+def test_fractions_sum_to_one(calibrated):
     pp.simulate(calibrated, 50, calibration=True)
     fractions = fractions_of(calibrated)
     assert fractions.shape == (50, 4)
@@ -47,7 +47,7 @@ def test_fractions_sum_to_one_over_the_cell_types_in_their_order(calibrated):
     np.testing.assert_allclose(fractions.sum(axis=1), 1)
 
 
-def test_simulated_bulk_has_the_genes_and_the_unit_of_real_bulk(calibrated):
+def test_simulated_bulk_has_genes_and_unit_of_bulk(calibrated):
     pp.simulate(calibrated, 200, calibration=True)
     simulated = calibrated["simulated"]
     assert simulated.X.dtype == np.float32
@@ -59,7 +59,7 @@ def test_simulated_bulk_has_the_genes_and_the_unit_of_real_bulk(calibrated):
     assert real.min() - 2.5 < np.quantile(totals, 0.01) < np.quantile(totals, 0.99) < real.max() + 2.5
 
 
-def test_mean_log_expression_is_the_centre_of_the_calibration(calibrated):
+def test_mean_log_expression_is_the_calibrated_centre(calibrated):
     pp.simulate(calibrated, 4000, calibration=True)
     mean = log_shares(calibrated["simulated"].X.astype(float)).mean(axis=0)
     centre = Calibration.of(calibrated).centre
@@ -67,12 +67,12 @@ def test_mean_log_expression_is_the_centre_of_the_calibration(calibrated):
     difference = mean - centre
     assert np.abs(difference - difference.mean()).mean() < 0.1
     assert abs(difference.mean()) < 0.2
-    # the reference alone is far off
+    # the reference alone has a large error
     profiles = log_shares(Calibration.of(calibrated).profiles.mean(axis=0, keepdims=True))[0]
     assert np.corrcoef(profiles, centre)[0, 1] < 0.9
 
 
-def test_compositions_are_like_those_of_the_donors_but_wider(calibrated):
+def test_compositions_are_wider_than_those_of_donors(calibrated):
     pp.simulate(calibrated, 5000, calibration=True)
     logs = np.log(fractions_of(calibrated).to_numpy()[:4500])
     ratios = logs - logs.mean(axis=1, keepdims=True)
@@ -84,7 +84,7 @@ def test_compositions_are_like_those_of_the_donors_but_wider(calibrated):
 
 
 def test_expression_follows_the_composition(calibrated):
-    """The share of each type goes with what bulk expresses of its marker genes."""
+    """The fraction of each type correlates with the expression of its markers in bulk."""
     pp.simulate(calibrated, 1000, calibration=True)
     log = log_shares(calibrated["simulated"].X.astype(float))
     profiles = Calibration.of(calibrated).profiles
@@ -96,7 +96,7 @@ def test_expression_follows_the_composition(calibrated):
         assert np.corrcoef(log[:, markers].mean(axis=1), fraction)[0, 1] > 0.3, name
 
 
-def test_calibration_can_be_given_instead_of_the_stored_one(calibrated, pairs):
+def test_given_calibration_equals_the_stored_one(calibrated, pairs):
     calibration = pp.calibrate(pairs, batch_key="batch")
     pp.simulate(pairs, 20, calibration=calibration, seed=1)
     given = pairs["simulated"].X.copy()
@@ -104,7 +104,7 @@ def test_calibration_can_be_given_instead_of_the_stored_one(calibrated, pairs):
     np.testing.assert_array_equal(pairs["simulated"].X, given)
 
 
-def test_given_calibration_is_kept_with_what_was_simulated_from_it(pairs):
+def test_given_calibration_is_stored(pairs):
     calibration = pp.calibrate(pairs)
     del pairs.uns["scdeconv"]["calibration"], pairs.uns["scdeconv"]["calibrate"]
     pp.simulate(pairs, 10, calibration=calibration)
@@ -127,7 +127,7 @@ def test_bulk_of_a_reference_alone_can_be_simulated(reference_inputs):
     np.testing.assert_allclose(fractions_of(mdata).sum(axis=1), 1)
 
 
-def test_hold_out_calibrates_before_it_simulates_from_that(calibrated):
+def test_hold_out_simulates_from_its_new_calibration(calibrated):
     pp.simulate(calibrated, 25, calibration=True, seed=6)
     donor = pp.paired_donors(calibrated)[3]
     rest, _ = pp.hold_out(calibrated, [donor])
@@ -141,7 +141,7 @@ def test_hold_out_calibrates_before_it_simulates_from_that(calibrated):
     np.testing.assert_array_equal(found, by_hand["simulated"].X)
 
 
-def test_hold_out_leaves_nothing_of_the_donor_in_the_simulated_bulk(cohort):
+def test_held_out_donors_do_not_reach_simulated_bulk(cohort):
     results = []
     for factor in (1, 500):
         cells, bulk = (adata.copy() for adata in cohort)

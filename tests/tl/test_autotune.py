@@ -1,4 +1,4 @@
-"""Our networks in scvi-tools' own tuner, which needs packages that are not ours (ray[tune], hyperopt, scib-metrics)."""
+"""Networks in scvi.autotune, which needs ray[tune], hyperopt and scib-metrics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ for module in ("ray", "hyperopt", "scib_metrics"):
     )
 
 
-def test_scvi_autotune_trains_simplednn_and_reports_its_validation_loss(pairs, tmp_path):
+def test_scvi_autotune_trains_simplednn(pairs, tmp_path):
     from ray import shutdown, tune
     from scvi.autotune import run_autotune
 

@@ -41,7 +41,7 @@ def check(table, mdata, method, cv):
 
 
 @pytest.mark.parametrize("cv", ["leave-one-donor-out", 3])
-def test_coverage_and_width_equal_a_slow_loop(pairs, cv):
+def test_coverage_and_width_equal_a_loop(pairs, cv):
     table = tl.benchmark(pairs, ["nnls", "ridge"], cv=cv)
     for method in ("nnls", "ridge", "mean_composition"):
         check(table, pairs, method, cv)
@@ -49,7 +49,7 @@ def test_coverage_and_width_equal_a_slow_loop(pairs, cv):
     assert table["width"].between(0, 1, inclusive="neither").all()
 
 
-def test_coverage_and_width_equal_a_slow_loop_where_donors_have_several_samples(pairs):
+def test_coverage_and_width_with_repeats_equal_a_loop(pairs):
     bulk = pairs["bulk"]
     rows = np.repeat(np.arange(bulk.n_obs), 1 + np.arange(bulk.n_obs) % 3)
     names = [f"sample{i}" for i in range(len(rows))]
@@ -60,8 +60,8 @@ def test_coverage_and_width_equal_a_slow_loop_where_donors_have_several_samples(
     check(tl.benchmark(mdata, ["nnls"], cv=2), mdata, "nnls", 2)
 
 
-def test_seeds_have_intervals_of_their_own(pairs):
-    quick = {"method": "simplednn", "max_epochs": 1, "hidden": (4,), "n_members": 1, "simulate": None}
+def test_seeds_have_separate_intervals(pairs):
+    quick = {"method": "residual_dnn", "max_epochs": 1, "hidden": (4,), "n_members": 1, "simulate": None}
     table = tl.benchmark(pairs, {"quick": quick}, cv=2, seeds=[0, 1])
     widths = table[(table["method"] == "quick") & (table["cell_type"] == "all entries")].set_index("seed")["width"]
     assert widths[0] != widths[1]

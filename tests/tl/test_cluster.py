@@ -49,7 +49,7 @@ def cells():
 
 @pytest.fixture
 def no_training(monkeypatch):
-    """Whatever is wrong is found before anything is computed."""
+    """All problems are found before computing."""
 
     def train(self, **kwargs):
         pytest.fail("training began")
@@ -58,7 +58,7 @@ def no_training(monkeypatch):
         monkeypatch.setattr(getattr(clustering, name), "train", train)
 
 
-# what is written
+# output
 
 
 def test_clusters_embedding_and_probabilities_are_written(cells, capsys):
@@ -85,7 +85,7 @@ def test_clusters_embedding_and_probabilities_are_written(cells, capsys):
         "seed": 3,
     }
     assert capsys.readouterr().out == f"scdeepcluster: {model.summary_}\n"
-    # and nothing else
+    # no other keys
     del cells.obs["scdeepcluster"], cells.obsm["X_scdeepcluster"], cells.obsm["scdeepcluster_probabilities"]
     del cells.uns["scdeconv"]
     assert (cells.X != before.X).nnz == 0
@@ -96,7 +96,7 @@ def test_clusters_embedding_and_probabilities_are_written(cells, capsys):
     assert not any((cells.obsm, cells.layers, cells.varm, cells.obsp, cells.varp))
 
 
-def test_model_that_is_returned_gives_what_was_written_and_reads_new_cells(cells, tmp_path):
+def test_returned_model_reproduces_results_on_new_cells(cells, tmp_path):
     model = tl.cluster(cells, "scdeepcluster", **UNTRAINED)
     assert isinstance(model, clustering.ScDeepCluster)
     assert model.get_clusters().equals(cells.obs["scdeepcluster"])
@@ -106,7 +106,7 @@ def test_model_that_is_returned_gives_what_was_written_and_reads_new_cells(cells
     np.testing.assert_array_equal(loaded.get_latent_representation(cells), cells.obsm["X_scdeepcluster"])
 
 
-def test_key_added_names_everything_and_results_stand_side_by_side(cells):
+def test_key_added_keeps_earlier_results(cells):
     tl.cluster(cells, "scdeepcluster", **UNTRAINED)
     first = cells.obs["scdeepcluster"].copy()
     tl.cluster(cells, "scdeepcluster", key_added="mine", **{**UNTRAINED, "n_clusters": 2})
@@ -124,7 +124,7 @@ def test_second_run_replaces_the_first(cells):
     assert cells.uns["scdeconv"]["scdeepcluster"]["seed"] == 1
 
 
-def test_several_resolutions_of_desc_have_keys_of_their_own(cells):
+def test_desc_resolutions_have_separate_keys(cells):
     model = tl.cluster(cells, "desc", resolution=[0.3, 2], max_epochs=5, accelerator="cpu")
     assert list(cells.obs) == ["group", "desc_0.3", "desc_2"]
     assert list(cells.obsm) == ["X_desc_0.3", "desc_0.3_probabilities", "X_desc_2", "desc_2_probabilities"]
@@ -138,7 +138,7 @@ def test_several_resolutions_of_desc_have_keys_of_their_own(cells):
         np.testing.assert_array_equal(cells.obsm[f"X_{name}"], latent)
 
 
-def test_one_resolution_of_desc_has_the_plain_key_whether_in_a_list_or_not(cells):
+def test_single_desc_resolution_has_the_plain_key(cells):
     tl.cluster(cells, resolution=[0.3], max_epochs=1, key_added="list", accelerator="cpu")
     tl.cluster(cells, "desc", resolution=0.3, max_epochs=1, accelerator="cpu")
     assert list(cells.obs) == ["group", "list", "desc"]
@@ -155,7 +155,7 @@ def test_constraints_reach_scdcc(cells):
     assert "scdcc" in cells.obs
 
 
-# what can be done with it
+# use of the output
 
 
 @pytest.mark.slow
@@ -184,7 +184,7 @@ def test_result_survives_h5ad(cells, tmp_path, method):
     assert (record["method"], record["n_genes"], record["seed"]) == (method, 120, 0)
 
 
-def test_clusters_serve_as_cell_types_of_pairs(cohort):
+def test_clusters_can_be_cell_types_of_pairs(cohort):
     cells, bulk = cohort[0].copy(), cohort[1]
     tl.cluster(cells, "scdeepcluster", **UNTRAINED)
     mdata = pp.pair(cells, bulk, cell_type_key="scdeepcluster")
@@ -194,14 +194,14 @@ def test_clusters_serve_as_cell_types_of_pairs(cohort):
 # which genes, layer, batch
 
 
-def test_genes_are_those_that_var_says_are_highly_variable(cells):
+def test_genes_marked_highly_variable_are_used(cells):
     cells.var["highly_variable"] = np.arange(120) % 2 == 0
     model = tl.cluster(cells, "scdeepcluster", n_top_genes=10, **UNTRAINED)
     assert list(model.genes_) == list(cells.var_names[::2])
     assert cells.uns["scdeconv"]["scdeepcluster"]["n_genes"] == 60
 
 
-def test_of_too_many_genes_scanpys_most_variable_are_read(cells, unchanged):
+def test_many_genes_are_reduced_by_scanpy(cells, unchanged):
     import scanpy as sc
 
     expected = AnnData(cells.X.copy(), var=cells.var[[]].copy())
@@ -214,11 +214,11 @@ def test_of_too_many_genes_scanpys_most_variable_are_read(cells, unchanged):
     assert list(model.genes_) == list(cells.var_names[expected.var["highly_variable"]])
 
 
-def test_all_genes_are_read_where_there_are_not_too_many(cells):
+def test_few_genes_are_all_used(cells):
     assert len(tl.cluster(cells, "scdeepcluster", n_top_genes=120, **UNTRAINED).genes_) == 120
 
 
-def test_layer_and_storage_make_no_difference(cells):
+def test_layer_and_storage_do_not_matter(cells):
     tl.cluster(cells, "scdeepcluster", **UNTRAINED)
     other = AnnData(np.asarray(cells.X.log1p().toarray()), obs=cells.obs[[]].copy(), var=cells.var.copy())
     other.layers["counts"] = cells.X.toarray()
@@ -234,7 +234,7 @@ def test_batch_key_reaches_the_model(cells):
     assert model.scaling_.mean.shape == (2, 120)
 
 
-def test_same_seed_gives_the_same_result_and_nothing_global_changes(cells, global_state_untouched):
+def test_clustering_is_reproducible_without_global_changes(cells, global_state_untouched):
     other = cells.copy()
     with global_state_untouched():
         tl.cluster(cells, "scdeepcluster", **UNTRAINED, seed=5)
@@ -243,7 +243,7 @@ def test_same_seed_gives_the_same_result_and_nothing_global_changes(cells, globa
     assert cells.obs["scdeepcluster"].equals(other.obs["scdeepcluster"])
 
 
-def test_no_registered_copy_of_the_cells_stays_behind(cells):
+def test_no_registered_copy_of_cells_is_kept(cells):
     stored = clustering.ScDeepCluster._setup_adata_manager_store
     before = len(stored)
     model = tl.cluster(cells, "scdeepcluster", **UNTRAINED)
@@ -251,22 +251,22 @@ def test_no_registered_copy_of_the_cells_stays_behind(cells):
     assert len(model.get_clusters()) == 240
 
 
-# errors: before computing, and without a trace
+# errors: before computing, without changes
 
 
-def test_unknown_method_is_refused_with_those_there_are(cells, no_training, unchanged):
+def test_unknown_method_is_refused_with_known_names(cells, no_training, unchanged):
     message = r"Expected method to be one of \['desc', 'scdcc', 'scdeepcluster'\], found 'kmeans'"
     with unchanged(cells), pytest.raises(ValueError, match=message):
         tl.cluster(cells, "kmeans")
 
 
 @pytest.mark.parametrize(("method", "name"), [("desc", "n_clusters"), ("scdeepcluster", "constraints")])
-def test_argument_that_the_method_does_not_know_is_refused(cells, no_training, unchanged, method, name):
+def test_unknown_argument_is_refused(cells, no_training, unchanged, method, name):
     with unchanged(cells), pytest.raises(TypeError, match=rf"Expected arguments of .*found \['{name}'\]"):
         tl.cluster(cells, method, **{name: 3})
 
 
-def test_all_problems_of_the_cells_are_in_one_report(cells, no_training, unchanged):
+def test_cell_problems_are_reported_together(cells, no_training, unchanged):
     logs = cells.X.log1p().toarray()
     logs[[3, 8]] = 0
     cells.X = sp.csr_matrix(logs)
@@ -276,7 +276,7 @@ def test_all_problems_of_the_cells_are_in_one_report(cells, no_training, unchang
         assert expected in str(error.value)
 
 
-def test_fractional_values_are_refused_by_models_of_counts_only(cells, no_training, unchanged):
+def test_count_models_refuse_fractional_values(cells, no_training, unchanged):
     cells.X = cells.X * 100.25
     with unchanged(cells), pytest.raises(ValueError, match="Expected counts in adata"):
         tl.cluster(cells, "scdeepcluster", n_clusters=3)
@@ -297,23 +297,23 @@ def test_wrong_values_are_refused_before_computing(cells, no_training, unchanged
         tl.cluster(cells, "scdeepcluster", **arguments)
 
 
-def test_cells_without_expression_of_the_variable_genes_are_named(cells, no_training, unchanged):
+def test_cells_without_variable_gene_expression_are_named(cells, no_training, unchanged):
     cells.var["highly_variable"] = np.arange(120) < 20
     cells.X = cells.X.toarray()
     cells.X[7, :20] = 0
     with (
         unchanged(cells),
-        pytest.raises(ValueError, match="among the 20 genes that are read, found none in 1 cells: 'cell7'"),
+        pytest.raises(ValueError, match="in the 20 used genes, found none in 1 cells: 'cell7'"),
     ):
         tl.cluster(cells, "scdeepcluster", n_clusters=3)
 
 
 def test_no_variable_genes_are_an_error(cells, no_training, unchanged):
     cells.var["highly_variable"] = False
-    with unchanged(cells), pytest.raises(ValueError, match="among the 0 genes that are read, found none in 240 cells"):
+    with unchanged(cells), pytest.raises(ValueError, match="in the 0 used genes, found none in 240 cells"):
         tl.cluster(cells, "scdeepcluster", n_clusters=3)
 
 
 def test_nothing_is_written_when_training_fails(cells, unchanged):
-    with unchanged(cells), pytest.raises(ValueError, match="found one at resolution 0.0001. Raise resolution"):
+    with unchanged(cells), pytest.raises(ValueError, match="found one at resolution=0.0001. Raise resolution"):
         tl.cluster(cells, "scdeepcluster", **{**UNTRAINED, "n_clusters": None, "resolution": 1e-4, "noise": 0.0})

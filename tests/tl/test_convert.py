@@ -37,26 +37,26 @@ def test_shares_of_rna_equal_the_closed_form(bulk, sizes):
     assert list(found.columns) == TYPES
 
 
-def test_shares_of_cells_come_back(bulk):
+def test_converting_back_gives_cell_fractions(bulk):
     tl.convert_fractions(bulk, SIZES, to="rna")
     tl.convert_fractions(bulk, SIZES, to="cell", key="rna_fractions")
     pd.testing.assert_frame_equal(bulk.obsm["cell_rna_fractions"], bulk.obsm["fractions"])
     assert not np.allclose(bulk.obsm["rna_fractions"], bulk.obsm["fractions"])
 
 
-def test_unit_of_the_sizes_changes_nothing(bulk):
+def test_unit_of_the_sizes_does_not_matter(bulk):
     tl.convert_fractions(bulk, SIZES, to="rna")
     tl.convert_fractions(bulk, {name: 7e3 * size for name, size in SIZES.items()}, to="rna", key_added="other")
     pd.testing.assert_frame_equal(bulk.obsm["other"], bulk.obsm["rna_fractions"])
 
 
-def test_unknown_samples_stay_unknown(bulk):
+def test_nan_rows_stay_nan(bulk):
     bulk.obsm["fractions"].iloc[1] = np.nan
     tl.convert_fractions(bulk, SIZES, to="rna")
     assert bulk.obsm["rna_fractions"].isna().all(axis=1).tolist() == [False, True, False, False, False, False]
 
 
-def test_record_is_that_of_the_fractions_with_the_new_kind(bulk):
+def test_record_has_the_new_kind(bulk):
     tl.convert_fractions(bulk, SIZES, to="rna", key_added="mine")
     records = bulk.uns["scdeconv"]
     assert records["mine"] == {"method": "nnls", "seed": 3, "fraction_kind": "rna", "converted_from": "fractions"}
@@ -75,7 +75,7 @@ def test_nothing_else_of_the_object_is_changed(bulk, unchanged):
         del bulk.obsm["rna_fractions"], bulk.uns["scdeconv"]["rna_fractions"]
 
 
-def test_sizes_that_pairing_counted_serve(pairs):
+def test_sizes_from_pairing_are_accepted(pairs):
     bulk = pairs["bulk"]
     tl.convert_fractions(bulk, pairs["profiles"].obs["cell_size_umi"], to="rna", key="measured_fractions")
     known = bulk.obsm["measured_fractions"].notna().all(axis=1)
@@ -86,8 +86,8 @@ def test_sizes_that_pairing_counted_serve(pairs):
     ("arguments", "error", "message"),
     [
         ({"to": "rna", "key": "other"}, KeyError, r"Expected adata.obsm\['other'\], found keys \['fractions'\]"),
-        ({"to": "RNA"}, ValueError, "Expected to='cell' or to='rna', found 'RNA'"),
-        ({"to": "cell"}, ValueError, r"other kind in adata.obsm\['fractions'\], found shares of cell already"),
+        ({"to": "RNA"}, ValueError, "Expected to='cell' or to='rna', found to='RNA'"),
+        ({"to": "cell"}, ValueError, r"other kind in adata.obsm\['fractions'\], found shares of cell"),
     ],
 )
 def test_wrong_arguments_are_refused_and_nothing_is_written(bulk, arguments, error, message, unchanged):
@@ -97,14 +97,14 @@ def test_wrong_arguments_are_refused_and_nothing_is_written(bulk, arguments, err
 
 def test_shares_of_rna_are_not_converted_twice(bulk, unchanged):
     tl.convert_fractions(bulk, SIZES, to="rna")
-    with unchanged(bulk), pytest.raises(ValueError, match=r"obsm\['rna_fractions'\], found shares of rna already"):
+    with unchanged(bulk), pytest.raises(ValueError, match=r"obsm\['rna_fractions'\], found shares of rna"):
         tl.convert_fractions(bulk, SIZES, to="rna", key="rna_fractions")
 
 
 @pytest.mark.parametrize("size", [None, 0.0, -1.0, np.nan, np.inf])
-def test_size_that_is_missing_or_not_positive_is_refused_by_name(bulk, size, unchanged):
+def test_missing_or_nonpositive_cell_sizes_are_refused(bulk, size, unchanged):
     sizes = {name: value for name, value in {**SIZES, "T": size}.items() if value is not None}
-    message = r"Expected a positive size of every cell type, found none for .*\bT\b.*Add them to cell_size"
+    message = r"Expected a positive cell_size for every cell type, found none for .*\bT\b.*Add them to cell_size"
     with unchanged(bulk), pytest.raises(ValueError, match=message) as caught:
         tl.convert_fractions(bulk, sizes, to="rna")
     assert "NK" not in str(caught.value)

@@ -25,7 +25,7 @@ def test_evaluation_equals_the_table_of_metrics(adata):
     pd.testing.assert_frame_equal(table.drop(columns="rmse_mean_composition"), expected)
 
 
-def test_mean_composition_beside_it_is_the_best_constant(adata):
+def test_baseline_is_the_best_constant_composition(adata):
     table = tl.evaluate(adata)
     measured = adata.obsm["measured_fractions"]
     deviation = measured - measured.mean()
@@ -39,20 +39,20 @@ def test_mean_composition_beside_it_is_the_best_constant(adata):
     )
 
 
-def test_other_keys_may_be_named(adata):
+def test_other_keys_can_be_given(adata):
     expected = tl.evaluate(adata)
     adata.obsm["flow"] = adata.obsm.pop("measured_fractions")
     adata.obsm["nnls"] = adata.obsm.pop("fractions")
     pd.testing.assert_frame_equal(tl.evaluate(adata, "nnls", measured_key="flow"), expected)
 
 
-def test_order_of_types_changes_nothing(adata):
+def test_type_order_does_not_matter(adata):
     expected = tl.evaluate(adata)
     adata.obsm["fractions"] = adata.obsm["fractions"][["T cell", "B cell", "NK cell"]]
     pd.testing.assert_frame_equal(tl.evaluate(adata), expected)
 
 
-def test_type_that_only_one_side_has_counts_as_0_on_the_other(adata):
+def test_types_of_one_side_are_zero_elsewhere(adata):
     measured, estimate = adata.obsm["measured_fractions"], adata.obsm["fractions"]
     adata.obsm["measured_fractions"] = measured.rename(columns={"B cell": "Plasma cell"})
     table = tl.evaluate(adata)
@@ -63,7 +63,7 @@ def test_type_that_only_one_side_has_counts_as_0_on_the_other(adata):
     assert table.loc["all entries", "n"] == 32
 
 
-def test_samples_without_truth_are_left_out(adata):
+def test_samples_without_truth_are_excluded(adata):
     adata.obsm["measured_fractions"].iloc[[1, 5]] = np.nan
     table = tl.evaluate(adata)
     rest = adata[[0, 2, 3, 4, 6, 7]]
@@ -71,13 +71,13 @@ def test_samples_without_truth_are_left_out(adata):
     pd.testing.assert_frame_equal(table.drop(columns="rmse_mean_composition"), expected)
 
 
-def test_object_is_left_unchanged(adata, unchanged):
+def test_object_is_not_changed(adata, unchanged):
     adata.obsm["measured_fractions"].iloc[1] = np.nan
     with unchanged(adata):
         tl.evaluate(adata)
 
 
-def test_missing_keys_are_named_with_those_there(adata):
+def test_missing_keys_are_named_with_available_ones(adata):
     del adata.obsm["fractions"]
     with pytest.raises(KeyError, match=r"Expected adata.obsm\['fractions'\], found keys \['measured_fractions'\]"):
         tl.evaluate(adata)

@@ -1,4 +1,4 @@
-"""Every function that writes under a key of the user refuses keys that files cannot hold."""
+"""Functions with a key argument refuse keys that files cannot store."""
 
 from __future__ import annotations
 
@@ -35,5 +35,8 @@ def test_all_writers_are_known():
 @pytest.mark.parametrize("key", ["a/b", ""])
 @pytest.mark.parametrize("name", WRITERS)
 def test_keys_with_a_slash_are_refused_before_computing(name, key, pairs, unchanged):
-    with unchanged(pairs), pytest.raises(ValueError, match=rf"Expected key_added without '/', found '{key}'"):
+    with (
+        unchanged(pairs),
+        pytest.raises(ValueError, match=rf"Expected a non-empty key_added without '/', found '{key}'"),
+    ):
         call(name, pairs, key)

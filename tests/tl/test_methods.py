@@ -29,7 +29,7 @@ def registered():
 def test_methods_are_listed_with_what_they_need():
     table = tl.methods()
     assert table.index.name == "method"
-    assert {"simplednn", "scaden", "nnls", "mean_composition"} <= set(table.index)
+    assert {"residual_dnn", "scaden", "nnls", "mean_composition"} <= set(table.index)
     assert list(table.columns) == ["family", "needs", "fraction_kind", "stochastic", "summary", "reference"]
     assert set(table["family"]) == {"paired", "reference", "simulated"}
     assert set(table["fraction_kind"]) == {"cell", "rna"}
@@ -39,6 +39,8 @@ def test_methods_are_listed_with_what_they_need():
 @pytest.mark.parametrize(
     ("name", "family", "needs", "fraction_kind"),
     [
+        ("calibrated_map", "paired", "pairs, profiles", "cell"),
+        ("residual_dnn", "paired", "pairs, profiles", "cell"),
         ("simplednn", "paired", "pairs", "cell"),
         ("ridge", "paired", "pairs", "cell"),
         ("bisque", "paired", "pairs, profiles", "cell"),
@@ -102,7 +104,7 @@ def test_methods_are_named_in_few_other_files():
     }
 
 
-def test_every_method_may_be_given_a_seed(pairs):
+def test_every_method_accepts_a_seed(pairs):
     first, second = (tl.train(pairs, "nnls", seed=seed).predict(pairs["bulk"]) for seed in (0, 1))
     assert first.equals(second)
 
@@ -121,8 +123,8 @@ def test_registered_method_is_trained_and_compared_like_others(pairs):
     assert (errors["plain"].to_numpy() == errors["nnls"].to_numpy()).all()
 
 
-def test_class_without_a_record_or_with_a_known_key_is_refused():
-    with pytest.raises(TypeError, match=r"Expected a class with record = .*, found Without without"):
+def test_invalid_or_duplicate_methods_are_refused():
+    with pytest.raises(TypeError, match=r"Expected a class attribute record .*, found none in Without"):
 
         @register
         class Without(models.NNLS):
@@ -137,7 +139,7 @@ def test_class_without_a_record_or_with_a_known_key_is_refused():
 
 def test_unknown_method_is_refused_with_the_known_names():
     with pytest.raises(
-        ValueError, match=r"Expected a method out of \[.*'mean_composition', .*'nnls', .*found 'simple_dnn'"
+        ValueError, match=r"Expected method to be one of \[.*'mean_composition', .*'nnls', .*found 'simple_dnn'"
     ):
         get_record("simple_dnn")
 

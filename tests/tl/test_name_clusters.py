@@ -55,7 +55,7 @@ def best_markers(cells, profiles, cell_types, n):
 
 
 @pytest.mark.parametrize("n_markers", [1, 3, 20])
-def test_markers_name_every_cluster_and_merge_the_split_type(cohort_of_types, clustered, n_markers, capsys):
+def test_markers_name_clusters_and_merge_split_types(cohort_of_types, clustered, n_markers, capsys):
     tl.name_clusters(clustered, markers=best_markers(*cohort_of_types, n_markers))
     assert (clustered.obs["cell_type"] == clustered.obs["true"]).all()
     assert list(clustered.obs["cell_type"].cat.categories) == cohort_of_types[2]
@@ -63,7 +63,7 @@ def test_markers_name_every_cluster_and_merge_the_split_type(cohort_of_types, cl
 
 
 @pytest.mark.parametrize("shift", [0, 0.9])
-def test_reference_of_other_donors_names_every_cluster_whatever_its_platform(cohort_of_types, clustered, shift, capsys):
+def test_reference_of_another_platform_names_all_clusters(cohort_of_types, clustered, shift, capsys):
     """The shift is as large as in the generated bulk: a factor of 2.5 for a typical gene."""
     cells = cohort_of_types[0]
     theirs = cells.obs["donor"].isin(cells.obs["donor"].cat.categories[:3]).to_numpy()
@@ -76,7 +76,7 @@ def test_reference_of_other_donors_names_every_cluster_whatever_its_platform(coh
     assert "named 8 of 8 clusters as 7 of 7" in capsys.readouterr().out
 
 
-def test_profiles_are_a_reference_too(cohort_of_types, clustered):
+def test_profiles_can_be_the_reference(cohort_of_types, clustered):
     cells, profiles, cell_types = cohort_of_types
     reference = AnnData(profiles, obs=pd.DataFrame({"label": cell_types}, index=cell_types), var=cells.var)
     tl.name_clusters(clustered, reference=reference, reference_key="label", key_added="named")
@@ -85,9 +85,7 @@ def test_profiles_are_a_reference_too(cohort_of_types, clustered):
 
 
 @pytest.mark.parametrize("by", ["markers", "reference"])
-def test_cluster_of_a_type_that_is_not_on_offer_is_unknown_and_the_others_are_right(
-    cohort_of_types, clustered, by, capsys
-):
+def test_cluster_of_a_missing_type_is_unknown(cohort_of_types, clustered, by, capsys):
     cells, profiles, cell_types = cohort_of_types
     left_out = "Monocyte"
     markers = best_markers(cells, profiles, cell_types, 5)
@@ -104,17 +102,17 @@ def test_cluster_of_a_type_that_is_not_on_offer_is_unknown_and_the_others_are_ri
 
 
 @pytest.mark.parametrize("by", ["markers", "reference"])
-def test_types_without_clusters_attract_none(cohort_of_types, clustered, by):
+def test_types_without_clusters_are_not_assigned(cohort_of_types, clustered, by):
     cells, profiles, cell_types = cohort_of_types
     part = clustered[clustered.obs["true"].isin(["Macrophage", "Dendritic cell"])].copy()
-    # columns of clusters without cells could not be given names
+    # clusters without cells cannot be named
     del part.obsm["desc_probabilities"]
     offer = {"markers": best_markers(cells, profiles, cell_types, 10)} if by == "markers" else {"reference": cells}
     tl.name_clusters(part, **offer)
     assert (part.obs["cell_type"] == part.obs["true"]).all()
 
 
-def test_mixture_of_two_types_is_not_named_after_either(cohort_of_types, clustered):
+def test_mixed_cluster_is_unknown(cohort_of_types, clustered):
     clustered.obs["mixed"] = clustered.obs["true"].replace({"CD4 T cell": "mixed", "CD8 T cell": "mixed"})
     tl.name_clusters(clustered, "mixed", reference=cohort_of_types[0])
     assert (
@@ -125,7 +123,7 @@ def test_mixture_of_two_types_is_not_named_after_either(cohort_of_types, cluster
     assert set(scores.nlargest(2).index) == {"CD4 T cell", "CD8 T cell"}
 
 
-def test_types_with_the_same_markers_cannot_be_told_apart(cohort_of_types, clustered):
+def test_types_with_equal_markers_are_ambiguous(cohort_of_types, clustered):
     markers = best_markers(*cohort_of_types, 5)
     markers["Monocyte"] = markers["Dendritic cell"]
     tl.name_clusters(clustered, markers=markers)
@@ -133,7 +131,7 @@ def test_types_with_the_same_markers_cannot_be_told_apart(cohort_of_types, clust
     assert (clustered.obs["cell_type"] == clustered.obs["true"].where(known, "unknown")).all()
 
 
-def test_probabilities_of_merged_clusters_are_added_up(cohort_of_types, clustered):
+def test_probabilities_of_merged_clusters_are_summed(cohort_of_types, clustered):
     tl.name_clusters(clustered, markers=best_markers(*cohort_of_types, 5))
     record = clustered.uns["scdeconv"]["cell_type"]
     found = clustered.obsm["cell_type_probabilities"]
@@ -145,14 +143,14 @@ def test_probabilities_of_merged_clusters_are_added_up(cohort_of_types, clustere
     np.testing.assert_allclose(found.sum(axis=1), 1)
 
 
-def test_without_probabilities_of_the_clusters_none_are_left_from_before(cohort_of_types, clustered):
+def test_outdated_probabilities_are_removed(cohort_of_types, clustered):
     tl.name_clusters(clustered, markers=best_markers(*cohort_of_types, 5))
     del clustered.obsm["desc_probabilities"]
     tl.name_clusters(clustered, markers=best_markers(*cohort_of_types, 5))
     assert "cell_type_probabilities" not in clustered.obsm
 
 
-def test_record_holds_mapping_and_scores_and_survives_a_file(cohort_of_types, clustered, tmp_path):
+def test_record_of_scores_survives_a_file(cohort_of_types, clustered, tmp_path):
     tl.name_clusters(clustered, reference=cohort_of_types[0])
     record = clustered.uns["scdeconv"]["cell_type"]
     assert record["method"] == "reference"
@@ -179,7 +177,7 @@ def test_only_its_own_keys_are_written(cohort_of_types, clustered, unchanged):
         del clustered.obs["cell_type"], clustered.obsm["cell_type_probabilities"], clustered.uns["scdeconv"]
 
 
-def test_order_of_cells_genes_and_format_do_not_matter(cohort_of_types, clustered):
+def test_order_and_matrix_format_do_not_matter(cohort_of_types, clustered):
     markers = best_markers(*cohort_of_types, 5)
     rng = np.random.default_rng(4)
     other = clustered[rng.permutation(clustered.n_obs)][:, rng.permutation(clustered.n_vars)].copy()
@@ -216,7 +214,7 @@ def test_score_by_markers_equals_a_loop():
         np.testing.assert_allclose(score_by_markers(matrix, clusters, markers), expected, atol=1e-12)
 
 
-def test_score_by_reference_is_a_pearson_correlation_over_the_most_variable_genes():
+def test_reference_score_is_pearson_over_variable_genes():
     rng = np.random.default_rng(1)
     clusters, types = rng.gamma(1, 5, (3, 400)), rng.gamma(1, 2, (4, 400))
     logs = [np.log(1 + 400 * (t.T / t.sum(axis=1)).T) for t in (clusters, types)]
@@ -229,7 +227,7 @@ def test_score_by_reference_is_a_pearson_correlation_over_the_most_variable_gene
     np.testing.assert_allclose(score_by_reference(7 * clusters, 0.01 * types), expected)
 
 
-def test_winner_must_be_good_and_ahead():
+def test_best_score_must_be_high_and_unique():
     scores = np.array([[0.9, 0.2, 0.1], [0.2, 0.29, -1.0], [0.5, 0.9, 0.85], [0.1, 0.2, 0.5]])
     assert choose(scores, least=0.3, lead=0.1).tolist() == [0, -1, -1, 2]
 
@@ -245,7 +243,7 @@ def problems_of(cells, *args, **kwargs):
 MARKERS = {"a": ["G1"], "b": ["G2"]}
 
 
-def test_neither_or_both_of_markers_and_reference_are_refused(cohort_of_types, clustered):
+def test_exactly_one_of_markers_and_reference_required(cohort_of_types, clustered):
     assert "found neither" in problems_of(clustered)[0]
     markers = best_markers(*cohort_of_types, 2)
     assert "found both" in problems_of(clustered, markers=markers, reference=cohort_of_types[0])[0]
@@ -255,42 +253,39 @@ def test_all_problems_are_in_one_report(clustered):
     clustered.obs.loc[clustered.obs_names[:2], "desc"] = np.nan
     found = problems_of(clustered, key_added="desc", markers=MARKERS, layer="counts")
     assert [text.split(", found")[0] for text in found] == [
-        "Expected another key for the names than 'desc' of the clusters. Change key_added=.",
+        "Expected key_added to differ from key",
         "Expected a cluster for every cell in cells.obs['desc']",
         "Expected layer 'counts'",
         "Expected markers of every type among the genes of cells",
     ]
 
 
-def test_names_that_no_file_can_hold_are_refused(cohort_of_types, clustered):
+def test_names_invalid_in_files_are_refused(cohort_of_types, clustered):
     genes = list(clustered.var_names[:2])
     (problem,) = problems_of(clustered, markers={"NK/T": genes[:1], "B": genes[1:]})
     assert "Expected cell-type names without '/'" in problem
     reference = cohort_of_types[0].copy()
     reference.obs["cell_type"] = reference.obs["cell_type"].cat.rename_categories({"Monocyte": "Mono/Mac"})
     (problem,) = problems_of(clustered, reference=reference)
-    assert "found 1 in reference.obs['cell_type']: 'Mono/Mac'" in problem
+    assert "in reference.obs['cell_type'], found 1: 'Mono/Mac'" in problem
 
 
-def test_bad_clusters_say_what_to_do(clustered):
+def test_invalid_clusters_are_refused_with_advice(clustered):
     assert "Expected clusters in cells.obs['leiden']" in problems_of(clustered, "leiden", markers=MARKERS)[0]
     clustered.obs["one"] = "0"
     assert "Expected at least two clusters" in problems_of(clustered, "one", markers=MARKERS)[0]
     clustered.obsm["desc_probabilities"] = clustered.obsm["desc_probabilities"].drop(columns="3")
-    assert (
-        "as the columns of a DataFrame in cells.obsm['desc_probabilities']"
-        in problems_of(clustered, markers=MARKERS)[0]
-    )
+    assert "as columns in cells.obsm['desc_probabilities']" in problems_of(clustered, markers=MARKERS)[0]
     clustered.obsm["desc_probabilities"] = np.ones((clustered.n_obs, 8)) / 8
     assert "found ndarray" in problems_of(clustered, markers=MARKERS)[0]
 
 
-def test_bad_references_say_what_to_do(cohort_of_types, clustered):
+def test_invalid_references_are_refused_with_advice(cohort_of_types, clustered):
     reference = cohort_of_types[0]
     (problem,) = problems_of(clustered, reference=reference, reference_key="type")
     assert "Expected the cell types in reference.obs['type'], found columns ['donor', 'cell_type']" in problem
     (problem,) = problems_of(clustered, reference=reference.to_df())
-    assert "Expected reference as AnnData, found DataFrame" in problem
+    assert "Expected reference to be AnnData, found DataFrame" in problem
     other = reference.copy()
     other.var_names = "x" + other.var_names
     (problem,) = problems_of(clustered, reference=other)
@@ -298,12 +293,12 @@ def test_bad_references_say_what_to_do(cohort_of_types, clustered):
     logged = reference.copy()
     logged.X = logged.X.astype(float).log1p()
     (problem,) = problems_of(clustered, reference=logged)
-    assert "Expected linear values in reference, found log-transformed ones" in problem
+    assert "Expected values on a linear scale in reference, found log-transformed values" in problem
     (problem,) = problems_of(clustered, reference=reference[reference.obs["cell_type"] == "Monocyte"].copy())
     assert "Expected at least two cell types" in problem
 
 
-def test_missing_markers_are_told(cohort_of_types, clustered):
+def test_missing_markers_are_reported(cohort_of_types, clustered):
     markers = best_markers(*cohort_of_types, 5)
     markers["Monocyte"].append("NOT_THERE")
     with pytest.warns(UserWarning, match="1 of 36 markers are not among the genes of cells: 'NOT_THERE'") as caught:

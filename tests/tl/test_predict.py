@@ -14,7 +14,7 @@ from scdeconv import pp, tl
 from scdeconv.models import NNLS
 
 QUICK = {
-    "simplednn": {"max_epochs": 1, "hidden": (4,), "n_members": 2, "simulate": 20},
+    "residual_dnn": {"max_epochs": 1, "hidden": (4,), "n_members": 2, "simulate": 20},
     "simulation_ridge": {"n_simulated": 50},
     "scaden": {"max_steps": 1},
 }
@@ -44,12 +44,12 @@ def test_fractions_and_their_record_are_written(model, bulk):
 
 
 def test_record_of_a_network_names_parameters_and_seed(pairs, bulk):
-    tl.predict(bulk, tl.train(pairs, seed=5, **QUICK["simplednn"]))
+    tl.predict(bulk, tl.train(pairs, "residual_dnn", seed=5, **QUICK["residual_dnn"]))
     record = bulk.uns["scdeconv"]["fractions"]
-    assert record["method"] == "simplednn"
+    assert record["method"] == "residual_dnn"
     assert record["seed"] == 5
     assert record["parameters"]["hidden"] == [4]
-    assert record["parameters"]["train_on"] == "pairs"
+    assert record["parameters"]["base"] == "calibrated_map"
 
 
 def test_nothing_else_of_the_object_is_changed(model, bulk, unchanged):
@@ -60,7 +60,7 @@ def test_nothing_else_of_the_object_is_changed(model, bulk, unchanged):
         del bulk.obsm["fractions"], bulk.uns["scdeconv"]["fractions"]
 
 
-def test_several_methods_live_beside_each_other(pairs, model, bulk):
+def test_several_methods_can_be_stored_together(pairs, model, bulk):
     tl.predict(bulk, model)
     tl.predict(bulk, tl.train(pairs, "mean_composition"), key_added="baseline")
     assert set(bulk.uns["scdeconv"]) == {"fractions", "baseline"}
@@ -74,7 +74,7 @@ def test_layer_is_read_instead_of_x(model, bulk):
     pd.testing.assert_frame_equal(bulk.obsm["fractions"], expected)
 
 
-def test_nothing_is_written_where_prediction_fails(model, bulk, unchanged):
+def test_failed_prediction_writes_nothing(model, bulk, unchanged):
     fewer = bulk[:, ~bulk.var_names.isin(model.genes_[:150])].copy()
     with unchanged(fewer), pytest.raises(ValueError, match="at least half of the model's 200 genes"):
         tl.predict(fewer, model)
@@ -109,15 +109,15 @@ def tpm(adata):
     return AnnData(1e6 * values / values.sum(axis=1, keepdims=True) + 0.1, obs=adata.obs, var=adata.var)
 
 
-def test_bulk_in_another_unit_than_in_training_is_warned_of(cohort, tmp_path):
+def test_another_unit_than_in_training_warns(cohort, tmp_path):
     cells, bulk = cohort
     model = tl.train(pp.pair(cells, bulk), "nnls")
     model.save(tmp_path / "model")
-    with pytest.warns(UserWarning, match="Expected counts as the model was trained on, found TPM") as seen:
+    with pytest.warns(UserWarning, match="Expected counts in adata, the unit of the training bulk, found TPM") as seen:
         tl.predict(tpm(bulk), NNLS.load(tmp_path / "model"))
     assert len(seen) == 1
     assert seen[0].filename == __file__
-    with pytest.warns(UserWarning, match="Expected TPM as the model was trained on, found counts"):
+    with pytest.warns(UserWarning, match="Expected TPM in adata, the unit of the training bulk, found counts"):
         tl.predict(bulk.copy(), tl.train(pp.pair(cells, tpm(bulk)), "nnls"))
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)

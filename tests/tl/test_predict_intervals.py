@@ -1,4 +1,4 @@
-"""tl.predict with a coverage: bounds beside the estimate."""
+"""tl.predict with coverage: prediction intervals."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from scdeconv import pp, tl
 from scdeconv.models import NNLS
 
 METHODS = {
-    "simplednn": {"max_epochs": 2, "hidden": (4,), "n_members": 2, "simulate": 50},
+    "residual_dnn": {"max_epochs": 2, "hidden": (4,), "n_members": 2, "simulate": 50},
     "ridge": {},
     "bisque": {},
 }
 # of simplednn: samples with an estimate of unusual composition
-pytestmark = pytest.mark.filterwarnings("ignore:.*lie outside of what the model was trained on")
+pytestmark = pytest.mark.filterwarnings("ignore:.*are outside the range of the training donors")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def bulk(cohort):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_bounds_hold_the_estimate(trained, bulk, name):
+def test_bounds_contain_the_estimate(trained, bulk, name):
     tl.predict(bulk, trained[name], coverage=0.9)
     estimate, lower, upper = (bulk.obsm[f"fractions{side}"] for side in ("", "_lower", "_upper"))
     for bound in (lower, upper):
@@ -51,7 +51,7 @@ def test_bounds_hold_the_estimate(trained, bulk, name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_only_the_documented_keys_are_written(trained, bulk, name, unchanged):
-    keys = {"mine", "mine_lower", "mine_upper"} | ({"mine_quality"} if name == "simplednn" else set())
+    keys = {"mine", "mine_lower", "mine_upper"} | ({"mine_quality"} if name == "residual_dnn" else set())
     with unchanged(bulk):
         before = set(bulk.obsm)
         tl.predict(bulk, trained[name], coverage=0.5, key_added="mine")
@@ -64,8 +64,8 @@ def test_only_the_documented_keys_are_written(trained, bulk, name, unchanged):
 
 
 def test_estimate_is_the_same_with_and_without_bounds(trained, bulk):
-    tl.predict(bulk, trained["simplednn"], coverage=0.9)
-    tl.predict(bulk, trained["simplednn"], key_added="alone")
+    tl.predict(bulk, trained["residual_dnn"], coverage=0.9)
+    tl.predict(bulk, trained["residual_dnn"], key_added="alone")
     pd.testing.assert_frame_equal(bulk.obsm["alone"], bulk.obsm["fractions"])
     assert not {"alone_lower", "alone_upper"} & set(bulk.obsm)
 
@@ -79,20 +79,20 @@ def test_more_coverage_means_wider_bounds(trained, bulk):
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("coverage", [0.91, 0.95, 1.0, 0.0])
-def test_coverage_that_ten_donors_cannot_support_is_refused_before_writing(trained, bulk, name, coverage, unchanged):
-    with unchanged(bulk), pytest.raises(ValueError, match=rf"up to 0\.909, .*10 held-out donors .*found {coverage}"):
+def test_unsupported_coverage_is_refused_before_writing(trained, bulk, name, coverage, unchanged):
+    with unchanged(bulk), pytest.raises(ValueError, match=rf"at most 0\.909, .*10 held-out donors, found {coverage}"):
         tl.predict(bulk, trained[name], coverage=coverage)
 
 
-def test_widest_coverage_is_given(trained, bulk):
+def test_error_names_the_highest_possible_coverage(trained, bulk):
     tl.predict(bulk, trained["bisque"], coverage=10 / 11)
     assert "fractions_upper" in bulk.obsm
 
 
-def test_model_that_held_nobody_out_is_refused_before_writing(pairs, bulk, unchanged):
+def test_model_without_held_out_errors_is_refused(pairs, bulk, unchanged):
     model = NNLS(pairs)
     model.train(held_out=False)
-    with unchanged(bulk), pytest.raises(ValueError, match="held donors out in training, found none in NNLS"):
+    with unchanged(bulk), pytest.raises(ValueError, match="held-out donors, found NNLS without"):
         tl.predict(bulk, model, coverage=0.5)
 
 
@@ -105,7 +105,7 @@ def test_layer_is_read_for_bounds_too(trained, bulk):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_saved_model_gives_the_same_bounds_and_they_survive_h5ad(trained, bulk, name, tmp_path):
+def test_saved_model_gives_the_same_bounds(trained, bulk, name, tmp_path):
     del bulk.uns["cohort"]
     model = trained[name]
     model.save(tmp_path / "model")

@@ -11,7 +11,7 @@ from scdeconv import pp, tl
 from scdeconv.models import get_record
 
 QUICK = {
-    "simplednn": {"max_epochs": 1, "hidden": (4,), "n_members": 2, "simulate": 20},
+    "residual_dnn": {"max_epochs": 1, "hidden": (4,), "n_members": 2, "simulate": 20},
     "simulation_ridge": {"n_simulated": 30},
     "scaden": {"max_steps": 2},
     "nnls": {},
@@ -42,7 +42,7 @@ def test_fractions_of_noise_free_bulk_are_exact(pairs, criterion):
     pd.testing.assert_frame_equal(model.predict(bulk), fractions, rtol=0, atol=1e-9)
 
 
-def test_fractions_are_of_rna_where_the_file_knows_no_cell_sizes(pairs, signature, tmp_path):
+def test_without_cell_sizes_fractions_are_of_rna(pairs, signature, tmp_path):
     size = signature.obs["cell_size_umi"]
     (signature.to_df().div(size, axis=0) * 1e6).T.to_csv(tmp_path / "tpm.csv")
     bulk, fractions = mixtures(signature)
@@ -54,7 +54,7 @@ def test_fractions_are_of_rna_where_the_file_knows_no_cell_sizes(pairs, signatur
 
 
 @pytest.mark.parametrize("name", list(QUICK))
-def test_model_is_that_of_pairing_bulk_with_the_signature(pairs, signature, name):
+def test_model_equals_pairing_bulk_with_signature(pairs, signature, name):
     arguments = {**QUICK[name], "seed": 3}
     model = tl.train(pairs, name, signature=signature, **arguments)
     expected = tl.train(pp.pair(bulk=pairs["bulk"], profiles=signature), name, **arguments)
@@ -66,12 +66,12 @@ def test_model_is_that_of_pairing_bulk_with_the_signature(pairs, signature, name
     np.testing.assert_allclose(model.predict(pairs["bulk"]), expected.predict(pairs["bulk"]), atol=1e-6)
 
 
-def test_what_was_made_of_other_profiles_is_left_out(pairs, signature):
-    plain = tl.train(pairs, "simplednn", signature=signature, **QUICK["simplednn"])
+def test_results_from_other_profiles_are_excluded(pairs, signature):
+    plain = tl.train(pairs, "residual_dnn", signature=signature, **QUICK["residual_dnn"])
     pp.augment(pairs, n_aug=3)
     pp.select_genes(pairs, 10)
     pp.simulate(pairs, 30)
-    prepared = tl.train(pairs, "simplednn", signature=signature, **QUICK["simplednn"])
+    prepared = tl.train(pairs, "residual_dnn", signature=signature, **QUICK["residual_dnn"])
     np.testing.assert_array_equal(plain.predict(pairs["bulk"]), prepared.predict(pairs["bulk"]))
     scaden = tl.train(pairs, "scaden", signature=signature, max_steps=1)
     assert len(scaden.genes_) == 60
@@ -83,7 +83,7 @@ def test_all_genes_of_a_large_signature_are_used(pairs):
     assert len(tl.train(pairs, "nnls", signature=signature).genes_) == 230
 
 
-def test_nothing_is_changed_and_nothing_warned_of(pairs, signature, unchanged, capsys):
+def test_signature_training_changes_nothing_and_warns_nothing(pairs, signature, unchanged, capsys):
     pp.calibrate(pairs, batch_key="batch")
     with warnings.catch_warnings(), unchanged(pairs, signature):
         warnings.simplefilter("error")
@@ -91,7 +91,7 @@ def test_nothing_is_changed_and_nothing_warned_of(pairs, signature, unchanged, c
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
-def test_genes_and_types_are_found_by_name(pairs, signature):
+def test_genes_and_types_are_matched_by_name(pairs, signature):
     shuffled = signature[::-1, np.random.default_rng(0).permutation(60)].copy()
     shuffled.obs_names = ["w", "x", "y", "z"]
     # one more gene, that the bulk does not have
@@ -106,15 +106,15 @@ def test_genes_and_types_are_found_by_name(pairs, signature):
         pd.testing.assert_frame_equal(found, model.predict(pairs["bulk"]), rtol=1e-6)
 
 
-def test_plain_table_of_profiles_is_what_it_is_to_pair(pairs):
+def test_plain_profile_table_equals_pairing(pairs):
     table = AnnData(pairs["profiles"].X * 1.0, obs=pd.DataFrame(index=list("abcd")), var=pairs["profiles"].var)
     for size in (None, [1000.0, 2000, 3000, 4000]):
         if size is not None:
             table.obs["cell_size_umi"] = size
-        with pytest.warns(UserWarning, match="measured fractions are of other cell types"):
+        with pytest.warns(UserWarning, match="measured fractions of the cell types of the signature"):
             model = tl.train(pairs, "nnls", signature=table)
         bulk = AnnData(pairs["bulk"].X, var=pairs["bulk"].var)
-        with pytest.warns(UserWarning, match="no donor is paired|Only 0 paired"):
+        with pytest.warns(UserWarning, match="no donor is paired|at least 3 paired donors"):
             mdata = pp.pair(bulk=bulk, profiles=table)
         mdata["bulk"].var["selected"] = True
         np.testing.assert_allclose(model.predict(bulk), tl.train(mdata, "nnls").predict(bulk), atol=1e-6)
@@ -122,21 +122,23 @@ def test_plain_table_of_profiles_is_what_it_is_to_pair(pairs):
 
 def test_fractions_of_other_types_pair_no_donor(pairs, signature):
     fewer = signature[:3].copy()
-    with pytest.warns(UserWarning, match="measured fractions are of other cell types.*no donor is paired") as caught:
+    with pytest.warns(
+        UserWarning, match="measured fractions of the cell types of the signature.*no donor is paired"
+    ) as caught:
         assert get_record(tl.train(pairs, signature=fewer).method).family == "reference"
     assert caught[0].filename == __file__
     with (
         pytest.warns(UserWarning, match="no donor is paired"),
         pytest.raises(ValueError, match="at least 3 paired donors"),
     ):
-        tl.train(pairs, "simplednn", signature=fewer)
+        tl.train(pairs, "residual_dnn", signature=fewer)
 
 
 def test_fractions_of_the_same_types_pair_as_before(pairs, signature):
-    assert tl.train(pairs, signature=signature[::-1], **QUICK["simplednn"]).method == "simplednn"
+    assert tl.train(pairs, signature=signature[::-1]).method == "calibrated_map"
 
 
-def test_few_shared_genes_are_warned_of_and_none_refused(pairs, signature):
+def test_few_shared_genes_warn_and_none_raise(pairs, signature):
     renamed = signature.copy()
     renamed.var_names = [f"other{i}" if i < 31 else name for i, name in enumerate(signature.var_names)]
     with pytest.warns(
@@ -163,22 +165,22 @@ def test_other_tables_are_refused_with_every_problem(pairs, signature):
     bad.obs["cell_type"] = ["A", "A", "B", "C/D"]
     with pytest.raises(ValueError, match="The inputs cannot be paired: 4 problems") as caught:
         tl.train(pairs, "nnls", signature=bad)
-    for part in ("non-negative", "unique gene names", "every cell type once", "without '/'"):
+    for part in ("non-negative", "unique gene names", "unique cell types", "without '/'"):
         assert part in str(caught.value)
     logged = signature.copy()
     logged.X = np.log1p(logged.X)
     logged.uns["log1p"] = {"base": None}
-    with pytest.raises(ValueError, match="linear values in profiles, found log-transformed"):
+    with pytest.raises(ValueError, match="values on a linear scale in profiles, found log-transformed"):
         tl.train(pairs, "nnls", signature=logged)
 
 
 def test_methods_that_read_cells_are_refused(pairs, signature):
-    with pytest.raises(ValueError, match="found 'music', which reads cells"):
+    with pytest.raises(ValueError, match="found 'music', which uses cells"):
         tl.train(pairs, "music", signature=signature)
 
 
-def test_benchmark_takes_no_signature(pairs, signature):
-    """The signature knows the donors that would be held out."""
+def test_benchmark_refuses_signatures(pairs, signature):
+    """The signature contains the donors to hold out."""
     with pytest.raises(TypeError, match=r"found \['signature'\]"):
         tl.cross_validate(pairs, "nnls", signature=signature)
 

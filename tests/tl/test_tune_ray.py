@@ -50,7 +50,7 @@ def grenade(tmp_path_factory):
     ray.shutdown()
 
 
-def test_trials_on_two_workers_have_the_values_of_trials_in_one_process(pairs, grenade, monkeypatch, unchanged):
+def test_ray_trials_equal_serial_trials(pairs, grenade, monkeypatch, unchanged):
     put, stored = ray.put, []
     monkeypatch.setattr(ray, "put", lambda value: (stored.append(value), put(value))[1])
     choices = {"penalty": [1e-4, 1e-2, 1.0, 100.0], "n_genes": [60, 120]}
@@ -66,7 +66,7 @@ def test_trials_on_two_workers_have_the_values_of_trials_in_one_process(pairs, g
         assert trial["rmse"] == pytest.approx(alone.trials["rmse"].iloc[-1], rel=1e-12)
 
 
-def test_a_study_completes_though_a_worker_was_killed_in_the_middle(pairs, grenade, tmp_path):
+def test_study_completes_after_a_killed_worker(pairs, grenade, tmp_path):
     first = tl.tune(pairs, "nonnegative_ridge", SPACE, n_trials=2, cv=3, study=tmp_path / "s.sqlite", executor="ray")
     grenade.touch()
     tuning = tl.tune(pairs, "nonnegative_ridge", SPACE, n_trials=6, cv=3, study=tmp_path / "s.sqlite", executor="ray")
@@ -80,14 +80,14 @@ def test_a_study_completes_though_a_worker_was_killed_in_the_middle(pairs, grena
 
 
 @pytest.mark.usefixtures("grenade")
-def test_an_error_in_a_worker_is_the_error_of_the_call(pairs):
+def test_worker_errors_are_raised_by_the_call(pairs):
     with pytest.raises(ValueError, match="Expected penalty of at least 0") as error:
         tl.tune(pairs, "nonnegative_ridge", {"penalty": [-1.0, -2.0]}, n_trials=3, cv=2, executor="ray")
     assert "'penalty': -" in error.value.__notes__[0]
 
 
 @pytest.mark.usefixtures("grenade")
-def test_benchmark_on_rays_joblib_backend_is_the_serial_table(pairs):
+def test_ray_backend_gives_the_serial_table(pairs):
     from ray.util.joblib import register_ray
 
     register_ray()

@@ -1,1 +1,1 @@
-"""AnnData and MuData in and out; internal."""
+"""Internal functions that read, check and write AnnData and MuData objects."""

@@ -1,4 +1,4 @@
-"""Make AnnData, and take rows and genes out of them."""
+"""Create and subset AnnData objects."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Rows = Any
-"""Boolean mask, positions or names."""
+"""Boolean mask, positions or names of observations or variables."""
 
 
 def make_adata(x: Any = None, **parts: Any) -> AnnData:
-    """Return ``AnnData(x, **parts)``."""
+    """Return ``AnnData(x, **parts)`` without warnings of dependencies."""
     with dependency_warnings_ignored():
         return AnnData(x, **parts)
 
@@ -37,9 +37,14 @@ def values_of(adata: AnnData, rows: np.ndarray | None = None, genes: pd.Index | 
     adata
         Samples × genes.
     rows
-        Boolean mask or positions of the samples; all by default.
+        Boolean mask or positions of the samples. Default: all samples.
     genes
-        Names of genes, each once in ``adata``; all by default.
+        Gene names, unique in ``adata``. Default: all genes.
+
+    Raises
+    ------
+    KeyError
+        If ``adata`` lacks one of the genes.
     """
     matrix = get_matrix(adata, None, "adata")
     if rows is not None:
@@ -48,7 +53,8 @@ def values_of(adata: AnnData, rows: np.ndarray | None = None, genes: pd.Index | 
         columns = adata.var_names.get_indexer(genes)
         if (columns < 0).any():
             msg = (
-                f"Expected all of the model's genes, found none named {genes[columns < 0][0]!r}. Train the model again."
+                f"Expected all genes of the model in adata, found no gene {genes[columns < 0][0]!r}. "
+                "Train the model again."
             )
             raise KeyError(msg)
         matrix = take_columns(matrix, columns)

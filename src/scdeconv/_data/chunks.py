@@ -1,4 +1,4 @@
-"""Weighted sums of cells in one pass, also where the cells do not fit into memory."""
+"""Weighted sums of cells in one pass over in-memory or lazy matrices."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from scdeconv._data.progress import progress
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# most rows of a block of a lazy sparse matrix, whose size nobody knows before it is read
+# maximum rows per block of a lazy sparse matrix: its size in bytes is unknown before reading (set by hand)
 BLOCK_ROWS = 10_000
-# blocks read at once on one machine: more threads do not read a file faster, and each block needs memory
-MOST_THREADS = 8
-MANY_GENES = 0.2
+# maximum blocks read in parallel on one machine: bounds the memory (set by hand)
+MAX_READ_THREADS = 8
+# density of a sparse product above which dense addition is used (set by hand)
+MIN_SHARE_TO_ADD_DENSE = 0.2
 
 
 def product(
@@ -31,39 +32,40 @@ def product(
     sparse: bool = False,
     inspect: Callable[[Matrix], Any] | None = None,
 ) -> tuple[Any, list[Any]]:
-    """Multiply sparse weights by cells × genes, reading every cell once.
+    """Multiply sparse weights by a cells × genes matrix and read every cell once.
 
-    A lazy matrix goes through ``dask.compute``, one window of blocks after the other, so that a Dask cluster does the
-    same work where one is connected. In memory are the result, the blocks of a window, and their products, which are kept
-    as small as the blocks.
+    A lazy matrix is computed with ``dask.compute``, one window of blocks at a time. A connected Dask cluster is used.
+    Memory holds the result, the blocks of one window and their products. A product is never larger than its block.
 
     Parameters
     ----------
     weights
         Sums × cells, sparse.
     matrix
-        Cells × genes: dense, CSR, or a Dask array of either.
+        Cells × genes: dense array, CSR matrix or Dask array of either.
     description
         Text of the progress bar.
     dtype
-        Of the result.
+        Data type of the result.
     sparse
-        Return a CSR matrix. A sum becomes sparse as soon as the last of its cells is read, so donors whose cells lie
-        together need little memory.
+        Return a CSR matrix. A sum is compressed after its last cell is read. Cells sorted by donor need little memory.
     inspect
-        What else to learn from each block of rows.
+        Function that is called once for each block of rows.
 
     Returns
     -------
-    Sums × genes, and what ``inspect`` returned for each block, in the order of the rows (None without it).
+    sums
+        Sums × genes.
+    inspected
+        Return values of ``inspect`` in row order; None for each block without ``inspect``.
 
     Raises
     ------
     OSError
-        Where a block of a lazy matrix cannot be read.
+        If a block of a lazy matrix cannot be read.
     """
     lazy = is_lazy(matrix)
-    look = partial(_look, inspect) if lazy else inspect
+    look = partial(_check_and_inspect, inspect) if lazy else inspect
     by_cell = sp.csc_matrix(weights)
     sums = _Sums(by_cell, matrix.shape[1], dtype, sparse=sparse)
     learned: list[Any] = []
@@ -72,11 +74,11 @@ def product(
             start, stop = window[0][0].start, window[-1][0].stop
             parts = [by_cell[:, cells].tocsr() for cells, _ in window]
             blocks: Any = [block for _, block in window]
-            # cells may be drawn many times: no product shall be larger than its block
+            # simulated samples reuse cells: several turns keep the product as small as its block
             n_turns = max(1, *(-(-part.nnz // part.shape[1]) for part in parts))
             shares = [np.array_split(np.flatnonzero(np.diff(part.indptr)), n_turns) for part in parts]
             if n_turns > 1 and lazy:
-                blocks = _hold(blocks, start, stop)
+                blocks = _persisted_blocks(blocks, start, stop)
             for turn in range(n_turns):
                 rows = [share[turn] for share in shares]
                 tasks = [(part[mine], block) for part, mine, block in zip(parts, rows, blocks, strict=True)]
@@ -91,7 +93,7 @@ def product(
 
 
 class _Sums:
-    """Rows that grow; with ``sparse``, each is compressed when its last cell has been added."""
+    """Running sums; with ``sparse``, a sum is compressed after its last cell."""
 
     def __init__(self, by_cell: sp.csc_matrix, n_genes: int, dtype: type, *, sparse: bool) -> None:
         self.shape, self.dtype, self.sparse = (by_cell.shape[0], n_genes), dtype, sparse
@@ -103,8 +105,8 @@ class _Sums:
     def add(self, rows: np.ndarray, part: Matrix) -> None:
         if self.sparse:
             self.rows |= {row: np.zeros(self.shape[1], self.dtype) for row in rows if row not in self.rows}
-        # where most genes are there, going through all is faster than finding them
-        if sp.issparse(part) and part.nnz > MANY_GENES * np.prod(part.shape):
+        # dense addition is faster than index lookup at high density
+        if sp.issparse(part) and part.nnz > MIN_SHARE_TO_ADD_DENSE * np.prod(part.shape):
             part = part.toarray()
         for i, row in enumerate(rows):
             if sp.issparse(part):
@@ -129,16 +131,16 @@ class _Sums:
 
 
 def _multiply(weights: sp.csr_matrix, block: Matrix, look: Callable[[Matrix], Any] | None) -> tuple[Matrix, Any]:
-    return _times(weights, block), None if look is None else look(block)
+    return _weighted_sums(weights, block), None if look is None else look(block)
 
 
-def _times(weights: sp.csr_matrix, block: Matrix) -> Matrix:
-    """Return ``weights @ block``, dense where a sum is of so many cells that its genes would fill up anyway."""
+def _weighted_sums(weights: sp.csr_matrix, block: Matrix) -> Matrix:
+    """Return ``weights @ block``; dense if the sparse product would be nearly full."""
     shape = weights.shape[0], block.shape[1]
     by_rows = sp.issparse(block) and block.format == "csr"
     if not by_rows or np.diff(block.indptr)[weights.indices].sum() <= np.prod(shape):
         return weights @ block
-    # the cells of a sum, one after the other, are its row with genes in repetition, which adds up
+    # concatenated cells form one CSR row with duplicate genes: toarray sums the duplicates
     product = np.zeros(shape, np.result_type(weights.dtype, block.dtype))
     n_stored = np.diff(block.indptr)
     ends = np.cumsum(np.append(0, n_stored[weights.indices]))[weights.indptr]
@@ -151,21 +153,21 @@ def _times(weights: sp.csr_matrix, block: Matrix) -> Matrix:
     return product
 
 
-def _look(inspect: Callable[[Matrix], Any] | None, block: Matrix) -> Any:
-    """Refuse what zarr makes of a part of a file that is missing, which is zeros, and inspect."""
+def _check_and_inspect(inspect: Callable[[Matrix], Any] | None, block: Matrix) -> Any:
+    """Return ``inspect(block)``; raise ``OSError`` if the block has the zeros that zarr returns for missing chunks."""
     if sp.issparse(block):
-        # made anew: what read it may have marked the order of the genes as checked
+        # new object: the cached has_canonical_format flag of the reader may be wrong
         block = sp.csr_matrix((block.data, block.indices, block.indptr), block.shape)
         in_order = block.has_canonical_format or block.sorted_indices().has_canonical_format
         all_zero = np.asarray(abs(block).sum(axis=1)).ravel() == 0
         if not in_order or (all_zero & (np.diff(block.indptr) > 0)).any():
-            msg = "cells store a gene twice or nothing but zeros, as where a part of the file is missing"
+            msg = "cells store a gene twice or only zeros, which happens if a part of the file is missing"
             raise OSError(msg)
     return None if inspect is None else inspect(block)
 
 
 def _windows(matrix: Matrix) -> Iterator[list[tuple[slice, Matrix]]]:
-    """Yield blocks of rows with their positions, as many together as are read at once."""
+    """Yield windows of row blocks with their positions; the blocks of a window are read in parallel."""
     n_rows = matrix.shape[0]
     if not is_lazy(matrix):
         n_bytes = matrix.data.nbytes + matrix.indices.nbytes if sp.issparse(matrix) else matrix.nbytes
@@ -177,7 +179,7 @@ def _windows(matrix: Matrix) -> Iterator[list[tuple[slice, Matrix]]]:
     matrix = in_rows(matrix)
     ends = np.cumsum(matrix.chunks[0]).tolist()
     blocks = matrix.to_delayed().ravel().tolist()
-    # small blocks go together, or waiting for each other would take longer than reading
+    # group small blocks: otherwise the scheduling overhead exceeds the reading time
     wanted = _n_threads() * _rows_at_once(matrix)
     window: list[tuple[slice, Matrix]] = []
     for start, stop, block in zip([0, *ends], ends, blocks, strict=False):
@@ -190,11 +192,11 @@ def _windows(matrix: Matrix) -> Iterator[list[tuple[slice, Matrix]]]:
 
 
 def in_rows(matrix: Matrix) -> Matrix:
-    """Return a Dask array whose blocks are whole rows, and not too many of them."""
+    """Return a Dask array with blocks of whole rows and a limited number of rows per block."""
     if sp.issparse(matrix._meta) and matrix.numblocks[1] > 1:
         msg = (
             f"Expected sparse cells in blocks of rows, found {matrix.numblocks[1]} blocks of genes. Store them as CSR: "
-            "adata.X = adata.X.tocsr() before writing."
+            "run adata.X = adata.X.tocsr() before writing."
         )
         raise ValueError(msg)
     most = _rows_at_once(matrix)
@@ -203,11 +205,11 @@ def in_rows(matrix: Matrix) -> Matrix:
 
 
 def first_rows(matrix: Matrix) -> Matrix:
-    """Return the first block of a lazy matrix, and all of one in memory."""
+    """Return the first block of a lazy matrix, or the whole in-memory matrix."""
     if not is_lazy(matrix):
         return matrix
     first = in_rows(matrix).blocks[0]
-    return _guarded(lambda block: (block.compute(),), [first], 0, first.shape[0])[0]
+    return _call_or_report_rows(lambda block: (block.compute(),), [first], 0, first.shape[0])[0]
 
 
 def _rows_at_once(matrix: Matrix) -> int:
@@ -226,29 +228,31 @@ def _n_threads() -> int:
             return sum(default_client().nthreads().values())
         except ValueError:
             pass
-    return min(dask.config.get("num_workers", dask.system.CPU_COUNT), MOST_THREADS)
+    return min(dask.config.get("num_workers", dask.system.CPU_COUNT), MAX_READ_THREADS)
 
 
 def _compute(tasks: list[tuple[Any, ...]], inspect: Any, start: int, stop: int) -> tuple[Any, ...]:
     import dask
 
     multiply = dask.delayed(_multiply)
-    return _guarded(dask.compute, [multiply(*task, inspect) for task in tasks], start, stop)
+    return _call_or_report_rows(dask.compute, [multiply(*task, inspect) for task in tasks], start, stop)
 
 
-def _hold(blocks: list[Any], start: int, stop: int) -> tuple[Any, ...]:
-    """Read blocks that are needed several times; on a cluster they stay where they are."""
+def _persisted_blocks(blocks: list[Any], start: int, stop: int) -> tuple[Any, ...]:
+    """Return blocks that are computed once and stay on the workers of a cluster."""
     import dask
 
-    return _guarded(dask.persist, blocks, start, stop)
+    return _call_or_report_rows(dask.persist, blocks, start, stop)
 
 
-def _guarded(function: Callable[..., tuple[Any, ...]], tasks: list[Any], start: int, stop: int) -> tuple[Any, ...]:
+def _call_or_report_rows(
+    function: Callable[..., tuple[Any, ...]], tasks: list[Any], start: int, stop: int
+) -> tuple[Any, ...]:
     try:
         return function(*tasks)
     except (OSError, RuntimeError, ValueError) as error:
         msg = (
-            f"Expected rows {start} to {stop} of the cells, found that they cannot be read: {error}. All rows before are "
-            "fine and nothing has been changed. Copy or write the file again, then call this again."
+            f"Expected readable rows {start} to {stop} of the cells, found an error: {error}. All earlier rows were "
+            "read and nothing was changed. Copy or write the file again and repeat the call."
         )
         raise OSError(msg) from error

@@ -1,4 +1,4 @@
-"""Measured beside predicted fractions: aligned by name and checked; and what all functions of ``metrics`` share."""
+"""Alignment and checks of measured and predicted fractions, and shared parts of the metrics."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ Table: TypeAlias = ArrayLike | pd.DataFrame
 COMPARED = """Parameters
 ----------
 measured, predicted
-    Fractions, samples × cell types, finite and not negative. Two DataFrames are aligned by the names of their rows and
-    columns; anything else is compared by position."""
+    Fractions, samples × cell types, finite and non-negative. Two DataFrames are aligned by row and column names.
+    Other inputs are compared by position."""
 PER_TYPE = """per_type
-    Score every cell type across samples, instead of all entries together."""
+    Return one score per cell type instead of one score over all entries."""
 FLOOR = """epsilon
-    Smaller fractions are raised to it, as the logarithm of 0 is infinite. The result depends on it where there are zeros."""
+    Lower bound of the fractions, because the logarithm of 0 is infinite. With zeros, the result depends on it."""
 FLOAT_OR_SERIES = """Returns
 -------
-One value over all entries, or with ``per_type=True`` a Series with one value for each cell type."""
+One value over all entries, or a Series with one value per cell type if ``per_type=True``."""
 MEAN_OVER_SAMPLES = """Returns
 -------
 Mean over samples."""
 RAISES = """Raises
 ------
 ValueError
-    If the two differ in shape, samples or cell types, or a value is missing, infinite or negative."""
-PAPER = """Only for comparison with the SimpleDNN table (jasont7/2dRNA), which was computed in this way."""
+    If the inputs differ in shape, samples or cell types, or if a value is missing, infinite or negative."""
+PAPER = """Use it only to compare with the SimpleDNN table (jasont7/2dRNA), which was computed in this way."""
 ONE_VALUE = """Returns
 -------
 One value for the whole table."""
@@ -51,7 +51,7 @@ SECTIONS = {
 
 
 class Metric(Protocol):
-    """A metric over all entries (a float), or per cell type (a Series named by cell type)."""
+    """A metric that returns a float over all entries or a Series per cell type."""
 
     __name__: str
 
@@ -62,13 +62,13 @@ class Metric(Protocol):
 
 
 def documented(function: AnyFunction) -> AnyFunction:
-    """Replace the names in braces in a docstring by the sections that several metrics share."""
+    """Fill the shared sections into the placeholders of a metric's docstring."""
     function.__doc__ = inspect.cleandoc(function.__doc__ or "").format_map(SECTIONS)
     return function
 
 
 def by_column(formula: Callable[[NDArray, NDArray], NDArray]) -> Metric:
-    """Make a metric of a formula that scores column by column: pooled entries are one long column."""
+    """Return a metric from a formula that scores columns; pooled entries form one column."""
 
     def metric(measured: Table, predicted: Table, *, per_type: bool = False) -> float | pd.Series:
         true, estimate, types = align_fractions(measured, predicted)
@@ -76,14 +76,14 @@ def by_column(formula: Callable[[NDArray, NDArray], NDArray]) -> Metric:
             return pd.Series(formula(true, estimate), index=types, name=formula.__name__)
         return float(formula(true.reshape(-1, 1), estimate.reshape(-1, 1))[0])
 
-    # not functools.wraps: the signature shown must be that of the metric
+    # functools.wraps would show the signature of the formula
     for name in ("__module__", "__name__", "__qualname__", "__doc__"):
         setattr(metric, name, getattr(formula, name))
     return documented(metric)  # type: ignore[return-value]
 
 
 def align_fractions(measured: Table, predicted: Table) -> tuple[NDArray, NDArray, pd.Index]:
-    """Return both as finite, non-negative float arrays in the order of `measured`, and the names of the cell types."""
+    """Return both tables as checked float arrays in the order of `measured`, and the cell-type names."""
     if isinstance(measured, pd.DataFrame) and isinstance(predicted, pd.DataFrame):
         for axis, what in enumerate(("samples", "cell types")):
             _check_same_names(measured.axes[axis], predicted.axes[axis], what)
@@ -93,41 +93,41 @@ def align_fractions(measured: Table, predicted: Table) -> tuple[NDArray, NDArray
     if true.ndim != 2 or true.shape != estimate.shape or true.size == 0:
         msg = (
             f"Expected two tables of the same shape (samples × cell types), found {true.shape} measured and "
-            f"{estimate.shape} predicted. Select the same samples and cell types on both sides."
+            f"{estimate.shape} predicted. Select the same samples and cell types in both."
         )
         raise ValueError(msg)
     frame = next((x for x in (measured, predicted) if isinstance(x, pd.DataFrame)), pd.DataFrame(true))
     missing = frame.index[np.isnan(true).any(axis=1)]
     if len(missing):
         msg = (
-            f"Expected a measured composition for every sample, found NaN in {len(missing)} of {len(true)} "
-            f"(such as {missing[0]!r}). Drop them."
+            f"Expected a measured composition for every sample, found NaN in {len(missing)} of {len(true)} samples "
+            f"(e.g. {missing[0]!r}). Drop these samples."
         )
         raise ValueError(msg)
     for name, values in (("measured", true), ("predicted", estimate)):
         bad = ~(np.isfinite(values) & (values >= 0))
         if bad.any():
             msg = (
-                f"Expected finite {name} fractions of at least 0, found {bad.sum()} other value(s) "
-                f"(such as {values[bad][0]:.3g}). Clip or remove them."
+                f"Expected finite {name} fractions of at least 0, found {bad.sum()} other values "
+                f"(e.g. {values[bad][0]:.3g}). Clip or remove them."
             )
             raise ValueError(msg)
     return true, estimate, frame.columns
 
 
 def align_compositions(measured: Table, predicted: Table) -> tuple[NDArray, NDArray, pd.Index]:
-    """Return what :func:`align_fractions` does, with every sample scaled to sum to one."""
+    """Return the tables of :func:`align_fractions` with rows scaled to sum to 1."""
     true, estimate, types = align_fractions(measured, predicted)
     totals = [values.sum(axis=1, keepdims=True) for values in (true, estimate)]
     zeros = max(int((total <= 0).sum()) for total in totals)
     if zeros:
-        msg = f"Expected compositions with a positive sum, found {zeros} rows of zeros. Drop them."
+        msg = f"Expected compositions with a positive sum, found {zeros} rows of zeros. Drop these rows."
         raise ValueError(msg)
     return true / totals[0], estimate / totals[1], types
 
 
 def align_distance(distance: Table, types: pd.Index) -> NDArray:
-    """Return a checked distance between cell types as an array in the order of `types`."""
+    """Return the checked distance matrix of the cell types in the order of `types`."""
     if isinstance(distance, pd.DataFrame):
         for names in distance.axes:
             _check_same_names(types, names, "cell types", "in distance")
@@ -136,21 +136,21 @@ def align_distance(distance: Table, types: pd.Index) -> NDArray:
     k = len(types)
     if cost.shape != (k, k) or not np.allclose(cost, cost.T) or np.diag(cost).any() or not (cost >= 0).all():
         msg = (
-            f"Expected a symmetric {k} × {k} distance between cell types with a zero diagonal and no negative entry, "
-            f"found shape {cost.shape}: {cost.tolist() if k < 5 else '…'}. Pass one row and column per cell type."
+            f"Expected distance as a symmetric {k} × {k} matrix with a zero diagonal and no negative entry, "
+            f"found shape {cost.shape}: {cost.tolist() if k < 5 else '…'}. Pass one row and one column per cell type."
         )
         raise ValueError(msg)
     return cost
 
 
 def _check_same_names(measured: pd.Index, other: pd.Index, what: str, side: str = "predicted") -> None:
-    """Both indices must hold the same names, in any order; repeated names only where the order is the same too."""
+    """Raise ``ValueError`` if the names differ; repeated names are accepted only in identical order."""
     if measured.equals(other):
         return
     absent, extra = list(measured.difference(other)), list(other.difference(measured))
     if absent or extra or not (measured.is_unique and other.is_unique):
         msg = (
-            f"Expected the same {what}, each once, on both sides, found only measured: {absent[:5]} ({len(absent)}), "
+            f"Expected the same unique {what} in both tables, found only measured: {absent[:5]} ({len(absent)}), "
             f"only {side}: {extra[:5]} ({len(extra)}). Rename or select them, or pass arrays to compare by position."
         )
         raise ValueError(msg)

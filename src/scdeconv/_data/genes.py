@@ -1,4 +1,4 @@
-"""Gene names: versions, identifiers of different kinds, a matrix in a model's gene order, spike-ins."""
+"""Gene identifiers, alignment of expression to the genes of a model, and spike-ins."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 ENSEMBL = r"^ENS[A-Z]*G\d{6,}"
-LEAST_SHARE_OF_GENES = 0.5
-# the names of the External RNA Controls Consortium, such as ERCC-00002; human genes are ERCC1, ERCC2
+# minimum share of the model's genes in new data (set by hand)
+MIN_SHARED_GENES = 0.5
+# prefix of External RNA Controls Consortium names (ERCC-00002); human genes are named ERCC1, ERCC2
 SPIKE_IN_PREFIX = "ERCC-"
 
 
@@ -32,21 +33,21 @@ def strip_versions(names: pd.Index) -> pd.Index:
 
 
 def is_ensembl(names: pd.Index) -> bool:
-    """Say whether most names are Ensembl gene identifiers."""
+    """Return whether most names are Ensembl gene identifiers."""
     return bool(len(names)) and float(names.str.match(ENSEMBL).mean()) > 0.5
 
 
 def columns_that_match(adata: AnnData, names: pd.Index) -> list[str]:
-    """Return the columns of ``adata.var`` that hold at least a tenth of the given gene names."""
+    """Return the columns of ``adata.var`` of which more than 10 % are given gene names."""
     var = in_memory(adata.var)
     hits = {column: strip_versions(pd.Index(var[column])).isin(names).mean() for column in var}
     return [column for column, share in hits.items() if share > 0.1]
 
 
 def sum_duplicates(matrix: Matrix, names: pd.Index) -> tuple[Matrix, pd.Index]:
-    """Add up the columns of genes with the same name; the order of first occurrence is kept."""
+    """Sum the columns of genes with the same name; genes keep the order of first occurrence."""
     codes, unique = pd.factorize(names)
-    # numpy's own rule for sums: small integers are added up in large ones
+    # accumulate small integers in a wide integer type, as numpy.sum does
     ones = np.ones(len(names), dtype=np.ones(1, matrix.dtype).sum().dtype)
     members = sp.csr_matrix((ones, (np.arange(len(names)), codes)))
     if is_lazy(matrix):
@@ -59,25 +60,33 @@ def sum_duplicates(matrix: Matrix, names: pd.Index) -> tuple[Matrix, pd.Index]:
 
 
 def find_genes(adata: AnnData, genes: pd.Index, *, layer: str | None = None) -> tuple[Matrix, np.ndarray]:
-    """Find a model's genes by name in expression that it is to read.
+    """Find the genes of a model by name in expression data.
 
     Parameters
     ----------
     adata
         Samples or cells × genes on a linear scale (counts or TPM). Not changed.
     genes
-        The model's genes.
+        Genes of the model.
     layer
         Layer to read instead of ``X``.
 
     Returns
     -------
-    The matrix as it is, and the column of each of ``genes`` in it, -1 for those that are missing.
+    matrix
+        Expression matrix of ``adata``, not reordered.
+    columns
+        Column of each of ``genes`` in the matrix; -1 for missing genes.
 
     Raises
     ------
     ValueError
-        Where values are not expression on a linear scale, or less than half of the genes are there.
+        If values are not expression on a linear scale, or if less than half of the genes are found.
+
+    Warns
+    -----
+    UserWarning
+        If genes of the model are missing.
     """
     matrix = get_matrix(adata, layer, "adata")
     problems = Problems("adata cannot be predicted")
@@ -88,30 +97,30 @@ def find_genes(adata: AnnData, genes: pd.Index, *, layer: str | None = None) -> 
     positions = positions[~positions.index.duplicated()].reindex(genes, fill_value=-1)
     missing = genes[positions < 0]
     share = 1 - len(missing) / max(len(genes), 1)
-    if share < LEAST_SHARE_OF_GENES:
+    if share < MIN_SHARED_GENES:
         message = (
             f"Expected at least half of the model's {len(genes)} genes in adata, found {len(genes) - len(missing)} "
-            f"({share:.0%}). The model knows {examples(genes)}; adata has {examples(names)}. "
+            f"({share:.0%}). The model has {examples(genes)}, adata has {examples(names)}. "
         )
         columns = columns_that_match(adata, genes)
         if columns:
             message += f"Set adata.var_names = adata.var[{columns[0]!r}]."
         elif pd.Index(adata.obs_names).isin(genes).mean() > 0.1:
-            message += "Its obs_names are genes: pass adata.T."
+            message += "The obs_names are genes: pass adata.T."
         else:
             message += "Use the same gene identifiers as in training."
         problems.add(message)
     problems.raise_if_any()
     if len(missing):
         warn(
-            f"{len(missing)} of the model's {len(genes)} genes ({1 - share:.0%}) are not in adata: {examples(missing)}. "
-            "The estimate uses the others."
+            f"{len(missing)} of the model's {len(genes)} genes ({1 - share:.0%}) are not in adata: "
+            f"{examples(missing)}. The estimate uses the remaining genes."
         )
     return matrix, positions.to_numpy(dtype=int)
 
 
 def align_genes(adata: AnnData, genes: pd.Index, *, layer: str | None = None) -> np.ndarray:
-    """Return what :func:`find_genes` finds: an array samples × genes, with columns of NaN for the genes that are missing."""
+    """Return expression in the gene order of the model, samples × genes; missing genes are NaN columns."""
     matrix, columns = find_genes(adata, genes, layer=layer)
     values = to_dense(take_columns(matrix, columns))
     values[:, columns < 0] = np.nan
@@ -119,10 +128,10 @@ def align_genes(adata: AnnData, genes: pd.Index, *, layer: str | None = None) ->
 
 
 def set_spike_ins_aside(tables: dict[str, AnnData]) -> int:
-    """Take spike-ins out of the genes of all tables; return how many kinds were found.
+    """Remove spike-ins from all tables and return the number of different spike-ins.
 
-    Where bulk has any, ``obs["rna_per_spike_in"]`` gets the ratio of each sample's own expression to its spike-ins (NaN
-    for a sample without).
+    If bulk has spike-ins, ``obs["rna_per_spike_in"]`` is the ratio of endogenous to spike-in expression of each sample
+    (NaN for a sample without spike-in expression).
     """
     found: set[str] = set()
     for name, table in tables.items():

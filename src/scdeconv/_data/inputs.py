@@ -1,4 +1,4 @@
-"""Reading and checking what the user hands to :func:`scdeconv.pp.pair`."""
+"""Reading and checking of the inputs of :func:`scdeconv.pp.pair`."""
 
 from __future__ import annotations
 
@@ -32,34 +32,34 @@ if TYPE_CHECKING:
 def read_table(
     problems: Problems, adata: AnnData, name: str, layer: str | None, duplicates: Literal["error", "sum"]
 ) -> AnnData:
-    """Return a slim AnnData of our own (matrix, obs, gene names without versions) and report what is wrong with it."""
+    """Return a minimal AnnData (matrix, obs, gene names without versions) and report its problems."""
     layer = layer if layer in adata.layers else None
-    # of bulk and profiles there are never more than fit into memory
+    # only cells may exceed the memory
     matrix = get_matrix(adata, layer, name, lazy=name == "cells")
     var_names = strip_versions(adata.var_names)
     if duplicates == "sum" and not var_names.is_unique:
         matrix, var_names = sum_duplicates(matrix, var_names)
     table = make_adata(matrix, obs=plain_table(in_memory(adata.obs).copy()), var=pd.DataFrame(index=var_names))
     check_names(problems, table.obs_names, table.var_names, name)
-    # a mean per cell may be small in every gene, so for profiles only scanpy's own mark says that it was logged
+    # mean counts per cell can all be small: only scanpy's log1p mark identifies log-transformed profiles
     logged, may_be_small = is_logged(adata, layer), name == "profiles"
     check_expression(problems, table, matrix, name, logged=logged, may_be_small=may_be_small)
     return table
 
 
 def is_logged(adata: AnnData, layer: str | None) -> bool:
-    """Say whether scanpy has marked the values that are read as log-transformed."""
+    """Return whether scanpy marked the selected values as log-transformed."""
     return "log1p" in adata.uns and (layer is None or layer not in adata.layers)
 
 
 def take_genes(table: AnnData, genes: pd.Index) -> AnnData:
-    """Return a copy of some genes of our own AnnData; lazy values stay lazy."""
+    """Return a copy of a table of :func:`read_table` with the given genes; a lazy matrix stays lazy."""
     matrix = take_columns(table.X, table.var_names.get_indexer(genes))
     return make_adata(matrix, obs=table.obs, var=pd.DataFrame(index=genes))
 
 
 def check_genes(problems: Problems, genes_of: Mapping[str, pd.Index], originals: Mapping[str, AnnData]) -> None:
-    """Report gene names that cannot be matched, with the likely reason."""
+    """Report inputs without shared gene names, with the likely reason."""
     genes = genes_of["bulk"]
     shared = {name: genes.intersection(names) for name, names in genes_of.items() if name != "bulk"}
     for name in shared:
@@ -71,7 +71,7 @@ def check_genes(problems: Problems, genes_of: Mapping[str, pd.Index], originals:
             problems.add(f"Expected bulk as samples × genes, found genes in bulk.obs_names: {sides}. Pass bulk.T.")
         elif is_ensembl(genes) != is_ensembl(others):
             ensembl, symbols = ("bulk", name) if is_ensembl(genes) else (name, "bulk")
-            hint = f"Give {ensembl} gene symbols or {symbols} Ensembl identifiers"
+            hint = f"Use gene symbols in {ensembl} or Ensembl identifiers in {symbols}"
             for side, other in ((ensembl, symbols), (symbols, ensembl)):
                 columns = columns_that_match(originals[side], genes_of[other])
                 if columns:
@@ -83,21 +83,21 @@ def check_genes(problems: Problems, genes_of: Mapping[str, pd.Index], originals:
             )
         elif genes.str.upper().intersection(others.str.upper()).size:
             problems.add(
-                f"Expected shared genes, found names that differ only in case: {sides}. Are both of the same species? "
-                "If so, set var_names to upper case on both."
+                f"Expected shared genes, found names that differ only in case: {sides}. "
+                "If both are of the same species, set var_names to upper case in both."
             )
         else:
             problems.add(f"Expected shared genes, found none: {sides}. Use the same identifiers for both.")
     if all(map(len, shared.values())) and not len(reduce(pd.Index.intersection, shared.values())):
         sides = "; ".join(f"{name} {examples(names)}" for name, names in shared.items())
         problems.add(
-            f"Expected genes shared by {', '.join(genes_of)}, found none that all have; bulk shares with {sides}. "
-            "Use the same genes for all."
+            f"Expected genes shared by {', '.join(genes_of)}, found no common gene. Bulk shares these genes with each: "
+            f"{sides}. Use the same genes in all inputs."
         )
 
 
 def set_donors(problems: Problems, tables: Mapping[str, AnnData], donor_key: str) -> None:
-    """Write ``obs["donor"]``; where bulk or pseudobulk have no such column, their ``obs_names`` are the donors."""
+    """Write ``obs["donor"]``; bulk and pseudobulk without the column use ``obs_names`` as donors."""
     for name in ("bulk", "pseudobulk", "cells"):
         if name not in tables:
             continue
@@ -114,20 +114,20 @@ def set_donors(problems: Problems, tables: Mapping[str, AnnData], donor_key: str
             donors = pd.Series(obs.index, index=obs.index)
         if donors.isna().any():
             problems.add(
-                f"Expected a donor for every row of {name}, found {int(donors.isna().sum())} without: "
-                f"{examples(obs.index[donors.isna()])}. Remove those rows."
+                f"Expected a donor for every row of {name}, found {int(donors.isna().sum())} rows without donor: "
+                f"{examples(obs.index[donors.isna()])}. Remove these rows."
             )
         obs[keys.DONOR] = as_text(donors)
         repeated = obs[keys.DONOR][obs[keys.DONOR].duplicated()].unique()
         if name == "pseudobulk" and len(repeated):
             problems.add(
-                f"Expected one row for each donor in pseudobulk, found {len(repeated)} donors with more: "
-                f"{examples(repeated)}. Add up the rows of a donor."
+                f"Expected one row per donor in pseudobulk, found {len(repeated)} donors with several rows: "
+                f"{examples(repeated)}. Sum the rows of each donor."
             )
 
 
 def set_cell_types(problems: Problems, tables: Mapping[str, AnnData], cell_type_key: str) -> None:
-    """Write ``obs["cell_type"]`` of the cells (categorical) and of the profiles."""
+    """Write ``obs["cell_type"]`` of the cells (categorical) and of the profiles (text)."""
     if "cells" in tables:
         obs = tables["cells"].obs
         if cell_type_key not in obs:
@@ -139,15 +139,15 @@ def set_cell_types(problems: Problems, tables: Mapping[str, AnnData], cell_type_
         labels = obs[cell_type_key]
         if labels.isna().any():
             problems.add(
-                f"Expected a cell type for every cell, found {int(labels.isna().sum())} cells without: "
-                f"{examples(obs.index[labels.isna()])}. Remove those cells."
+                f"Expected a cell type for every cell, found {int(labels.isna().sum())} cells without cell type: "
+                f"{examples(obs.index[labels.isna()])}. Remove these cells."
             )
         labels = as_text(labels).astype("category") if labels.dtype != "category" else labels
         empty = labels.cat.categories.difference(labels.unique())
         if len(empty):
             problems.add(
-                f"Expected cells of every type, found {len(empty)} types without in cells.obs[{cell_type_key!r}]: "
-                f"{examples(empty)}. "
+                f"Expected cells of every type in cells.obs[{cell_type_key!r}], found {len(empty)} types without "
+                f"cells: {examples(empty)}. "
                 "Call .cat.remove_unused_categories() on the column."
             )
         obs[keys.CELL_TYPE] = labels.cat.rename_categories(str)
@@ -162,12 +162,12 @@ def set_cell_types(problems: Problems, tables: Mapping[str, AnnData], cell_type_
 def given_fractions(
     problems: Problems, bulk: AnnData, fractions_key: str, tables: Mapping[str, AnnData]
 ) -> pd.DataFrame | None:
-    """Return the fractions that the bulk brought along, with a column for every cell type of the reference."""
+    """Return the fractions in ``bulk.obsm``, with one column for every cell type of the reference."""
     if fractions_key not in bulk.obsm:
         if "profiles" in tables:
             warn(
-                f"bulk.obsm[{fractions_key!r}] is not there, so no donor is paired: only methods that need no pairs "
-                "can be trained."
+                f"Expected measured fractions in bulk.obsm[{fractions_key!r}], found none, so no donor is paired. "
+                "Train a reference-based method."
             )
         return None
     fractions = in_memory(bulk.obsm[fractions_key])
@@ -184,13 +184,14 @@ def given_fractions(
     unknown = fractions.columns.difference(cell_types)
     if len(unknown):
         problems.add(
-            f"Expected only cell types of the {source} in {name}, found {len(unknown)} others: {examples(unknown)}; they have "
-            f"{examples(cell_types, n=len(cell_types))}. Rename the columns, or drop them and divide each row by its sum."
+            f"Expected only cell types of the {source} in {name}, found {len(unknown)} other types: "
+            f"{examples(unknown)}. The {source} have {examples(cell_types, n=len(cell_types))}. Rename the columns, or "
+            "drop them and divide each row by its sum."
         )
         return None
     known = fractions.notna().all(axis=1)
     full = fractions.reindex(columns=cell_types, fill_value=0.0).astype(float)
-    # rounding in the source leaves sums of 0.999; the truth sums to one
+    # rounded input fractions sum to about 1, e.g. 0.999
     full = full.div(full.sum(axis=1).where(known), axis=0)
     return full
 
@@ -198,14 +199,16 @@ def given_fractions(
 def cell_probabilities(
     problems: Problems, cells: AnnData | None, key: str, tables: Mapping[str, AnnData]
 ) -> pd.DataFrame | None:
-    """Return how probable each type is for each cell, with the cell types as columns; rows sum to 1."""
+    """Return the cell-type probabilities, cells × cell types, rows sum to 1."""
     if cells is None:
-        problems.add(f"Expected cells beside probabilities_key={key!r}, found none. Leave it out, or pass cells.")
+        problems.add(
+            f"Expected cells together with probabilities_key={key!r}, found none. Pass cells or omit probabilities_key."
+        )
         return None
     name = f"cells.obsm[{key!r}]"
     if key not in cells.obsm:
         problems.add(
-            f"Expected the probabilities of each cell's types in {name}, found keys {sorted(cells.obsm)}. "
+            f"Expected cell-type probabilities in {name}, found keys {sorted(cells.obsm)}. "
             "Name the key with probabilities_key=."
         )
         return None
@@ -217,7 +220,7 @@ def cell_probabilities(
     if missing.any():
         problems.add(
             f"Expected probabilities of every cell in {name}, found {int(missing.sum())} cells with NaN: "
-            f"{examples(table.index[missing])}. Remove those cells."
+            f"{examples(table.index[missing])}. Remove these cells."
         )
     check_fractions(problems, table[~missing], name)
     table = table.rename(columns=str)
@@ -226,8 +229,8 @@ def cell_probabilities(
         if set(table) != set(cell_types) or not table.columns.is_unique:
             problems.add(
                 f"Expected the cell types {examples(cell_types, n=len(cell_types))} as the columns of {name}, found "
-                f"{examples(table, n=table.shape[1])}. Make the types the most probable ones, or name both by "
-                "tl.name_clusters."
+                f"{examples(table, n=table.shape[1])}. Set the cell types to the most probable types, or rename both "
+                "with tl.name_clusters."
             )
             return None
         table = table[cell_types]
@@ -235,22 +238,22 @@ def cell_probabilities(
 
 
 def _tokens(donor: str) -> tuple[str, ...]:
-    """Split a donor into words and numbers, without what people spell differently: case, separators, leading zeros."""
+    """Split a donor name into lower-case words and numbers, without separators and leading zeros."""
     return tuple(part.lstrip("0") or "0" for part in re.findall(r"[^\W\d_]+|\d+", donor.lower()))
 
 
 def _extends(whole: tuple[str, ...], part: tuple[str, ...]) -> bool:
-    """Say whether ``whole`` is ``part`` with a prefix or suffix; a single word or number is no evidence."""
+    """Return whether ``whole`` is ``part`` plus a prefix or suffix; ``part`` needs at least two tokens."""
     return 1 < len(part) < len(whole) and part in (whole[: len(part)], whole[-len(part) :])
 
 
 def check_donor_names(problems: Problems, bulk_donors: pd.Index, other_donors: pd.Index, name: str) -> None:
-    """Report donors of the two sides that nearly match (case, separators, zeros, a prefix) but are not the same."""
+    """Report donor names that differ only in case, separators, leading zeros, a prefix or a suffix."""
     lonely = {donor: _tokens(donor) for donor in bulk_donors.difference(other_donors)}
     spelled = {_tokens(donor): donor for donor in other_donors.difference(bulk_donors)}
     near = {donor: spelled[tokens] for donor, tokens in lonely.items() if tokens in spelled}
     if not near and len(lonely) == len(bulk_donors):
-        # nothing matches: one side may carry a prefix or suffix such as "bulk_"
+        # no match at all: one side may have a prefix or suffix such as "bulk_"
         near = {
             donor: other
             for donor, tokens in lonely.items()
@@ -259,7 +262,7 @@ def check_donor_names(problems: Problems, bulk_donors: pd.Index, other_donors: p
         }
     if near:
         problems.add(
-            f"Expected donors to have the same names, found {len(near)} that nearly match ({len(bulk_donors)} donors in "
-            f"bulk, {len(other_donors)} in {name}): bulk {examples(near)}; {name} {examples(near.values())}. "
-            "Rename one side."
+            f"Expected identical donor names in bulk and {name}, found {len(near)} that nearly match "
+            f"({len(bulk_donors)} donors in bulk, {len(other_donors)} in {name}): bulk {examples(near)}; "
+            f"{name} {examples(near.values())}. Rename the donors in one of them."
         )

@@ -1,4 +1,4 @@
-"""Names of everything that scdeconv reads and writes in AnnData and MuData objects."""
+"""Keys that scdeconv reads and writes in AnnData and MuData objects."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ MEASURED_VARIANCE = "measured_variance"
 AUGMENTED = "augmented_fractions"
 FRACTIONS = "fractions"
 
-# key of uns[UNS] with what the pairs taught
+# key of uns[UNS] with the calibration fitted to pairs
 CALIBRATION = "calibration"
 
 # uns: uns[UNS][<step or obsm key>] is a record of plain values
 UNS = "scdeconv"
 
-# the method that every comparison carries
+# baseline method in every benchmark
 BASELINE = "mean_composition"

@@ -1,4 +1,4 @@
-"""Names and labels as text, the same on every release of pandas."""
+"""Text conversion of names and labels with the same result in pandas 2 and 3."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Values = TypeVar("Values", pd.Series, pd.Index)
 
 
 def as_text(values: Values) -> Values:
-    """Return values as text. Missing ones become ``"nan"``, which pandas 3 would leave missing and pandas 2 not."""
+    """Return values as text; missing values become ``"nan"`` in both pandas 2 and 3."""
     return values.astype(object).where(values.notna(), "nan").astype(str)
 
 
 def plain_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table without nullable text.
+    """Return a table with nullable string columns converted to object columns.
 
-    anndata 0.12 reads text that newer releases wrote as nullable text, which it then refuses to write.
+    anndata 0.12 reads text of newer releases as nullable strings but cannot write them.
     """
     for name, dtype in table.dtypes.items():
         if _is_nullable_text(dtype):
@@ -38,7 +38,7 @@ def plain_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def plain_tables(adata: Annotated) -> Annotated:
-    """Replace the tables of an object that was just read by those of :func:`plain_table`, and return it."""
+    """Apply :func:`plain_table` to all tables of an object in place and return the object."""
     adata.obs, adata.var = plain_table(adata.obs), plain_table(adata.var)
     for tables in (adata.obsm, adata.varm, adata.uns):
         _replace_tables(tables)

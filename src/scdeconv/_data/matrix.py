@@ -1,4 +1,4 @@
-"""Expression matrices, dense, sparse or larger than memory, looked at in one way."""
+"""Uniform access to dense, sparse, backed and lazy expression matrices."""
 
 from __future__ import annotations
 
@@ -12,35 +12,42 @@ import scipy.sparse as sp
 if TYPE_CHECKING:
     from anndata import AnnData
 
-# numpy.ndarray, a scipy sparse matrix or a Dask array of either; their stubs agree on too little for a union
+# numpy.ndarray, scipy sparse matrix or Dask array of either; their type stubs are too different for a union
 Matrix = Any
 
-# a block of rows that is in memory at a time, as it is stored
+# bytes of one block of rows in memory (set by hand)
 BLOCK_BYTES = 100_000_000
-# so many values stay in the processor's cache while they are looked at more than once
+# number of values of a chunk that fits into the processor cache (set by hand)
 CACHED_VALUES = 100_000
 
 
 def is_lazy(matrix: Matrix) -> bool:
-    """Say whether the values are still to be read: a Dask array."""
+    """Return whether the matrix is a Dask array."""
     return hasattr(matrix, "dask")
 
 
 def get_matrix(adata: AnnData, layer: str | None, name: str, *, lazy: bool = False) -> Matrix:
-    """Return ``adata.X`` or the layer as a dense array or CSR matrix; raise ``KeyError`` where it is missing.
+    """Return ``adata.X`` or a layer as a dense array or CSR matrix.
 
-    Matrices that are not in memory (backed, or read by ``anndata.experimental.read_lazy``) are read, or with ``lazy``
-    returned as a Dask array of blocks of rows.
+    Backed and lazy matrices (``anndata.experimental.read_lazy``) are read into memory, or returned as a Dask array with
+    ``lazy=True``.
+
+    Raises
+    ------
+    KeyError
+        If the layer is missing.
+    ValueError
+        If ``X`` is missing.
     """
     if layer is not None and layer not in adata.layers:
-        msg = f"Expected layer {layer!r} in {name}, found layers {layer_names(adata)}."
+        msg = f"Expected layer {layer!r} in {name}, found layers {layer_names(adata)}. Pass one of them as layer=."
         raise KeyError(msg)
     if adata.isbacked and layer is None:
-        matrix = _of_file(adata, name)
+        matrix = _lazy_matrix_of_file(adata, name)
     else:
         matrix = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
-        msg = f"Expected expression values in {name}.X, found None. Put the counts there or name a layer."
+        msg = f"Expected expression values in {name}.X, found None. Store the counts there or pass layer=."
         raise ValueError(msg)
     if is_lazy(matrix):
         if lazy:
@@ -50,34 +57,34 @@ def get_matrix(adata: AnnData, layer: str | None, name: str, *, lazy: bool = Fal
 
 
 def layer_names(adata: AnnData) -> list[str]:
-    """Return the names of the layers, sorted; anndata 0.13 lists ``X`` among them, under None."""
+    """Return the sorted layer names; anndata 0.13 lists ``X`` as a layer named None."""
     return sorted(name for name in adata.layers if name is not None)
 
 
 def in_memory(table: Any) -> Any:
-    """Return a table of ``anndata.experimental.read_lazy`` as a DataFrame, and everything else as it is."""
+    """Return a lazy table of ``anndata.experimental.read_lazy`` as a DataFrame; return other objects unchanged."""
     return table.to_memory() if hasattr(table, "to_memory") else table
 
 
-def _of_file(adata: AnnData, name: str) -> Matrix:
-    """Return ``X`` of a backed AnnData, or of a view of one, as a Dask array of blocks of rows."""
+def _lazy_matrix_of_file(adata: AnnData, name: str) -> Matrix:
+    """Return ``X`` of a backed AnnData or of its view as a Dask array of row blocks."""
     import dask.array as da
     import h5py
 
     path = str(adata.filename)
     try:
         with h5py.File(path, "r") as file:
-            shape, dtype, n_bytes, encoding = _describe(file["X"])
+            shape, dtype, n_bytes, encoding = _stored_layout(file["X"])
             names = [_names(file[axis]) for axis in ("obs", "var")] if adata.is_view else []
     except (OSError, KeyError) as error:
         msg = (
-            f"Expected {name} in {path!r}, found a file that cannot be read: {error}. Open it with backed='r'; where it is "
+            f"Expected {name} in {path!r}, found an unreadable file: {error}. Open it with backed='r'. If it is "
             "damaged, copy or write it again."
         )
         raise OSError(msg) from error
     if encoding not in ("csr_matrix", "array"):
         msg = (
-            f"Expected rows of {name} that can be read one after the other, found {encoding} in {path!r}. Write it as CSR: "
+            f"Expected {name} as a CSR or dense matrix in {path!r}, found {encoding}. Write it as CSR: "
             "adata.X = adata.X.tocsr()."
         )
         raise ValueError(msg)
@@ -102,19 +109,19 @@ def _names(table: Any) -> pd.Index:
 
 
 def _positions(wanted: pd.Index, stored: pd.Index, name: str, path: str) -> np.ndarray:
-    """Return where the names of a view are in the file."""
+    """Return the positions of a view's names in the file."""
     positions = stored.get_indexer(wanted) if stored.is_unique else np.array([-1])
     if (positions < 0).any():
         msg = (
-            f"Expected a view of {name} whose names are those in {path!r}, each once, found others. Read the view into "
-            "memory (.to_memory()), or write it to a file of its own."
+            f"Expected a view of {name} with unique names that occur in {path!r}, found other names. Read the view "
+            "into memory with .to_memory(), or write it to a new file."
         )
         raise ValueError(msg)
     return positions
 
 
-def _describe(stored: Any) -> tuple[tuple[int, ...], np.dtype, int, str]:
-    """Return shape, type, size in bytes and encoding of a matrix in an HDF5 file."""
+def _stored_layout(stored: Any) -> tuple[tuple[int, ...], np.dtype, int, str]:
+    """Return shape, dtype, size in bytes and encoding of a matrix in an HDF5 file."""
     encoding = stored.attrs.get("encoding-type", "array")
     if encoding == "array":
         return stored.shape, stored.dtype, stored.nbytes, encoding
@@ -123,13 +130,13 @@ def _describe(stored: Any) -> tuple[tuple[int, ...], np.dtype, int, str]:
 
 
 def _read_rows(path: str, name: str, block_info: Any = None) -> Matrix:
-    """Read the rows of one block; every block opens the file, so that it can be read on another machine."""
+    """Read the rows of one block; each call opens the file because Dask may run it on another machine."""
     import h5py
 
     start, stop = block_info[None]["array-location"][0]
     try:
         with h5py.File(path, "r") as file:
-            # beyond the end of a file that is open elsewhere, HDF5 reads zeros
+            # HDF5 returns zeros beyond the end of a truncated file
             if Path(path).stat().st_size < file.id.get_filesize():
                 msg = "truncated file"
                 raise OSError(msg)
@@ -145,9 +152,9 @@ def _read_rows(path: str, name: str, block_info: Any = None) -> Matrix:
 
 
 def take_columns(matrix: Matrix, columns: np.ndarray) -> Matrix:
-    """Return a copy of some columns; of a lazy matrix, to be read later."""
+    """Return a copy of the given columns; a lazy matrix stays lazy."""
     if isinstance(matrix, np.ndarray):
-        # indexing would order the values by columns
+        # fancy indexing would return Fortran order
         return np.take(matrix, columns, axis=1)
     if is_lazy(matrix) and np.array_equal(columns, np.arange(matrix.shape[1])):
         return matrix
@@ -160,11 +167,11 @@ def to_dense(matrix: Matrix) -> np.ndarray:
 
 
 def stored_values(matrix: Matrix) -> np.ndarray:
-    """Return the values that are stored: all of a dense array, the non-zeros of a sparse matrix."""
+    """Return the stored values: all values of a dense array, the data of a sparse matrix."""
     return matrix.data if sp.issparse(matrix) else np.asarray(matrix).ravel()
 
 
 def is_integer(matrix: Matrix) -> bool:
-    """Say whether every value is a whole number; exact, over the whole matrix."""
+    """Return whether all values are whole numbers."""
     values = stored_values(matrix)
     return np.issubdtype(values.dtype, np.integer) or bool(np.all(values == np.rint(values)))

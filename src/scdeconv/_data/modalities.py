@@ -1,4 +1,4 @@
-"""MuData across its releases. Columns of ``obs`` and ``var`` stay in their modality."""
+"""MuData operations that behave the same in all supported mudata releases."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def columns_stay() -> Iterator[None]:
-    """Do not copy the columns of modalities into the joint tables: the default since mudata 0.4, an option before."""
+    """Keep ``obs`` and ``var`` columns in their modality: default since mudata 0.4, an option in earlier releases."""
     if hasattr(mudata, "settings"):
         option = mudata.settings.override(pull_on_update=False)
     else:
@@ -31,20 +31,20 @@ def columns_stay() -> Iterator[None]:
 
 
 def make_mudata(modalities: Mapping[str, AnnData]) -> MuData:
-    """Join the modalities, which share genes and, where names agree, observations."""
+    """Return a MuData of modalities that share genes, and observations with equal names."""
     with columns_stay():
         return mudata.MuData(dict(modalities), axis=-1)
 
 
 def add_modality(mdata: MuData, name: str, adata: AnnData) -> None:
-    """Put a modality into ``mdata``, or replace it."""
+    """Add or replace a modality of ``mdata``."""
     mdata.mod[name] = adata
     with columns_stay():
         mdata.update()
 
 
 def read_mudata(path: Path) -> MuData:
-    """Read an h5mu file or a zarr folder."""
+    """Return the MuData of an h5mu file or zarr folder."""
     with columns_stay():
         mdata = mudata.read_zarr(path) if path.is_dir() else mudata.read_h5mu(path)
         for part in (*mdata.mod.values(), mdata):

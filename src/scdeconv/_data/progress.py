@@ -1,4 +1,4 @@
-"""One progress bar for all long work, shown on terminals and in notebooks, silent in logs; libraries that keep quiet."""
+"""Progress bars for terminals and notebooks, progress lines for logs, and silenced loggers of dependencies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _in_log: ContextVar[bool] = ContextVar("in_log", default=False)
 
 @contextmanager
 def no_progress() -> Iterator[bool]:
-    """Show no bars inside: those of steps of the work that has one. Yields whether bars were shown before."""
+    """Disable nested progress bars; yield whether bars were enabled before."""
     token = _nested.set(True)
     try:
         yield token.old_value is not True
@@ -29,7 +29,7 @@ def no_progress() -> Iterator[bool]:
 
 @contextmanager
 def steps_in_logs() -> Iterator[None]:
-    """Where no bar can be shown, write a line when its work begins: for pipelines, whose users read logs."""
+    """Print one line per step to stderr if no bar can be shown, for example in a pipeline log."""
     token = _in_log.set(True)
     try:
         yield
@@ -39,9 +39,9 @@ def steps_in_logs() -> Iterator[None]:
 
 @contextmanager
 def progress(total: int, description: str) -> Iterator[Any]:
-    """Show a tqdm bar, whose ``update`` counts the work done."""
+    """Yield a tqdm bar; call its ``update`` with the number of finished units."""
     with warnings.catch_warnings():
-        # without ipywidgets a notebook gets a bar of text, which is no reason for a warning
+        # tqdm warns in notebooks without ipywidgets, although the text bar works
         warnings.filterwarnings("ignore", message="IProgress not found")
         from tqdm.auto import tqdm
 
@@ -57,7 +57,7 @@ def progress(total: int, description: str) -> Iterator[Any]:
 
 @contextmanager
 def quiet(logger_name: str) -> Iterator[None]:
-    """Show errors only of a library's logger, and put its level back afterwards."""
+    """Set a logger to level ERROR and restore its level afterwards."""
     logger = logging.getLogger(logger_name)
     level = logger.level
     logger.setLevel(logging.ERROR)

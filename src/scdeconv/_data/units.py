@@ -1,4 +1,4 @@
-"""The unit of expression, as its values show it."""
+"""Detection of the expression unit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ COUNTS, TPM = "counts", "TPM"
 
 
 def unit_of(expression: Matrix) -> str:
-    """Return the unit that bulk of all genes seems to be in."""
+    """Return the likely unit of bulk expression over all genes: counts, TPM or estimated counts."""
     if is_integer(expression):
         return COUNTS
     totals = np.asarray(expression.sum(axis=1))

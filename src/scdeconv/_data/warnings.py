@@ -1,4 +1,4 @@
-"""Warnings to the user, and those of dependencies that concern their own code."""
+"""User warnings with the caller's line, and filters for warnings of dependencies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _filters: warnings.catch_warnings
 
 
 def warn(message: str) -> None:
-    """Warn the user, at the line that called this package, however deep the caller is."""
+    """Emit a ``UserWarning`` that points at the line outside of this package that called it."""
     frame: FrameType | None = sys._getframe(1)
     level, depth = 2, 2
     while frame is not None:
@@ -32,14 +32,14 @@ def warn(message: str) -> None:
 
 @contextmanager
 def dependency_warnings_ignored() -> Iterator[None]:
-    """Ignore what anndata, mudata and Lightning are warned of, or warn of, because of how they are written.
+    """Ignore deprecation warnings inside anndata and mudata and all warnings of Lightning.
 
-    anndata 0.13 and mudata 0.4 call parts of pandas that pandas 3.1 deprecates whenever an AnnData is made or subset and
-    a MuData is made or written (``mode.chained_assignment``, ``future.infer_string``, ``inplace``). Lightning advises on
-    data loaders and loggers that are not used here. Neither the user nor this package can do anything about it.
+    anndata 0.13 and mudata 0.4 use options that pandas 3.1 deprecates (``mode.chained_assignment``,
+    ``future.infer_string``, ``inplace``) when they create, subset or write objects. Lightning warns about data loaders
+    and loggers that this package does not use. Neither the user nor this package can change this.
 
-    Filters of warnings belong to the process, so threads share them: the first that enters installs them and the last
-    that leaves restores those of before.
+    Warning filters are global to the process. The first thread that enters installs the filters, and the last thread
+    that exits restores the previous filters.
     """
     global _n_users, _filters
     with _lock:

@@ -11,7 +11,7 @@ from scdeconv._nn.composition_training import TrainingData, fit
 from scdeconv._nn.loop import Plan
 from scdeconv._nn.losses import LOSSES, Loss
 from scdeconv._nn.networks import BatchedLinear, Ensemble, Perceptrons
-from scdeconv._nn.running import quiet
+from scdeconv._nn.running import quiet, seeded
 from scdeconv._nn.soft_assignment import (
     SoftClusters,
     cannot_link_loss,
@@ -19,3 +19,4 @@ from scdeconv._nn.soft_assignment import (
     must_link_loss,
     target_distribution,
 )
+from scdeconv._nn.weights import weights_of, with_weights

@@ -1,4 +1,4 @@
-"""Autoencoders of single cells: one that gives back its input, one that gives the distribution of the counts."""
+"""Denoising autoencoder of the counts of single cells, and layers of autoencoders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-# bounds of the heads in the programs of scDeepCluster and scDCC
+# bounds of the outputs, from the programs of scDeepCluster and scDCC
 MEAN_BOUNDS = (1e-5, 1e6)
 DISPERSION_BOUNDS = (1e-4, 1e4)
 
@@ -38,13 +38,13 @@ class CountAutoencoder(nn.Module):
     Parameters
     ----------
     n_genes, n_latent
-        Sizes.
+        Number of genes, and of latent dimensions.
     hidden
-        Width of the encoder's hidden layers; the decoder has them the other way round.
+        Widths of the hidden layers of the encoder. The decoder has the same widths in reverse order.
     noise
-        Standard deviation of the noise on the (standardised) input, in training.
+        Standard deviation of the noise on the standardised input, in training.
     zero_inflated
-        Whether counts are zero-inflated negative binomial, or negative binomial.
+        Whether counts are zero-inflated negative binomial or negative binomial.
     """
 
     def __init__(
@@ -64,13 +64,13 @@ class CountAutoencoder(nn.Module):
         return latent
 
     def add_noise(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the input with noise on it in training, and as it is otherwise."""
+        """Return the input, with noise in training mode."""
         return x + self.noise * torch.randn_like(x) if self.training and self.noise > 0 else x
 
     def nll(self, x: torch.Tensor, counts: torch.Tensor, size_factors: torch.Tensor) -> torch.Tensor:
-        """Return the negative log-likelihood of the counts, mean over entries; the input is noisy in training."""
+        """Return the negative log-likelihood of the counts, mean over entries; with noise on the input in training mode."""
         hidden = self.decoder(self.encoder(self.add_noise(x)))
-        # exp may overflow, and a clamped infinity would give NaN gradients
+        # clamp before exp: a clamped infinity has NaN gradients
         low, high = (torch.tensor(bound).log().item() for bound in MEAN_BOUNDS)
         mean = self.log_mean(hidden).clamp(low, high).exp() * size_factors[:, None]
         dispersion = nn.functional.softplus(self.dispersion(hidden)).clamp(*DISPERSION_BOUNDS)

@@ -1,4 +1,4 @@
-"""Training on single cells, in mini-batches that are made dense one at a time."""
+"""Training on single cells in mini-batches; one batch is dense at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Rows(Protocol):
-    """A data set that returns rows as tensors."""
+    """Data set that returns rows as tensors."""
 
     def batch(self, rows: np.ndarray, device: torch.device) -> Any:
         """Return these rows, on the device."""
@@ -61,16 +61,16 @@ def fit_cells(
     batch_size
         Cells in a step.
     patience
-        Training stops after this number of epochs without a lower loss: that of the held-out cells, or the training loss
-        where there are none. None: no early stopping.
+        Early stopping: number of epochs without a lower loss on held-out cells, or without a lower training loss if
+        there are no held-out cells. None: no early stopping.
     min_delta
-        Smallest fall of the loss that counts.
+        Minimum decrease of the loss.
     before_epoch
-        Called before each epoch with the number of epochs done. Training ends where it returns True.
+        Called before each epoch with the number of completed epochs. Training stops if it returns True.
     description
         Name of the progress bar.
     accelerator, **trainer_kwargs
-        Of ``lightning.Trainer``.
+        Passed to ``lightning.Trainer``.
 
     Returns
     -------

@@ -17,27 +17,28 @@ if TYPE_CHECKING:
 
     from .losses import Loss
 
-# rows in a batch, and which of its choices of fractions each row has
+# row indices of a batch, and index of the drawn choice of fractions of each row
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass
 class TrainingData:
-    """Samples to train on, or to validate on.
+    """Training or validation samples.
 
     Parameters
     ----------
     x
-        Input, rows × genes, or members × rows × genes where each member has its own rows.
+        Input, rows × genes, or members × rows × genes if each member has its own rows.
     targets
         Fractions, rows × choices × types, or members × rows × choices × types. Each time a row is used, one of its
         choices is drawn (augmentation).
     weights
         Weight of each row for each member, members × rows. A member does not use rows of weight 0.
     offsets
-        Logits that are added to those of the module, members × rows × types; none by default.
+        Logits added to the output of the module, members × rows × types; None: no offsets.
     groups
-        Donor of each row, as a number, where held-out donors must confirm the gain over the starting weights.
+        Donor code of each row. With it, the best weights are used only if the gain over the initial weights is larger
+        than its standard error over donors.
     """
 
     x: torch.Tensor
@@ -54,20 +55,20 @@ class TrainingData:
         return moved
 
     def logits(self, module: nn.Module, rows: torch.Tensor | slice) -> torch.Tensor:
-        """Return the logits of some rows: those of the module plus the offsets."""
+        """Return the logits of the rows: output of the module plus offsets."""
         logits: torch.Tensor = module(self.x[..., rows, :])
         return logits if self.offsets is None else logits + self.offsets[:, rows]
 
 
 class Learning:
-    """Batches of the samples to train on, and their loss. The data are moved to the device once.
+    """Batches of the training samples, and their loss. The data are moved to the device once.
 
     Parameters
     ----------
     module
         The network.
     data
-        The samples.
+        Training samples.
     loss
         Loss of each member and sample.
     batch_size
@@ -84,7 +85,7 @@ class Learning:
         self.queue = torch.empty(0, dtype=torch.long)
 
     def batches(self, device: torch.device) -> Iterator[tuple[Batch, int]]:
-        """Yield the batches of one epoch, from an endless stream of permutations of the rows."""
+        """Yield the batches of one epoch from consecutive permutations of the rows."""
         self.data = self.data.to(device)
         n_choices = self.data.targets.shape[-2]
         for _ in range(self.steps_per_epoch):
@@ -95,7 +96,7 @@ class Learning:
             yield (rows, choice), 1
 
     def batch_loss(self, batch: Batch) -> torch.Tensor:
-        """Return the sum over members of their weighted mean losses, so that the gradients of members are independent."""
+        """Return the sum over members of the weighted mean loss; the gradients of the members are independent."""
         rows, choice = batch
         losses = self.loss(self.data.logits(self.module, rows), self.data.targets[..., rows, choice, :])
         weights = self.data.weights[:, rows]
@@ -103,7 +104,7 @@ class Learning:
 
 
 class HeldOut:
-    """Loss of the samples to validate on, and whether their donors confirm a gain. The data are moved to the device once.
+    """Validation loss, and test of the gain over donors. The data are moved to the device once.
 
     Parameters
     ----------
@@ -124,7 +125,7 @@ class HeldOut:
         return float(weighted.sum() / self.data.weights.sum()), weighted.sum(dim=0)
 
     def confirm(self, start_losses: torch.Tensor, best_losses: torch.Tensor) -> bool:
-        """Return whether the mean gain over donors exceeds its standard error; True where donors are not known."""
+        """Return whether the mean gain over donors is larger than its standard error; True without donors."""
         if self.data.groups is None:
             return True
         counted = self.data.weights.sum(dim=0) > 0
@@ -151,31 +152,31 @@ def fit(
     description: str = "training",
     **trainer_kwargs: Any,
 ) -> Plan:
-    """Train a module in place on compositions, all its members at once.
+    """Train a module in place on compositions, all members at once.
 
     Parameters
     ----------
     module
         Returns logits, members × rows × types.
     data
-        Samples to train on.
+        Training samples.
     loss
         Loss of each member and sample, one of :data:`~scdeconv._nn.LOSSES`.
     validation
-        Samples to validate on. With them, the weights with the lowest validation loss, the starting weights included, are
-        restored. With ``groups``, the starting weights are kept unless the mean gain over donors exceeds its standard
-        error.
+        Validation samples. With them, the weights with the lowest validation loss (initial weights included) are
+        restored. With ``groups``, the initial weights are restored unless the mean gain over donors is larger than its
+        standard error.
     max_steps
         Number of optimiser steps.
     batch_size
         Rows in a step.
     learning_rate, weight_decay, adam_epsilon
-        Of Adam, or of AdamW where the weight decay is not 0.
+        Hyperparameters of Adam, or of AdamW if the weight decay is not 0.
     patience
-        Training stops after this number of epochs without a lower validation loss. None: no early stopping. It has no
-        effect without ``validation``.
+        Early stopping: number of epochs without a lower validation loss. None: no early stopping. It has no effect
+        without ``validation``.
     accelerator, devices, **trainer_kwargs
-        Of ``lightning.Trainer``.
+        Passed to ``lightning.Trainer``.
     description
         Name of the progress bar.
 
@@ -185,7 +186,7 @@ def fit(
     """
 
     def optimizer(parameters: Any) -> torch.optim.Optimizer:
-        # fused: one pass over the weights, which is several times faster
+        # fused: one pass over the weights, several times faster
         options: dict[str, Any] = {"lr": learning_rate, "eps": adam_epsilon, "fused": True}
         if weight_decay == 0:
             return torch.optim.Adam(parameters, **options)
@@ -201,10 +202,10 @@ def fit(
         max_epochs=-(-max_steps // learning.steps_per_epoch),
         batch_size=learning.batch_size,
         max_steps=max_steps,
-        validate=held_out and held_out.validate,
+        validate=None if held_out is None else held_out.validate,
         validate_start=held_out is not None,
-        confirm=held_out and held_out.confirm,
-        patience=held_out and patience,
+        confirm=None if held_out is None else held_out.confirm,
+        patience=None if held_out is None else patience,
         n_members=learning.n_members,
     )
     run(plan, description=description, accelerator=accelerator, devices=devices, **trainer_kwargs)

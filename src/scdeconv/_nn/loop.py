@@ -1,4 +1,4 @@
-"""The training loop of all networks: epochs of optimiser steps, early stopping and restoring the best weights."""
+"""Training loop of all networks: epochs of optimiser steps, early stopping, restoring the best weights."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Weights of a module, and the validation loss of each row with them where it is known."""
+    """Weights of a module and, if computed, their validation loss of each row."""
 
     weights: dict[str, torch.Tensor]
     row_losses: torch.Tensor | None
 
 
 class Plan(lightning.LightningModule):
-    """Training of one module. One Lightning "batch" is an epoch, whose optimiser steps the plan takes itself.
+    """Training of one module. One Lightning "batch" is an epoch; the plan takes its optimiser steps itself.
 
     Parameters
     ----------
     module
-        The network. It is in training mode during steps, in evaluation mode during validation.
+        Network in training mode during steps and in evaluation mode during validation.
     batches
         Returns the batches of one epoch on a device, each with the weight of its loss in the mean of the epoch.
     loss
         Loss of a batch, a scalar. It reads the module.
     optimizer
-        Returns the optimiser of the parameters it is given.
+        Function from parameters to their optimiser.
     max_epochs
         Maximum number of epochs.
     batch_size
@@ -48,19 +48,19 @@ class Plan(lightning.LightningModule):
     max_steps
         Maximum number of optimiser steps; None: no limit.
     validate
-        Returns the validation loss and, where ``confirm`` needs it, the loss of each row. None: no validation.
+        Returns the validation loss and, if ``confirm`` needs it, the loss of each row. None: no validation.
     validate_start
-        Whether to validate before the first epoch, so that the starting weights can be the best ones.
+        Whether to validate the initial weights before the first epoch.
     confirm
-        Returns from the validation losses of each row, at the start and at the best epoch, whether the best weights
-        improve on the starting weights. Otherwise, the starting weights are restored. Needs ``validate_start``.
+        Function from the validation losses of each row (initial and best weights) to whether the best weights are an
+        improvement. If not, the initial weights are restored. Needs ``validate_start``.
     patience
-        Training stops after this number of epochs without a lower loss: the validation loss, or the training loss where
-        there is no validation. None: no early stopping.
+        Early stopping: number of epochs without a lower validation loss, or without a lower training loss if there is
+        no validation. None: no early stopping.
     min_delta
-        Smallest fall of the loss that counts.
+        Minimum decrease of the loss.
     before_epoch
-        Called before each epoch with the number of epochs done. Training ends where it returns True.
+        Called before each epoch with the number of completed epochs. Training stops if it returns True.
     n_members
         Number of ensemble members. The loss of a batch is the sum over members; the reported loss is the mean.
 
@@ -69,13 +69,13 @@ class Plan(lightning.LightningModule):
     train_losses
         Mean loss of each epoch.
     validation_losses
-        Validation loss of each epoch, after that of the starting weights with ``validate_start``.
+        Validation loss of each epoch; with ``validate_start``, the first value is that of the initial weights.
     best_epoch
-        Epoch of the lowest loss, counted from 1; 0 for the starting weights, and without validation and patience.
+        Epoch of the lowest loss, counted from 1; 0 for the initial weights, and without validation and patience.
     n_steps
         Number of optimiser steps taken.
     stop
-        Whether Ctrl-C ended training.
+        Whether Ctrl-C interrupted the training.
     """
 
     def __init__(
@@ -127,11 +127,11 @@ class Plan(lightning.LightningModule):
         return self.optimizer(self.module.parameters())
 
     def on_fit_start(self) -> None:
-        """Validate the starting weights, which are the best ones until a lower loss is found."""
+        """Validate the initial weights."""
         if self.validate is not None and self.validate_start:
             value, self._start = self._validate(self.validate)
             self._best = self._start
-            # the loss of the starting weights may be NaN
+            # the loss of the initial weights may be NaN
             self.lowest = min(self.lowest, value)
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
@@ -142,7 +142,7 @@ class Plan(lightning.LightningModule):
             return
         train_loss = self._run_epoch()
         if train_loss is None:
-            # Ctrl-C came before the first step
+            # Ctrl-C before the first step
             self.trainer.should_stop = True
             return
         n_epochs += 1
@@ -152,7 +152,7 @@ class Plan(lightning.LightningModule):
         if self.validate is not None:
             watched, snapshot = self._validate(self.validate)
             self.log("validation_loss", watched)
-            # Ray Tune's callback reports after Lightning's own validation loop, which does not run
+            # Ray Tune's callback reports after Lightning's validation loop, which is not used here
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
                 callback.on_validation_end(self.trainer, self)
         is_watched = self.validate is not None or self.patience is not None
@@ -164,7 +164,7 @@ class Plan(lightning.LightningModule):
         self.trainer.should_stop = self.stop or stale
 
     def _run_epoch(self) -> float | None:
-        """Take the steps of one epoch, and return its mean loss; None where no step was taken."""
+        """Take the steps of one epoch, and return the mean loss; None if no step was taken."""
         optimizer: Any = self.optimizers()
         total, weights = torch.zeros((), device=self.device), 0
         steps_left = None if self.max_steps is None else self.max_steps - self.n_steps
@@ -182,7 +182,7 @@ class Plan(lightning.LightningModule):
 
     @torch.no_grad()
     def _validate(self, validate: Validate) -> tuple[float, Snapshot]:
-        """Return the validation loss, and the weights it was computed with."""
+        """Return the validation loss and a snapshot of the weights."""
         self.module.eval()
         value, row_losses = validate(self.device)
         self.module.train()
@@ -191,7 +191,7 @@ class Plan(lightning.LightningModule):
         return value, Snapshot(weights, row_losses)
 
     def on_fit_end(self) -> None:
-        """Restore the best weights, or the starting weights where the gain is not confirmed."""
+        """Restore the best weights, or the initial weights if the gain is not confirmed."""
         if self._best is None:
             return
         if self._start is not None and self.confirm is not None:
@@ -202,17 +202,17 @@ class Plan(lightning.LightningModule):
         self._start = self._best = None
 
     def history(self, prefix: str = "") -> dict[str, pd.DataFrame]:
-        """Return the losses by epoch, one DataFrame each, and the best epoch where the start was validated.
+        """Return the losses by epoch, one DataFrame each, and the best epoch with ``validate_start``.
 
         Parameters
         ----------
         prefix
-            Start of the names.
+            Prefix of the names.
 
         Returns
         -------
-        ``"train_loss"`` from epoch 1; ``"validation_loss"`` from epoch 0 (the starting weights) with ``validate_start``,
-        otherwise from 1; ``"best_epoch"``. A curve without values is left out.
+        ``"train_loss"`` from epoch 1; ``"validation_loss"`` from epoch 0 (initial weights) with ``validate_start``,
+        otherwise from 1; ``"best_epoch"``. Empty curves are omitted.
         """
         best = [float(self.best_epoch)] if self.validate_start else []
         curves = {

@@ -1,4 +1,4 @@
-"""Losses between compositions: logits of every member against fractions, one value per member and sample."""
+"""Losses between predicted logits and fractions, one value per member and sample."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def cross_entropy(logits: torch.Tensor, fractions: torch.Tensor) -> torch.Tensor:
-    """Return ``-sum_k p_k log q_k``: the log-likelihood of the cells that were counted, per cell."""
+    """Return ``-sum_k p_k log q_k``, the multinomial negative log-likelihood per cell."""
     return -(fractions * torch.log_softmax(logits, dim=-1)).sum(dim=-1)
 
 

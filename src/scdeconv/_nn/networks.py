@@ -1,4 +1,4 @@
-"""Networks that turn expression into logits of fractions, for several ensemble members at once."""
+"""Networks from expression to logits of fractions, for several ensemble members at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class BatchedLinear(nn.Module):
-    """A linear layer of its own for each member: members × samples × inputs to members × samples × outputs."""
+    """One linear layer per member: members × samples × inputs to members × samples × outputs."""
 
     def __init__(self, n_members: int, n_in: int, n_out: int, *, zero: bool = False) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class BatchedLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return ``x @ weight + bias`` for every member."""
         if x.ndim == 2:
-            # the members share the input: one product instead of one for each
+            # shared input: one matrix product for all members
             n_members, n_in, n_out = self.weight.shape
             product = x @ self.weight.transpose(0, 1).reshape(n_in, n_members * n_out)
             return product.view(len(x), n_members, n_out).transpose(0, 1) + self.bias
@@ -33,7 +33,7 @@ class BatchedLinear(nn.Module):
 
 
 class Perceptrons(nn.Sequential):
-    """One multi-layer perceptron for each member: [linear, ReLU, dropout] per hidden layer, then linear."""
+    """One multi-layer perceptron per member: linear, ReLU and dropout for each hidden layer, then linear."""
 
     def __init__(
         self,
@@ -55,19 +55,20 @@ class Perceptrons(nn.Sequential):
 
 
 class Ensemble(nn.Module):
-    """Several networks over one standardised input, each a linear path plus a perceptron.
+    """Networks with the same standardised input, each the sum of a linear path and a perceptron.
 
-    The buffers hold what the input is made with: ``reference`` (share of each gene in the training samples), ``centre`` and
-    ``scale`` (of its log expression).
+    The buffers store the preprocessing of the input: ``reference`` (mean share of each gene in the training samples),
+    ``centre`` and ``scale`` (mean and standard deviation of its log expression).
 
     Parameters
     ----------
     n_members, n_genes, n_types
-        Sizes.
+        Number of members, of genes and of cell types.
     hidden, dropout
         Width and dropout rate of each hidden layer.
     linear
-        Whether there is a linear path beside the perceptron; both then start at zero, to correct a given estimate.
+        Whether the network has a linear path in parallel to the perceptron. Both are then initialised to zero, as a
+        correction of a given estimate.
     """
 
     reference: torch.Tensor

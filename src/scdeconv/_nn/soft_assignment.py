@@ -1,16 +1,16 @@
-"""Soft clusters by Student's t (Xie et al. 2016), which DESC, scDeepCluster and scDCC share."""
+"""Soft cluster assignments by Student's t (Xie et al. 2016), for DESC, scDeepCluster and scDCC."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-# the original has none, and its logarithms may be infinite
+# avoids log(0), which occurs in the original program; set by hand
 PAIR_EPSILON = 1e-6
 
 
 class SoftClusters(nn.Module):
-    """Centroids in latent space, and how much each cell belongs to each.
+    """Centroids in latent space, and soft assignments of cells to them.
 
     Parameters
     ----------
@@ -32,8 +32,8 @@ class SoftClusters(nn.Module):
 
 
 def target_distribution(assignments: torch.Tensor) -> torch.Tensor:
-    """Return ``p``, proportional to ``q² / sum of q over cells``: surer than ``q``, and no cluster takes all; rows sum to 1."""
-    # a cluster that no cell is near has no share to give
+    """Return ``p``, proportional to ``q² / sum of q over cells``: sharper than ``q`` and balanced; rows sum to 1."""
+    # the sum may underflow to 0 for a cluster far from all cells
     weights = assignments.square() / assignments.sum(dim=0).clamp_min(torch.finfo(assignments.dtype).tiny)
     return weights / weights.sum(dim=1, keepdim=True)
 
@@ -45,15 +45,15 @@ def clustering_loss(targets: torch.Tensor, assignments: torch.Tensor) -> torch.T
 
 
 def together(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Return the probability that two cells, given their soft assignments, are in one cluster; one for each pair."""
+    """Return the probability that the two cells of each pair are in one cluster, from their soft assignments."""
     return (first * second).sum(dim=1)
 
 
 def must_link_loss(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Return minus the log-probability that the cells of a pair are together, mean over pairs."""
+    """Return minus the log-probability that the cells of a pair are in one cluster, mean over pairs."""
     return -together(first, second).clamp_min(PAIR_EPSILON).log().mean()
 
 
 def cannot_link_loss(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Return minus the log-probability that the cells of a pair are apart, mean over pairs."""
+    """Return minus the log-probability that the cells of a pair are in different clusters, mean over pairs."""
     return -(1 - together(first, second)).clamp_min(PAIR_EPSILON).log().mean()

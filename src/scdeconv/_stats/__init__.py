@@ -1,1 +1,1 @@
-"""Numerics on NumPy arrays; internal."""
+"""Internal numerical functions on NumPy arrays."""

@@ -1,4 +1,4 @@
-"""Corrections of CIBERSORTx for the platforms of bulk and reference (Newman et al. 2019, Nature Biotechnology 37:773)."""
+"""Batch corrections of CIBERSORTx between bulk and reference (Newman et al. 2019, Nature Biotechnology 37:773)."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from .rounding import deviations_from_mean
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# relative change that ends ComBat's iteration, as in the R package sva
+# relative change at which the ComBat iteration stops, default of the R package sva
 COMBAT_TOLERANCE = 1e-4
-FEWEST_SAMPLES = 3
+# minimum number of bulk samples of a batch correction (set by hand)
+MIN_SAMPLES = 3
 MILLION = 1e6
 
 
 def combat(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Remove the difference between two batches by ComBat in its parametric form, on log2(x + 1).
+    """Remove the batch effect between two batches with parametric ComBat on log2(x + 1).
 
-    Both batches move to their common mean, in which each sample counts alike. A gene that is constant within a batch tells
-    nothing of its variance there; as in the R package sva, it is left as it is.
+    Both batches move to the mean over all samples. Genes that are constant within a batch are not changed, as in the R
+    package sva, because their variance cannot be estimated.
 
     Parameters
     ----------
     first, second
-        Samples × genes, linear, in one unit (counts per million).
+        Samples × genes, linear scale, same unit (counts per million).
 
     Returns
     -------
-    Both, corrected and linear; what becomes negative is zero.
+    Both batches, corrected, on the linear scale; negative values are set to 0.
     """
     both = np.vstack([first, second])
     usable = deviations_from_mean(first).any(axis=0) & deviations_from_mean(second).any(axis=0)
@@ -43,7 +44,7 @@ def combat(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def _remove_batches(values: np.ndarray, batches: Sequence[slice]) -> np.ndarray:
-    """Return values (samples × genes) with the location and scale of each batch brought to those of all samples."""
+    """Return values (samples × genes) with the location and scale of each batch adjusted to those of all samples."""
     grand, corrected = values.mean(axis=0), np.empty_like(values)
     within = [values[rows] - values[rows].mean(axis=0) for rows in batches]
     pooled = np.sqrt((np.concatenate(within) ** 2).mean(axis=0))
@@ -55,10 +56,10 @@ def _remove_batches(values: np.ndarray, batches: Sequence[slice]) -> np.ndarray:
 
 
 def _shrink_batch(standard: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return location and variance of each gene in a batch, moved towards those of all genes (Johnson et al. 2007).
+    """Return empirical Bayes estimates of location and variance of each gene in a batch (Johnson et al. 2007).
 
-    Normal prior of the locations, inverse gamma prior of the variances, both fitted by moments. Each is the mean of its
-    posterior given the other; they are found in turn.
+    The locations have a normal prior and the variances an inverse gamma prior, both fitted by moments. The posterior
+    means are updated alternately until convergence.
     """
     n_samples = len(standard)
     observed = standard.mean(axis=0)
@@ -80,24 +81,24 @@ def _shrink_batch(standard: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def correct_mixtures(mixtures: np.ndarray, artificial: np.ndarray) -> np.ndarray:
-    """Correct mixtures towards what their first estimate predicts (B-mode).
+    """Correct mixtures towards the mixtures predicted by their first estimate (B-mode).
 
     Parameters
     ----------
     mixtures
-        Samples × genes, linear, in any unit.
+        Samples × genes, linear scale, any unit.
     artificial
-        The estimated fractions times the profiles, samples × genes, in counts per million.
+        Estimated fractions times profiles, samples × genes, in counts per million.
 
     Returns
     -------
-    Mixtures in the unit of the artificial ones. As in the original, the artificial ones move too, so that about half of
-    a gene's shift (in log expression) remains.
+    Corrected mixtures in the unit of ``artificial``. As in the original, ComBat also moves the artificial mixtures, so
+    about half of each gene's log shift remains.
 
     Raises
     ------
     ValueError
-        Where there are fewer than 3 samples.
+        If there are fewer than 3 samples.
     """
     _check_number(len(mixtures))
     totals = np.maximum(mixtures.sum(axis=1, keepdims=True), np.finfo(float).tiny)
@@ -107,26 +108,30 @@ def correct_mixtures(mixtures: np.ndarray, artificial: np.ndarray) -> np.ndarray
 def draw_artificial_mixtures(
     types: np.ndarray, n_types: int, n_mixtures: int, n_cells: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, sp.csr_matrix]:
-    """Draw cells in random fractions: normal around each type's share of the cells, with twice that as deviation.
+    """Draw artificial mixtures of cells with random fractions.
 
-    Negative fractions become zero before the rest is divided by its sum.
+    Fractions are normal around each type's share of the cells, with a standard deviation of twice this share. Negative
+    fractions are set to 0, then rows are normalised.
 
     Parameters
     ----------
     types
-        Number of each cell's type, from 0.
+        Cell-type code of each cell, from 0.
     n_types
-        Types there are; those without cells have fraction 0.
+        Number of cell types. Types without cells have fraction 0.
     n_mixtures
-        Mixtures to draw.
+        Number of mixtures.
     n_cells
-        Cells in each, about, drawn with replacement.
+        Approximate number of cells per mixture, drawn with replacement.
     rng
-        Source of randomness.
+        Random number generator.
 
     Returns
     -------
-    Shares of the cells that were drawn, mixtures × types, and the weights that average them, mixtures × cells.
+    fractions
+        Fractions of the drawn cells, mixtures × types.
+    weights
+        Averaging weights of the cells, mixtures × cells.
     """
     share = np.bincount(types, minlength=n_types) / len(types)
     fractions = np.maximum(rng.normal(share, 2 * share, (n_mixtures, n_types)), 0)
@@ -142,8 +147,8 @@ def draw_artificial_mixtures(
 def correct_signature(mixtures: np.ndarray, artificial: np.ndarray, fractions: np.ndarray) -> np.ndarray:
     """Correct the profiles towards the platform of the mixtures (S-mode).
 
-    Mixtures that are made of the reference's cells are corrected together with the real ones; each gene's profile is
-    then found by non-negative least squares of the corrected artificial mixtures on their fractions.
+    Artificial mixtures of reference cells are corrected together with the real mixtures. Non-negative least squares of
+    the corrected artificial mixtures on their fractions then gives the profile of each gene.
 
     Parameters
     ----------
@@ -152,7 +157,7 @@ def correct_signature(mixtures: np.ndarray, artificial: np.ndarray, fractions: n
     artificial
         Artificial mixtures × genes, counts per million.
     fractions
-        Of the artificial mixtures, mixtures × cell types.
+        Fractions of the artificial mixtures, mixtures × cell types.
 
     Returns
     -------
@@ -161,7 +166,7 @@ def correct_signature(mixtures: np.ndarray, artificial: np.ndarray, fractions: n
     Raises
     ------
     ValueError
-        Where there are fewer than 3 samples.
+        If there are fewer than 3 samples.
     """
     _check_number(len(mixtures))
     corrected = combat(mixtures, artificial)[1]
@@ -169,9 +174,9 @@ def correct_signature(mixtures: np.ndarray, artificial: np.ndarray, fractions: n
 
 
 def _check_number(n_samples: int) -> None:
-    if n_samples < FEWEST_SAMPLES:
+    if n_samples < MIN_SAMPLES:
         msg = (
-            f"Expected at least {FEWEST_SAMPLES} samples to correct for batches, found {n_samples}. Give the samples of a "
-            "cohort together, or use batch_correction=None."
+            f"Expected at least {MIN_SAMPLES} samples for batch correction, found {n_samples}. Pass all samples of a "
+            "cohort together, or set batch_correction=None."
         )
         raise ValueError(msg)

@@ -1,4 +1,4 @@
-"""Prediction intervals of fractions, made honest by donors that the model has not seen (conformal prediction)."""
+"""Prediction intervals of fractions by conformal prediction over held-out donors."""
 
 from __future__ import annotations
 
@@ -6,29 +6,34 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# weight, in donors, of the error that all cell types share in the error of each
+# weight, in donors, of the mean squared error over cell types as the prior of each cell type's; set by hand
 PRIOR_DONORS = 3
-# levels of the quantile of errors to choose from
-LEVELS = np.linspace(0, 1, 401)
+# grid of candidate levels for the error quantile; set by hand
+QUANTILE_LEVELS = np.linspace(0, 1, 401)
+# tolerance for rounding errors of cumulative weights
+ROUNDING_TOLERANCE = 1e-9
 
 
 def angle(fractions: np.ndarray) -> np.ndarray:
-    """Return ``arcsin(sqrt(f))``, on which errors of rare and frequent types are alike (variance-stabilising)."""
+    """Return ``arcsin(sqrt(f))``, the variance-stabilising transformation of proportions."""
     return np.arcsin(np.sqrt(np.clip(fractions, 0, 1)))
 
 
 @dataclass
 class HeldOut:
-    """Predictions of training donors by models that had not seen them: what a trained model has as ``held_out_``.
+    """Out-of-fold predictions of the training donors (``held_out_`` of a trained model).
 
-    It can also be made of measured and predicted fractions from elsewhere, for intervals of any predictions.
+    It can also be created from the measured and predicted fractions of another method, to compute prediction intervals
+    for that method.
 
     Attributes
     ----------
-    measured, predicted
-        Samples × cell types.
+    measured
+        Measured fractions, samples × cell types.
+    predicted
+        Out-of-fold predictions, samples × cell types.
     donors
-        The donor of each sample.
+        Donor of each sample, length samples.
 
     Examples
     --------
@@ -50,83 +55,119 @@ class HeldOut:
     predicted: np.ndarray
     donors: np.ndarray
 
+    def errors(self) -> tuple[float, float]:
+        """Return the out-of-fold errors of the model and of the mean composition.
+
+        Returns
+        -------
+        Root mean squared error of the predictions, and that of the mean composition of the other donors.
+        """
+        others = np.stack([self.measured[self.donors != donor].mean(axis=0) for donor in self.donors])
+        rmse, of_mean = (np.sqrt(((values - self.measured) ** 2).mean()) for values in (self.predicted, others))
+        return float(rmse), float(of_mean)
+
+    def describe(self) -> str:
+        """Return both errors of :meth:`errors` as text.
+
+        Returns
+        -------
+        One line.
+        """
+        return "out-of-fold RMSE {:.4f} (mean composition {:.4f})".format(*self.errors())
+
     def widest_coverage(self) -> float:
-        """Return the highest coverage that so many donors can support: n of n + 1."""
+        """Return the highest possible coverage of :meth:`intervals`.
+
+        Returns
+        -------
+        n / (n + 1) for n donors.
+        """
         n_donors = len(np.unique(self.donors))
         return n_donors / (n_donors + 1)
 
     def intervals(
         self, predicted: np.ndarray, coverage: float, spread: np.ndarray | float = 0.0
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return lower and upper bounds that hold a new donor's fraction with the given probability.
-
-        Errors are compared on the angular scale, in units of each cell type's typical error. The threshold is a quantile of
-        the held-out donors' errors, every donor with the same weight, at the level at which each donor's errors were held
-        by the threshold of the others as often as asked: donors are the exchangeable unit (cross-conformal prediction
-        with a calibrated level; Vovk 2015, Dunn et al. 2023).
+        """Return lower and upper bounds of the fractions of new samples.
 
         Parameters
         ----------
         predicted
-            Samples × cell types.
+            Predicted fractions, samples × cell types.
         coverage
-            Share of entries to hold, above 0 and up to n / (n + 1).
+            Probability that the interval contains the fraction, above 0 and at most n / (n + 1) for n donors.
         spread
-            Standard deviation of an ensemble's members on the angular scale, which widens the interval.
+            Standard deviation over the members of an ensemble on the scale arcsin(sqrt(fraction)). It widens the
+            interval.
+
+        Returns
+        -------
+        Lower and upper bounds, samples × cell types.
 
         Raises
         ------
         ValueError
-            Where so few donors cannot support the coverage.
+            If the number of donors is too small for the coverage.
+
+        Notes
+        -----
+        Cross-conformal prediction (Vovk 2015) with donors as the exchangeable units (Dunn et al. 2023). Nonconformity
+        scores are absolute errors on the scale arcsin(sqrt(fraction)), divided by the typical error of the cell type.
+        The
+        threshold is a quantile of the scores with equal weight for each donor. Its level is the lowest one for which
+        the
+        thresholds of all other donors cover the requested share of a donor's scores, on average over donors.
         """
         if not 0 < coverage <= self.widest_coverage():
             n_donors = len(np.unique(self.donors))
             msg = (
-                f"Expected a coverage above 0 and up to {self.widest_coverage():.3f}, which is what {n_donors} held-out donors can "
-                f"support (n / (n + 1)), found {coverage}. Ask for less or pair more donors."
+                f"Expected coverage above 0 and at most {self.widest_coverage():.3f}, which is n / (n + 1) for the "
+                f"{n_donors} "
+                f"held-out donors, found {coverage}. Use a lower coverage or pair more donors."
             )
             raise ValueError(msg)
         errors = np.abs(angle(self.measured) - angle(self.predicted))
         donors, codes = np.unique(self.donors, return_inverse=True)
         squares = np.stack([(errors[codes == code] ** 2).mean(axis=0) for code in range(len(donors))])
-        # a donor's own errors stay out of the unit that they are measured in, as those of a new donor do
+        # scale without the donor's own errors, as for a new donor
         others = (squares.sum(axis=0) - squares) / max(len(donors) - 1, 1)
-        scores = errors / _unit(others, len(donors) - 1)[codes]
-        level = _confirmed_level(scores, codes, coverage)
+        scores = errors / _typical_error(others, len(donors) - 1)[codes]
+        level = _calibrated_level(scores, codes, coverage)
         threshold = _quantile(scores, codes, np.array([level]))[0]
-        half = threshold * np.sqrt(_unit(squares.mean(axis=0), len(donors)) ** 2 + np.square(spread))
-        middle = angle(predicted)
-        return np.sin(np.maximum(middle - half, 0)) ** 2, np.sin(np.minimum(middle + half, np.pi / 2)) ** 2
+        half_width = threshold * np.sqrt(_typical_error(squares.mean(axis=0), len(donors)) ** 2 + np.square(spread))
+        centre = angle(predicted)
+        return np.sin(np.maximum(centre - half_width, 0)) ** 2, np.sin(np.minimum(centre + half_width, np.pi / 2)) ** 2
 
 
-def _unit(squares: np.ndarray, n_donors: int) -> np.ndarray:
-    """Return the typical error of each type, drawn to that of all types where donors are few."""
+def _typical_error(squares: np.ndarray, n_donors: int) -> np.ndarray:
+    """Return the root mean squared error of each cell type, shrunk to that of all cell types."""
     pooled = squares.mean(axis=-1, keepdims=True)
     return np.sqrt((n_donors * squares + PRIOR_DONORS * pooled) / (n_donors + PRIOR_DONORS)) + 1e-9
 
 
 def _quantile(scores: np.ndarray, codes: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Return quantiles of the scores of several donors (samples × types), each donor with the same weight."""
+    """Return quantiles of the scores (samples × cell types) with equal weight for each donor."""
     _, codes, sizes = np.unique(codes, return_inverse=True, return_counts=True)
     weights = np.repeat(1 / sizes[codes], scores.shape[1]) / scores.shape[1] / len(sizes)
     order = np.argsort(scores, axis=None)
-    rank = np.searchsorted(np.cumsum(weights[order]), levels - 1e-9)
+    rank = np.searchsorted(np.cumsum(weights[order]), levels - ROUNDING_TOLERANCE)
     return scores.ravel()[order[np.minimum(rank, len(order) - 1)]]
 
 
-def _confirmed_level(scores: np.ndarray, codes: np.ndarray, coverage: float) -> float:
-    """Return the lowest level whose quantiles of all other donors hold this share of a donor's scores, on average."""
+def _calibrated_level(scores: np.ndarray, codes: np.ndarray, coverage: float) -> float:
+    """Return the lowest quantile level with this leave-one-donor-out coverage."""
     donors = np.unique(codes)
     if len(donors) < 2:
         return 1.0
     inside = np.mean(
         [
             (
-                scores[codes == donor][..., None] <= _quantile(scores[codes != donor], codes[codes != donor], LEVELS)
+                scores[codes == donor][..., None]
+                <= _quantile(scores[codes != donor], codes[codes != donor], QUANTILE_LEVELS)
             ).mean(axis=(0, 1))
             for donor in donors
         ],
         axis=0,
     )
-    enough = np.flatnonzero(inside >= coverage - 1e-9)
-    return float(LEVELS[enough[0]]) if len(enough) else 1.0
+    enough = np.flatnonzero(inside >= coverage - ROUNDING_TOLERANCE)
+    return float(QUANTILE_LEVELS[enough[0]]) if len(enough) else 1.0

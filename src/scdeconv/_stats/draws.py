@@ -1,4 +1,4 @@
-"""Random compositions, and random cells to go with them."""
+"""Random compositions and random draws of cells."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import scipy.sparse as sp
 
 
 def draw_fractions(n_normal: int, n_sparse: int, available: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw compositions as Scaden does: normalised uniforms, in the sparse half over a random subset of the types.
+    """Draw compositions by the Scaden rule: normalised uniform numbers over all types or a random subset.
 
     Parameters
     ----------
     n_normal, n_sparse
-        Compositions over all available types, and over 1 to K-1 of them (K the number available).
+        Number of compositions over all K available types, and over random subsets of 1 to K-1 types.
     available
-        Which types there are, bool of length K_all; the others get 0.
+        Mask of the available types, length K_all. Other types have fraction 0.
     rng
-        Source of randomness.
+        Random number generator.
 
     Returns
     -------
@@ -34,7 +34,7 @@ def draw_fractions(n_normal: int, n_sparse: int, available: np.ndarray, rng: np.
 
 
 def draw_cells(n_cells: np.ndarray, pools: list[np.ndarray], n_total: int, rng: np.random.Generator) -> sp.csr_matrix:
-    """Draw cells with replacement and return how often each sample holds each cell (samples × all cells)."""
+    """Draw cells with replacement and return the count of each cell in each sample, samples × all cells."""
     n_types = n_cells.shape[1]
     types = np.repeat(np.tile(np.arange(n_types), len(n_cells)), n_cells.ravel())
     starts = np.cumsum([0, *(len(pool) for pool in pools)])
@@ -48,18 +48,18 @@ def draw_cells(n_cells: np.ndarray, pools: list[np.ndarray], n_total: int, rng: 
 
 
 def draw_replicates(cell_type: np.ndarray, replicates: int, sampling: float, seed: int) -> sp.csr_matrix:
-    """Return a matrix replicates × cells that is 1 for the cells of a replicate: a share of a type's, each once.
+    """Return the indicator matrix replicates × cells of pseudo-replicates drawn without replacement.
 
     Parameters
     ----------
     cell_type
-        Of each cell, as codes from 0, each of at least 2 cells.
+        Cell-type code of each cell, from 0. Each type needs at least 2 cells.
     replicates
-        Of each type; those of the first type come first.
+        Number of replicates per type; rows are sorted by type.
     sampling
-        Share of the cells, rounded up; never all, or the replicates would be the same.
+        Share of a type's cells per replicate, rounded up. At least one cell is left out, so that replicates differ.
     seed
-        Seed of the draws.
+        Seed of the random number generator.
     """
     rng = np.random.default_rng(seed)
     columns, sizes = [], []
@@ -73,20 +73,20 @@ def draw_replicates(cell_type: np.ndarray, replicates: int, sampling: float, see
 
 
 def subsample_fractions(counts: np.ndarray, n_aug: int, aug_ratio: float, rng: np.random.Generator) -> np.ndarray:
-    """Draw the compositions of random subsets of one donor's cells, without touching a cell.
+    """Draw the compositions of random subsets of one donor's cells from the cell counts.
 
     A subset of ``m`` out of ``N`` cells drawn without replacement has multivariate hypergeometric counts.
 
     Parameters
     ----------
     counts
-        Cells of each type, length K.
+        Number of cells of each type, length K.
     n_aug
         Number of subsets.
     aug_ratio
         Share of the cells in a subset: ``m = max(1, floor(aug_ratio * N))``.
     rng
-        Source of randomness.
+        Random number generator.
 
     Returns
     -------
@@ -98,18 +98,18 @@ def subsample_fractions(counts: np.ndarray, n_aug: int, aug_ratio: float, rng: n
 
 
 def round_to_cells(fractions: np.ndarray, n_cells: int) -> np.ndarray:
-    """Return whole numbers of cells for samples of about ``n_cells``, rounded down as Scaden does.
+    """Return integer cell numbers of samples with about ``n_cells`` cells, rounded down as in Scaden.
 
     Parameters
     ----------
     fractions
         Samples × cell types, rows sum to 1.
     n_cells
-        Cells in a sample before rounding.
+        Number of cells per sample before rounding.
 
     Returns
     -------
-    Samples × cell types, int. A sample whose numbers all round to 0 gets one cell of its most frequent type.
+    Samples × cell types, int. If all numbers of a sample round to 0, it has one cell of its most frequent type.
     """
     numbers = np.floor(fractions * n_cells).astype(np.int64)
     empty = numbers.sum(axis=1) == 0

@@ -1,35 +1,35 @@
-"""The scale on which samples are compared: log of the share of each gene."""
+"""Normalisation of expression: shares, log shares and log CPM."""
 
 from __future__ import annotations
 
 import numpy as np
 
-# mean of a gene after normalisation, which sets where log1p turns from linear to logarithmic
+# mean expression per gene before log1p: log1p is linear well below 1 / LEVEL of the mean (set by hand)
 LEVEL = 10.0
 
 
 def to_shares(expression: np.ndarray) -> np.ndarray:
-    """Return the share of each gene in its sample, samples × genes; a sample without counts has zeros."""
+    """Return the share of each gene in its sample, samples × genes; samples without expression have zeros."""
     return expression / np.maximum(expression.sum(axis=-1, keepdims=True), np.finfo(float).tiny)
 
 
 def log_shares(expression: np.ndarray) -> np.ndarray:
-    """Return ``log(1 + LEVEL * G * share)`` of linear expression, samples × G genes, whatever the depth."""
+    """Return ``log(1 + LEVEL * G * share)`` of linear expression, samples × G genes, for any library size."""
     return np.log1p(to_shares(expression) * (LEVEL * expression.shape[-1]))
 
 
 def log_cpm(expression: np.ndarray) -> np.ndarray:
-    """Return log1p of counts per million, samples × genes."""
+    """Return log1p of counts per million (CPM), samples × genes."""
     return np.log1p(expression / expression.sum(axis=1, keepdims=True) * 1e6)
 
 
 def fill_missing(expression: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Give missing genes the share that they have in a reference.
+    """Impute missing genes with their share in a reference.
 
     Parameters
     ----------
     expression
-        Samples × genes, linear; NaN where a gene is missing.
+        Samples × genes, linear scale; NaN for missing genes.
     reference
         Share of each gene in the training samples, length genes, sums to 1.
 

@@ -1,4 +1,4 @@
-"""Whether a bulk sample is like those that a model was trained on, or real samples like simulated ones."""
+"""Out-of-distribution measures of bulk samples against training samples or simulated samples."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import pandas as pd
 
 from scdeconv._stats.conformal import angle
 
-# standard deviation, on the angular scale, that a cell type has at least (a hundredth of the scale)
+# SD on the angular scale that is added for each cell type, in radians (set by hand)
 LEAST_SPREAD = 0.01
-# a sample is outside when it is further off than any training donor was to the others, by this factor
+# limit relative to the largest value of the held-out training donors (set by hand)
 MARGIN = 1.25
-# share of the simulated samples that count as inside
-OVERLAP_QUANTILE = 0.95
-# principal components with a singular value below this share of the first are rounding
+# quantile of the simulated samples' distances that bounds the inside
+INSIDE_QUANTILE = 0.95
+# minimum singular value relative to the first: smaller components are rounding errors
 RANK_TOLERANCE = 1e-9
 
 
 def composition_distance(fractions: np.ndarray, usual: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """Return, per sample, how many standard deviations the most unusual cell type is off, on the angular scale."""
+    """Return the largest absolute z-score over cell types on the angular scale, length samples."""
     return np.abs((angle(fractions) - usual) / spread).max(axis=1)
 
 
@@ -33,7 +33,7 @@ def usual_composition(fractions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass
 class Familiarity:
-    """What the training donors look like: their compositions, and how noisy they are to a model without them."""
+    """Compositions of the training donors and limits of noise and composition from held-out donors."""
 
     usual: np.ndarray
     spread: np.ndarray
@@ -41,7 +41,7 @@ class Familiarity:
 
     @classmethod
     def from_held_out(cls, noise: np.ndarray, fractions: np.ndarray, donors: np.ndarray) -> Self:
-        """Learn the limits from the noise of held-out samples and their measured compositions, donors the units."""
+        """Set the limits from the noise and the measured fractions of held-out samples, by donor."""
         names, codes = np.unique(donors, return_inverse=True)
         of_donor = np.stack([fractions[codes == code].mean(axis=0) for code in range(len(names))])
         composition = max(
@@ -53,7 +53,7 @@ class Familiarity:
         return cls(*usual_composition(of_donor), MARGIN * np.array([noise.max(), composition]))
 
     def quality(self, noise: np.ndarray, fractions: pd.DataFrame) -> pd.DataFrame:
-        """Return ``noise``, ``composition`` and whether one of them is ``outside``, from noise and estimates."""
+        """Return a table with ``noise``, ``composition`` and ``outside`` (whether one of them exceeds its limit)."""
         distance = composition_distance(fractions.to_numpy(), self.usual, self.spread)
         measures = np.column_stack([noise, distance])
         table = pd.DataFrame(measures, index=fractions.index, columns=["noise", "composition"])
@@ -62,26 +62,26 @@ class Familiarity:
 
 
 def overlap(real: np.ndarray, simulated: np.ndarray, *, n_components: int = 10) -> float:
-    """Share of real samples that lie where 95 % of the simulated ones do.
+    """Share of real samples within the 95 % region of simulated samples.
 
-    Both are projected on the first principal components of the simulated samples. A real sample is inside when its
-    Mahalanobis distance is within the 95 % quantile of theirs.
+    Both are projected on the first principal components of the simulated samples. A real sample is inside if its
+    Mahalanobis distance is at most the 95 % quantile of the simulated samples' distances.
 
     Parameters
     ----------
     real, simulated
         Log expression, samples × genes.
     n_components
-        Principal components to compare in.
+        Number of principal components.
 
     Returns
     -------
-    A share from 0 to 1.
+    Share of real samples inside, 0 to 1.
 
     Notes
     -----
-    Expect 0.95 or more of a good simulation. Near 0, a method that learns from the simulation is applied outside of
-    its training data. Differences in directions in which the simulation hardly varies are not seen.
+    A good simulation has a value of 0.95 or more. At values near 0, a method trained on the simulation extrapolates.
+    Differences in directions with little variance in the simulation are not detected.
 
     Examples
     --------
@@ -99,4 +99,4 @@ def overlap(real: np.ndarray, simulated: np.ndarray, *, n_components: int = 10) 
     kept = min(n_components, int((singular > RANK_TOLERANCE * singular[0]).sum()))
     axes = components[:kept].T / singular[:kept]
     distances = [(((samples - centre) @ axes) ** 2).sum(axis=1) for samples in (real, simulated)]
-    return float((distances[0] <= np.quantile(distances[1], OVERLAP_QUANTILE)).mean())
+    return float((distances[0] <= np.quantile(distances[1], INSIDE_QUANTILE)).mean())

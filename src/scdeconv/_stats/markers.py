@@ -1,4 +1,4 @@
-"""Statistics of marker genes: scores, moderated t tests of pseudobulk, and how many to take."""
+"""Marker-gene statistics: scores, moderated t-tests on pseudobulk, and choice of the number of markers."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from scipy.stats import t as student
 from .expression import to_shares
 from .rounding import deviations_from_mean, without_rounding
 
+# default number of marker genes per cell type (set by hand)
 GENES_PER_TYPE = 50
-# a variance below this share of the median is taken for that: the log of a zero would decide everything
-SMALLEST_VARIANCE = 1e-5
-# pseudo-count of the moderated test, and the count that two pseudobulks must reach for a gene to be tested
-PRIOR_COUNT, LEAST_COUNT = 2, 10
+# lower bound of variances relative to their median before the logarithm (set by hand)
+MIN_VARIANCE_RATIO = 1e-5
+# pseudocount of the moderated test, and minimum count in at least two pseudobulks for a gene to be tested (set by hand)
+PRIOR_COUNT, MIN_COUNT = 2, 10
 
 
 def marker_ratio(profiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return, per gene, the cell type that expresses it most and by how much more than the second.
+    """Return the cell type with the highest expression of each gene and its log2 ratio to the second.
 
-    The score is log2 of the highest over the second highest share of a type's RNA (Mean Ratio; Huuki-Myers et al. 2025),
-    with a pseudo-count of one tenth of the mean share, so that genes that are hardly seen do not win.
+    The score is log2 of the highest over the second-highest share of a type's RNA (Mean Ratio; Huuki-Myers et al.
+    2025). A pseudocount of 10 % of the mean share reduces the scores of lowly expressed genes.
 
     Parameters
     ----------
@@ -31,7 +32,10 @@ def marker_ratio(profiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Returns
     -------
-    Index of the type and score, both of length genes.
+    cell_type
+        Code of the cell type, length genes.
+    score
+        Log2 ratio, length genes.
     """
     totals = profiles.sum(axis=1, keepdims=True)
     shares = profiles / np.where(totals > 0, totals, 1)
@@ -43,7 +47,7 @@ def marker_ratio(profiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def best_per_type(cell_type: np.ndarray, score: np.ndarray, n_genes: int) -> np.ndarray:
-    """Return a mask of about ``n_genes`` genes, the same number for each type, the best of each."""
+    """Return a mask of the ``n_genes`` best genes, with about the same number for each type."""
     rank = pd.Series(-score).groupby(cell_type).rank(method="first").to_numpy()
     chosen = np.lexsort((-score, rank))[:n_genes]
     mask = np.zeros(len(score), dtype=bool)
@@ -52,7 +56,7 @@ def best_per_type(cell_type: np.ndarray, score: np.ndarray, n_genes: int) -> np.
 
 
 def agreement(bulk: np.ndarray, pseudobulk: np.ndarray) -> np.ndarray:
-    """Return each gene's correlation, over donors, between bulk and the pseudobulk of the same donors."""
+    """Return the correlation over donors of each gene between bulk and pseudobulk of the same donors."""
     first, second = (deviations_from_mean(values) for values in (bulk, pseudobulk))
     scale = np.sqrt((first**2).sum(axis=0) * (second**2).sum(axis=0))
     return (first * second).sum(axis=0) / np.where(scale > 0, scale, np.inf)
@@ -61,27 +65,27 @@ def agreement(bulk: np.ndarray, pseudobulk: np.ndarray) -> np.ndarray:
 def fold_changes(
     cpm: np.ndarray, kinds: np.ndarray, expressed: np.ndarray, *, fraction: float, q_value: float
 ) -> np.ndarray:
-    """Return the log2 fold change of the genes that a type expresses more than the others do on average.
+    """Return the log2 fold changes of marker genes of each cell type against the mean of the other types.
 
     Parameters
     ----------
     cpm
         Counts per million, replicates × genes.
     kinds
-        Cell type of each replicate, from 0.
+        Cell-type code of each replicate, from 0.
     expressed
         Share of a type's cells that express a gene, cell types × genes.
     fraction
-        Least such share of a marker of the type.
+        Minimum of this share for a marker of the type.
     q_value
-        False discovery rate of the Welch tests of a type (on log2 of CPM + 1).
+        False discovery rate of the Welch tests of a type, on log2(CPM + 1).
 
     Returns
     -------
-    Cell types × genes, -inf where a gene is no marker of the type.
+    Log2 fold changes, cell types × genes; -inf for genes that are no markers of the type.
     """
     log = np.log2(cpm + 1)
-    # a test needs a gene that varies
+    # Welch's test is undefined for constant genes
     tested = deviations_from_mean(log).any(axis=0)
     scores = np.full(expressed.shape, -np.inf)
     for kind, score in enumerate(scores):
@@ -96,25 +100,28 @@ def fold_changes(
 
 
 def condition_number(profiles: np.ndarray) -> float:
-    """Return the 2-norm condition number of profiles, types × genes; infinite where they cannot be told apart."""
+    """Return the 2-norm condition number of profiles, types × genes; infinite with fewer genes than types."""
     return float(np.linalg.cond(profiles)) if profiles.shape[0] <= profiles.shape[1] else np.inf
 
 
 def best_depth(scores: np.ndarray, profiles: np.ndarray, depths: range) -> tuple[int, np.ndarray]:
-    """Choose how many of each type's best markers make the signature with the lowest condition number.
+    """Choose the number of markers per type that gives the signature with the lowest condition number.
 
     Parameters
     ----------
     scores
-        Cell types × genes, -inf where a gene is no marker of the type.
+        Cell types × genes; -inf for genes that are no markers of the type.
     profiles
-        Cell types × genes, in a unit that is the same for all types.
+        Cell types × genes, in the same unit for all types.
     depths
-        Numbers to choose from.
+        Candidate numbers of markers per type.
 
     Returns
     -------
-    The number, the smallest of the best, and the mask of the genes in the union of the types' lists.
+    depth
+        The chosen number; the smallest one for ties.
+    mask
+        Mask of the genes in the union of the types' markers.
     """
     position = (-scores).argsort(axis=1, kind="stable").argsort(axis=1)
     first = np.where(np.isfinite(scores), position, scores.shape[1]).min(axis=0)
@@ -124,7 +131,7 @@ def best_depth(scores: np.ndarray, profiles: np.ndarray, depths: range) -> tuple
 
 
 def trigamma_inverse(value: float) -> float:
-    """Solve ``trigamma(y) = value`` by Newton steps on ``1 / trigamma``, which is convex (Smyth 2004, appendix)."""
+    """Solve ``trigamma(y) = value`` by Newton's method on the convex ``1 / trigamma`` (Smyth 2004, appendix)."""
     if value > 1e7:
         return value**-0.5
     if value < 1e-6:
@@ -140,10 +147,10 @@ def trigamma_inverse(value: float) -> float:
 
 
 def fit_variance_prior(variance: np.ndarray, df: float) -> tuple[float, float]:
-    """Fit the distribution of the genes' true variances to the observed ones.
+    """Fit the empirical Bayes prior of the genes' variances.
 
-    ``d0 s0² / variance`` has a chi-square distribution with d0 degrees of freedom; both follow in closed form from mean
-    and variance of the log of the observed variances (Smyth 2004, section 6.2).
+    The prior is ``d0 s0² / variance ~ chi-square(d0)``. d0 and s0² follow in closed form from mean and variance of the
+    log of the observed variances (Smyth 2004, section 6.2).
 
     Parameters
     ----------
@@ -154,13 +161,15 @@ def fit_variance_prior(variance: np.ndarray, df: float) -> tuple[float, float]:
 
     Returns
     -------
-    d0 and s0². Infinite d0: the variances scatter no more than those of genes that share one, s0² is their mean. Both
-    zero: there is nothing to learn from (fewer than two genes, or half of them without variance).
+    d0, s0
+        Prior degrees of freedom d0 and prior variance s0². If the observed variances vary no more than expected from
+        one common variance, d0 is infinite and s0² is their mean. Both are 0 if there are fewer than two genes or if at
+        least half of the genes have zero variance.
     """
     median = np.median(variance) if len(variance) > 1 else 0.0
     if not median > 0:
         return 0.0, 0.0
-    log = np.log(np.maximum(variance, SMALLEST_VARIANCE * median)) - digamma(df / 2) + np.log(df / 2)
+    log = np.log(np.maximum(variance, MIN_VARIANCE_RATIO * median)) - digamma(df / 2) + np.log(df / 2)
     excess = float(log.var(ddof=1) - polygamma(1, df / 2))
     if excess <= 0:
         return np.inf, float(variance.mean())
@@ -169,7 +178,7 @@ def fit_variance_prior(variance: np.ndarray, df: float) -> tuple[float, float]:
 
 
 def moderate_variances(variance: np.ndarray, df: float) -> tuple[np.ndarray, float]:
-    """Return the genes' variances moved towards their common prior, and the degrees of freedom that they now have."""
+    """Return the moderated (empirical Bayes) variances of the genes and their total degrees of freedom."""
     d0, s0 = fit_variance_prior(variance, df)
     if np.isinf(d0):
         return np.full_like(variance, s0), d0
@@ -179,27 +188,30 @@ def moderate_variances(variance: np.ndarray, df: float) -> tuple[np.ndarray, flo
 def moderated_t(
     log_expression: np.ndarray, cell_type: np.ndarray, donor: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Test each cell type against the one that comes closest to it, in a linear model of pseudobulk.
+    """Test each cell type against all other types with moderated t-tests in a linear model of pseudobulk.
 
-    The model has an effect for each type and, where the types then still can be compared, for each donor. A marker is
-    higher than in every other type, so the statistic is the smallest of the moderated t against the others, and its
-    one-sided p-value is valid without correction for their number (an intersection-union test; Berger 1982).
+    The model has cell-type effects. It also has donor effects if the types remain estimable. A marker must be higher
+    than in every other type, so the statistic is the minimum of the moderated t over the other types. Its one-sided
+    p-value needs no correction for the number of types (intersection-union test; Berger 1982).
 
     Parameters
     ----------
     log_expression
         Pseudobulks × genes.
     cell_type, donor
-        Of each pseudobulk, as codes from 0 that all occur.
+        Codes of each pseudobulk, from 0. All codes must occur.
 
     Returns
     -------
-    Statistic and p-value, cell types × genes, and whether donors were in the model.
+    statistic, p
+        Cell types × genes.
+    by_donor
+        Whether the model has donor effects.
     """
     types, donors = (np.eye(codes.max() + 1)[codes] for codes in (cell_type, donor))
     design = np.hstack([types, donors[:, 1:]])
     n_rows, n_types = types.shape
-    # full rank: donors connect all types
+    # full rank: shared donors make all type differences estimable
     by_donor = bool(n_rows > design.shape[1] == np.linalg.matrix_rank(design))
     if not by_donor:
         design = types
@@ -208,7 +220,7 @@ def moderated_t(
     effects = inverse @ (orthogonal.T @ log_expression)
     df = n_rows - design.shape[1]
     residual = log_expression - design @ effects
-    # otherwise rounding divided by rounding would be a statistic
+    # otherwise the statistic of constant genes would be a ratio of rounding errors
     residual = without_rounding(residual, log_expression)
     variance, df_total = moderate_variances((residual**2).sum(axis=0) / df, df)
     effects, covariance = effects[:n_types], (inverse @ inverse.T)[:n_types, :n_types]
@@ -226,26 +238,29 @@ def moderated_t(
 def moderated_scores(
     counts: np.ndarray, totals: np.ndarray, cell_type: np.ndarray, donor: np.ndarray, q_value: float
 ) -> tuple[np.ndarray, bool]:
-    """Return the moderated t of the markers in pseudobulk, and whether donors were in the model.
+    """Return the moderated t of the markers in pseudobulk, and whether the model has donor effects.
 
-    The test is that of :func:`moderated_t` on log2 counts per million, with two counts of the mean depth added.
+    The test is :func:`moderated_t` on log2 of counts scaled to the mean library size, plus a pseudocount of 2.
 
     Parameters
     ----------
     counts
         Pseudobulks × genes.
     totals
-        Counts of each pseudobulk over all genes.
+        Library size of each pseudobulk over all genes.
     cell_type, donor
-        Of each pseudobulk, as codes from 0 that all occur.
+        Codes of each pseudobulk, from 0. All codes must occur.
     q_value
-        False discovery rate among the markers of a type.
+        False discovery rate of the markers of a type.
 
     Returns
     -------
-    Cell types × genes, -inf where a gene is no marker of the type; and whether donors were in the model.
+    scores
+        Moderated t, cell types × genes; -inf for genes that are no markers of the type.
+    by_donor
+        Whether the model has donor effects.
     """
-    tested = (counts >= LEAST_COUNT).sum(axis=0) > 1
+    tested = (counts >= MIN_COUNT).sum(axis=0) > 1
     scores = np.full((cell_type.max() + 1, counts.shape[1]), -np.inf)
     log_expression = np.log2(counts[:, tested] * (totals.mean() / totals)[:, None] + PRIOR_COUNT)
     statistic, p, by_donor = moderated_t(log_expression, cell_type, donor)
@@ -256,16 +271,16 @@ def moderated_scores(
 
 
 def score_by_reference(clusters: np.ndarray, types: np.ndarray) -> np.ndarray:
-    """Return, clusters × types, how a cluster's departure from all clusters correlates with a type's from all types.
+    """Return the correlations between centred cluster profiles and centred type profiles, clusters × types.
 
-    What a platform does to a gene is the same in all clusters and drops out with their mean. The genes are those that
-    differ most between the types, 50 for each. The scale is log1p of the expression as multiple of its mean over genes, on
-    which the few counts of a rare type make little noise.
+    Centring over clusters removes platform effects, which are the same in all clusters. The genes are the 50 per type
+    with the highest variance between types. Profiles are log1p of expression relative to its mean over genes. This
+    scale reduces the counting noise of rare types.
 
     Parameters
     ----------
     clusters, types
-        Summed or mean expression of each, linear, × the same genes.
+        Summed or mean expression on a linear scale, clusters × genes and types × the same genes.
     """
     clusters, types = (np.log1p(to_shares(table) * table.shape[1]) for table in (clusters, types))
     genes = np.argsort(-types.var(axis=0), kind="stable")[: GENES_PER_TYPE * len(types)]
@@ -278,6 +293,6 @@ def score_by_reference(clusters: np.ndarray, types: np.ndarray) -> np.ndarray:
 
 
 def choose(scores: np.ndarray, least: float, lead: float) -> np.ndarray:
-    """Return the column of the best score in each row, -1 where it is below ``least`` or not ``lead`` ahead of the next."""
+    """Return the column of the best score in each row; -1 if it is below ``least`` or its lead is below ``lead``."""
     second, best = np.sort(scores, axis=1)[:, -2:].T
     return np.where((best >= least) & (best - second >= lead), scores.argmax(axis=1), -1)

@@ -1,4 +1,4 @@
-"""Ridge regression in closed form, its penalty chosen by leaving whole donors out."""
+"""Ridge regression in closed form with the penalty chosen by leave-one-donor-out cross-validation."""
 
 from __future__ import annotations
 
@@ -13,33 +13,34 @@ from .compositions import centred_log_ratio
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# shares below this are one to the regression: their logarithms are mostly counting noise
+# lower bound of fractions before the logarithm: smaller ones are mostly counting noise (set by hand)
 FLOOR = 1e-2
-# a gene that hardly varies over donors is not blown up to unit variance
+# SD of log expression that is added before scaling, so that noise of constant genes is not amplified (set by hand)
 LEAST_SD = 0.1
+# candidate penalties relative to the mean eigenvalue of the kernel (set by hand)
 PENALTIES = np.logspace(-4, 1, 16)
 
 
 @dataclass
 class RidgeFit:
-    """Coefficients (features × targets), intercept, and the penalty relative to the mean eigenvalue of the kernel."""
+    """Coefficients (features × targets), intercept, and penalty relative to the mean eigenvalue of the kernel."""
 
     coefficients: np.ndarray
     intercept: np.ndarray
     penalty: float
 
     def solve(self, x: np.ndarray, depths: np.ndarray | None = None) -> np.ndarray:
-        """Return the prediction for rows of features; the depth of a sample does not matter to it."""
+        """Return the predictions of rows of features; ``depths`` is ignored."""
         return x @ self.coefficients + self.intercept
 
 
 def left_out_predictions(
     values: np.ndarray, vectors: np.ndarray, y: np.ndarray, groups: list[np.ndarray], penalty: float
 ) -> np.ndarray:
-    """Return the prediction of every group by a ridge, its intercept free, that was fitted without the group.
+    """Return leave-one-group-out predictions of a ridge with unpenalised intercept, without refitting.
 
-    With ``H = 11'/n + K (K + penalty)^-1``, K the kernel of centred features, the residual of a left-out group is
-    ``(I - H_gg)^-1 (y - H y)_g``: exact, and no refit.
+    With ``H = 11'/n + K (K + penalty)^-1`` and K the kernel of centred features, the residual of a left-out group g is
+    exactly ``(I - H_gg)^-1 (y - H y)_g``.
 
     Parameters
     ----------
@@ -50,7 +51,7 @@ def left_out_predictions(
     groups
         Rows of each group.
     penalty
-        Added to the diagonal of K.
+        Penalty that is added to the diagonal of K.
     """
     kept = vectors * (values / (values + penalty))
     residual = y - kept @ (vectors.T @ y) - y.mean(axis=0)
@@ -61,22 +62,22 @@ def left_out_predictions(
 
 
 def fit_ridge(x: np.ndarray, y: np.ndarray, groups: np.ndarray, error: Callable[[np.ndarray], float]) -> RidgeFit:
-    """Fit ``y ~ x`` with the penalty whose predictions of left-out groups have the smallest error.
+    """Fit ``y ~ x`` with the penalty that minimises the error of leave-one-group-out predictions.
 
     Parameters
     ----------
     x
-        Rows × features, on one scale.
+        Rows × features, all on the same scale.
     y
         Rows × targets.
     groups
         Donor of each row.
     error
-        Error of predictions of all rows, on the scale that matters (fractions, where y is their logarithm).
+        Function that returns the error of the predictions of all rows, for example on the scale of fractions.
 
     Returns
     -------
-    The fit; the intercept is not penalised.
+    The fit with unpenalised intercept.
     """
     centre, level = x.mean(axis=0), y.mean(axis=0)
     features = x - centre
@@ -94,7 +95,7 @@ def fit_ridge(x: np.ndarray, y: np.ndarray, groups: np.ndarray, error: Callable[
 
 
 def fit_log_ratios(x: np.ndarray, fractions: np.ndarray, groups: np.ndarray) -> RidgeFit:
-    """Fit centred log-ratios of fractions, the penalty chosen by the squared error of the fractions themselves."""
+    """Fit centred log-ratios with the penalty that minimises the squared error of the fractions."""
 
     def error(predicted: np.ndarray) -> float:
         return float(np.mean((fractions - softmax(predicted, axis=1)) ** 2))

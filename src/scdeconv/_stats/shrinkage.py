@@ -1,4 +1,4 @@
-"""Variances and correlations from few samples, shrunk by as much as they are uncertain."""
+"""Shrinkage estimators of variances and correlations for few samples."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def shrink_variances(residuals: np.ndarray) -> np.ndarray:
-    """Return the variance of each column, shrunk to the median of all (Opgen-Rhein & Strimmer 2007).
+    """Return the variance of each column, shrunk to the median variance (Opgen-Rhein & Strimmer 2007).
 
     Parameters
     ----------
@@ -15,7 +15,8 @@ def shrink_variances(residuals: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    Length columns. The share of the median is the estimated variance of the variances over their spread.
+    Variances, length columns. The shrinkage intensity is the summed sampling variance of the variances divided by their
+    sum of squared distances from the median.
     """
     n_samples = len(residuals)
     squares = residuals**2
@@ -28,10 +29,10 @@ def shrink_variances(residuals: np.ndarray) -> np.ndarray:
 
 
 def correlation_shrinkage(residuals: np.ndarray) -> tuple[float, float]:
-    """Return how far to shrink the columns' correlations to zero, and the sum of their squares (Schäfer & Strimmer 2005).
+    """Return the shrinkage intensity of correlations and their sum of squares (Schäfer & Strimmer 2005).
 
-    Sums over pairs of columns follow from the smaller of the kernels of samples and of columns, so that the
-    cost is linear in the larger number.
+    Sums over pairs of columns are computed from the smaller of the two Gram matrices. The cost is linear in the larger
+    dimension.
 
     Parameters
     ----------
@@ -40,13 +41,15 @@ def correlation_shrinkage(residuals: np.ndarray) -> tuple[float, float]:
 
     Returns
     -------
-    Intensity from 0 (keep the correlations) to 1 (drop them), and the sum of squared correlations over pairs of
-    different columns.
+    intensity
+        From 0 (no shrinkage) to 1 (all correlations are 0).
+    squared
+        Sum of squared correlations over pairs of different columns.
     """
     n_samples = len(residuals)
     scale = np.sqrt((residuals**2).sum(axis=0) / (n_samples - 1))
     standard = residuals[:, scale > 0] / scale[scale > 0]
-    # both kernels have the same sum of squares
+    # both Gram matrices have the same sum of squares
     shorter = standard if n_samples <= standard.shape[1] else standard.T
     total = ((shorter @ shorter.T) ** 2).sum()
     # r_ij is the mean over samples of w_sij = z_si z_sj, times n / (n - 1)
@@ -60,7 +63,7 @@ def correlation_shrinkage(residuals: np.ndarray) -> tuple[float, float]:
 
 
 def shrink_covariance(residuals: np.ndarray) -> np.ndarray:
-    """Return the covariance of columns, columns × columns, with variances and correlations shrunk.
+    """Return the covariance of columns with shrunk variances and correlations, columns × columns.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The command line: ``scdeconv pair | train | predict | benchmark | cluster | demo``, thin over the library."""
+"""Command line ``scdeconv pair | train | predict | benchmark | cluster | demo``, a thin layer over the library."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from ._parser import make_parser
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# exit codes; argparse's own for wrong usage is 2
+# exit codes; argparse exits with 2 for wrong usage
 FAILED = 1
 INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command, and return its exit code: 0, 1 after an error, 130 after Ctrl-C (2, wrong usage, is argparse's)."""
+    """Run one command and return its exit code: 0, 1 after an error, 130 after Ctrl-C; argparse exits with 2."""
     args = make_parser().parse_args(argv)
     if hasattr(sys.stdout, "reconfigure"):
-        # in a log, lines are to be there when they are written
+        # write each line to a log immediately
         sys.stdout.reconfigure(line_buffering=True)
     with warnings.catch_warnings(), steps_in_logs():
         warnings.showwarning = _say_warning
         try:
-            # only now, because it takes seconds
+            # lazy import: it takes seconds
             from . import _commands
 
             complete = getattr(_commands, args.command)(args)
@@ -35,13 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"scdeconv {args.command}: interrupted, nothing was written", file=sys.stderr)
             return INTERRUPTED
         except Exception as error:
-            # whatever it is, a pipeline needs one message and a code
+            # one message and an exit code for any error, for use in pipelines
             if args.debug:
                 raise
             print(f"scdeconv {args.command}: error: {_describe(error)}", file=sys.stderr)
             return FAILED
     if not complete:
-        print(f"scdeconv {args.command}: interrupted, what was learned until then is written", file=sys.stderr)
+        print(f"scdeconv {args.command}: interrupted, the results so far were written", file=sys.stderr)
     return 0 if complete else INTERRUPTED
 
 

@@ -1,4 +1,4 @@
-"""What the commands do: read files, call the library, write files. Each returns whether it ran to its end."""
+"""Commands: read files, call the library, write files. Each returns False if it was interrupted."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def pair(args: Namespace) -> bool:
         sheet = pd.read_csv(args.samples, sep=None, engine="python", dtype=str, index_col=0)
         bulk.obs[list(sheet)] = take_samples(sheet, bulk, args.samples, all_of_them=True)
     if args.fractions is not None:
-        # names such as 007 are no numbers
+        # keep sample names such as 007 as text
         measured = pd.read_csv(args.fractions, sep=None, engine="python", converters={0: str}, index_col=0)
         bulk.obsm[keys.MEASURED] = take_samples(measured, bulk, args.fractions, all_of_them=False)
     if args.cells is not None:
@@ -52,7 +52,7 @@ def train(args: Namespace) -> bool:
     """Write a trained model."""
     claim([args.output], force=args.force)
     if args.output.exists() and not (args.output / DESCRIPTION).exists():
-        msg = f"Expected a saved model at {args.output} to be replaced, found something else. Choose another folder."
+        msg = f"Expected a saved model at {args.output} to overwrite, found other files. Use another directory."
         raise FileExistsError(msg)
     mdata = read_pairs(args.pairs)
     method = args.method or tl.default_method(mdata)
@@ -63,7 +63,7 @@ def train(args: Namespace) -> bool:
 
 
 def predict(args: Namespace) -> bool:
-    """Write fractions, as a table with those of intervals and quality beside it, or with the bulk as h5ad."""
+    """Write fractions, bounds and quality as tables, or in the bulk as h5ad."""
     as_table = args.output.suffix != ".h5ad"
     sides = {side: beside(args.output, side) for side in ("lower", "upper", "quality")} if as_table else {}
     claim([args.output, *sides.values()], force=args.force)
@@ -73,7 +73,7 @@ def predict(args: Namespace) -> bool:
     tl.predict(bulk, model, **arguments)
     key = arguments["key_added"]
     with ExitStack() as stack:
-        # all are written before the first is put into its place
+        # write all files before the first is renamed to its final name
         if as_table:
             for name, path in {key: args.output, **{f"{key}_{side}": path for side, path in sides.items()}}.items():
                 if name in bulk.obsm:
@@ -82,7 +82,7 @@ def predict(args: Namespace) -> bool:
             stack.enter_context(dependency_warnings_ignored())
             bulk.write_h5ad(stack.enter_context(replacing(args.output)))
     for side, path in sides.items():
-        # those of an earlier model would be taken for this one's
+        # results of an earlier model must not remain
         if f"{key}_{side}" not in bulk.obsm:
             path.unlink(missing_ok=True)
     return True
@@ -96,12 +96,12 @@ def benchmark(args: Namespace) -> bool:
     table = tl.benchmark(read_pairs(args.pairs), **arguments)
     with replacing(args.output) as path:
         write_table(table, path, index=False)
-    # Ctrl-C leaves out the last runs, and the mean composition comes last
+    # Ctrl-C omits the last runs; the mean composition is the last one
     return {keys.BASELINE, *arguments.get("methods", ())} <= set(table["method"])
 
 
 def cluster(args: Namespace) -> bool:
-    """Write clustered cells, and the labels as a table beside them."""
+    """Write clustered cells, and a table of the labels."""
     labels = args.output.with_suffix(".tsv")
     claim([args.output, labels], force=args.force)
     cells = read_cells(args.cells)
@@ -137,44 +137,48 @@ def read_cells(path: Path) -> AnnData:
 
 
 def read_pairs(path: Path) -> MuData:
-    """Read what ``scdeconv pair`` wrote."""
+    """Read paired data written by ``scdeconv pair``."""
     if not path.exists():
-        msg = f"Expected paired data at {path}, found no file. Make it with scdeconv pair."
+        msg = f"Expected paired data at {path}, found no file. Create it with scdeconv pair."
         raise FileNotFoundError(msg)
     mdata = read_mudata(path)
     if not {keys.BULK, keys.PROFILES} <= set(mdata.mod):
         msg = (
-            f"Expected modalities 'bulk' and 'profiles' in {path}, found {list(mdata.mod)}. Make it with scdeconv pair."
+            f"Expected modalities 'bulk' and 'profiles' in {path}, found {list(mdata.mod)}. Create it with scdeconv "
+            "pair."
         )
         raise ValueError(msg)
     return mdata
 
 
 def read_model(path: Path) -> Any:
-    """Load a model of whichever class was saved."""
+    """Load a model of any class."""
     from scdeconv.models import load_model
 
     if not (path / DESCRIPTION).exists():
-        msg = f"Expected a model with {DESCRIPTION} in {path}, found none. Make it with scdeconv train."
+        msg = f"Expected a model with {DESCRIPTION} in {path}, found none. Create it with scdeconv train."
         raise FileNotFoundError(msg)
     return load_model(path)
 
 
 def take_samples(table: pd.DataFrame, bulk: AnnData, path: Path, *, all_of_them: bool) -> pd.DataFrame:
-    """Return the rows of a table that belong to the samples of the bulk, in their order."""
+    """Return the rows of a table for the samples of the bulk, in the order of the bulk."""
     missing = bulk.obs_names.difference(table.index)
     if not table.index.is_unique or (len(missing) if all_of_them else len(missing) == bulk.n_obs):
         found = f"{len(missing)} missing: {examples(missing)}" if table.index.is_unique else "some twice"
-        msg = f"Expected the {bulk.n_obs} samples of the bulk in the first column of {path}, found {found}."
+        msg = (
+            f"Expected the {bulk.n_obs} samples of the bulk in the first column of {path}, found {found}. Correct the "
+            "names."
+        )
         raise ValueError(msg)
     return table.reindex(bulk.obs_names)
 
 
 def claim(paths: Sequence[Path], *, force: bool) -> None:
-    """Refuse output that is there, before anything is computed."""
+    """Raise an error for existing output before the computation."""
     there = [str(path) for path in paths if path.exists()]
     if there and not force:
-        msg = f"Expected no output yet, found {examples(there)}. Add --force to replace it."
+        msg = f"Expected no existing output, found {examples(there)}. Add --force to overwrite it."
         raise FileExistsError(msg)
 
 
@@ -187,7 +191,7 @@ def beside(path: Path, side: str) -> Path:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield another name to write to, and rename the file when it is complete: a failure leaves the old file as it was."""
+    """Yield a temporary name, and rename the file when it is complete. After a failure the old file is unchanged."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{os.getpid()}-{path.name}")
     try:
@@ -199,5 +203,5 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_table(table: pd.DataFrame, path: Path, **options: Any) -> None:
-    """Write tabs to .tsv and commas to .csv, six digits, gzipped where the name ends so."""
+    """Write a table with six digits: tabs for .tsv, commas for .csv, gzip for .gz."""
     table.to_csv(path, sep="\t" if ".tsv" in path.suffixes else ",", float_format="%.6g", **options)

@@ -1,6 +1,6 @@
-"""The main job from start to end: pairs, augmentation, genes, training, held-out donors, table and figures.
+"""Complete example: pairs, augmentation, gene selection, training, held-out donors, table and figures.
 
-``scdeconv demo [path.h5mu]`` writes to the folder ``demo``. Without a path it runs on the generated cohort.
+``scdeconv demo [path.h5mu]`` writes to the directory ``demo``. Without a path it uses the generated cohort.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from scdeconv._data.modalities import read_mudata, write_mudata
 if TYPE_CHECKING:
     from mudata import MuData
 
-METHODS = ("simplednn", "nnls")
-# leaving out each donor alone would take several minutes on a laptop
+METHODS = ("calibrated_map", "nnls")
+# leave-one-donor-out would take several minutes on a laptop
 MAX_FOLDS = 8
 OUTPUT = Path("demo")
 
@@ -49,7 +49,7 @@ def accuracy_table(benchmark: pd.DataFrame) -> pd.DataFrame:
 
 
 def main(path: Path | None = None, seed: int = 0) -> None:
-    """Run the demonstration and write its results to the folder ``demo``."""
+    """Run the example and write its results to the directory ``demo``."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -63,7 +63,7 @@ def main(path: Path | None = None, seed: int = 0) -> None:
     pp.select_genes(mdata)
 
     folds = min(MAX_FOLDS, len(pp.paired_donors(mdata)))
-    print(f"predicting every paired donor by a model that has not seen it ({folds} folds) ...")
+    print(f"predicting each paired donor with a model trained without it ({folds} folds) ...")
     table = tl.benchmark(mdata, METHODS, cv=folds, seeds=[seed, seed + 1, seed + 2])
     held_out = tl.cross_validate(mdata, METHODS[0], cv=folds, seed=seed)
     print(accuracy_table(table).to_string(na_rep=""))
@@ -71,7 +71,7 @@ def main(path: Path | None = None, seed: int = 0) -> None:
     model = tl.train(mdata, METHODS[0], seed=seed)
     tl.predict(bulk, model)
     pp.simulate(mdata, calibration=pp.calibrate(mdata), seed=seed)
-    # what is reported for the paired donors is the estimate of a model that did not learn from them
+    # out-of-fold predictions for the paired donors
     bulk.obsm[keys.FRACTIONS].loc[held_out.index] = held_out
     bulk.obs["estimate"] = "donor without cells"
     bulk.obs.loc[held_out.index, "estimate"] = "held-out donor"
@@ -82,8 +82,6 @@ def main(path: Path | None = None, seed: int = 0) -> None:
         "benchmark": pl.benchmark(table),
         "simulation": pl.simulation(mdata),
     }
-    if model.history:
-        figures["history"] = pl.history(model.history)
     for name, axes in figures.items():
         axes.figure.savefig(OUTPUT / f"{name}.png", dpi=150, bbox_inches="tight")
     metrics_of_held_out = metrics.table(bulk.obsm[keys.MEASURED].loc[held_out.index], held_out)

@@ -1,4 +1,4 @@
-"""The arguments of the commands."""
+"""Arguments of the commands."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ def make_parser() -> argparse.ArgumentParser:
 
     train = add("train", "tl.train", "Train a method on paired data.", seeded)
     train.add_argument("pairs", type=Path, help="from scdeconv pair (.h5mu or .zarr)")
-    train.add_argument("--method", help="a name from scdeconv.tl.methods(); by default what suits the data")
+    train.add_argument("--method", help="a name from scdeconv.tl.methods(); the default depends on the data")
     train.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="the model")
 
     predict = add("predict", "tl.predict", "Estimate the composition of bulk samples.", bulk)
     predict.add_argument("model", type=Path, help="from scdeconv train")
     predict.add_argument("bulk", nargs="+", metavar="bulk", help="file, files or folder (read_bulk)")
-    predict.add_argument("--coverage", type=float, help="also intervals that hold a fraction with this probability")
+    predict.add_argument("--coverage", type=float, help="also write prediction intervals with this coverage")
     _add_output(predict, *TABLES, ".h5ad")
 
-    benchmark = add("benchmark", "tl.benchmark", "Compare methods on donors that they have not seen.")
+    benchmark = add("benchmark", "tl.benchmark", "Compare methods on held-out donors.")
     benchmark.add_argument("pairs", type=Path, help="from scdeconv pair (.h5mu or .zarr)")
     benchmark.add_argument("--method", action="append", metavar="NAME", help="from scdeconv.tl.methods(); repeat")
     benchmark.add_argument("--seed", type=int, action="append", metavar="N", help="repeat; a run for each (0, 1, 2)")
     _add_output(benchmark, *TABLES)
 
-    cluster = add("cluster", "tl.cluster", "Find cell types in unlabelled cells.", seeded)
+    cluster = add("cluster", "tl.cluster", "Cluster unlabelled cells.", seeded)
     cluster.add_argument("cells", type=Path, help="cells × genes, counts: h5ad, zarr, or h5mu (modality sc)")
     cluster.add_argument("--method", default="desc", help="desc (default), scdeepcluster or scdcc")
     _add_output(cluster, ".h5ad")
 
-    summary = "Run the main job from start to end, into the folder demo."
+    summary = "Run a complete example and write its results to the directory demo."
     demo = commands.add_parser("demo", help=summary, description=summary, parents=[seeded])
     demo.add_argument("pairs", nargs="?", type=Path, help="paired data (.h5mu); the generated cohort by default")
     demo.add_argument("--debug", action="store_true", help="show where an error comes from")
@@ -74,22 +74,22 @@ def _shared_options() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="an argument of the function, in JSON: --set hidden=[256,64]; repeat for others",
     )
-    options.add_argument("--force", action="store_true", help="replace output that is there")
+    options.add_argument("--force", action="store_true", help="overwrite existing output")
     options.add_argument("--debug", action="store_true", help="show where an error comes from")
     return options
 
 
 def _seed_option() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(add_help=False)
-    options.add_argument("--seed", type=int, default=0, help="seed of all randomness (0)")
+    options.add_argument("--seed", type=int, default=0, help="random seed (0)")
     return options
 
 
 def _bulk_options() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(add_help=False)
     group = options.add_argument_group("reading bulk (scdeconv.read_bulk)")
-    group.add_argument("--genes-in", choices=["rows", "columns"], help="where it is not recognised")
-    group.add_argument("--unit", choices=["counts", "tpm"], default="counts", help="of files with both (counts)")
+    group.add_argument("--genes-in", choices=["rows", "columns"], help="orientation, if it is not recognised")
+    group.add_argument("--unit", choices=["counts", "tpm"], default="counts", help="unit for files with both (counts)")
     group.add_argument("--tx2gene", metavar="TABLE", help="transcript and gene: file, or column of the bulk file")
     group.add_argument("--gene-names", metavar="TABLE", help="identifier and name: file, or column of the bulk file")
     return options
@@ -106,7 +106,7 @@ def _add_output(parser: argparse.ArgumentParser, *endings: str) -> None:
 
 
 def _argument(text: str) -> tuple[str, Any]:
-    """Return name and value of an argument; what is no JSON is text."""
+    """Return name and value of an argument; values that are no JSON are text."""
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
         msg = f"expected NAME=VALUE, found {text!r}"

@@ -1,6 +1,6 @@
-"""Models of unlabelled single cells: cell types by clustering, and embeddings; used by :func:`scdeconv.tl.cluster`.
+"""Models of unlabelled single cells: clustering and embeddings; used by :func:`scdeconv.tl.cluster`.
 
-The classes need torch and scvi-tools, which take seconds to import, so each is loaded when first used.
+Each class is imported when first used, because torch and scvi-tools take seconds to import.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ._base import CellModel, ClusteringModel
+    from ._base import CellModel
+    from ._clustering_model import ClusteringModel
     from ._desc import DESC
     from ._scdcc import ScDCC
     from ._scdeepcluster import ScDeepCluster
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "CellModel": "_base",
-    "ClusteringModel": "_base",
+    "ClusteringModel": "_clustering_model",
     "DESC": "_desc",
     "ScDCC": "_scdcc",
     "ScDeepCluster": "_scdeepcluster",

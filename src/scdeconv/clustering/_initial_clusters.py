@@ -1,4 +1,4 @@
-"""Where self-training starts: k-means for a given number of clusters, Leiden otherwise."""
+"""Initial clusters of self-training: k-means for a given number of clusters, otherwise Leiden."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scdeconv._data.annotated import make_adata
 
 
 def k_means(latent: np.ndarray, start: int | np.ndarray, seed: int) -> np.ndarray:
-    """Return the cluster of each cell by k-means: from given centroids, or for a number of clusters the best of 20 starts."""
+    """Return the k-means cluster of each cell; ``start``: initial centroids or number of clusters (best of 20 runs)."""
     from sklearn.cluster import KMeans
 
     if isinstance(start, np.ndarray):
@@ -22,11 +22,11 @@ def k_means(latent: np.ndarray, start: int | np.ndarray, seed: int) -> np.ndarra
 
 
 def leiden(latent: np.ndarray, resolution: float, n_neighbors: int, seed: int) -> np.ndarray:
-    """Return the cluster of each cell by Leiden on the graph of nearest neighbours, as scanpy makes it."""
+    """Return the cluster of each cell by Leiden on the neighbour graph of scanpy."""
     import scanpy as sc
 
     cells = make_adata(latent.astype(np.float32))
-    # numba, when it starts, sets the number of threads of torch too
+    # importing numba changes the number of torch threads
     n_threads = torch.get_num_threads()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -35,7 +35,7 @@ def leiden(latent: np.ndarray, resolution: float, n_neighbors: int, seed: int) -
     torch.set_num_threads(n_threads)
     labels = cells.obs["leiden"].cat.codes.to_numpy().astype(int)
     if labels.max() == 0:
-        msg = f"Expected at least two clusters, found one at resolution {resolution:g}. Raise resolution."
+        msg = f"Expected at least two clusters, found one at resolution={resolution:g}. Raise resolution."
         raise ValueError(msg)
     return labels
 

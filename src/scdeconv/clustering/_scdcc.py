@@ -1,4 +1,4 @@
-"""scDCC (Tian et al. 2021): scDeepCluster with pairs of cells that must, or must not, be in one cluster."""
+"""scDCC (Tian et al. 2021): scDeepCluster with must-link and cannot-link constraints."""
 
 from __future__ import annotations
 
@@ -21,34 +21,46 @@ if TYPE_CHECKING:
     from scdeconv.pp import Constraints
 
     from ._cells import CellBatch, Cells
+    from ._scdeepcluster import CountNetwork
 
 PAIR_LOSSES = {"must_link": must_link_loss, "cannot_link": cannot_link_loss}
 
 
 class ScDCC(ScDeepCluster):
-    """scDeepCluster that is told pairs of cells which belong together, or apart.
+    """scDeepCluster with pairwise constraints: must-link (same cluster) and cannot-link (different clusters).
 
-    Cells that must-links join, and cannot-links set apart from the others so joined, are the seeds of k-means. Each step
-    of the second phase also takes some pairs: of must-links the log-probability that both cells are in one cluster, of
-    cannot-links that they are not.
+    Groups of must-linked cells with cannot-links between them are the seeds of k-means. Each step of the second phase
+    also uses a batch of pairs. The constraint loss is the negative log-probability that the two cells are in the same
+    cluster (must-link) or in different clusters (cannot-link).
 
     Parameters
     ----------
     adata
-        Cells × genes, counts, after :meth:`setup_anndata`.
+        Cells × genes, counts, after :meth:`setup_anndata`. Batch labels are not used.
     constraints
-        From :func:`scdeconv.pp.constraints`; without any, this is :class:`ScDeepCluster`.
+        From :func:`scdeconv.pp.constraints`; None: no constraints, as in :class:`ScDeepCluster`.
     must_link_weight, cannot_link_weight
-        Weights of the constraints beside reconstruction and clustering loss.
+        Weights of the constraints relative to the reconstruction loss.
     n_clusters, resolution, n_latent, hidden, noise, likelihood, gamma, scale
         As in :class:`ScDeepCluster`.
 
+    Raises
+    ------
+    ValueError
+        If parameters are out of range; all are reported, or if constraints are of cells that are not in ``adata``.
+
     Notes
     -----
-    The original takes steps of its own for the constraints after each epoch, reads their cells without noise, adds the
-    reconstruction of must-linked cells and starts from k-means without seeds. Here pairs share the steps of all cells and
-    are noisy like the autoencoder's input, without which a few constrained cells are learned by heart
-    (``docs/benchmarks/clustering.md``). In its scripts the weight of the must-links overwrites that of the cannot-links.
+    The original program takes separate steps for the constraints after each epoch, uses their cells without noise, adds
+    the reconstruction loss of must-linked cells and starts from k-means without seeds. Here, each step includes pairs,
+    and their cells have the same noise as the input of the autoencoder. Without noise, the model overfits if there are
+    few constrained cells (``docs/benchmarks/clustering.md``). In the original scripts, the must-link weight is also
+    used for cannot-links.
+
+    References
+    ----------
+    Tian, Zhang, Lin, Wei, Hakonarson (2021), *Model-based deep embedding for constrained clustering analysis of single
+    cell RNA-seq data*, Nature Communications 12:1873.
 
     Examples
     --------
@@ -105,15 +117,16 @@ class ScDCC(ScDeepCluster):
         unknown = constraints.cells[positions[rows[positions] < 0]]
         if len(unknown):
             msg = (
-                f"Expected constraints of cells in adata, found {len(unknown)} others: {examples(unknown)}. Make them with "
-                "pp.constraints of these cells."
+                f"Expected constraints for cells in adata, found {len(unknown)} other cells: {examples(unknown)}. "
+                "Create "
+                "constraints with pp.constraints from these cells."
             )
             raise ValueError(msg)
         self.pairs = {name: rows[pairs] for name, pairs in linked.items() if len(pairs)}
         self.groups = [rows[group] for group in constraints.distinct_groups()]
 
     def _start(self, latent: np.ndarray, seed: int) -> torch.Tensor:
-        """Return the centroids that k-means finds from the seeds; the places of clusters without a seed are k-means' own."""
+        """Return k-means centroids initialised at the seeds; clusters without a seed start at unseeded centroids."""
         start = super()._start(latent, seed)
         if self.n_clusters is None or not self.groups:
             return start
@@ -124,13 +137,15 @@ class ScDCC(ScDeepCluster):
             seeds.append(candidates.pop(int(np.argmax(distances))))
         return torch.as_tensor(centroids(latent, k_means(latent, np.stack(seeds), seed)))
 
-    def _joint_loss(self, batch: CellBatch, targets: torch.Tensor, cells: Cells) -> torch.Tensor:
-        loss = super()._joint_loss(batch, targets, cells)
+    def _joint_loss(
+        self, network: CountNetwork, batch: CellBatch, targets: torch.Tensor, cells: Cells, batch_size: int
+    ) -> torch.Tensor:
+        loss = super()._joint_loss(network, batch, targets, cells, batch_size)
         for name, pairs in self.pairs.items():
-            # each pair once in an epoch, or a full batch where there are many
-            n_pairs = min(self.batch_size, -(-len(pairs) * len(batch.rows) // len(cells)))
+            # each pair once per epoch on average, at most one batch of pairs per step
+            n_pairs = min(batch_size, -(-len(pairs) * len(batch.rows) // len(cells)))
             some = pairs[torch.randint(len(pairs), (n_pairs,)).numpy()]
-            inputs = [self.module["autoencoder"].add_noise(cells.batch(rows, batch.x.device).x) for rows in some.T]
-            first, second = (self.module["clusters"](self._encode(x)) for x in inputs)
+            inputs = [network.autoencoder.add_noise(cells.batch(rows, batch.x.device).x) for rows in some.T]
+            first, second = (network.assign(x) for x in inputs)
             loss = loss + self.weights[name] * PAIR_LOSSES[name](first, second)
         return loss

@@ -1,4 +1,4 @@
-"""scDeepCluster (Tian et al. 2019): a denoising autoencoder of counts, trained together with its clusters."""
+"""scDeepCluster (Tian et al. 2019): joint training of a denoising autoencoder of counts and clusters."""
 
 from __future__ import annotations
 
@@ -9,55 +9,94 @@ import numpy as np
 import torch
 
 from scdeconv._data.validation import Problems
-from scdeconv._nn import CountAutoencoder, SoftClusters, clustering_loss, fit_cells
+from scdeconv._nn import CountAutoencoder, SoftClusters, clustering_loss, fit_cells, seeded, weights_of
 
-from ._base import ClusteringModel
-from ._cells import CellBatch, Cells, Scaling
+from ._base import CellState
+from ._cells import CellBatch, Cells, Scaling, encode_cells
+from ._clustering_model import ClusteringModel, ClusterNetwork
 from ._initial_clusters import centroids, k_means, leiden
 from ._self_training import SelfTraining
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
 
-# of the graph on which Leiden finds the number of clusters
+# of the graph for Leiden; set by hand
 N_NEIGHBORS = 20
 
 
-class ScDeepCluster(ClusteringModel):
-    """A denoising autoencoder of counts whose latent space is shaped by the clusters in it.
+class CountNetwork(ClusterNetwork):
+    """Autoencoder of counts with clusters in latent space.
 
-    The autoencoder is trained alone first. Then k-means (or Leiden, where the number of clusters is not known) finds
-    clusters in its latent space, and reconstruction and clustering loss are minimised together; the clusters' targets
-    are refreshed every epoch, until hardly any cell changes its cluster.
+    Parameters
+    ----------
+    autoencoder
+        Autoencoder of counts.
+    clusters
+        Centroids in latent space.
+    """
+
+    def __init__(self, autoencoder: CountAutoencoder, clusters: SoftClusters) -> None:
+        super().__init__(clusters)
+        self.autoencoder = autoencoder
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the latent representation of network input, without noise."""
+        return self.autoencoder.encode(x)
+
+
+def reconstruction_loss(autoencoder: CountAutoencoder, batch: CellBatch) -> torch.Tensor:
+    """Return the mean negative log-likelihood of the counts."""
+    return autoencoder.nll(batch.x, batch.counts, batch.size_factors)
+
+
+class ScDeepCluster(ClusteringModel):
+    """Joint training of a denoising autoencoder of counts and clusters in its latent space.
+
+    First, the autoencoder is trained alone. Then k-means finds initial clusters in its latent space; if the number of
+    clusters is unknown, Leiden finds them. Finally, the sum of reconstruction loss and clustering loss is minimised.
+    The targets of the clustering loss are updated every epoch. Training stops if the share of cells that change their
+    cluster is below ``tolerance``.
 
     Parameters
     ----------
     adata
-        Cells × genes, counts, after :meth:`setup_anndata`. Batches are not told apart.
+        Cells × genes, counts, after :meth:`setup_anndata`. Batch labels are not used.
     n_clusters
-        Number of clusters; None: as many as Leiden finds at ``resolution``.
+        Number of clusters; None: the number of Leiden clusters at ``resolution``.
     resolution
-        Of Leiden, on the graph of 20 neighbours.
-    n_latent, hidden
-        Latent dimensions, and widths of the encoder's hidden layers; the decoder has them the other way round.
+        Resolution of Leiden on the graph of 20 neighbours.
+    n_latent
+        Number of latent dimensions.
+    hidden
+        Widths of the hidden layers of the encoder. The decoder has the same widths in reverse order.
     noise
         Standard deviation of the noise on the standardised input, in training.
     likelihood
-        Of the counts: negative binomial (``"nb"``), or zero-inflated negative binomial (``"zinb"``).
+        Distribution of the counts: negative binomial (``"nb"``) or zero-inflated negative binomial (``"zinb"``).
     gamma
-        Weight of the clustering loss beside the reconstruction.
+        Weight of the clustering loss relative to the reconstruction loss.
     scale
-        What each gene's log expression is divided by: the root of its standard deviation (``"pareto"``), or the standard
-        deviation itself (``"unit"``), which makes genes that are hardly seen as loud as any.
+        Divisor of the log expression of each gene: the square root of its standard deviation (``"pareto"``), or its
+        standard deviation (``"unit"``), which gives rarely detected genes the same weight as others.
+
+    Raises
+    ------
+    ValueError
+        If parameters are out of range; all are reported.
 
     Notes
     -----
-    Of the original's two programs the newer one, in PyTorch, is followed: noise is added to the input alone, and the
-    clustering loss reads the input without noise. Its settings are ``likelihood="zinb", scale="unit"`` and
-    ``pretrain_epochs=300``; the defaults here found the known cell types better and in less time
+    The authors published two programs. This class follows the newer one, in PyTorch: noise is added to the input only,
+    and the clustering loss uses the input without noise. Its settings are ``likelihood="zinb", scale="unit"`` and
+    ``pretrain_epochs=300``. The defaults here recovered the known cell types better and in less time
     (``docs/benchmarks/clustering.md``).
+
+    References
+    ----------
+    Tian, Wan, Song, Wei (2019), *Clustering single-cell RNA-seq data with a model-based deep learning approach*, Nature
+    Machine Intelligence 1:191–198.
 
     Examples
     --------
@@ -86,7 +125,7 @@ class ScDeepCluster(ClusteringModel):
         gamma: float = 1.0,
         scale: Literal["pareto", "unit"] = "pareto",
     ) -> None:
-        problems = Problems(f"{type(self).__name__} cannot be made")
+        problems = Problems(f"{type(self).__name__} cannot be created")
         if likelihood not in ("nb", "zinb"):
             problems.add(f"Expected likelihood 'nb' or 'zinb', found {likelihood!r}.")
         if scale not in ("pareto", "unit"):
@@ -128,48 +167,51 @@ class ScDeepCluster(ClusteringModel):
         seed: int = 0,
         **trainer_kwargs: Any,
     ) -> None:
-        """Train the autoencoder, find clusters, train both. Ctrl-C ends training and keeps what was learned.
+        """Train the autoencoder, find initial clusters, then train both.
 
-        After Ctrl-C while the autoencoder is trained, clusters are found, and stay as k-means or Leiden found them.
+        Ctrl-C stops the training and keeps the weights. Untrained clusters are those of k-means or Leiden.
 
         Parameters
         ----------
-        pretrain_epochs, learning_rate
-            Of the autoencoder alone, by Adam.
-        patience
-            Hold a tenth of the cells out of it, stop after so many epochs in which their reconstruction has not become
-            better, and go back to the best. By default all cells are learned from: clusters become clearer long after
-            the reconstruction of new cells is at its best.
-        max_epochs, tolerance
-            Of the second phase, by Adadelta: it stops when a smaller share of cells than ``tolerance`` changes cluster.
+        pretrain_epochs
+            Maximum number of epochs of the autoencoder alone.
+        max_epochs
+            Maximum number of epochs of the second phase (Adadelta).
+        learning_rate
+            Learning rate of Adam in the first phase.
         batch_size
-            Cells in a step.
+            Number of cells in a step.
+        patience
+            Early stopping of the first phase: hold out 10 % of the cells, stop after this number of epochs without a
+            lower loss on them, and restore the best weights. None: train on all cells. The separation of the clusters
+            still improves after the best loss on held-out cells.
+        tolerance
+            The second phase stops if the share of cells that changed their cluster in an epoch is below this value.
         accelerator
             As in Lightning: ``"auto"``, ``"cpu"``, ``"gpu"``.
         seed
-            Seed of everything; the global random state is left alone.
+            Random seed. The global random state does not change.
         **trainer_kwargs
-            Handed to ``lightning.Trainer``.
+            Further arguments of ``lightning.Trainer``.
 
         Raises
         ------
         ValueError
-            Where Leiden finds a single cluster.
+            If Leiden finds a single cluster.
+        RuntimeError
+            If the model was loaded and has no training cells.
         """
         counts, batches = self._training_data()
-        self.is_trained_ = False
-        self.scaling_ = Scaling.learn(counts, np.zeros_like(batches), self.scale)
-        self.batch_size = batch_size
-        cells = Cells(counts, batches, self.scaling_, np.ones(counts.shape[1], dtype=bool))
+        scaling = Scaling.learn(counts, np.zeros_like(batches), self.scale)
+        cells = Cells.to_train_on(counts, batches, scaling)
         every = np.arange(len(cells))
         rows, validation_rows = self._split(len(cells), np.random.default_rng(seed)) if patience else (every, every[:0])
         fit: Any = partial(fit_cells, data=cells, batch_size=batch_size, accelerator=accelerator, **trainer_kwargs)
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            torch.manual_seed(seed)
-            self.module = self._make_autoencoder(counts.shape[1])
+        with seeded(seed):
+            autoencoder = self._make_autoencoder(counts.shape[1])
             pretraining = fit(
-                self.module,
-                loss=self._reconstruction,
+                autoencoder,
+                loss=lambda batch: reconstruction_loss(autoencoder, batch),
                 rows=rows,
                 validation_rows=validation_rows,
                 optimizer=partial(torch.optim.Adam, lr=learning_rate, amsgrad=True),
@@ -177,14 +219,14 @@ class ScDeepCluster(ClusteringModel):
                 patience=patience,
                 description=f"training the autoencoder of {type(self).__name__}",
             )
-            self.module["clusters"] = SoftClusters(self._start(np.concatenate(list(self._encoded(cells))), seed))
-            self_training = SelfTraining(lambda: self._assign(cells), tolerance)
+            network = CountNetwork(autoencoder, SoftClusters(self._start(encode_cells(autoencoder, cells), seed)))
+            self_training = SelfTraining(lambda: network.assign_cells(cells), tolerance)
 
             def joint(batch: CellBatch) -> torch.Tensor:
-                return self._joint_loss(batch, self_training.targets[batch.rows], cells)
+                return self._joint_loss(network, batch, self_training.targets[batch.rows], cells, batch_size)
 
             clustering = fit(
-                self.module,
+                network,
                 loss=joint,
                 rows=every,
                 optimizer=partial(torch.optim.Adadelta, lr=1.0, rho=0.95),
@@ -192,40 +234,38 @@ class ScDeepCluster(ClusteringModel):
                 before_epoch=self_training,
                 description=f"training {type(self).__name__}",
             )
-        self._name_clusters(cells)
-        self.history_ = (
-            pretraining.history("pretraining_") | clustering.history() | {"label_change": self_training.history()}
+        found = network.describe(network.sort_clusters(cells))
+        n_epochs = " + ".join(str(len(plan.train_losses)) for plan in (pretraining, clustering))
+        summary = f"{found} of {len(cells)} cells, {counts.shape[1]} genes, {n_epochs} epochs"
+        history = pretraining.history("pretraining_") | clustering.history() | {"label_change": self_training.history()}
+        self._store(
+            CellState(scaling=scaling, weights=weights_of(network)),
+            self._record(summary, history, seed=seed, interrupted=pretraining.stop or clustering.stop),
         )
-        n_epochs = [len(plan.losses["train_loss"]) for plan in (pretraining, clustering)]
-        self.summary_ = f"{self._count_clusters()} of {len(cells)} cells, {counts.shape[1]} genes, {n_epochs[0]} + {n_epochs[1]} epochs"
-        self.interrupted_ = pretraining.stop or clustering.stop
-        self.seed_, self.is_trained_ = seed, True
 
-    def _make_autoencoder(self, n_genes: int) -> torch.nn.ModuleDict:
-        autoencoder = CountAutoencoder(n_genes, **self.architecture, zero_inflated=self.likelihood == "zinb")
-        return torch.nn.ModuleDict({"autoencoder": autoencoder})
+    def _make_autoencoder(self, n_genes: int) -> CountAutoencoder:
+        return CountAutoencoder(n_genes, **self.architecture, zero_inflated=self.likelihood == "zinb")
 
     def _start(self, latent: np.ndarray, seed: int) -> torch.Tensor:
-        """Return the centroids of k-means, or of Leiden where the number of clusters is not known."""
+        """Return the centroids of k-means, or of Leiden if the number of clusters is unknown."""
         if self.n_clusters is None:
             labels = leiden(latent, self.resolution, N_NEIGHBORS, seed)
         else:
             labels = k_means(latent, self.n_clusters, seed)
         return torch.as_tensor(centroids(latent, labels))
 
-    def _reconstruction(self, batch: CellBatch) -> torch.Tensor:
-        nll: torch.Tensor = self.module["autoencoder"].nll(batch.x, batch.counts, batch.size_factors)
-        return nll
+    def _joint_loss(
+        self,
+        network: CountNetwork,
+        batch: CellBatch,
+        targets: torch.Tensor,
+        cells: Cells,
+        batch_size: int,
+    ) -> torch.Tensor:
+        """Return the loss of the second phase; ``targets``: target distribution of the cells in the batch."""
+        clustering = clustering_loss(targets, network.assign(batch.x))
+        return self.gamma * clustering + reconstruction_loss(network.autoencoder, batch)
 
-    def _joint_loss(self, batch: CellBatch, targets: torch.Tensor, cells: Cells) -> torch.Tensor:
-        assignments = self.module["clusters"](self._encode(batch.x))
-        return self.gamma * clustering_loss(targets, assignments) + self._reconstruction(batch)
-
-    def _encode(self, x: torch.Tensor) -> torch.Tensor:
-        latent: torch.Tensor = self.module["autoencoder"].encode(x)
-        return latent
-
-    def _make_module(self, arrays: dict[str, np.ndarray]) -> torch.nn.ModuleDict:
-        module = self._make_autoencoder(len(self.genes_))
-        module["clusters"] = SoftClusters(torch.as_tensor(arrays["clusters.centroids"]))
-        return module
+    def _make_network(self, weights: Mapping[str, np.ndarray]) -> CountNetwork:
+        autoencoder = self._make_autoencoder(len(weights["autoencoder.log_mean.bias"]))
+        return CountNetwork(autoencoder, SoftClusters(torch.empty(weights["clusters.centroids"].shape)))

@@ -1,127 +1,54 @@
-"""scGen (Lotfollahi et al. 2019): a latent space of cells in which conditions and batches differ by addition."""
+"""scGen (Lotfollahi et al. 2019): conditions and batches as shifts in the latent space of an autoencoder."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
-from scvi.nn import Encoder, FCLayers
-from torch import nn
-from torch.distributions import Normal, kl_divergence
 
-from scdeconv._data.annotated import make_adata
 from scdeconv._data.validation import Problems
-from scdeconv._nn import fit_cells
+from scdeconv._nn import fit_cells, seeded, weights_of
 
-from ._base import CellModel, check_columns
-from ._cells import CHUNK, Cells, Scaling
+from . import _scgen_arithmetic as arithmetic
+from ._base import CellModel, CellState
+from ._cells import Cells, Scaling, encode_cells
+from ._scgen_network import ScGenNetwork, decode_cells
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from anndata import AnnData
-
-KL_WEIGHT = 5e-5
-
-
-def perturbation_effect(latent: np.ndarray, cell_types: np.ndarray, perturbed: np.ndarray) -> np.ndarray:
-    """Return by how much perturbed cells differ from the others, every cell type counting alike.
-
-    Parameters
-    ----------
-    latent
-        Cells × dimensions.
-    cell_types, perturbed
-        Of each cell: its type, and whether it is perturbed (bool). Every type has cells of both kinds.
-    """
-    effects = []
-    for cell_type in np.unique(cell_types):
-        members = cell_types == cell_type
-        after, before = (latent[members & chosen].mean(axis=0, dtype=float) for chosen in (perturbed, ~perturbed))
-        effects.append(after - before)
-    return np.mean(effects, axis=0)
-
-
-def align_batches(latent: np.ndarray, cell_types: np.ndarray, batches: np.ndarray) -> np.ndarray:
-    """Return ``latent`` with each batch's mean moved, type by type, to that of the batch with most cells of the type.
-
-    Parameters
-    ----------
-    latent
-        Cells × dimensions.
-    cell_types, batches
-        Of each cell. Cells of a type that is in one batch only stay where they are.
-    """
-    aligned = latent.astype(float)
-    for cell_type in np.unique(cell_types):
-        members = cell_types == cell_type
-        names, sizes = np.unique(batches[members], return_counts=True)
-        means = {name: latent[members & (batches == name)].mean(axis=0, dtype=float) for name in names}
-        for name in names:
-            aligned[members & (batches == name)] += means[names[sizes.argmax()]] - means[name]
-    return aligned
-
-
-def expected_counts(log_expression: np.ndarray, totals: np.ndarray) -> np.ndarray:
-    """Return log1p expression (cells × genes) on the linear scale, each cell brought to its total."""
-    linear = np.expm1(np.maximum(log_expression, 0))
-    sums = linear.sum(axis=1)
-    return linear * (totals / np.where(sums > 0, sums, 1)).astype(linear.dtype)[:, None]
-
-
-class ScGenNetwork(nn.Module):
-    """Variational autoencoder of log expression: the encoder of scvi-tools, and a decoder whose output is linear."""
-
-    def __init__(self, n_genes: int, *, n_latent: int, n_hidden: int, n_layers: int, dropout_rate: float) -> None:
-        super().__init__()
-        options = {"n_layers": n_layers, "n_hidden": n_hidden, "dropout_rate": dropout_rate}
-        self.encoder = Encoder(n_genes, n_latent, return_dist=True, activation_fn=nn.LeakyReLU, **options)
-        hidden = FCLayers(n_latent, n_hidden, activation_fn=nn.LeakyReLU, **options)
-        self.decoder = nn.Sequential(hidden, nn.Linear(n_hidden, n_genes))
-
-    def encode(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the mean of the latent representation, without drawing."""
-        mean: torch.Tensor = self.encoder.mean_encoder(self.encoder.encoder(x))
-        return mean
-
-    def loss(self, x: torch.Tensor) -> torch.Tensor:
-        """Return half the squared error and the weighted divergence from the prior, summed by cell, mean over cells."""
-        posterior, z = self.encoder(x)
-        squared_error = (x - self.decoder(z)).square().sum(dim=1)
-        kl = kl_divergence(posterior, Normal(0.0, 1.0)).sum(dim=1)
-        return 0.5 * (squared_error + KL_WEIGHT * kl).mean()
 
 
 class ScGen(CellModel):
-    """A variational autoencoder in whose latent space perturbations and batch effects are shifts of cell types.
+    """Variational autoencoder with latent-space arithmetic for perturbations and batch effects.
 
-    The network sees log expression only, no labels. Their arithmetic comes afterwards: what a perturbation does to other
-    cell types is added to the control cells of a type (:meth:`predict_perturbation`), and each cell type's batches are
-    moved onto each other (:meth:`remove_batch_effects`).
+    The network is trained without labels. :meth:`predict_perturbation` adds the mean effect of a perturbation on other cell
+    types to the control cells of a type. :meth:`remove_batch_effects` aligns the batches of each cell type.
 
     Parameters
     ----------
     adata
-        Cells × genes: counts, or other expression on a linear scale, after :meth:`setup_anndata`.
+        Cells × genes, counts or other expression on a linear scale, after :meth:`setup_anndata`.
     n_latent
-        Latent dimensions.
+        Number of latent dimensions.
     n_hidden, n_layers
-        Width and number of the hidden layers of the encoder, and of the decoder.
+        Width and number of the hidden layers of encoder and decoder.
     dropout_rate
-        Share of hidden units that are left out in training.
+        Dropout rate of the hidden layers.
 
     Raises
     ------
     ValueError
-        One report of every parameter that is out of range.
+        If parameters are out of range; all are reported.
 
     Notes
     -----
-    Constants are the authors'. Their program adds cells to even out cell types, and leaves cells out to even out the
-    conditions, at random. Here every cell type weighs alike, which is what their draws are on average, and nothing is
-    random. They also let cell types count that are in one condition only (the predicted type always is), so that
-    differences between cell types enter the effect; here those that are in both count.
+    Constants are those of the authors' program, which balances cell types and conditions by random resampling. Here, cell
+    types have equal weights, the expectation of the resampling. The program also uses cell types in one condition only
+    (such as the predicted type), which adds differences between types to the effect. They are not used here.
 
     References
     ----------
@@ -141,9 +68,6 @@ class ScGen(CellModel):
 
     method = "scgen"
     whole_numbers = False
-    saved: ClassVar = ("cell_type_key_",)
-    module: ScGenNetwork
-    cell_type_key_: str | None = None
 
     def __init__(
         self,
@@ -155,18 +79,16 @@ class ScGen(CellModel):
         dropout_rate: float = 0.2,
     ) -> None:
         sizes = {"n_latent": n_latent, "n_hidden": n_hidden, "n_layers": n_layers}
-        problems = Problems("scGen cannot be set up")
+        problems = Problems("scGen cannot be created")
         for name, size in sizes.items():
             if size < 1:
                 problems.add(f"Expected {name} of at least 1, found {size}.")
         if not 0 <= dropout_rate < 1:
-            problems.add(f"Expected a dropout_rate from 0 to below 1, found {dropout_rate:g}.")
+            problems.add(f"Expected dropout_rate from 0 to below 1, found {dropout_rate:g}.")
         if adata is not None and adata.n_obs < 2:
             problems.add(f"Expected at least 2 cells to train on, found {adata.n_obs}.")
         problems.raise_if_any()
         super().__init__(adata, {**sizes, "dropout_rate": dropout_rate})
-        if adata is not None:
-            self.cell_type_key_ = self.adata_manager.registry["setup_args"]["cell_type_key"]
 
     @classmethod
     def setup_anndata(
@@ -178,9 +100,7 @@ class ScGen(CellModel):
         cell_type_key: str | None = None,
         **kwargs: Any,
     ) -> None:
-        """Register cells × genes, which are checked first.
-
-        As everywhere in scvi-tools, marks of the registration are written to ``adata.uns`` and ``adata.obs``.
+        """Check cells × genes, and register them with scvi-tools.
 
         Parameters
         ----------
@@ -192,11 +112,20 @@ class ScGen(CellModel):
             Column of ``obs`` with the condition or the batch of each cell.
         cell_type_key
             Column of ``obs`` with the cell type of each cell.
+        **kwargs
+            Passed to ``AnnDataManager.register_fields`` of scvi-tools.
+
+        Writes
+        ------
+        ``adata.uns["_scvi_uuid"]``, ``adata.uns["_scvi_manager_uuid"]``
+            Identifiers of the registration.
+        ``adata.obs["_scvi_batch"]``, ``adata.obs["_scvi_cell_type"]``
+            Codes of the batch and of the cell type of each cell.
 
         Raises
         ------
         ValueError
-            One report of every problem found.
+            If the input is invalid; all problems are reported.
         """
         cls._setup(adata, layer, {"batch_key": batch_key, "cell_type_key": cell_type_key}, **kwargs)
 
@@ -211,42 +140,55 @@ class ScGen(CellModel):
         seed: int = 0,
         **trainer_kwargs: Any,
     ) -> None:
-        """Train the network. Ctrl-C ends training and keeps what was learned.
+        """Train the network. Ctrl-C stops the training and keeps the best weights.
 
         Parameters
         ----------
-        max_epochs, batch_size, learning_rate
-            Most passes over the cells; cells in a step; of Adam.
+        max_epochs
+            Maximum number of epochs.
+        batch_size
+            Number of cells in a step.
+        learning_rate
+            Learning rate of Adam.
         patience
-            Training stops after so many epochs in which the loss of a tenth of the cells, held out, has not fallen, and
-            goes back to the best.
+            Early stopping: number of epochs without a lower loss on held-out cells (10 % of all). The best weights are
+            restored.
         accelerator
             As in Lightning: ``"auto"``, ``"cpu"``, ``"gpu"``.
         seed
-            Seed of everything; the global random state is left alone.
+            Random seed. The global random state does not change.
         **trainer_kwargs
-            Handed to ``lightning.Trainer``.
+            Further arguments of ``lightning.Trainer``.
+
+        Raises
+        ------
+        ValueError
+            If ``batch_size`` is below 2.
+        RuntimeError
+            If the model was loaded and has no training cells.
         """
         if batch_size < 2:
-            msg = f"Expected a batch_size of at least 2, found {batch_size}: batch norm compares the cells of a batch."
+            msg = (
+                f"Expected batch_size of at least 2 for batch normalisation, found {batch_size}. Use a larger "
+                "batch_size."
+            )
             raise ValueError(msg)
         counts, batches = self._training_data()
-        self.scaling_ = Scaling.learn(counts, np.zeros_like(batches), None)
-        cells = Cells(counts, batches, self.scaling_, np.ones(counts.shape[1], dtype=bool))
-        rows, validation_rows = self._split(len(cells), np.random.default_rng(seed))
+        n_cells, n_genes = counts.shape
+        scaling = Scaling.learn(counts, np.zeros_like(batches), None)
+        rows, validation_rows = self._split(n_cells, np.random.default_rng(seed))
         if len(rows) % batch_size == 1:
-            # batch norm cannot learn from a last batch of one cell, so that cell validates
+            # batch normalisation fails on a batch of one cell: hold this cell out
             rows, validation_rows = rows[:-1], np.append(validation_rows, rows[-1])
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            torch.manual_seed(seed)
-            module = self.module = self._make_module({})
+        with seeded(seed):
+            network = ScGenNetwork(n_genes, **self.parameters_)
             plan = fit_cells(
-                module,
-                cells,
-                lambda batch: module.loss(batch.x),
+                network,
+                Cells.to_train_on(counts, batches, scaling),
+                lambda batch: network.loss(batch.x),
                 rows=rows,
                 validation_rows=validation_rows,
-                # half of the time of a small step goes into the weights otherwise
+                # fused: faster weight updates for small steps
                 optimizer=partial(torch.optim.Adam, lr=learning_rate, fused=True),
                 max_epochs=max_epochs,
                 batch_size=batch_size,
@@ -255,10 +197,16 @@ class ScGen(CellModel):
                 accelerator=accelerator,
                 **trainer_kwargs,
             )
-        self.history_ = plan.history()
-        n_epochs = len(plan.losses["train_loss"])
-        self.summary_ = f"{len(cells)} cells, {counts.shape[1]} genes, {n_epochs} epochs"
-        self.seed_, self.interrupted_, self.is_trained_ = seed, plan.stop, True
+        summary = f"{n_cells} cells, {n_genes} genes, {len(plan.train_losses)} epochs"
+        self._store(
+            CellState(scaling=scaling, weights=weights_of(network)),
+            self._record(summary, plan.history(), seed=seed, interrupted=plan.stop),
+        )
+
+    @property
+    def cell_type_key_(self) -> str | None:
+        """Column of ``obs`` with the cell type of each cell; None: no cell types."""
+        return self._registration()[0].get("cell_type_key")
 
     def predict_perturbation(
         self,
@@ -269,10 +217,10 @@ class ScGen(CellModel):
         *,
         layer: str | None = None,
     ) -> AnnData:
-        """Return what the control cells of a cell type are expected to express when perturbed.
+        """Predict the expression of the control cells of a cell type under perturbation.
 
-        What the perturbation does is learned from the other cell types that have cells in both conditions. Perturbed
-        cells of ``cell_type``, where there are any, are not read here; for an honest test keep them from training too.
+        The effect of the perturbation is estimated from the other cell types with cells in both conditions. Perturbed
+        cells of ``cell_type`` are not used. To test the prediction, also exclude them from training.
 
         Parameters
         ----------
@@ -281,58 +229,40 @@ class ScGen(CellModel):
         cell_type
             One of the cell types in ``obs[cell_type_key]``.
         adata
-            New cells with both columns, whose genes are found by name; by default those that the model was made with. A
-            loaded model has none of its own. Not changed.
+            New cells with both columns. Genes are matched by name; the object is not changed. None: the training cells
+            (not available for a loaded model).
         layer
             Layer of ``adata`` to read instead of ``X``.
 
         Returns
         -------
-        Control cells of ``cell_type`` × genes: ``X`` is the expected log1p expression of cells brought to one total (dense,
-        may fall a little below 0), ``obs`` that of the control cells.
+        Control cells of ``cell_type`` × genes. ``X`` is the expected log1p expression after library-size normalisation
+        (dense; may be slightly negative). ``obs`` is that of the control cells.
 
         Raises
         ------
         ValueError
-            Where there is no such condition or cell type, or no cells to start or to learn from; where
-            :meth:`setup_anndata` was not told conditions and cell types.
+            If the condition or cell type does not occur, if there are no control cells of the type or no other types in
+            both conditions, or if :meth:`setup_anndata` was called without the columns.
         RuntimeError
-            Before training; without ``adata`` for a loaded model.
+            If the model is not trained, or if ``adata`` is None for a loaded model.
         """
         cells = self._cells(adata, layer)
         source = self.adata if adata is None else adata
-        conditions, cell_types = self._labels(source)
-        problems = Problems("The perturbation cannot be predicted")
-        for name, values, key in (
-            (control, conditions, self.batch_key_),
-            (perturbed, conditions, self.batch_key_),
-            (cell_type, cell_types, self.cell_type_key_),
-        ):
-            if name not in values:
-                problems.add(f"Expected one of {np.unique(values).tolist()} of obs[{key!r}], found {name!r}.")
-        if control == perturbed:
-            problems.add(f"Expected two conditions, found {control!r} twice.")
-        problems.raise_if_any()
-        start = (cell_types == cell_type) & (conditions == control)
-        if not start.any():
-            problems.add(f"Expected cells of {cell_type!r} in {control!r}, found none. There is nothing to start from.")
-        in_both = set(cell_types[conditions == control]) & set(cell_types[conditions == perturbed]) - {cell_type}
-        if not in_both:
-            problems.add(
-                f"Expected other cell types than {cell_type!r} with cells in {control!r} and in {perturbed!r}, found none. "
-                "There is nothing to learn from."
-            )
-        problems.raise_if_any()
-        latent = np.concatenate(list(self._encoded(cells)))
-        teach = np.isin(cell_types, list(in_both)) & np.isin(conditions, [control, perturbed])
-        effect = perturbation_effect(latent[teach], cell_types[teach], conditions[teach] == perturbed)
-        return self._decode(latent[start] + effect, source.obs[start])
+        keys, _ = self._registration()
+        conditions, cell_types = arithmetic.read_labels(source, keys)
+        start, others = arithmetic.choose_cells(
+            conditions, cell_types, control=control, perturbed=perturbed, cell_type=cell_type, keys=keys
+        )
+        latent = encode_cells(self.module, cells)
+        effect = arithmetic.perturbation_effect(latent[others], cell_types[others], conditions[others] == perturbed)
+        return decode_cells(self.module, latent[start] + effect, source.obs[start], self.genes_)
 
     def remove_batch_effects(self, adata: AnnData | None = None, *, layer: str | None = None) -> AnnData:
-        """Return cells without the differences between batches.
+        """Return cells without batch effects.
 
-        Within each cell type, every batch is moved so that its mean is that of the batch with most cells of the type.
-        Cells of a type that is in one batch only are passed through the network as they are.
+        For each cell type, each batch is shifted in latent space to the mean of the batch with most cells of the type.
+        Cells of a type that occurs in one batch only are encoded and decoded without shift.
 
         Parameters
         ----------
@@ -343,69 +273,28 @@ class ScGen(CellModel):
         -------
         Cells × genes with the same ``obs``, all dense:
 
-        - ``X``: corrected log1p expression of cells brought to one total, which may fall a little below 0;
-        - ``layers["counts"]``: the same on the linear scale, each cell with as many counts as it had in these genes;
-          expected counts, not whole numbers. For :func:`scdeconv.pp.pair`, with ``layer="counts"``;
-        - ``obsm["X_scgen"]``: the corrected latent representation.
+        - ``X``: corrected log1p expression after library-size normalisation; may be slightly negative;
+        - ``layers["counts"]``: corrected expression, linear, with the total of each cell in these genes (not whole
+          numbers), for :func:`scdeconv.pp.pair` with ``layer="counts"``;
+        - ``obsm["X_scgen"]``: corrected latent representation.
 
         Raises
         ------
         ValueError
-            Where no cell type has cells in two batches; where :meth:`setup_anndata` was not told batches and cell types.
+            If no cell type has cells in two batches, or if :meth:`setup_anndata` was called without the columns.
         RuntimeError
-            Before training; without ``adata`` for a loaded model.
+            If the model is not trained, or if ``adata`` is None for a loaded model.
         """
         cells = self._cells(adata, layer)
         source = self.adata if adata is None else adata
-        batches, cell_types = self._labels(source)
-        names = np.unique(batches).tolist()
-        if len(names) == 1:
-            msg = f"Expected at least two batches in obs[{self.batch_key_!r}], found {names}."
-            raise ValueError(msg)
-        if pd.Series(batches).groupby(cell_types).nunique().max() == 1:
-            msg = (
-                f"Expected a cell type with cells in two of the batches {names}, found none. Cell types of different "
-                "batches cannot be compared; name the same types alike."
-            )
-            raise ValueError(msg)
-        latent = align_batches(np.concatenate(list(self._encoded(cells))), cell_types, batches)
-        corrected = self._decode(latent, source.obs)
+        batches, cell_types = arithmetic.read_labels(source, self._registration()[0])
+        arithmetic.check_batches(batches, cell_types, self.batch_key_)
+        latent = arithmetic.align_batches(encode_cells(self.module, cells), cell_types, batches)
+        corrected = decode_cells(self.module, latent, source.obs, self.genes_)
         totals = np.asarray(cells.counts.sum(axis=1), dtype=float).ravel()
-        corrected.layers["counts"] = expected_counts(corrected.X, totals)
+        corrected.layers["counts"] = arithmetic.expected_counts(corrected.X, totals)
         corrected.obsm["X_scgen"] = latent
         return corrected
 
-    def _labels(self, adata: AnnData) -> tuple[np.ndarray, np.ndarray]:
-        """Return the condition or batch, and the cell type, of each cell."""
-        keys = {"batch_key": self.batch_key_, "cell_type_key": self.cell_type_key_}
-        missing = [name for name, key in keys.items() if key is None]
-        if missing:
-            msg = (
-                f"Expected {' and '.join(missing)} at set-up, found none. Call "
-                f"ScGen.setup_anndata(adata, {', '.join(f'{name}=...' for name in keys)}) and make a new model."
-            )
-            raise ValueError(msg)
-        problems = Problems("The cells cannot be told apart")
-        check_columns(problems, adata, keys)
-        problems.raise_if_any()
-        batches, cell_types = (adata.obs[key].astype(str).to_numpy() for key in keys.values())
-        return batches, cell_types
-
-    @torch.no_grad()
-    def _decode(self, latent: np.ndarray, obs: pd.DataFrame) -> AnnData:
-        parts = torch.as_tensor(latent, dtype=torch.float32).split(CHUNK)
-        own = obs.loc[:, ~obs.columns.str.startswith("_scvi_")].copy()
-        decoded = make_adata(
-            np.concatenate([self.module.decoder(part).numpy() for part in parts]),
-            obs=own,
-            var=pd.DataFrame(index=self.genes_),
-        )
-        # scanpy's mark of log expression
-        decoded.uns["log1p"] = {"base": None}
-        return decoded
-
-    def _encode(self, x: torch.Tensor) -> torch.Tensor:
-        return self.module.encode(x)
-
-    def _make_module(self, arrays: dict[str, np.ndarray]) -> ScGenNetwork:
-        return ScGenNetwork(len(self.genes_), **self.parameters_)
+    def _make_network(self, weights: Mapping[str, np.ndarray]) -> ScGenNetwork:
+        return ScGenNetwork(len(weights["decoder.1.bias"]), **self.parameters_)

@@ -1,4 +1,4 @@
-"""Self-training (Xie et al. 2016): targets from all cells, refreshed every few epochs, until labels hardly change."""
+"""Self-training (Xie et al. 2016): targets from all cells, updated every few epochs until labels are stable."""
 
 from __future__ import annotations
 
@@ -16,16 +16,23 @@ if TYPE_CHECKING:
 
 
 class SelfTraining:
-    """Called before each epoch: refreshes the targets, and says when training may end.
+    """Targets of self-training. A call before each epoch updates the targets and returns whether training stops.
 
     Parameters
     ----------
     assign
         Returns the soft assignments of all cells, cells × clusters.
     tolerance
-        Training ends when a smaller share of cells has changed its label since the last refresh.
+        Training stops if the share of cells that changed their label since the last update is below this value.
     update_interval
-        Epochs between two refreshes.
+        Number of epochs between two updates.
+
+    Attributes
+    ----------
+    targets
+        Target distribution of each cell, cells × clusters.
+    changes
+        Share of cells that changed their label, by epoch.
     """
 
     def __init__(self, assign: Callable[[], torch.Tensor], tolerance: float, update_interval: int = 1) -> None:
@@ -37,7 +44,7 @@ class SelfTraining:
         self.changes: dict[int, float] = {}
 
     def __call__(self, epoch: int) -> bool:
-        """Refresh the targets where it is time to, and return whether labels have settled."""
+        """Update the targets every ``update_interval`` epochs, and return whether labels are stable."""
         if epoch % self.update_interval:
             return False
         assignments = self.assign()

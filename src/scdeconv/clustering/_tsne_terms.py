@@ -1,27 +1,27 @@
-"""The terms of t-SNE within a mini-batch: how near cells are as measured, how near on the map, and the divergence."""
+"""t-SNE loss within a mini-batch: neighbour probabilities, and their divergence from the embedding."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-# of the entropy, in nats
-TOLERANCE = 1e-4
+# in nats; set by hand
+ENTROPY_TOLERANCE = 1e-4
 MAX_STEPS = 50
-# bounds of the logarithm of the inverse squared bandwidth, where distances are relative to their mean
+# bounds of the log inverse squared bandwidth, for distances divided by their mean; set by hand
 LOG_PRECISION_BOUNDS = (-20.0, 20.0)
 
 
 def neighbour_probabilities(x: torch.Tensor, perplexity: float) -> torch.Tensor:
     """Return ``p``, cells × cells: proportional to ``exp(-d² / bandwidth²)``; rows sum to 1, the diagonal is 0.
 
-    Each cell has its own bandwidth, with which the entropy of its row is the logarithm of the perplexity: about so many
-    others are its neighbours. Where there are not so many others, all are alike.
+    The bandwidth of each cell is chosen so that the entropy of its row is the logarithm of the perplexity, which is about
+    its number of neighbours. In batches of fewer cells, all others have the same probability.
     """
     squared = _without_diagonal(torch.cdist(x, x).square())
     squared = squared / squared.mean(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
     target = torch.tensor(perplexity).log().item()
-    # Newton's method on the log of the precision, with bisection wherever it leaves the bracket
+    # Newton's method on the log precision; bisection if a step leaves the bracket
     low, high = (torch.full_like(x[:, :1], bound) for bound in LOG_PRECISION_BOUNDS)
     log_precision = torch.full_like(low, target)
     for _ in range(MAX_STEPS):
@@ -30,7 +30,7 @@ def neighbour_probabilities(x: torch.Tensor, perplexity: float) -> torch.Tensor:
         information = p * log_p
         entropy = -information.sum(dim=1, keepdim=True)
         excess = entropy - target
-        settled = excess.abs() < TOLERANCE
+        settled = excess.abs() < ENTROPY_TOLERANCE
         if settled.all():
             break
         low = torch.where(excess > 0, log_precision, low)
@@ -44,7 +44,7 @@ def neighbour_probabilities(x: torch.Tensor, perplexity: float) -> torch.Tensor:
 
 
 def map_divergence(p: torch.Tensor, z: torch.Tensor, *, smoothing: float) -> torch.Tensor:
-    """Return KL(p‖q), mean over cells, where ``q`` is proportional to Student's t of the distances on the map.
+    """Return KL(p‖q), mean over cells, where ``q`` is proportional to Student's t of the distances in the embedding.
 
     The t has ν = dimensions - 1 degrees of freedom: ``q`` is proportional to ``(1 + d² / ν) ** (-(ν + 1) / 2)``.
 
@@ -53,12 +53,12 @@ def map_divergence(p: torch.Tensor, z: torch.Tensor, *, smoothing: float) -> tor
     p
         Cells × cells, rows sum to 1.
     z
-        Cells × dimensions of the map.
+        Cells × dimensions of the embedding.
     smoothing
-        Shared out equally over each row of ``p``, which is then divided by its sum.
+        Probability that is added to each row of ``p`` in equal parts, before the row is divided by its sum.
     """
     dof = z.shape[1] - 1
-    # not cdist, whose gradient is not smooth where cells coincide
+    # not cdist: its gradient is not smooth for identical cells
     squared = _without_diagonal((z[:, None] - z).square().sum(dim=-1))
     log_q = torch.log_softmax(-(dof + 1) / 2 * torch.log1p(squared / dof), dim=1)
     p = _without_diagonal(p) + smoothing / len(p)

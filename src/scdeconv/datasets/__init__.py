@@ -1,4 +1,4 @@
-"""Toy cohorts with planted truth, and loaders of public pairs of bulk and single cells."""
+"""Simulated cohorts with known parameters and loaders of public paired data sets."""
 
 from __future__ import annotations
 

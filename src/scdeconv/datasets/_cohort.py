@@ -1,4 +1,4 @@
-"""A seeded paired cohort, planted and therefore known in every part."""
+"""Simulated paired cohort with known parameters."""
 
 from __future__ import annotations
 
@@ -35,30 +35,35 @@ def paired_cohort(
 ) -> tuple[AnnData, AnnData]:
     """Simulate a cohort of donors with single cells and bulk RNA-seq of the same tissue.
 
-    Every donor has a tissue composition (logistic-normal, one dominating and one rare type) and own expression. Cells
-    are sampled from that composition and counted with negative binomial noise. Bulk is the sum of the types' RNA
-    (composition times RNA per cell) after what bulk sequencing does to it: a shift of each gene, stronger for faint
-    genes and partly different between types; a batch effect; noise correlated between genes (few factors, such as RNA
-    quality); independent noise. CD4 and CD8 T cells share most of their profile. The constants are set to resemble
-    real pairs of human retina (:func:`retina_pairs`) in how far bulk departs from the donor's own cells and in how
-    much of the composition a regression on the pairs can read from it.
+    Each donor has a composition (logistic-normal, with one dominant and one rare type) and donor-specific expression.
+    Cells are drawn from the composition and have negative binomial counts. Bulk is the composition times the RNA per
+    cell, with these effects of bulk sequencing:
+
+    - a platform shift of each gene, larger for lowly expressed genes and partly type-specific;
+    - a batch effect;
+    - noise that is correlated between genes (a few factors, such as RNA quality);
+    - independent noise.
+
+    CD4 and CD8 T cells have similar profiles. The constants were chosen on human retina pairs (:func:`retina_pairs`).
+    The cohort resembles them in the difference between bulk and pseudobulk and in the accuracy of a regression on the
+    pairs.
 
     Parameters
     ----------
     n_donors
-        Donors with both cells and bulk (the pairs).
+        Number of donors with cells and bulk (pairs).
     n_bulk_only
-        Further donors with bulk and no cells.
+        Number of additional donors with only bulk.
     n_reference_only
-        Further donors with cells and no bulk.
+        Number of additional donors with only cells.
     n_genes
-        Genes, the same ones in both objects.
+        Number of genes, the same in both objects.
     cells_per_donor
-        Smallest and largest number of cells of a donor (log-uniform between).
+        Minimum and maximum number of cells per donor. Numbers are log-uniform.
     n_cell_types
-        Cell types, at least 4. The last one, ``"Mast cell"``, is rare (about 1 %).
+        Number of cell types, at least 4. The last type, ``"Mast cell"``, is rare (about 1 %).
     seed
-        Seed of the random number generator; the same seed gives the same cohort.
+        Seed of the random number generator. The same seed gives the same cohort.
 
     Returns
     -------
@@ -67,9 +72,9 @@ def paired_cohort(
         least one cell.
     bulk
         Donors × genes, int32 counts, ``obs["donor"]`` and ``obs["batch"]``. The donors are in another order than in
-        ``cells``. The planted truth is in ``obsm["true_fractions"]`` (cell shares of the tissue, samples × cell
-        types) and ``uns["cohort"]``: ``cell_types``; ``cell_size`` (RNA per cell, smallest type 1); ``profiles``
-        (cell types × genes, rows sum to 1); and, in natural logs, ``platform_shift`` (per gene),
+        ``cells``. The true parameters are in ``obsm["true_fractions"]`` (cell fractions of the tissue, samples × cell
+        types) and ``uns["cohort"]``: ``cell_types``; ``cell_size`` (RNA per cell, 1 for the smallest type);
+        ``profiles`` (cell types × genes, rows sum to 1); and, in natural logs, ``platform_shift`` (per gene),
         ``platform_shift_of_type`` (cell types × genes, added to it), ``batch_shift`` (batches × genes),
         ``noise_loadings`` (factors × genes, per unit of a standard normal factor) and ``noise_sd`` (independent noise,
         per gene).
@@ -77,7 +82,7 @@ def paired_cohort(
     Raises
     ------
     ValueError
-        If a number is too small to make a cohort, or ``cells_per_donor`` is not increasing.
+        If a number is below its minimum, or if ``cells_per_donor`` is not increasing.
 
     Examples
     --------
@@ -105,7 +110,7 @@ def paired_cohort(
     profiles = _profiles(rng, n_cell_types, n_genes)
     cell_size = rng.permutation(np.geomspace(1, 4, n_cell_types))
     fractions = _compositions(rng, n_all, n_cell_types)
-    # Donors differ in a few gene programmes, in each gene of each type, and in how much RNA a cell of a type holds.
+    # donors differ in gene programmes, in single genes of each type and in RNA per cell
     programmes = rng.normal(size=(n_all, 1, 4)) @ rng.normal(0, 0.5, (4, n_genes))
     effects = np.exp(0.1 * (programmes + rng.normal(size=(n_all, n_cell_types, n_genes))))
     rna = cell_size[:, None] * rng.lognormal(0, 0.13, (n_all, n_cell_types, 1)) * profiles * effects
@@ -142,11 +147,11 @@ def _check(cells_per_donor: tuple[int, int], **found: int) -> None:
     least = {"n_donors": 1, "n_bulk_only": 0, "n_reference_only": 0, "n_genes": 20, "n_cell_types": 4}
     for name, minimum in least.items():
         if found[name] < minimum:
-            msg = f"Expected {name} of at least {minimum}, found {found[name]}. Ask for more."
+            msg = f"Expected {name} of at least {minimum}, found {found[name]}. Increase the argument."
             raise ValueError(msg)
     low, high = cells_per_donor
     if not 1 <= low <= high:
-        msg = f"Expected cells_per_donor from 1 up, the smaller first, found {cells_per_donor}. Change or swap them."
+        msg = f"Expected cells_per_donor as two increasing numbers of at least 1, found {cells_per_donor}. Change them."
         raise ValueError(msg)
 
 
@@ -156,7 +161,7 @@ def _cell_type_names(n_cell_types: int) -> list[str]:
 
 
 def _profiles(rng: np.random.Generator, n_cell_types: int, n_genes: int) -> Array:
-    """Share of each gene in the RNA of a cell type; rows sum to 1."""
+    """Return profiles, cell types × genes, rows sum to 1."""
     baseline = rng.normal(0, 1.1, n_genes)
     own = rng.normal(0, 0.6, (n_cell_types, n_genes))
     own[2] = 0.9 * own[1] + np.sqrt(1 - 0.9**2) * own[2]
@@ -177,12 +182,12 @@ def _compositions(rng: np.random.Generator, n_donors: int, n_cell_types: int) ->
 
 
 def _sample_cells(rng: np.random.Generator, rna: Array, fractions: Array, cells_per_donor: tuple[int, int]) -> AnnData:
-    """Counts of all donors; ``obs`` holds the position of donor and cell type."""
+    """Return the counts of all cells; ``obs`` has the positions of donor and cell type."""
     low, high = np.log(cells_per_donor)
     n_cells = np.exp(rng.uniform(low, high, size=len(rna))).round().astype(int)
     dispersion = rng.lognormal(np.log(0.5), 0.5, rna.shape[2:])
     n_of_type = rng.multinomial(n_cells, fractions)
-    # A small cohort may have missed the rare type; a reference needs a cell of each.
+    # a reference needs cells of every type, but a small cohort may have no rare cell
     missed = np.flatnonzero(n_of_type.sum(axis=0) == 0)
     n_of_type[fractions.argmax(axis=0)[missed], missed] = 1
     counts, donor, cell_type = [], [], []
@@ -197,10 +202,10 @@ def _sample_cells(rng: np.random.Generator, rna: Array, fractions: Array, cells_
 
 
 def _negative_binomial(rng: np.random.Generator, mean: Array, depth: Array, dispersion: Array) -> csr_matrix:
-    """Counts cells × genes with mean ``depth * mean`` and variance ``depth * mean * (1 + dispersion * mean)``.
+    """Return counts, cells × genes, with mean ``depth * mean`` and variance ``depth * mean * (1 + dispersion * mean)``.
 
-    A negative binomial is a Poisson number of bursts of logarithmic size: exact, and the work is that of the
-    molecules, not of the zeros.
+    A negative binomial variable is a Poisson number of bursts with logarithmic sizes. Sampling bursts is exact, and its
+    cost is proportional to the number of molecules.
     """
     rate = np.log1p(dispersion * mean) / dispersion
     n_bursts = rng.poisson(depth * rate.sum())
@@ -213,7 +218,7 @@ def _negative_binomial(rng: np.random.Generator, mean: Array, depth: Array, disp
 def _sequence_bulk(
     rng: np.random.Generator, rna: Array, profiles: Array
 ) -> tuple[dict[str, Array], NDArray[np.int64], NDArray[np.int32]]:
-    """Planted distortions, batch of each sample, counts of samples × genes; ``rna`` is samples × cell types × genes."""
+    """Return the true effects, sample batches and counts (samples × genes) from RNA (samples × cell types × genes)."""
     n_samples, n_cell_types, n_genes = rna.shape
     level = np.log(profiles.mean(axis=0))
     batch = rng.permutation(np.arange(n_samples) % 3 > 0).astype(np.int64)

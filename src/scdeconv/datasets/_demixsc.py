@@ -1,4 +1,4 @@
-"""Pairs of bulk and single-nucleus or single-cell RNA-seq that come with DeMixSC."""
+"""Loaders of the paired bulk and single-cell data sets of DeMixSC."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ _URL = "https://raw.githubusercontent.com/wwylab/DeMixSC/697cc9551502460413ad593
 
 
 def retina_pairs() -> tuple[AnnData, AnnData, AnnData]:
-    """Load 24 human macular retinas with bulk RNA-seq and summed single nuclei of the same sample.
+    """Load 24 human macular retina samples with bulk RNA-seq and summed single nuclei.
 
-    Downloaded once and kept; the environment variable ``SCDECONV_DATA_DIR`` names a folder to read from instead.
+    The files are downloaded once and cached. Set the environment variable ``SCDECONV_DATA_DIR`` to read them from a
+    folder instead.
 
     Returns
     -------
@@ -33,15 +34,15 @@ def retina_pairs() -> tuple[AnnData, AnnData, AnnData]:
         24 samples × 9,054 genes, counts; ``obs["donor"]``, ``obs["batch"]``;
         ``obsm["measured_fractions"]``: share of nuclei of 7 cell types.
     profiles
-        7 cell types × genes, mean UMI per nucleus, the mean of the two batches;
+        7 cell types × genes, mean UMI per nucleus, averaged over the two batches;
         ``obs["cell_type"]``, ``obs["cell_size_umi"]``.
     pseudobulk
-        24 samples × 9,054 genes, the counts of all nuclei of the sample.
+        24 samples × 9,054 genes, summed counts of all nuclei of a sample.
 
     Raises
     ------
     FileNotFoundError
-        If ``SCDECONV_DATA_DIR`` is set and the files are not there.
+        If ``SCDECONV_DATA_DIR`` is set and does not contain the files.
     ConnectionError
         If the download fails.
     ValueError
@@ -49,11 +50,11 @@ def retina_pairs() -> tuple[AnnData, AnnData, AnnData]:
 
     Notes
     -----
-    Guo et al. 2025, Genome Research 35, doi:10.1101/gr.278822.123; github.com/wwylab/DeMixSC (AGPL-3.0), commit 697cc95.
-    The authors publish no checksums: the first download is trusted, its SHA-256 recorded and compared ever after.
+    Guo et al. 2025, Genome Research 35, doi:10.1101/gr.278822.123; github.com/wwylab/DeMixSC (AGPL-3.0), commit
+    697cc95. The authors publish no checksums. The SHA-256 of the first download is recorded and checked in later calls.
 
-    The measured fractions are not orthogonal: a bias of nuclei sorting is in them too. Batch 1 is sequenced about
-    ten times deeper than batch 2. Sample ``Macular_D018_13`` is an outlier (6 % rods).
+    The measured fractions are not orthogonal to the single-nucleus data and contain the bias of nuclei isolation. Batch
+    1 is sequenced about ten times deeper than batch 2. Sample ``Macular_D018_13`` is an outlier (6 % rods).
 
     Examples
     --------
@@ -66,9 +67,10 @@ def retina_pairs() -> tuple[AnnData, AnnData, AnnData]:
 
 
 def ovarian_pairs() -> tuple[AnnData, AnnData, AnnData]:
-    """Load 7 high-grade serous ovarian tumours with bulk RNA-seq and summed single cells of the same tumour.
+    """Load 7 high-grade serous ovarian tumours with bulk RNA-seq and summed single cells.
 
-    Downloaded once and kept; the environment variable ``SCDECONV_DATA_DIR`` names a folder to read from instead.
+    The files are downloaded once and cached. Set the environment variable ``SCDECONV_DATA_DIR`` to read them from a
+    folder instead.
 
     Returns
     -------
@@ -77,12 +79,12 @@ def ovarian_pairs() -> tuple[AnnData, AnnData, AnnData]:
     profiles
         13 cell types × genes, mean UMI per cell; ``obs["cell_type"]``, ``obs["cell_size_umi"]``.
     pseudobulk
-        7 samples × the genes of ``bulk``, the counts of all cells of the sample.
+        7 samples × the genes of ``bulk``, summed counts of all cells of a sample.
 
     Raises
     ------
     FileNotFoundError
-        If ``SCDECONV_DATA_DIR`` is set and the files are not there.
+        If ``SCDECONV_DATA_DIR`` is set and does not contain the files.
     ConnectionError
         If the download fails.
     ValueError
@@ -91,8 +93,8 @@ def ovarian_pairs() -> tuple[AnnData, AnnData, AnnData]:
     Notes
     -----
     Hippen et al. 2023, Genome Biology, doi:10.1186/s13059-023-03077-7, as distributed by github.com/wwylab/DeMixSC
-    (AGPL-3.0), commit 697cc95. The authors publish no checksums: the first download is trusted, its SHA-256 recorded
-    and compared ever after.
+    (AGPL-3.0), commit 697cc95. The authors publish no checksums. The SHA-256 of the first download is recorded and
+    checked in later calls.
 
     Examples
     --------
@@ -104,7 +106,7 @@ def ovarian_pairs() -> tuple[AnnData, AnnData, AnnData]:
 
 
 def convert_retina(files: Mapping[str, Path]) -> dict[str, AnnData]:
-    """Make the prepared objects from the seven ``retina_benchmark_*.rda`` files, given by name."""
+    """Return the prepared objects from the seven ``retina_benchmark_*.rda`` files."""
     stem, batches = "retina_benchmark", ("batch1", "batch2")
     truth = _table(_read(files[f"{stem}_ground_truth.rda"]))
     tables = {
@@ -129,7 +131,7 @@ def convert_retina(files: Mapping[str, Path]) -> dict[str, AnnData]:
 
 
 def convert_ovarian(files: Mapping[str, Path]) -> dict[str, AnnData]:
-    """Make the prepared objects from the four ``hgsc_benchmark_*.rda`` files, given by name."""
+    """Return the prepared objects from the four ``hgsc_benchmark_*.rda`` files."""
     truth, bulk, pseudobulk = (
         _table(_read(files[f"hgsc_benchmark_{kind}.rda"])) for kind in ("ground_truth", "bulk", "pseudobulk")
     )
@@ -144,27 +146,27 @@ def convert_ovarian(files: Mapping[str, Path]) -> dict[str, AnnData]:
 
 
 def _read(path: Path) -> Any:
-    """Read the one object of an R file, which has the name of the file."""
+    """Return the object of an R file that has the same name as the file."""
     import rdata
 
     return rdata.read_rda(path)[path.stem]
 
 
 def _table(r_object: Any) -> pd.DataFrame:
-    """Turn a named R matrix or data frame into a DataFrame."""
+    """Return a named R matrix or data frame as a DataFrame."""
     table = r_object if isinstance(r_object, pd.DataFrame) else r_object.to_pandas()
-    # R puts an X before column names that begin with a digit in data frames, not in matrices.
+    # R data frames, but not matrices, have an X before column names that start with a digit
     columns = table.columns.astype(str).str.replace(r"^X(?=\d)", "", regex=True)
     return table.set_axis(table.index.astype(str), axis=0).set_axis(columns, axis=1)
 
 
 def _samples(table: pd.DataFrame, truth: pd.DataFrame) -> AnnData:
-    """Make samples × genes from genes × samples, with the fractions from cell types × samples."""
+    """Return samples × genes with measured fractions, from genes × samples and cell types × samples."""
     missing = table.columns.difference(truth.columns)
     if len(missing):
         msg = (
-            f"Expected measured fractions of every sample, found none of {list(missing)[:3]}; they are known of "
-            f"{list(truth.columns)[:3]}. Check that the files belong together."
+            f"Expected measured fractions of every sample, found none of {list(missing)[:3]}. The fractions have "
+            f"{list(truth.columns)[:3]}. Check that the files are from the same data set."
         )
         raise KeyError(msg)
     names = table.columns.to_numpy()
@@ -177,7 +179,7 @@ def _samples(table: pd.DataFrame, truth: pd.DataFrame) -> AnnData:
 
 
 def _profiles(reference: pd.DataFrame) -> AnnData:
-    """Make cell types × genes from genes × cell types; the reference adds up to the mean UMI of a cell."""
+    """Return cell types × genes from genes × cell types; columns sum to the mean UMI per cell."""
     names = reference.columns.to_numpy()
     sizes = reference.sum(axis=0).to_numpy(dtype=float)
     obs = pd.DataFrame({keys.CELL_TYPE: names, keys.CELL_SIZE: sizes}, index=names)
@@ -191,7 +193,7 @@ def _compact(table: pd.DataFrame) -> csr_matrix:
 
 
 def _mean_profiles(references: list[AnnData], cell_types: list[str]) -> AnnData:
-    """Average the batches' profiles, each with the same weight, over the genes they share."""
+    """Return the unweighted mean of the batches' profiles over shared genes."""
     genes = references[0].var_names
     for reference in references[1:]:
         genes = genes.intersection(reference.var_names, sort=False)

@@ -1,28 +1,25 @@
-"""Find a public data set: prepared by us, as its authors published it, or on the web."""
+"""Download, cache and conversion of public data sets."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from anndata import AnnData, read_h5ad
 
 from scdeconv._data.labels import plain_tables
 from scdeconv._data.warnings import dependency_warnings_ignored
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
 VARIABLE = "SCDECONV_DATA_DIR"
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set lies, prepared and as published, and how the one is made from the other.
+    """Files of a data set, prepared and original, and the function that converts the originals.
 
-    ``convert`` takes the path of every original by its name and returns the objects by their prepared file names.
+    ``convert`` takes the paths of the originals by name and returns the objects by prepared file name.
     """
 
     folder: str
@@ -35,20 +32,20 @@ class Source:
 def load(source: Source) -> tuple[AnnData, ...]:
     """Return the objects of a data set in the order of ``source.prepared``.
 
-    Where ``SCDECONV_DATA_DIR`` is set, files are read from there and nothing is written or downloaded. Else the
-    originals are downloaded once and the converted objects are kept in ``pooch.os_cache("scdeconv")``.
+    If ``SCDECONV_DATA_DIR`` is set, files are read from this folder, and nothing is written or downloaded. Otherwise,
+    the originals are downloaded once, and the converted objects are cached in ``pooch.os_cache("scdeconv")``.
 
-    The authors publish no checksums, so the first download is trusted: it comes by https from an address that names
-    one commit, its SHA-256 is written beside it (``<file>.sha256``), and every later use is compared with that.
+    The authors publish no checksums. The first download uses https and a URL of a fixed commit. Its SHA-256 is written
+    to ``<file>.sha256`` and checked in later calls.
 
     Raises
     ------
     FileNotFoundError
-        If ``SCDECONV_DATA_DIR`` is set and the files are not there.
+        If ``SCDECONV_DATA_DIR`` is set and does not contain the files.
     ConnectionError
         If a download fails.
     ValueError
-        If a file in the cache is no longer the one that was recorded.
+        If the SHA-256 of a cached file differs from the recorded one.
     """
     root = os.environ.get(VARIABLE)
     if root:
@@ -76,14 +73,14 @@ def _load_local(source: Source, root: Path) -> tuple[AnnData, ...]:
     missing = [name for name in source.originals if name not in originals]
     msg = (
         f"Expected {', '.join(map(str, expected))}, or the original files {', '.join(missing)} in {root} or "
-        f"{root / source.folder}, found neither. {VARIABLE} names the folder that data sets are read from instead of "
-        f"being downloaded. Put the files there (the originals are at {source.url}), or unset {VARIABLE}."
+        f"{root / source.folder}, found neither. {VARIABLE} is the folder of data sets and disables the download. "
+        f"Copy the files there (the originals are at {source.url}), or unset {VARIABLE}."
     )
     raise FileNotFoundError(msg)
 
 
 def _fetch(url: str, name: str, folder: Path) -> Path:
-    """Download one original unless it is in the folder already, and compare it with its record."""
+    """Return the path of an original with checked SHA-256; download it if it is missing."""
     import pooch
     from requests.exceptions import RequestException
 
@@ -93,15 +90,15 @@ def _fetch(url: str, name: str, folder: Path) -> Path:
             pooch.retrieve(f"{url}/{name}", known_hash=None, fname=name, path=folder)
         except RequestException as error:
             msg = (
-                f"Expected to download {url}/{name}, found no way to it: {error}. Check the connection and try again, "
-                f"download it by hand into {folder}, or set {VARIABLE} to a folder that holds the data."
+                f"Expected to download {url}/{name}, found a connection error: {error}. Check the connection and try "
+                f"again, download the file manually to {folder}, or set {VARIABLE} to a folder with the data."
             )
             raise ConnectionError(msg) from error
     return _checked(path)
 
 
 def _checked(path: Path) -> Path:
-    """Compare a file with the SHA-256 recorded at its first use; record it where there is none."""
+    """Return the path after a check of its recorded SHA-256; record the SHA-256 on first use."""
     from pooch import file_hash
 
     record, found = path.with_name(f"{path.name}.sha256"), file_hash(str(path), alg="sha256")
@@ -110,8 +107,8 @@ def _checked(path: Path) -> Path:
     expected = record.read_text().strip()
     if found != expected:
         msg = (
-            f"Expected SHA-256 {expected} of {path}, as recorded at its first use, found {found}. "
-            f"Delete {path.name} and {record.name} to fetch it again."
+            f"Expected SHA-256 {expected} of {path}, recorded at first use, found {found}. "
+            f"Delete {path.name} and {record.name} to download the file again."
         )
         raise ValueError(msg)
     return path
@@ -123,7 +120,7 @@ def _read(path: Path) -> AnnData:
 
 
 def _write(adata: AnnData, path: Path) -> None:
-    """Write the whole file or none of it, so that an interrupted run leaves nothing half done."""
+    """Write to a temporary file and rename it, so that an interrupted run leaves no partial file."""
     unfinished = path.with_name(f".{os.getpid()}.{path.name}")
     with dependency_warnings_ignored():
         adata.write_h5ad(unfinished, compression="gzip")

@@ -1,4 +1,4 @@
-"""Mixtures of lung cancer cell lines whose composition is known by design."""
+"""Loader of lung cancer cell-line mixtures with known composition."""
 
 from __future__ import annotations
 
@@ -25,29 +25,30 @@ _CELLS = ("sc_celseq2", "sc_dropseq", "sc_celseq2_5cl_p1", "sc_celseq2_5cl_p2", 
 _CELL_MIXTURES = ("cellmix1", "cellmix2", "cellmix3", "cellmix4", "cellmix5")
 _RNA_MIXTURES = ("RNAmix_celseq2", "RNAmix_sortseq")
 _LINES = ["H1975", "H2228", "HCC827"]
-_FEWEST_OBSERVATIONS = 3
+_MIN_OBSERVATIONS = 3
 _NOTE = "H2228 and HCC827 are exchanged in the published design of the RNA mixtures; measured_fractions is corrected"
 
 
 def cell_line_mixtures() -> tuple[AnnData, AnnData]:
-    """Load single cells of five lung cancer cell lines and mixtures of three of them, made in known proportions.
+    """Load single cells of five lung cancer cell lines and mixtures of three of them with known proportions.
 
-    Downloaded once and kept; the environment variable ``SCDECONV_DATA_DIR`` names a folder to read from instead.
+    The files are downloaded once and cached. Set the environment variable ``SCDECONV_DATA_DIR`` to read them from a
+    folder instead.
 
     Returns
     -------
     cells
-        1,021 cells × genes (Ensembl), UMI counts of five plates or runs; ``obs["cell_type"]`` (the line),
-        ``obs["batch"]``, ``obs["donor"]`` (line and batch; these are cultures, not people).
+        1,021 cells × genes (Ensembl), UMI counts of five plates or runs; ``obs["cell_type"]`` (cell line),
+        ``obs["batch"]``, ``obs["donor"]`` (combination of line and batch).
     bulk
-        Mixtures × genes, UMI counts, wells of the same design and plate added up; ``obs["batch"]``, ``obs["donor"]``
-        (the plate), ``obs["kind"]`` (cell or RNA mixture), ``obs["n_wells"]``; ``obsm["measured_fractions"]`` of the
-        three lines that were mixed.
+        Mixtures × genes, UMI counts, summed over wells of the same design and plate; ``obs["batch"]``, ``obs["donor"]``
+        (plate), ``obs["kind"]`` (cell or RNA mixture), ``obs["n_wells"]``; ``obsm["measured_fractions"]`` of the three
+        mixed lines.
 
     Raises
     ------
     FileNotFoundError
-        If ``SCDECONV_DATA_DIR`` is set and the files are not there.
+        If ``SCDECONV_DATA_DIR`` is set and does not contain the files.
     ConnectionError
         If the download fails.
     ValueError
@@ -56,12 +57,12 @@ def cell_line_mixtures() -> tuple[AnnData, AnnData]:
     Notes
     -----
     Tian et al. 2019, Nature Methods 16:479; github.com/LuyiTian/sc_mixology (MIT), commit 7d00ffb. The authors publish
-    no checksums: the first download is trusted, its SHA-256 recorded and compared ever after.
+    no checksums. The SHA-256 of the first download is recorded and checked in later calls.
 
-    The published design of the RNA mixtures exchanges H2228 and HCC827: their pure wells correlate with the other
-    line's bulk. ``obsm["measured_fractions"]`` is corrected, ``obsm["fractions_as_published"]`` is not, and
-    ``obs["labels_corrected"]`` says where they differ. Fractions are shares of cells in cell mixtures and shares of
-    RNA in RNA mixtures. ERCC spike-ins are among the genes.
+    H2228 and HCC827 are swapped in the published design of the RNA mixtures: the pure wells of each correlate with bulk
+    of the other line. ``obsm["measured_fractions"]`` is corrected, ``obsm["fractions_as_published"]`` is not.
+    ``obs["labels_corrected"]`` marks the corrected samples. Fractions are shares of cells in cell mixtures and shares
+    of RNA in RNA mixtures. The genes include ERCC spike-ins.
 
     Examples
     --------
@@ -73,7 +74,7 @@ def cell_line_mixtures() -> tuple[AnnData, AnnData]:
 
 
 def convert_mixology(files: Mapping[str, Path]) -> dict[str, AnnData]:
-    """Make the prepared objects from the ``*.count.csv.gz`` and ``*.metadata.csv.gz`` files, given by name."""
+    """Return the prepared objects from the ``*.count.csv.gz`` and ``*.metadata.csv.gz`` files."""
     cells = _stack({name: _singlets(*_read(files, name)) for name in _CELLS})
     cells.obs["donor"] = cells.obs[keys.CELL_TYPE].astype(str) + "@" + cells.obs["batch"].astype(str)
     wells = _stack({name: _wells(*_read(files, name), exchanged=False) for name in _CELL_MIXTURES})
@@ -84,7 +85,7 @@ def convert_mixology(files: Mapping[str, Path]) -> dict[str, AnnData]:
 
 
 def _read(files: Mapping[str, Path], name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Read counts (genes × observations) and what is known of the observations."""
+    """Return counts (genes × observations) and metadata of the observations."""
     counts = pd.read_csv(files[f"{name}.count.csv.gz"], index_col=0)
     metadata = pd.read_csv(files[f"{name}.metadata.csv.gz"], index_col=0)
     return counts, metadata.loc[counts.columns]
@@ -101,7 +102,7 @@ def _singlets(counts: pd.DataFrame, metadata: pd.DataFrame) -> AnnData:
 
 
 def _wells(counts: pd.DataFrame, metadata: pd.DataFrame, *, exchanged: bool) -> AnnData:
-    """Wells with a design, with the published and the corrected fractions."""
+    """Return the wells with a design and their published and corrected fractions."""
     design = metadata[[f"{line}_prop" if exchanged else line for line in _LINES]].set_axis(_LINES, axis=1).dropna()
     design = design[design.sum(axis=1) > 0]
     obs = pd.DataFrame({"kind": "RNA mixture" if exchanged else "cell mixture"}, index=design.index)
@@ -116,7 +117,7 @@ def _wells(counts: pd.DataFrame, metadata: pd.DataFrame, *, exchanged: bool) -> 
 
 
 def _stack(batches: Mapping[str, AnnData]) -> AnnData:
-    """Put batches under each other; a gene that is absent from a batch was not seen there."""
+    """Return concatenated batches; genes that a batch lacks have count 0."""
     for name, adata in batches.items():
         adata.obs_names = [f"{name}:{observation}" for observation in adata.obs_names]
     with dependency_warnings_ignored():
@@ -124,12 +125,12 @@ def _stack(batches: Mapping[str, AnnData]) -> AnnData:
 
 
 def _seen(adata: AnnData) -> AnnData:
-    observed = np.asarray((adata.X > 0).sum(axis=0)).ravel() >= _FEWEST_OBSERVATIONS
+    observed = np.asarray((adata.X > 0).sum(axis=0)).ravel() >= _MIN_OBSERVATIONS
     return subset(adata, genes=sorted(adata.var_names[observed]))
 
 
 def _pool(wells: AnnData) -> AnnData:
-    """Add up the good wells of each design on each plate."""
+    """Return summed wells of good quality for each design and plate."""
     wells = subset(wells, ~wells.obs["poor"].to_numpy())
     design = ["_".join(str(share) for share in row) for row in wells.obsm[keys.MEASURED].round(4).tolist()]
     labels = [f"{batch}|{name}" for batch, name in zip(wells.obs["batch"], design, strict=True)]

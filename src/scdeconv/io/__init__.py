@@ -1,11 +1,12 @@
-"""Reading bulk, signatures and models from files."""
+"""Readers of bulk, signature and model files."""
 
 from __future__ import annotations
 
 from ._files import is_annotated, read_annotated
-from ._model_files import DESCRIPTION, class_of_model, curves_from_plain, curves_to_plain, read_model, write_model
+from ._model_files import DESCRIPTION, read_description
 from ._read_bulk import read_bulk
 from ._read_signature import make_signature, read_signature
+from ._saved_model import SavedModel, TrainingRecord, curves_of, refuse_failed_parts
 
-# what is imported above and not named here is for the other parts of this package
+# other imports above are internal
 __all__ = ["read_bulk", "read_signature"]

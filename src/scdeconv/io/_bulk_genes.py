@@ -1,4 +1,4 @@
-"""Names of genes in files of bulk: transcripts added up to genes, identifiers replaced by a table."""
+"""Gene names of bulk files: summing of transcripts to genes and translation of identifiers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TRANSCRIPT = r"(ENS[A-Z]*T\d{6,}|[NX][MR]_\d{6,})"
 
 
 def are_transcripts(names: pd.Index) -> bool:
-    """Say whether most names are identifiers of transcripts."""
+    """Return whether most names are transcript identifiers."""
     return bool(len(names)) and float(names.str.match(TRANSCRIPT).mean()) > 0.5
 
 
@@ -39,60 +39,60 @@ def to_genes(
     notes: list[str],
     problems: Problems,
 ) -> AnnData:
-    """Give the columns the names of genes, add up those that have the same name, and note what was done."""
+    """Return samples × genes with translated gene names and summed duplicates; append the steps to ``notes``."""
     names = as_text(adata.var_names)
     if tx2gene is not None:
         genes = _look_up(_strip(names), tx2gene, adata.var, "tx2gene", problems)
         known = genes.notna().to_numpy()
         if not known.all():
-            notes.append(f"{np.sum(~known):,} transcripts without a gene left out")
+            notes.append(f"{np.sum(~known):,} transcripts without gene removed")
         adata = _sum_genes(subset(adata, genes=known), strip_versions(pd.Index(genes[known])))
         names = adata.var_names
     elif are_transcripts(names) or (transcripts and not is_ensembl(names)):
         problems.add(
-            f"Expected genes, found transcripts: {examples(names)}. Pass the gene of each: tx2gene=, a table, or a column "
-            f"out of {list(adata.var)}."
+            f"Expected genes, found transcripts: {examples(names)}. Pass the gene of each transcript as tx2gene=: a "
+            f"table or one of the columns {list(adata.var)}."
         )
     names = strip_versions(names)
     if gene_names is not None:
         renamed = _look_up(names, gene_names, adata.var, "gene_names", problems)
         if renamed.isna().any():
-            notes.append(f"{renamed.isna().sum():,} genes without another name keep theirs")
+            notes.append(f"{renamed.isna().sum():,} genes without new name not renamed")
         names = pd.Index(renamed.where(renamed.notna(), names))
     problems.raise_if_any()
     if not names.is_unique:
         repeated = names[names.duplicated(keep=False)]
-        notes.append(f"{len(repeated):,} genes added up to {repeated.nunique():,} of the same names")
+        notes.append(f"{len(repeated):,} genes with duplicate names summed to {repeated.nunique():,}")
     return _sum_genes(adata, names)
 
 
 def _strip(names: pd.Index) -> pd.Index:
-    """Return identifiers without versions, and without what GENCODE puts behind a bar."""
+    """Return identifiers without versions and without the suffix of GENCODE after ``|``."""
     names = as_text(names).str.split("|").str[0]
     return strip_versions(names.str.replace(rf"^{TRANSCRIPT}\.\d+$", r"\1", regex=True))
 
 
 def _look_up(names: pd.Index, given: Names, var: pd.DataFrame, argument: str, problems: Problems) -> pd.Series:
-    """Return another name for each, missing where there is none; report a table that cannot be used."""
+    """Return the new name of each identifier, NaN if there is none; report an unusable table."""
     table = _read_names(given, var, argument, problems)
     several = table.index[table.index.duplicated()].unique()
     found = table[~table.index.duplicated()].reindex(names).reset_index(drop=True)
     if len(several):
         problems.add(
-            f"Expected one name for each identifier in {argument}, found several for {len(several)}: {examples(several)}. "
-            "Keep one row of each."
+            f"Expected one name per identifier in {argument}, found several for {len(several)}: {examples(several)}. "
+            "Keep one row per identifier."
         )
     elif found.isna().all():
         problems.add(
-            f"Expected identifiers of the file in {argument}, found none: the file has {examples(names)}, {argument} has "
-            f"{examples(table.index)}. Use a table of the same identifiers."
+            f"Expected identifiers of the file in {argument}, found none: the file has {examples(names)}, {argument} "
+            f"has {examples(table.index)}. Use a table of the same identifiers."
         )
     problems.raise_if_any()
     return found
 
 
 def _read_names(given: Names, var: pd.DataFrame, argument: str, problems: Problems) -> pd.Series:
-    """Return the distinct pairs of a table identifier → name, whatever it was given as."""
+    """Return the unique identifier → name pairs of a column, file, DataFrame, Series or mapping."""
     table: pd.DataFrame
     if isinstance(given, str) and given in var:
         table = var[[given]].reset_index()
@@ -100,15 +100,18 @@ def _read_names(given: Names, var: pd.DataFrame, argument: str, problems: Proble
         table = given if given.shape[1] > 1 else given.reset_index()
     elif isinstance(given, (str, os.PathLike)):
         if not Path(given).exists():
-            msg = f"Expected {argument} as a file or as a column out of {list(var)}, found neither: {given!r}."
+            msg = (
+                f"Expected {argument} as a file or as one of the columns {list(var)}, found neither: {given!r}. "
+                "Check the path or the column name."
+            )
             raise FileNotFoundError(msg)
         fields = read_fields(Path(given), problems)
         if fields is None or len(fields.header) < 2:
             problems.add(
-                f"Expected {argument} with two columns, found fewer in {given}. Separate them by tabs or commas."
+                f"Expected {argument} with two columns, found fewer in {given}. Separate the columns by tabs or commas."
             )
         problems.raise_if_any()
-        # the first line may be a header or not: as a pair more it does no harm
+        # the first line may be data: a header that is kept as a pair matches no identifier
         table = pd.concat([pd.DataFrame([fields.header]), fields.columns]) if fields else pd.DataFrame()
     else:
         table = pd.Series(given, dtype=object).reset_index()
@@ -118,7 +121,7 @@ def _read_names(given: Names, var: pd.DataFrame, argument: str, problems: Proble
 
 
 def _sum_genes(adata: AnnData, names: pd.Index) -> AnnData:
-    """Name the genes, and add up those of the same name; of other columns, the first gene's values are kept."""
+    """Rename the genes and sum duplicates; annotation columns keep the values of the first duplicate."""
     if names.is_unique:
         adata.var_names = names
         return adata

@@ -1,4 +1,4 @@
-"""AnnData and MuData on disk."""
+"""Readers of AnnData and MuData files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def is_annotated(path: Path) -> bool:
-    """Say whether a file or folder holds AnnData or MuData."""
+    """Return whether a file or folder contains AnnData or MuData."""
     if path.is_dir():
         return any((path / name).exists() for name in (".zgroup", "zarr.json"))
     return path.suffix in (".h5ad", ".h5mu")
 
 
 def read_annotated(path: Path, modality: str) -> AnnData:
-    """Read AnnData from h5ad or zarr, or a modality from h5mu or zarr."""
+    """Return the AnnData of an h5ad or zarr file, or a modality of an h5mu or zarr file."""
     import anndata
     import h5py
     import mudata
@@ -42,7 +42,9 @@ def read_annotated(path: Path, modality: str) -> AnnData:
                     anndata.read_zarr(path / "mod" / modality) if path.is_dir() else mudata.read_h5ad(path, modality)
                 )
     except (OSError, KeyError) as error:
-        msg = f"Expected AnnData or MuData in {path}, found a file that cannot be read: {error}. Write it again."
+        msg = f"Expected AnnData or MuData in {path}, found an unreadable file: {error}. Write it again."
         raise OSError(msg) from error
-    msg = f"Expected modality {modality!r} in {path}, found {modalities}. Name it so, or write it to an h5ad file."
+    msg = (
+        f"Expected modality {modality!r} in {path}, found {modalities}. Rename a modality, or write it to an h5ad file."
+    )
     raise ValueError(msg)

@@ -1,7 +1,8 @@
-"""Models on disk: a directory with ``weights.npz`` (arrays) and ``model.json`` (everything else); nothing executes."""
+"""Model files: a directory with ``weights.npz`` (arrays) and ``model.json`` (all other state), without pickled code."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -9,90 +10,180 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from scdeconv._data.validation import examples
 from scdeconv._version import __version__
 
+from ._plain import to_plain
+
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 DESCRIPTION = "model.json"
 WEIGHTS = "weights.npz"
+# increased with each incompatible change of the files; format 1 had no number
+FORMAT_VERSION = 2
+SAVE_AGAIN = "Copy both model files again, or train and save the model again."
 
 
 def write_model(
-    dir_path: str | os.PathLike[str],
-    class_name: str,
-    description: Mapping[str, Any],
-    arrays: Mapping[str, np.ndarray],
-    *,
-    overwrite: bool,
+    dir_path: str | os.PathLike[str], class_name: str, parts: Mapping[str, Any], *, overwrite: bool
 ) -> None:
-    """Write a model to a directory, beside its place first, so that a failure leaves an earlier model as it was."""
+    """Write a model to a temporary directory and move it to its path, so that a failure keeps an earlier model.
+
+    Parameters
+    ----------
+    dir_path
+        Directory of the model.
+    class_name
+        Class of the model.
+    parts
+        Parts of the model by name: plain values, arrays and dataclasses of them.
+    overwrite
+        Replace a saved model.
+
+    Raises
+    ------
+    FileExistsError
+        If the directory exists and ``overwrite`` is False, or if it contains other files.
+    """
     target = Path(dir_path)
     if target.exists() and not overwrite:
-        msg = f"Expected no directory at {target}, found one. Pass overwrite=True or choose another."
+        msg = f"Expected no directory at {target}, found one. Pass overwrite=True or choose another directory."
         raise FileExistsError(msg)
     others = [item.name for item in target.iterdir()] if target.exists() else []
     others = sorted(set(others) - {DESCRIPTION, WEIGHTS})
     if others:
-        msg = f"Expected nothing but a saved model in {target}, found {examples(others)}. Choose another directory."
+        msg = (
+            f"Expected only a saved model in {target}, found other files: {examples(others)}. Choose another directory."
+        )
         raise FileExistsError(msg)
+    arrays: dict[str, np.ndarray] = {}
+    content = {name: to_plain(part, name, arrays) for name, part in parts.items()}
     target.parent.mkdir(parents=True, exist_ok=True)
     workplace = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         new = workplace / "new"
         new.mkdir()
         np.savez(new / WEIGHTS, **arrays)  # type: ignore[arg-type]
-        content = {"class": class_name, "version": __version__, **description}
-        (new / DESCRIPTION).write_text(json.dumps(content, indent=1, default=np.generic.item))
+        description = {
+            "class": class_name,
+            "format": FORMAT_VERSION,
+            "version": __version__,
+            **content,
+            "arrays": {name: _kind(array) for name, array in arrays.items()},
+            "weights_sha256": _hash_of_file(new / WEIGHTS),
+        }
+        description["sha256"] = _hash_of(description)
+        (new / DESCRIPTION).write_text(json.dumps(description, indent=1), encoding="utf-8")
         if target.exists():
             target.rename(workplace / "old")
         try:
             new.rename(target)
         except OSError:
-            (workplace / "old").rename(target)
+            if (workplace / "old").exists():
+                (workplace / "old").rename(target)
             raise
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
 
 
-def read_model(dir_path: str | os.PathLike[str], class_name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return the description and the arrays that :func:`write_model` wrote for a model of this class."""
+def read_model(
+    dir_path: str | os.PathLike[str], class_name: str, parts: Collection[str]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return the parts of a saved model as plain values, and its arrays.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no model.
+    ValueError
+        If the model is of another class or format, or if its files were changed or do not match.
+    """
     path = Path(dir_path)
-    description = _describe(path)
+    description = read_description(path)
     if description["class"] != class_name:
-        msg = f"Expected a saved {class_name} in {path}, found {description['class']}. Use that class's load."
+        msg = (
+            f"Expected a saved {class_name} in {path}, found {description['class']}. Call {description['class']}.load."
+        )
         raise ValueError(msg)
-    with np.load(path / WEIGHTS, allow_pickle=False) as file:
-        return description, dict(file)
-
-
-def class_of_model(dir_path: str | os.PathLike[str]) -> str:
-    """Return the name of the class of a saved model."""
-    return str(_describe(Path(dir_path))["class"])
-
-
-def _describe(path: Path) -> dict[str, Any]:
-    if not (path / DESCRIPTION).exists():
-        msg = f"Expected a saved model with {DESCRIPTION} in {path}, found none."
+    if not (path / WEIGHTS).is_file():
+        msg = f"Expected a saved model with {WEIGHTS} in {path}, found none. {SAVE_AGAIN}"
         raise FileNotFoundError(msg)
-    content: dict[str, Any] = json.loads((path / DESCRIPTION).read_text())
+    expected = {"class", "format", "version", *parts, "arrays", "weights_sha256"}
+    if set(description) != expected:
+        msg = (
+            f"Expected the fields {sorted(expected)} in {path / DESCRIPTION}, found {sorted(description)}. {SAVE_AGAIN}"
+        )
+        raise ValueError(msg)
+    if _hash_of_file(path / WEIGHTS) != description["weights_sha256"]:
+        msg = f"Expected a {WEIGHTS} that matches {DESCRIPTION} in {path}, found another file. {SAVE_AGAIN}"
+        raise ValueError(msg)
+    arrays = _read_arrays(path / WEIGHTS)
+    found, listed = {name: _kind(array) for name, array in arrays.items()}, description["arrays"]
+    if not isinstance(listed, dict):
+        msg = f"Expected a list of arrays in {path / DESCRIPTION}, found {type(listed).__name__}. {SAVE_AGAIN}"
+        raise ValueError(msg)
+    if found != listed:
+        different = sorted(name for name in found | listed if found.get(name) != listed.get(name))
+        msg = (
+            f"Expected the arrays listed in {DESCRIPTION} in {path}, found differences in {examples(different)}. "
+            f"{SAVE_AGAIN}"
+        )
+        raise ValueError(msg)
+    return description, arrays
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of the file by name; pickled arrays are refused."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    # damaged archives raise different errors in zipfile, zlib and NumPy
+    except Exception as error:
+        msg = f"Expected arrays of numbers or text in {path}, found an unreadable file: {error}. {SAVE_AGAIN}"
+        raise ValueError(msg) from error
+
+
+def read_description(dir_path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the content of ``model.json`` after checks of its format and hash."""
+    path = Path(dir_path) / DESCRIPTION
+    if not path.is_file():
+        msg = f"Expected a saved model with {DESCRIPTION} in {dir_path}, found none. Check the path."
+        raise FileNotFoundError(msg)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        msg = f"Expected a model description in {path}, found invalid JSON: {error}. {SAVE_AGAIN}"
+        raise ValueError(msg) from None
+    if not isinstance(content, dict) or not isinstance(content.get("class"), str):
+        msg = f"Expected a model description in {path}, found other JSON. {SAVE_AGAIN}"
+        raise ValueError(msg)
+    saved_as = content.get("format", 1)
+    if saved_as != FORMAT_VERSION:
+        newer = isinstance(saved_as, int) and saved_as > FORMAT_VERSION
+        advice = "Update scdeconv" if newer else "Train and save the model again with this version"
+        msg = (
+            f"Expected a model of format {FORMAT_VERSION} in {dir_path}, found format {saved_as}, written by scdeconv "
+            f"{content.get('version')}. {advice}."
+        )
+        raise ValueError(msg)
+    expected = content.pop("sha256", None)
+    if _hash_of(content) != expected:
+        msg = f"Expected an unchanged {path}, found a modified file. {SAVE_AGAIN}"
+        raise ValueError(msg)
     return content
 
 
-def curves_to_plain(history: Mapping[str, pd.DataFrame] | None) -> dict[str, dict[str, list[float]]]:
-    """Return losses by epoch as plain lists."""
-    return {
-        name: {"epoch": frame.index.tolist(), "value": frame[name].tolist()} for name, frame in (history or {}).items()
-    }
+def _kind(array: np.ndarray) -> dict[str, Any]:
+    return {"shape": list(array.shape), "dtype": array.dtype.str}
 
 
-def curves_from_plain(curves: Mapping[str, Mapping[str, list[float]]]) -> dict[str, pd.DataFrame] | None:
-    """Return what :func:`curves_to_plain` was given."""
-    return {
-        name: pd.DataFrame({name: curve["value"]}, index=pd.Index(curve["epoch"], name="epoch"))
-        for name, curve in curves.items()
-    } or None
+def _hash_of(description: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+
+
+def _hash_of_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

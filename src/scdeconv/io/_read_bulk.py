@@ -1,4 +1,4 @@
-"""Read bulk expression from the files that programs write."""
+"""Reader of bulk expression tables and of the output of quantification programs."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 StrPath: TypeAlias = "str | os.PathLike[str]"
 
-# what is searched for in a folder: files of one sample each
-ONE_SAMPLE = ("quant.sf", "abundance.tsv", "*.genes.results", "*ReadsPerGene.out.tab")
-# genes of every tissue and of every panel, none of which is the name of a sample
-EVERYWHERE = frozenset(
+# file patterns of one sample each, searched for in folders
+ONE_SAMPLE_PATTERNS = ("quant.sf", "abundance.tsv", "*.genes.results", "*ReadsPerGene.out.tab")
+# housekeeping gene symbols that identify the gene axis (set by hand)
+HOUSEKEEPING_GENES = frozenset(
     {"ACTB", "B2M", "EEF1A1", "FTL", "GAPDH", "HPRT1", "MALAT1", "PPIA", "RPL13A", "RPLP0", "TBP", "TUBB", "UBC", "VIM"}
 )
 GENE_CORNERS = (
@@ -48,10 +48,10 @@ GENE_CORNERS = (
     "targetid",
 )
 SAMPLE_CORNERS = ("sample", "donor", "patient", "subject", "individual")
-# so many times more are genes, where nothing else tells
-LARGER = 2
-# share of reads on one strand from which a library is stranded
-STRANDED = 0.8
+# minimum ratio of the axis lengths at which the longer axis is taken as genes (set by hand)
+MIN_AXIS_RATIO = 2
+# minimum share of reads on one strand for a stranded library (set by hand)
+MIN_STRANDED_SHARE = 0.8
 
 
 def read_bulk(
@@ -62,49 +62,53 @@ def read_bulk(
     tx2gene: Names | None = None,
     gene_names: Names | None = None,
 ) -> AnnData:
-    r"""Read bulk expression from a file, recognise what it is, and say so in one line.
+    r"""Read bulk expression, detect the file format and print a one-line summary.
 
-    Tables (CSV, TSV, gzipped or not, genes in rows or in columns) and the outputs of featureCounts, Salmon
-    (``quant.sf``, ``quantmerge``), kallisto (``abundance.tsv``), tximport (``write.csv(txi)``), nf-core/rnaseq
-    (``salmon.merged.gene_counts.tsv``), RSEM (``genes.results``) and STAR (``ReadsPerGene.out.tab``, where the larger of
-    the strands decides); h5ad, h5mu (modality ``bulk``) and zarr. Which axis holds the genes is told by identifiers
-    (Ensembl, or genes that are expressed everywhere), by the name of the first column, else by which axis is at least
-    twice as long.
+    Supported formats are tables (CSV or TSV, plain or gzipped, genes in rows or columns), h5ad, h5mu (modality
+    ``bulk``), zarr, and the output of these programs:
+
+    - featureCounts;
+    - Salmon (``quant.sf``, ``quantmerge``) and nf-core/rnaseq (``salmon.merged.gene_counts.tsv``);
+    - kallisto (``abundance.tsv``), tximport (``write.csv(txi)``) and RSEM (``genes.results``);
+    - STAR (``ReadsPerGene.out.tab``). The strandedness is detected from the share of reads on each strand.
+
+    The gene axis is detected in this order: by identifiers (Ensembl or housekeeping genes), by the header of the first
+    column, and by length if one axis is at least twice as long as the other.
 
     Parameters
     ----------
     path
-        A file; several files with the same genes; or a folder that is searched for files of one sample each.
+        A file, several files with the same genes, or a folder that is searched for files of one sample each.
     genes_in
-        ``"rows"`` or ``"columns"``, where it is not to be recognised.
+        Gene axis, ``"rows"`` or ``"columns"``. Default: detect it.
     unit
-        What to read of files that hold both counts and TPM.
+        Values to read if a file has both counts and TPM.
     tx2gene
-        The gene of each transcript, for files of transcripts, whose values are added up; transcripts that are not in it
-        are left out. A table identifier → gene: Series, mapping, DataFrame or text file (first two columns), or the name
-        of a column of the file, such as ``"gene_id"``.
+        Gene of each transcript. Transcripts are summed to genes, and transcripts without gene are removed. Pass a table
+        identifier → gene (Series, mapping, DataFrame or text file; first two columns) or the name of a column of the
+        file, such as ``"gene_id"``.
     gene_names
-        Other names for the genes, such as symbols for Ensembl identifiers; a table like ``tx2gene``, or a column of
-        ``var``. Genes without another name keep theirs.
+        New names of the genes, such as symbols for Ensembl identifiers. Pass a table like ``tx2gene`` or a column of
+        ``var``. Genes without new name are not renamed.
 
     Returns
     -------
     AnnData, samples × genes
 
-    - ``X``: int32 (int64) where all values are whole numbers, else float32; of h5ad, h5mu and zarr as it is there;
-    - ``obs_names``: samples; of files and BAM files, their names without endings, or else the folders in which their
-      paths differ;
-    - ``var_names``: genes, without versions of Ensembl identifiers. Genes of the same name are added up, and that is said;
-    - ``var``: other columns of the file, such as ``gene_name``, or ``length`` of featureCounts (``obs``, where samples
-      are rows).
+    - ``X``: int32 (int64 for large values) if all values are whole numbers, else float32. The matrix of h5ad, h5mu and
+      zarr files is not converted;
+    - ``obs_names``: sample names. For names of files and BAM files: the name without endings, or the differing folders;
+    - ``var_names``: gene names, Ensembl identifiers without versions. Genes with the same name are summed;
+    - ``var``: other columns of the file, such as ``gene_name``, or ``length`` of featureCounts (``obs`` if samples are
+      rows).
 
     Raises
     ------
     FileNotFoundError
-        Where there is no such file.
+        If a file does not exist.
     ValueError
-        One report of everything wrong in the files, with line and column; where it cannot be told which axis holds the
-        genes; where files are of transcripts and ``tx2gene`` is missing.
+        If the files have errors (all are listed with line and column), if the gene axis cannot be detected, or if files
+        contain transcripts and ``tx2gene`` is missing.
 
     Examples
     --------
@@ -119,7 +123,7 @@ def read_bulk(
     problems = Problems(f"{path} cannot be read as bulk")
     for name, value, known in (("genes_in", genes_in, (None, "rows", "columns")), ("unit", unit, ("counts", "tpm"))):
         if value not in known:
-            problems.add(f"Expected {name} out of {known}, found {value!r}.")
+            problems.add(f"Expected {name} to be one of {known}, found {value!r}. Change the argument.")
     problems.raise_if_any()
     paths = find_files(path)
     notes: list[str] = []
@@ -127,7 +131,7 @@ def read_bulk(
         adata = read_annotated(paths[0], keys.BULK)
         if adata.X is None:
             problems.add(
-                f"Expected expression in X of {path}, found layers {layer_names(adata)}. Put the counts there."
+                f"Expected expression in X of {path}, found only layers {layer_names(adata)}. Store the counts in X."
             )
         problems.raise_if_any()
         program, unit_found, transcripts = "zarr" if paths[0].is_dir() else paths[0].suffix[1:], None, False
@@ -150,28 +154,28 @@ def read_bulk(
 
 
 def find_files(path: StrPath | Sequence[StrPath]) -> list[Path]:
-    """Return the files to read: those given, or those of single samples in a folder."""
+    """Return the given files, or the one-sample files of a folder."""
     paths = [Path(item) for item in ([path] if isinstance(path, (str, os.PathLike)) else path)]
     missing = [str(item) for item in paths if not item.exists()]
     if missing or not paths:
-        msg = f"Expected files of bulk, found none at {examples(missing or ['[]'])}. Check the path."
+        msg = f"Expected bulk files, found none at {examples(missing or ['[]'])}. Check the path."
         raise FileNotFoundError(msg)
     if len(paths) > 1 or not paths[0].is_dir() or is_annotated(paths[0]):
         return paths
     found = {}
-    for pattern in ONE_SAMPLE:
+    for pattern in ONE_SAMPLE_PATTERNS:
         files = sorted({*paths[0].rglob(pattern), *paths[0].rglob(f"{pattern}.gz")})
         if files:
             found[pattern] = files
     if len(found) != 1:
         kinds = ", ".join(f"{len(files)} {pattern}" for pattern, files in found.items()) or "none"
-        msg = f"Expected files of one kind out of {ONE_SAMPLE} in {paths[0]}, found {kinds}. Pass the files themselves."
+        msg = f"Expected files of one of {ONE_SAMPLE_PATTERNS} in {paths[0]}, found {kinds}. Pass a list of files."
         raise ValueError(msg) if found else FileNotFoundError(msg)
     return next(iter(found.values()))
 
 
 def join(paths: Sequence[Path], unit: str, problems: Problems) -> Table:
-    """Read files, and put their samples beside each other."""
+    """Read files and concatenate their samples."""
     tables: list[Table] = []
     with progress(len(paths), "reading files") as bar:
         for path in paths:
@@ -180,10 +184,10 @@ def join(paths: Sequence[Path], unit: str, problems: Problems) -> Table:
             bar.update()
     programs = {table.program for table in tables}
     if len(programs) > 1:
-        problems.add(f"Expected files of one program, found {examples(sorted(programs))}. Read each on its own.")
+        problems.add(f"Expected files of one program, found {examples(sorted(programs))}. Read them separately.")
     problems.raise_if_any()
     if unit == "tpm" and (lacking := programs & {STAR, "featureCounts"}):
-        problems.add(f"Expected TPM, found counts alone in the output of {lacking.pop()}. Leave out unit='tpm'.")
+        problems.add(f"Expected TPM, found only counts in the output of {lacking.pop()}. Omit unit='tpm'.")
     first = tables[0]
     if first.program == STAR:
         _choose_strand(tables, paths)
@@ -197,8 +201,8 @@ def join(paths: Sequence[Path], unit: str, problems: Problems) -> Table:
         else:
             other = own.symmetric_difference(names)
             problems.add(
-                f"Expected the same rows in all files, found {len(own)} in {path} and {len(names)} in {paths[0]}, which differ "
-                f"in {examples(other)}. Quantify all samples with the same annotation."
+                f"Expected the same rows in all files, found {len(own)} in {path} and {len(names)} in {paths[0]} with "
+                f"differences in {examples(other)}. Quantify all samples with the same annotation."
             )
     problems.raise_if_any()
     if len(tables) > 1:
@@ -207,19 +211,19 @@ def join(paths: Sequence[Path], unit: str, problems: Problems) -> Table:
 
 
 def _choose_strand(tables: Sequence[Table], paths: Sequence[Path]) -> None:
-    """Keep the column of STAR that fits the library, the same one for all samples."""
+    """Keep the STAR column of the detected strandedness, the same for all samples."""
     totals = pd.concat([table.values.sum() for table in tables], axis=1).sum(axis=1)
     share = totals["forward"] / max(totals["forward"] + totals["reverse"], 1)
-    strand = "forward" if share > STRANDED else "reverse" if share < 1 - STRANDED else "unstranded"
+    strand = "forward" if share > MIN_STRANDED_SHARE else "reverse" if share < 1 - MIN_STRANDED_SHARE else "unstranded"
     for path, table in zip(paths, tables, strict=True):
         table.values = table.values[[strand]].set_axis([str(path.resolve())], axis=1)
         table.program = f"{STAR} ({strand})"
 
 
 def axis_by_names(rows: pd.Index, columns: pd.Index) -> Literal["rows", "columns"] | None:
-    """Say which axis has identifiers of genes; None where neither or both have."""
+    """Return the axis with gene identifiers; None if neither or both have them."""
     genes = [
-        is_ensembl(names) or are_transcripts(names) or not EVERYWHERE.isdisjoint(names.str.upper())
+        is_ensembl(names) or are_transcripts(names) or not HOUSEKEEPING_GENES.isdisjoint(names.str.upper())
         for names in (as_text(rows), as_text(columns))
     ]
     if genes[0] == genes[1]:
@@ -228,7 +232,7 @@ def axis_by_names(rows: pd.Index, columns: pd.Index) -> Literal["rows", "columns
 
 
 def find_axis(table: Table) -> Literal["rows", "columns"] | None:
-    """Say which axis of a table holds the genes; None where nothing tells."""
+    """Return the gene axis of a table; None if it cannot be detected."""
     rows, columns = table.values.index, table.values.columns
     by_names = axis_by_names(rows, columns)
     if by_names:
@@ -238,20 +242,20 @@ def find_axis(table: Table) -> Literal["rows", "columns"] | None:
         return "rows"
     if corner.startswith(SAMPLE_CORNERS):
         return "columns"
-    if len(rows) >= LARGER * len(columns):
+    if len(rows) >= MIN_AXIS_RATIO * len(columns):
         return "rows"
-    if len(columns) >= LARGER * len(rows):
+    if len(columns) >= MIN_AXIS_RATIO * len(rows):
         return "columns"
     return None
 
 
 def to_samples(table: Table, axis: str | None, problems: Problems) -> AnnData:
-    """Return samples × genes."""
+    """Return an AnnData of samples × genes."""
     values, about = table.values, table.about
     if axis is None:
         problems.add(
-            f"Expected to see whether rows or columns are genes, found {len(values)} rows ({examples(values.index)}) and "
-            f"{values.shape[1]} columns ({examples(values)}). Say it: genes_in='rows' or genes_in='columns'."
+            f"Expected gene names in rows or columns, found {len(values)} rows ({examples(values.index)}) and "
+            f"{values.shape[1]} columns ({examples(values)}). Pass genes_in='rows' or genes_in='columns'."
         )
     if table.sample_paths:
         values.columns = name_samples(values.columns)
@@ -263,17 +267,18 @@ def to_samples(table: Table, axis: str | None, problems: Problems) -> AnnData:
     if not samples.is_unique:
         repeated = samples[samples.duplicated()].unique()
         problems.add(
-            f"Expected every sample once, found {len(repeated)} repeated: {examples(repeated)}. Rename the columns or files."
+            f"Expected unique samples, found {len(repeated)} repeated: {examples(repeated)}. "
+            "Rename the columns or files."
         )
     problems.raise_if_any()
     with warnings.catch_warnings():
-        # genes that occur twice are added up later
+        # duplicate genes are summed later
         warnings.filterwarnings("ignore", "Variable names are not unique")
         return make_adata(values.to_numpy(), **sides)
 
 
 def compact(values: np.ndarray) -> np.ndarray:
-    """Return whole numbers as integers and others as float32."""
+    """Return whole numbers as int32 or int64, other numbers as float32."""
     if not is_integer(values):
         return values.astype(np.float32)
     fits = np.abs(values).max(initial=0) <= np.iinfo(np.int32).max
@@ -281,8 +286,8 @@ def compact(values: np.ndarray) -> np.ndarray:
 
 
 def unit_of(matrix: Matrix) -> str:
-    """Say what the values look like."""
+    """Return the likely unit of the values."""
     if is_integer(matrix):
         return "counts"
     totals = np.asarray(matrix.sum(axis=1))
-    return "TPM or CPM" if (np.abs(totals - 1e6) < 5e4).all() else "no whole numbers"
+    return "TPM or CPM" if (np.abs(totals - 1e6) < 5e4).all() else "not whole numbers"

@@ -1,4 +1,4 @@
-"""Signatures that come as text files."""
+"""Reader of signatures in text files."""
 
 from __future__ import annotations
 
@@ -23,67 +23,66 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-# the total of a cell, in counts, that columns per million amount to
-MILLION = 1e6
-# beyond, an error of 1 % of the bulk, about the least there is, may become one of 100 % of the fractions
-LARGEST_CONDITION = 100
+# sum of a profile in TPM or CPM
+PER_MILLION = 1e6
+# condition number at which a bulk error of 1 % can become a fraction error of 100 %
+MAX_CONDITION_NUMBER = 100
 
 
 def read_rows(path: Path) -> list[list[str]]:
-    """Return the fields of a text file, gzipped or not, split at tabs, else at the commoner of comma and semicolon."""
+    """Return the fields of a plain or gzipped file, split at tabs, else at the more frequent of comma and semicolon."""
     content = path.read_bytes()
     if content[:2] == b"\x1f\x8b":
         content = gzip.decompress(content)
     try:
         lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
-        msg = f"Expected a table as text (UTF-8) in {path}, found other bytes. Export it as CSV."
+        msg = f"Expected a text table (UTF-8) in {path}, found other bytes. Export it as CSV."
         raise ValueError(msg) from None
     header = next((line for line in lines if line.strip()), "")
-    # names of cell types have commas ("T cells, CD4") and never tabs
+    # cell-type names may contain commas ("T cells, CD4") but no tabs
     separator = "\t" if "\t" in header else max(",;", key=header.count)
     rows = [row for row in csv.reader(lines, delimiter=separator) if any(field.strip() for field in row)]
     if len(rows) > 1 and len(rows[0]) == len(rows[1]) - 1:
-        # R's write.table leaves out the corner
+        # R's write.table omits the header of the row names
         rows[0].insert(0, "")
     return [[field.strip() for field in row] for row in rows]
 
 
 def read_signature(path: str | os.PathLike[str], *, cell_sizes: Mapping[str, float] | None = None) -> AnnData:
-    r"""Read a signature from a text file: LM22, the output of CIBERSORTx, a table of your own.
+    r"""Read a signature from a text file, for example LM22 or the output of CIBERSORTx.
 
-    One row of names and one column of names, the numbers between; separated by tabs, commas or semicolons, gzipped or
-    not. Genes are many: whichever of rows and columns are more are the genes.
+    The file has one header row and one column of names. Fields are separated by tabs, commas or semicolons. The file
+    may be gzipped. The longer axis is read as genes.
 
     Parameters
     ----------
     path
-        File with expression on a linear scale, in a unit that is the same for all types: TPM, CPM, normalised
-        intensities.
+        File with expression on a linear scale and in the same unit for all types: TPM, CPM or normalised intensities.
     cell_sizes
-        RNA per cell of each type, in counts (mean UMIs). Without them every cell is taken to hold the same: the
-        fractions are then in the unit of the file, which for TPM or CPM are shares of RNA, not of cells
+        RNA per cell of each type, in counts (mean UMIs). Default: the same for all types. Fractions are then in the
+        unit of the file. For TPM or CPM, these are shares of RNA instead of cells
         (:func:`scdeconv.tl.convert_fractions`).
 
     Returns
     -------
     AnnData, cell types × genes, as from :func:`scdeconv.pp.signature`
 
-    - ``X``: the values of the file, with ``cell_sizes`` times size / 1e6, so that TPM become counts per cell;
-    - ``obs["cell_type"]``, ``obs["cell_size_umi"]`` and ``obs["total"]``: the sizes, one million where not given;
-    - ``var["marker_of"]``, ``var["score"]``: the type that expresses a gene most, and log2 of its lead on the second;
-    - ``uns["scdeconv"]["signature"]``: name of the file, number of genes, condition number.
+    - ``X``: the values of the file. With ``cell_sizes``, they are multiplied by size / 1e6 (TPM to counts per cell);
+    - ``obs["cell_type"]``, ``obs["cell_size_umi"]`` and ``obs["total"]``: type and cell size, 1e6 if not given;
+    - ``var["marker_of"]``, ``var["score"]``: the type with the highest expression and its log2 ratio to the second;
+    - ``uns["scdeconv"]["signature"]``: file name, number of genes, condition number.
 
     Raises
     ------
     ValueError
-        One report of everything wrong in the file or the sizes: rows of different length, repeated genes or types,
-        fields that are no numbers, missing, negative or log-transformed values.
+        If the file or the sizes have errors; all are listed: rows of different length, repeated genes or types,
+        non-numeric fields, missing, negative or log-transformed values.
 
     Warns
     -----
     UserWarning
-        Where cell types resemble each other so much that fractions depend on small errors of the bulk.
+        If cell types are so similar that fractions depend on small errors of bulk (condition number above 100).
 
     Examples
     --------
@@ -106,7 +105,7 @@ def read_signature(path: str | os.PathLike[str], *, cell_sizes: Mapping[str, flo
         )
     elif uneven:
         problems.add(
-            f"Expected {len(rows[0])} fields in every row, found {len(uneven)} rows with more or fewer: "
+            f"Expected {len(rows[0])} fields in every row, found {len(uneven)} rows with another number: "
             f"{examples(uneven)}. Quote names that contain the separator."
         )
     problems.raise_if_any()
@@ -122,27 +121,27 @@ def read_signature(path: str | os.PathLike[str], *, cell_sizes: Mapping[str, flo
     check_cell_type_names(problems, cell_types, "the signature")
     if len(wrong):
         problems.add(
-            f"Expected numbers between the names, found {len(wrong)} fields with something else: {examples(wrong)}. "
-            "Remove other columns than the cell types, and write decimals with a point."
+            f"Expected numbers in the signature, found {len(wrong)} other fields: {examples(wrong)}. "
+            "Remove all columns other than the cell types, and use decimal points."
         )
     else:
         table = make_adata(obs=pd.DataFrame(index=cell_types), var=pd.DataFrame(index=genes))
-        # shares of RNA are small, too, and never above 1
+        # shares of RNA are at most 1: small values do not indicate a log scale
         check_expression(problems, table, profiles, "the signature", may_be_small=bool(np.nanmax(profiles) <= 1))
-    size = pd.Series(MILLION if cell_sizes is None else dict(cell_sizes), index=cell_types.unique(), dtype=float)
+    size = pd.Series(PER_MILLION if cell_sizes is None else dict(cell_sizes), index=cell_types.unique(), dtype=float)
     unknown = list(size.index[~((size > 0) & np.isfinite(size))])
     if unknown:
         problems.add(
-            f"Expected a positive cell size of every type, found none for {examples(unknown)}; cell_sizes has "
-            f"{examples(cell_sizes or {})}. Add them, named as in the file."
+            f"Expected a positive cell size of every type, found none for {examples(unknown)}. cell_sizes has "
+            f"{examples(cell_sizes or {})}. Add the missing types with the names of the file."
         )
     problems.raise_if_any()
 
-    # a gene for the rest makes the types' sums equal: they compare in the unit of the file, not as shares of few genes
+    # an additional gene makes all sums equal, so that marker_ratio compares values in the unit of the file
     rest = profiles.sum(axis=1, keepdims=True).max() - profiles.sum(axis=1, keepdims=True)
     kinds, score = (found[:-1] for found in marker_ratio(np.hstack([profiles, rest])))
     return make_signature(
-        profiles * size.to_numpy()[:, None] / MILLION,
+        profiles * size.to_numpy()[:, None] / PER_MILLION,
         pd.DataFrame({keys.CELL_SIZE: size}),
         pd.DataFrame({"marker_of": kinds, "score": score}, index=genes),
         {"criterion": "file", "file": Path(path).name, "cell_sizes": cell_sizes is not None},
@@ -150,16 +149,17 @@ def read_signature(path: str | os.PathLike[str], *, cell_sizes: Mapping[str, flo
 
 
 def make_signature(profiles: np.ndarray, obs: pd.DataFrame, var: pd.DataFrame, record: dict[str, Any]) -> AnnData:
-    """Put together a signature; ``obs`` is indexed by type, with the cell sizes, ``var["marker_of"]`` holds codes."""
+    """Return a signature; ``obs`` has cell sizes indexed by type, and ``var["marker_of"]`` has cell-type codes."""
     size = obs[keys.CELL_SIZE].to_numpy(dtype=float)
-    # total over all genes, not over the markers
+    # the total is over all genes
     obs = obs.assign(cell_type=obs.index, total=size)
     var = var.assign(marker_of=pd.Categorical.from_codes(var["marker_of"].to_numpy(), obs.index))
     condition = condition_number(profiles / size[:, None])
-    if condition > LARGEST_CONDITION:
+    if condition > MAX_CONDITION_NUMBER:
         warn(
-            f"The condition number of the signature is {condition:.3g}: an error of 1 % of the bulk may become one of "
-            f"{condition:.3g} % of the fractions. Merge cell types that resemble each other, or choose other genes."
+            f"Expected a condition number of the signature of at most {MAX_CONDITION_NUMBER}, found {condition:.3g}: a "
+            f"bulk error of 1 % can become a fraction error of {condition:.3g} %. Merge similar cell types or choose "
+            "other genes."
         )
     signature = make_adata(profiles, obs=obs, var=var)
     signature.uns[keys.UNS] = {"signature": {**record, "n_genes": len(var), "condition_number": condition}}

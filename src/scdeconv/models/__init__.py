@@ -8,15 +8,39 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from scdeconv._data.paired_data import PairedData
 from scdeconv._stats.conformal import HeldOut
 from scdeconv._stats.least_squares import solve_nonnegative
 
 from ._base import DeconvolutionModel
+from ._cross_fitted import CrossFittedModel
 from ._record import Method
-from ._registry import class_modules, get_record, load_class, load_model, records, register
+from ._registry import (
+    MethodLike,
+    built_in_methods,
+    class_modules,
+    get_record,
+    load_class,
+    load_model,
+    records,
+    register,
+    resolve,
+)
+from ._state import Estimate, State
 
-# what is imported above and not named here is for the other parts of this package
-__all__ = sorted([*class_modules(), "DeconvolutionModel", "HeldOut", "Method", "load_model", "register"])
+OTHERS = (
+    "CrossFittedModel",
+    "DeconvolutionModel",
+    "Estimate",
+    "HeldOut",
+    "Method",
+    "PairedData",
+    "State",
+    "load_model",
+    "register",
+)
+# other imported names are private to the package
+__all__ = sorted([*class_modules(), *OTHERS])
 
 
 def __getattr__(name: str) -> Any:

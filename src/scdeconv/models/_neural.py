@@ -1,8 +1,7 @@
-"""What the neural methods share: set-up through scvi-tools, training rows, donor folds, arrays for files."""
+"""Base class of the neural networks: scvi-tools registration, training rows, conversion of networks to arrays."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,9 +17,12 @@ from scdeconv._data import keys
 from scdeconv._data.matrix import Matrix, to_dense
 from scdeconv._nn import quiet
 
-from ._base import NO_DATA, DeconvolutionModel, input_genes
+from ._base import DeconvolutionModel, DeconvolutionRecord
+from ._cross_fitted import NO_DATA, input_genes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     import pandas as pd
     from anndata import AnnData
     from mudata import MuData
@@ -28,19 +30,50 @@ if TYPE_CHECKING:
 Source = Literal["pairs", "simulated"]
 
 
+def arrays_of(network: torch.nn.Module) -> dict[str, np.ndarray]:
+    """Return the weights and buffers of a network by name."""
+    return {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
+
+
+def with_arrays(make: Callable[[], torch.nn.Module], arrays: Mapping[str, np.ndarray]) -> Any:
+    """Return a new network in evaluation mode. It shares memory with the arrays."""
+    # the meta device draws no initial weights, so the global random state does not change
+    with torch.device("meta"):
+        network = make()
+    network.load_state_dict({name: torch.as_tensor(array) for name, array in arrays.items()}, assign=True)
+    return network.eval()
+
+
 @dataclass
 class TrainingRows:
-    """Samples to learn from: which rows and columns of a matrix, fractions (rows × choices × types), donors, weights."""
+    """Training samples.
+
+    Parameters
+    ----------
+    matrix
+        Expression.
+    rows, columns
+        Indices of the used rows and columns of ``matrix``.
+    measured
+        Measured fractions, rows × cell types.
+    fractions
+        Measured or augmented fractions, rows × choices × cell types. One choice is drawn at each use.
+    donors
+        Donor of each row.
+    weights
+        Weight of each row; equal total weight for each donor; mean 1.
+    """
 
     matrix: Matrix
     rows: np.ndarray
     columns: np.ndarray
+    measured: np.ndarray
     fractions: np.ndarray
     donors: np.ndarray
     weights: np.ndarray
 
     def dense(self, start: int, end: int) -> np.ndarray:
-        """Return the expression of some of the samples, rows × genes."""
+        """Return the expression of the samples ``start`` to ``end``, rows × genes."""
         return to_dense(self.matrix[self.rows[start:end]][:, self.columns])
 
     @cached_property
@@ -50,10 +83,10 @@ class TrainingRows:
 
 
 def training_rows(adata: AnnData, genes: pd.Index) -> TrainingRows:
-    """Take the samples whose fractions are known; donors weigh the same however many samples they have."""
-    measured = adata.obsm[keys.MEASURED]
-    known = measured.notna().all(axis=1).to_numpy()
-    fractions = measured.to_numpy(dtype=float)[known, None, :]
+    """Return the samples with measured fractions."""
+    known = adata.obsm[keys.MEASURED].notna().all(axis=1).to_numpy()
+    measured = adata.obsm[keys.MEASURED].to_numpy(dtype=float)[known]
+    fractions = measured[:, None, :]
     if keys.AUGMENTED in adata.obsm:
         augmented = adata.obsm[keys.AUGMENTED][known]
         missing = np.isnan(augmented).any(axis=(1, 2), keepdims=True)
@@ -61,46 +94,40 @@ def training_rows(adata: AnnData, genes: pd.Index) -> TrainingRows:
     donors = adata.obs[keys.DONOR].to_numpy()[known].astype(str)
     _, codes, sizes = np.unique(donors, return_inverse=True, return_counts=True)
     weights = 1 / sizes[codes]
-    return TrainingRows(
-        adata.X,
-        np.flatnonzero(known),
-        adata.var_names.get_indexer(genes),
-        fractions,
-        donors,
-        weights / weights.mean(),
-    )
-
-
-def donor_folds(donors: np.ndarray, n_folds: int, rng: np.random.Generator) -> np.ndarray:
-    """Give every row a fold so that no donor is in two; rows are the units where there are fewer than three donors."""
-    unique, codes = np.unique(donors, return_inverse=True)
-    if len(unique) < 3:
-        unique, codes = np.arange(len(donors)), np.arange(len(donors))
-    return (rng.permutation(len(unique)) % n_folds)[codes]
+    columns = adata.var_names.get_indexer(genes)
+    return TrainingRows(adata.X, np.flatnonzero(known), columns, measured, fractions, donors, weights / weights.mean())
 
 
 class NeuralModel(DeconvolutionModel, BaseModelClass):
-    """Base of the neural methods: an scvi-tools model whose data are bulk samples with measured fractions."""
+    """Base class of the neural networks: an scvi-tools model of bulk samples with measured fractions.
 
-    module: torch.nn.Module
+    ``train`` stores a state with the property ``network``.
+    """
+
+    module: Any
 
     @classmethod
     def default_source(cls) -> Source:
-        """Return what the method is trained on unless ``train_on`` says otherwise."""
+        """Return the default of ``train_on``.
+
+        Returns
+        -------
+        ``"pairs"`` or ``"simulated"``.
+        """
         return "simulated" if "simulated" in cls.record.needs else "pairs"
 
-    def __init__(self, data: AnnData | MuData | None, train_on: Source | None, parameters: dict[str, Any]) -> None:
-        self.train_on = train_on or self.default_source()
-        self.parameters_ = {"train_on": self.train_on, **parameters}
+    def __init__(self, data: AnnData | MuData | None, parameters: dict[str, Any]) -> None:
+        self.train_on = parameters.get("train_on") or self.default_source()
+        self.parameters_ = parameters if "train_on" not in parameters else {**parameters, "train_on": self.train_on}
         if data is None:
-            # a loaded model: everything it needs comes from its files
+            # a loaded model has no data
             self._adata = self.mdata = None
             return
         self.mdata = data if isinstance(data, mudata.MuData) else None
         self.rows_from = self._registered(data, self.train_on)
         BaseModelClass.__init__(self, self.rows_from)
-        self.genes_ = input_genes(data) if isinstance(data, mudata.MuData) else data.var_names
-        self.cell_types_ = list(self.rows_from.obsm[keys.MEASURED].columns)
+        self._training_genes = input_genes(data) if isinstance(data, mudata.MuData) else data.var_names
+        self._training_types = list(self.rows_from.obsm[keys.MEASURED].columns)
 
     @staticmethod
     def _registered(data: AnnData | MuData, train_on: Source) -> AnnData:
@@ -116,9 +143,19 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
 
     @classmethod
     def setup_anndata(cls, adata: AnnData, **kwargs: Any) -> None:
-        """Register bulk samples with ``obs["donor"]`` and ``obsm["measured_fractions"]``.
+        """Register bulk samples with scvi-tools. The registration is written to ``adata.uns``.
 
-        As everywhere in scvi-tools, marks of the registration are written to ``adata.uns``.
+        Parameters
+        ----------
+        adata
+            Bulk samples with ``obs["donor"]`` and ``obsm["measured_fractions"]``.
+        **kwargs
+            Passed to ``AnnDataManager.register_fields`` of scvi-tools.
+
+        Raises
+        ------
+        KeyError
+            If ``obs["donor"]`` or ``obsm["measured_fractions"]`` is missing.
         """
         for container, key in (("obs", keys.DONOR), ("obsm", keys.MEASURED)):
             if key not in getattr(adata, container):
@@ -133,26 +170,46 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
 
     @classmethod
     def setup_mudata(cls, mdata: MuData, *, train_on: Source | None = None, **kwargs: Any) -> None:
-        """Register the modality that is trained on: ``bulk`` (pairs) or ``simulated``; by default the method's own."""
+        """Register the training modality with scvi-tools.
+
+        Parameters
+        ----------
+        mdata
+            From :func:`scdeconv.pp.pair`.
+        train_on
+            ``"pairs"`` registers the modality ``bulk``, ``"simulated"`` the modality ``simulated``. None: the default
+            of the method.
+        **kwargs
+            As for :meth:`setup_anndata`.
+
+        Raises
+        ------
+        KeyError
+            If the modality is missing.
+        """
         cls.setup_anndata(cls._registered(mdata, train_on or cls.default_source()), **kwargs)
+
+    @property
+    def best_epoch_(self) -> int:
+        """Epoch of the stored weights; 0: initial weights."""
+        self._require_trained()
+        return int(self.training_.curves["best_epoch"]["epoch"][0])
 
     def _training_rows(self) -> TrainingRows:
         if self.adata is None:
             raise RuntimeError(NO_DATA)
-        rows = training_rows(self.adata, self.genes_)
+        rows = training_rows(self.adata, self._training_genes)
         if self.train_on == "simulated" and len(np.unique(rows.donors)) == 1:
-            # bulk simulated from profiles, or across donors: there is no donor to hold out
+            # bulk simulated from profiles or across donors has no donor: split by sample
             rows.donors = np.arange(len(rows.donors)).astype(str)
         return rows
 
-    @abstractmethod
-    def _make_module(self, arrays: dict[str, np.ndarray]) -> torch.nn.Module:
-        """Return the network with the sizes that the saved arrays have."""
+    def _store(self, state: Any, training: Any) -> None:
+        super()._store(state, training)
+        self.module = state.network
 
-    def _arrays(self) -> dict[str, np.ndarray]:
-        return {name: tensor.cpu().numpy() for name, tensor in self.module.state_dict().items()}
-
-    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
-        self.module = self._make_module(arrays)
-        self.module.load_state_dict({name: torch.as_tensor(array) for name, array in arrays.items()})
-        self.module.eval()
+    def _record(self, summary: str, **parts: Any) -> DeconvolutionRecord:
+        """Return the training record; ``parts`` are further fields."""
+        unit = None if self.mdata is None else self.mdata.uns.get(keys.UNS, {}).get("pair", {}).get("bulk_unit")
+        genes, cell_types = list(self._training_genes), self._training_types
+        return DeconvolutionRecord(genes=genes, cell_types=cell_types, bulk_unit=unit, summary=summary, **parts)

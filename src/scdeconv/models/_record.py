@@ -1,4 +1,4 @@
-"""The record of a method, which stands in its class."""
+"""Record of a method: its name, requirements and properties."""
 
 from __future__ import annotations
 
@@ -11,33 +11,34 @@ from scdeconv.pp import FEWEST_PAIRS
 
 @dataclass(frozen=True)
 class Method:
-    """What a deconvolution method is called, what it needs and what it returns.
+    """Record of a deconvolution method: name, required data, kind of fractions.
 
-    All values are literals, so that :func:`scdeconv.tl.methods` reads them without importing torch.
+    In the methods of the library all values are literals, so that :func:`scdeconv.tl.methods` reads them without
+    importing torch.
 
     Parameters
     ----------
     key
-        Name for ``tl.train(mdata, key)``; also the name of its file.
+        Name of the method in ``tl.train(mdata, key)``; also the name of its source file.
     family
-        ``"paired"``: learns from bulk with measured fractions; ``"reference"``: fits bulk by cell-type profiles;
-        ``"simulated"``: learns from bulk simulated from cells.
+        ``"paired"``: trained on bulk with measured fractions. ``"reference"``: fits bulk by cell-type profiles.
+        ``"simulated"``: trained on bulk simulated from cells.
     needs
-        What has to be in the data: ``"pairs"``, ``"profiles"``, ``"cells"``, ``"simulated"`` (simulated if missing).
+        Required data: ``"pairs"``, ``"profiles"``, ``"cells"``, ``"simulated"`` (simulated automatically if missing).
     summary
-        One line.
+        Description in one line.
     reference
-        Source: authors and year, or "this library".
+        Publication (authors and year), or "this library".
     fraction_kind
         Whether the fractions are shares of cells or of RNA.
     stochastic
         Whether ``train`` or the constructor takes a seed.
     selects_genes
-        Whether the method chooses genes by a rule of its own where the user selected none.
+        Whether the method selects genes by its own rule if the user selected none.
     genes_per_type
-        Genes selected for each cell type where the user selected none.
+        Number of genes selected for each cell type if the user selected none.
     fewest_pairs
-        Least number of paired donors, for methods that need pairs.
+        Minimum number of paired donors, for methods that need pairs.
 
     Examples
     --------

@@ -1,23 +1,25 @@
-"""All methods by their records: those of this folder, read from their files, and those that users register."""
+"""Registry of the methods: built-in methods, found in the source files, and methods registered by users."""
 
 from __future__ import annotations
 
 import ast
 import importlib
+from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from scdeconv.io import class_of_model
+from scdeconv.io import read_description
 
+from ._base import DeconvolutionModel
 from ._record import Method
 
 if TYPE_CHECKING:
     import os
 
-    from ._base import DeconvolutionModel
-
-    Model = TypeVar("Model", bound=type[DeconvolutionModel])
+Model = TypeVar("Model", bound=type[DeconvolutionModel])
+MethodLike = str | type[DeconvolutionModel] | DeconvolutionModel
+"""Name of a method, its class, or an instance (only its arguments are used)."""
 
 FAMILIES = ("paired", "reference", "simulated")
 _registered: dict[str, type[DeconvolutionModel]] = {}
@@ -25,9 +27,9 @@ _registered: dict[str, type[DeconvolutionModel]] = {}
 
 @cache
 def _files() -> dict[str, tuple[Method, str, str]]:
-    """Return record, module and class of each method of this folder, by its key.
+    """Return record, module and class name of each built-in method, by its key.
 
-    The record is read from the source: importing a neural method takes seconds, and listing the methods must not.
+    Records are parsed from the source files because importing torch takes seconds.
     """
     found = {}
     for family in FAMILIES:
@@ -49,8 +51,13 @@ def _is_record(item: ast.Assign) -> bool:
 
 
 def class_modules() -> dict[str, str]:
-    """Return the module of each class of this folder, by the name of the class."""
+    """Return the module of each built-in class, by class name."""
     return {class_name: module for _, module, class_name in _files().values()}
+
+
+def built_in_methods() -> list[str]:
+    """Return the keys of the built-in methods."""
+    return list(_files())
 
 
 def records() -> dict[str, Method]:
@@ -61,16 +68,16 @@ def records() -> dict[str, Method]:
 
 
 def get_record(key: str) -> Method:
-    """Return the record of a method; raise ``ValueError`` with the known keys for an unknown one."""
+    """Return the record of a method; raise ``ValueError`` if the key is unknown."""
     known = records()
     if key not in known:
-        msg = f"Expected a method out of {sorted(known)}, found {key!r}. See scdeconv.tl.methods()."
+        msg = f"Expected method to be one of {sorted(known)}, found {key!r}. See scdeconv.tl.methods()."
         raise ValueError(msg)
     return known[key]
 
 
 def load_class(key: str) -> Any:
-    """Return the class of a method, imported now where that was not needed before."""
+    """Import and return the class of a method."""
     get_record(key)
     if key in _registered:
         return _registered[key]
@@ -78,25 +85,51 @@ def load_class(key: str) -> Any:
     return getattr(importlib.import_module(module), class_name)
 
 
-def register(cls: Model) -> Model:
-    """Add a method of your own, to be trained and compared like those of the library.
-
-    Parameters
-    ----------
-    cls
-        Subclass of :class:`scdeconv.models.DeconvolutionModel` with a class attribute ``record``, a
-        :class:`scdeconv.models.Method`.
-
-    Returns
-    -------
-    The class, so that this works as a decorator.
+def resolve(method: MethodLike) -> tuple[Any, dict[str, Any]]:
+    """Return the class of a method and the constructor arguments of an instance (empty for a name or a class).
 
     Raises
     ------
     TypeError
-        Where the class has no record.
+        If ``method`` is not a name, class or instance, or if the class has no record.
     ValueError
-        Where a method of the library has the same key.
+        If the name is unknown.
+    """
+    if isinstance(method, str):
+        return load_class(method), {}
+    cls = method if isinstance(method, type) else type(method)
+    if not issubclass(cls, DeconvolutionModel):
+        msg = f"Expected method to be a name, class or instance, found {method!r}. See scdeconv.tl.methods()."
+        raise TypeError(msg)
+    _check_record(cls, getattr(cls, "record", None))
+    return cls, {} if isinstance(method, type) else dict(method.parameters_)
+
+
+def _check_record(cls: type, record: object) -> None:
+    if not isinstance(record, Method):
+        msg = f"Expected a class attribute record of type Method, found none in {cls.__name__}. Add it to the class."
+        raise TypeError(msg)
+
+
+def register(cls: Model) -> Model:
+    """Register your own method, so that ``tl.train`` and ``tl.benchmark`` accept it.
+
+    Parameters
+    ----------
+    cls
+        Subclass of :class:`scdeconv.models.CrossFittedModel` with a class attribute ``record``, a
+        :class:`scdeconv.models.Method`.
+
+    Returns
+    -------
+    The class itself, so that ``register`` can be used as a decorator.
+
+    Raises
+    ------
+    TypeError
+        If ``cls`` is not a subclass of ``CrossFittedModel``, or has no ``record`` or ``state_type``.
+    ValueError
+        If a built-in method has the same key or class name.
 
     Examples
     --------
@@ -109,26 +142,35 @@ def register(cls: Model) -> Model:
     >>> "plain_nnls" in scdeconv.tl.methods().index
     True
     """
-    record = vars(cls).get("record")
-    if not isinstance(record, Method):
-        msg = f"Expected a class with record = scdeconv.models.Method(...), found {cls.__name__} without. Add it."
-        raise TypeError(msg)
-    if record.key in _files():
+    if not (isinstance(cls, type) and issubclass(cls, DeconvolutionModel)):
         msg = (
-            f"Expected a new key in {cls.__name__}.record, found {record.key!r}, a method of scdeconv. Choose another."
+            f"Expected cls to be a subclass of scdeconv.models.CrossFittedModel, found {cls!r}. Derive it from that "
+            "class."
         )
+        raise TypeError(msg)
+    # an inherited record is that of another method
+    _check_record(cls, vars(cls).get("record"))
+    if not is_dataclass(getattr(cls, "state_type", None)):
+        msg = f"Expected a dataclass {cls.__name__}.state_type, found none. Set it to the class that fit returns."
+        raise TypeError(msg)
+    if cls.__name__ in class_modules():
+        msg = f"Expected a new class name, found {cls.__name__!r} of a built-in method. Choose another class name."
         raise ValueError(msg)
-    _registered[record.key] = cls
+    key = cls.record.key
+    if key in _files():
+        msg = f"Expected a new key in {cls.__name__}.record, found {key!r} of a built-in method. Choose another key."
+        raise ValueError(msg)
+    _registered[key] = cls
     return cls
 
 
 def load_model(dir_path: str | os.PathLike[str]) -> DeconvolutionModel:
-    """Read a trained model of whatever class, as its ``save`` wrote it. Nothing in the files is executed.
+    """Read a trained model of any class, written by its ``save``. No code in the files is executed.
 
     Parameters
     ----------
     dir_path
-        Folder of the model.
+        Directory of the model.
 
     Returns
     -------
@@ -137,9 +179,9 @@ def load_model(dir_path: str | os.PathLike[str]) -> DeconvolutionModel:
     Raises
     ------
     FileNotFoundError
-        Where there is no model.
+        If the directory contains no model.
     ValueError
-        Where it is of a class that does not estimate fractions, or of a method that is not registered.
+        If the model is not a deconvolution model, or if its method is not registered.
 
     Examples
     --------
@@ -153,13 +195,14 @@ def load_model(dir_path: str | os.PathLike[str]) -> DeconvolutionModel:
     >>> scdeconv.load_model("model").predict(mdata["bulk"]).shape
     (12, 7)
     """
-    name = class_of_model(dir_path)
+    name = read_description(dir_path)["class"]
     keys = {class_name: key for key, (_, _, class_name) in _files().items()}
     keys |= {cls.__name__: key for key, cls in _registered.items()}
     if name not in keys:
         msg = (
-            f"Expected a model that estimates fractions in {str(dir_path)!r}, found {name}. Load a clustering model with its "
-            "class, and register a method of your own first: scdeconv.models.register."
+            f"Expected a deconvolution model in {str(dir_path)!r}, found {name}. Load a clustering model with its "
+            "class. "
+            "Register your own method with scdeconv.models.register before loading."
         )
         raise ValueError(msg)
     return load_class(keys[name]).load(dir_path)

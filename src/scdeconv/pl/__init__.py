@@ -1,4 +1,4 @@
-"""Plots: they read what is stored in AnnData (or the tables of ``tl``), draw on `ax` and return it."""
+"""Plots of results stored in AnnData or of tables of ``tl``. Each function draws on `ax` and returns it."""
 
 from __future__ import annotations
 

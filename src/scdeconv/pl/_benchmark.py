@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-# metric: its name on the axis, the summary row to rank by, whether a smaller value is better
+# metric: axis label, summary row for the ranking, True if smaller is better
 METRICS = {
     "rmse": ("RMSE", "all entries", True),
     "mae": ("mean absolute error", "all entries", True),
@@ -24,22 +24,21 @@ METRICS = {
 
 
 def benchmark(table: pd.DataFrame, *, metric: str = "rmse", ax: Axes | None = None) -> Axes:
-    """Methods ranked by how well they predict held-out samples, the best at the top.
+    """Methods ranked by their error on held-out samples, the best at the top.
 
-    A large dot is the summary of a method (all entries pooled for errors, mean of the cell types for correlations),
-    averaged over seeds, and the bar through it the range over seeds; its value stands at the right. Small dots below
-    are the cell types, averaged over seeds. The dashed line is the mean composition of the training samples: a
-    method on the wrong side of it has learned nothing from the bulk.
+    A large dot is the summary of a method, averaged over seeds: all entries pooled for errors, mean of the cell types
+    for correlations. Its value is at the right; the bar is the range over seeds. Small dots are the cell types,
+    averaged over seeds. The dashed line is the mean composition of the training samples, the baseline for each method.
 
     Parameters
     ----------
     table
-        What ``tl.benchmark`` returns: columns "method", "seed", "cell_type" and the metrics; besides the cell types
-        the rows "all entries" and "mean of types".
+        Result of ``tl.benchmark``: columns "method", "seed", "cell_type" and the metrics; with the rows "all entries"
+        and "mean of types".
     metric
         "rmse", "mae", "pearson" or "ccc".
     ax
-        Where to draw; by default a new figure whose height grows with the number of methods.
+        Axes; None: a new figure. Its height depends on the number of methods.
 
     Returns
     -------
@@ -48,9 +47,9 @@ def benchmark(table: pd.DataFrame, *, metric: str = "rmse", ax: Axes | None = No
     Raises
     ------
     KeyError
-        Where the table lacks a column.
+        If a column is missing.
     ValueError
-        Where the metric is unknown, or the table has no row to rank by.
+        If the metric is unknown, or if the summary row for the ranking is missing.
 
     Examples
     --------
@@ -69,18 +68,22 @@ def benchmark(table: pd.DataFrame, *, metric: str = "rmse", ax: Axes | None = No
     ['ridge', 'mean composition']
     """
     if metric not in METRICS:
-        msg = f"Expected a metric out of {list(METRICS)}, found {metric!r}. Choose one of them."
+        msg = f"Expected metric to be one of {list(METRICS)}, found {metric!r}. Use one of them."
         raise ValueError(msg)
     missing = {"method", "seed", "cell_type", metric} - set(table.columns)
     if missing:
         msg = (
-            f"Expected columns {sorted(missing)} in the table, found {list(table.columns)}. Pass tl.benchmark's result."
+            f"Expected columns {sorted(missing)} in table, found {list(table.columns)}. Pass the result of "
+            "tl.benchmark."
         )
         raise KeyError(msg)
     name, summary, ascending = METRICS[metric]
     rows = table[table["cell_type"] == summary]
     if rows.empty:
-        msg = f"Expected rows {summary!r} in the column cell_type, found {sorted(set(table['cell_type']))}."
+        msg = (
+            f"Expected rows {summary!r} in table['cell_type'], found {sorted(set(table['cell_type']))}. Do not filter "
+            "table."
+        )
         raise ValueError(msg)
     seeds = rows.groupby("method")[metric].agg(["mean", "min", "max"])
     seeds = seeds.sort_values("mean", ascending=ascending, na_position="last")

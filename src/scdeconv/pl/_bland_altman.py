@@ -17,12 +17,11 @@ def bland_altman(
 ) -> np.ndarray:
     """Difference between predicted and measured fractions against their mean, one panel per cell type.
 
-    Reads ``adata.obsm[key]`` and ``adata.obsm[measured_key]``; samples without a measurement (NaN) are left out. The
-    solid line is the bias, the mean of predicted minus measured; the dashed lines are the limits of agreement, bias ±
-    1.96 standard deviations of the differences (Bland and Altman 1986). About 95 % of new samples differ by no more than
-    that, where the differences are normal and do not depend on the mean. Where the points rise or fall, they do: a
-    fall is typical of estimates drawn towards the mean composition. The range of the axes differs between panels, so that
-    rare types can be read.
+    Reads ``adata.obsm[key]`` and ``adata.obsm[measured_key]``. Samples without measured fractions (NaN) are ignored.
+    The solid line is the bias, the mean of predicted minus measured. The dashed lines are the limits of agreement, bias
+    ± 1.96 standard deviations of the differences (Bland and Altman 1986). They contain about 95 % of new samples if the
+    differences are normally distributed and independent of the mean. A negative slope is typical of estimates that are
+    shrunk to the mean composition. Each panel has its own axis limits, so that rare types are visible.
 
     Parameters
     ----------
@@ -31,20 +30,21 @@ def bland_altman(
     key
         Table of ``adata.obsm`` with the predictions.
     measured_key
-        Table of ``adata.obsm`` with the truth.
+        Table of ``adata.obsm`` with the measured fractions.
     axes
-        One axes per cell type; by default a new figure.
+        One axes per cell type; None: a new figure.
 
     Returns
     -------
-    The axes, one per cell type in the order of the measured table. A type that only one side has is 0 on the other. A single sample has no limits.
+    The axes, one per cell type in the order of the measured table. A cell type that is missing in one table is 0 there.
+    A single sample has no limits of agreement.
 
     Raises
     ------
     KeyError, TypeError
-        Where a table is missing or is not a DataFrame.
+        If a table is missing or is not a DataFrame.
     ValueError
-        Where no sample is measured, the cell types differ or the axes are not one per type.
+        If no sample has measured fractions, the cell types differ, or the number of axes is not the number of types.
 
     Examples
     --------

@@ -13,21 +13,21 @@ from scdeconv.pl._style import CHARACTER, PALETTE, category_colors, draw_boxes
 if TYPE_CHECKING:
     from anndata import AnnData
 
-# inches: the height of a cluster, and the least side and the width of the panels
-CLUSTER, LEAST, BOXES = 0.21, 1.5, 3.0
+# inches: height of a cluster, minimum side of a panel, width of the box panel
+CLUSTER_INCHES, MIN_PANEL_INCHES, BOX_PANEL_INCHES = 0.21, 1.5, 3.0
 
 
 def clusters(cells: AnnData, key: str = "desc", *, axes: np.ndarray | None = None) -> np.ndarray:
-    """How sure the assignment of cells to clusters is, and which clusters are confused.
+    """Certainty of the assignment of cells to clusters.
 
     One row for each cluster, in the order of its categories, with its number of cells. Left: the highest probability of
-    each of its cells, as box from the first to the third quartile and whiskers from the 5th to the 95th percentile. Right:
-    the mean probability of every cluster over these cells; a sure assignment is a bright diagonal. The scale of the
-    colours is the square root of the probability, which shows the small ones off the diagonal.
+    each cell, as box (quartiles) and whiskers (5th to 95th percentile). Right: the mean probability of each cluster
+    over these cells. A certain assignment is a bright diagonal. The colour scale is the square root of the probability,
+    so that small values are visible.
 
     Reads ``cells.obs[key]`` and ``cells.obsm[f"{key}_probabilities"]``, from :func:`scdeconv.tl.cluster` or
-    :func:`scdeconv.tl.name_clusters`, and the colours of the clusters in ``cells.uns[f"{key}_colors"]``, where there are
-    any. Clusters without cells have no row.
+    :func:`scdeconv.tl.name_clusters`, and the colours in ``cells.uns[f"{key}_colors"]``, if they exist. Clusters
+    without cells have no row.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def clusters(cells: AnnData, key: str = "desc", *, axes: np.ndarray | None = Non
     key
         Column of ``obs`` with the clusters.
     axes
-        Two axes; by default a new figure whose size grows with the number of clusters.
+        Two axes; None: a new figure. Its size depends on the number of clusters.
 
     Returns
     -------
@@ -45,11 +45,11 @@ def clusters(cells: AnnData, key: str = "desc", *, axes: np.ndarray | None = Non
     Raises
     ------
     KeyError
-        Where clusters or probabilities are missing.
+        If clusters or probabilities are missing.
     TypeError
-        Where the probabilities are not a DataFrame.
+        If the probabilities are not a DataFrame.
     ValueError
-        Where a cluster has no column of probabilities, or there are not two axes.
+        If a cluster has no column of probabilities, or if the number of axes is not two.
 
     Examples
     --------
@@ -74,7 +74,7 @@ def clusters(cells: AnnData, key: str = "desc", *, axes: np.ndarray | None = Non
 
     panels = _new_panels(ticks, list(table.columns)) if axes is None else np.ravel(axes)
     if len(panels) != 2:
-        msg = f"Expected two axes, one for boxes and one for the heat map, found {len(panels)}. Pass two or none."
+        msg = f"Expected two axes, one for boxes and one for the heat map, found {len(panels)}. Pass two axes or None."
         raise ValueError(msg)
     left, right = panels
     rows = np.arange(len(names))
@@ -103,7 +103,7 @@ def clusters(cells: AnnData, key: str = "desc", *, axes: np.ndarray | None = Non
 
 
 def _read(cells: AnnData, key: str) -> tuple[pd.Categorical, pd.DataFrame]:
-    """Return the cluster of each cell and the probabilities, both with names as text."""
+    """Return the cluster of each cell and the probabilities; cluster names are text."""
     name = f"{key}_probabilities"
     if key not in cells.obs or name not in cells.obsm:
         where, found = ("obs", cells.obs) if key not in cells.obs else ("obsm", cells.obsm)
@@ -128,11 +128,11 @@ def _read(cells: AnnData, key: str) -> tuple[pd.Categorical, pd.DataFrame]:
 
 
 def _new_panels(ticks: list[str], columns: list[str]) -> np.ndarray:
-    height, width = (max(CLUSTER * n, LEAST) for n in (len(ticks), len(columns)))
+    height, width = (max(CLUSTER_INCHES * n, MIN_PANEL_INCHES) for n in (len(ticks), len(columns)))
     longest = CHARACTER * max(map(len, columns))
     size = (
-        CHARACTER * max(map(len, ticks)) + BOXES + width + 0.9,
+        CHARACTER * max(map(len, ticks)) + BOX_PANEL_INCHES + width + 0.9,
         height + 0.45 + (longest if longest > 0.2 else 0.15),
     )
-    _, panels = plt.subplots(1, 2, figsize=size, width_ratios=[BOXES, width], layout="constrained")
+    _, panels = plt.subplots(1, 2, figsize=size, width_ratios=[BOX_PANEL_INCHES, width], layout="constrained")
     return panels

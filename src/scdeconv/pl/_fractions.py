@@ -41,18 +41,17 @@ def fractions(
     sort_by: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Composition of every sample, as stacked bars, as heat map, or as one box per group and cell type.
+    """Composition of each sample as stacked bars, as heat map, or as box plot per group and cell type.
 
-    Reads ``adata.obsm[key]``; samples of unknown composition (NaN) are left out. Bars and heat map show the samples from
-    left to right, sorted by the share of one cell type, which is at the bottom of the stack; their names are there where
-    there is room for them. The box plot shows all samples as points, under boxes from the first to the third quartile
-    with the median and whiskers from the 5th to the 95th percentile. Heat map and box plot have a square-root scale,
-    which shows rare cell types beside abundant ones.
+    Reads ``adata.obsm[key]``. Samples with NaN are ignored. Bars and heat map show the samples from left to right,
+    sorted by the fraction of one cell type, which is at the bottom of the stack. Sample names are shown if there is
+    space. The box plot shows samples as points, boxes (quartiles) with the median, and whiskers (5th to 95th
+    percentile). Heat map and box plot have a square-root scale, so that rare cell types are visible.
 
-    Colours of cell types come from ``adata.uns["<key>_colors"]`` or ``adata.uns["cell_type_colors"]``, those of groups
-    from ``adata.uns["<groupby>_colors"]``: a mapping, or a list in the order of the columns or categories. Else they
-    come from a colour-blind safe palette of 25, by name, so that a cell type has the same colour in all plots; more
-    types have the colours of a rainbow.
+    Colours of cell types are read from ``adata.uns["<key>_colors"]`` or ``adata.uns["cell_type_colors"]``, colours of
+    groups from ``adata.uns["<groupby>_colors"]``: a mapping, or a list in the order of the columns or categories. The
+    default is a colour-blind safe palette of 25 colours, assigned by name, so that a cell type has the same colour in
+    all plots. With more types, a rainbow palette is used.
 
     Parameters
     ----------
@@ -61,13 +60,13 @@ def fractions(
     key
         Table of ``adata.obsm`` to draw.
     kind
-        What to draw.
+        Type of the plot: ``"bars"``, ``"heatmap"`` or ``"box"``.
     groupby
-        Column of ``adata.obs``; its groups stand apart, in the order of its categories.
+        Column of ``adata.obs`` with groups, shown separately in the order of its categories.
     sort_by
-        Cell type that orders the samples of bars and heat map; the most abundant one by default.
+        Cell type that sorts the samples of bars and heat map; None: the most abundant cell type.
     ax
-        Where to draw; by default a new figure that grows with the number of samples, up to a limit, or of boxes.
+        Axes; None: a new figure. Its size depends on the number of samples or boxes.
 
     Returns
     -------
@@ -76,11 +75,11 @@ def fractions(
     Raises
     ------
     KeyError
-        Where `key`, `groupby` or `sort_by` is not there.
+        If `key`, `groupby` or `sort_by` does not exist.
     TypeError
-        Where the fractions are not a DataFrame.
+        If the fractions are not a DataFrame.
     ValueError
-        Where no composition is known, `kind` is none of these or ``adata.uns`` has too few colours.
+        If all samples are NaN, `kind` is unknown, or ``adata.uns`` has too few colours.
 
     Examples
     --------
@@ -97,17 +96,19 @@ def fractions(
     ['f (n = 1)', 'm (n = 1)']
     """
     if kind not in get_args(Kind):
-        msg = f"Expected a kind out of {list(get_args(Kind))}, found {kind!r}. Choose one of them."
+        msg = f"Expected kind to be one of {list(get_args(Kind))}, found {kind!r}. Use one of them."
         raise ValueError(msg)
     table = get_fractions(adata, key)
     known = table.notna().all(axis=1).to_numpy()
     if not known.any():
-        msg = f"Expected samples of known composition in adata.obsm[{key!r}], found {len(table)} rows of NaN."
+        msg = (
+            f"Expected samples with fractions in adata.obsm[{key!r}], found {len(table)} rows of NaN. Use another key."
+        )
         raise ValueError(msg)
     table = table[known]
     sort_by = str(table.mean().idxmax()) if sort_by is None else sort_by
     if sort_by not in table:
-        msg = f"Expected sort_by to be a cell type of adata.obsm[{key!r}], found {sort_by!r} among {list(table)}."
+        msg = f"Expected sort_by to be one of {list(table)}, found {sort_by!r}. Use a cell type of adata.obsm[{key!r}]."
         raise KeyError(msg)
     groups, group_colors = _groups(adata, groupby)
     groups = groups[known].remove_unused_categories()
@@ -119,7 +120,7 @@ def fractions(
     table, codes = table.iloc[order], groups.codes[order]
     position = np.arange(len(table)) + max(0.8, 0.02 * len(table)) * codes
     length = position[-1] + 1
-    # of the legend, or of the names beside the heat map and its bar of colours
+    # width of the legend, or of the names and colour bar of the heat map
     beside = CHARACTER * max(map(len, table.columns)) + 0.6
     if ax is None:
         width = float(np.clip(0.32 * length, 2.2, 10))
@@ -162,12 +163,14 @@ def fractions(
 
 
 def _groups(adata: AnnData, groupby: str | None) -> tuple[pd.Categorical[Any], dict[Hashable, str]]:
-    """Return the group of every sample and the colours of the groups."""
+    """Return the group of each sample and the colours of the groups."""
     if groupby is None:
         groups = pd.Categorical([""] * adata.n_obs)
         return groups, category_colors(adata, "", groups.categories)
     if groupby not in adata.obs:
-        msg = f"Expected groupby to be a column of adata.obs, found {groupby!r} among {list(adata.obs)}."
+        msg = (
+            f"Expected groupby to be one of the columns {list(adata.obs)} of adata.obs, found {groupby!r}. Correct it."
+        )
         raise KeyError(msg)
     groups = pd.Categorical(adata.obs[groupby])
     groups = groups.rename_categories(str)
@@ -178,7 +181,7 @@ def _groups(adata: AnnData, groupby: str | None) -> tuple[pd.Categorical[Any], d
 
 
 def _headings(names: pd.Index, sizes: np.ndarray, pitch: float) -> tuple[list[str], bool]:
-    """Group names with their sizes, wrapped to the width of their bars; to be slanted where a word is too wide."""
+    """Return group names with sizes, wrapped to the width of their bars, and whether to rotate them."""
     rooms = np.maximum(pitch * sizes / CHARACTER, 1).astype(int)
     full = [f"{name} (n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{size})" for name, size in zip(names, sizes, strict=True)]
     wrapped = [wrap(text, room, break_long_words=False) for text, room in zip(full, rooms, strict=True)]

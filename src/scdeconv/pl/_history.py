@@ -15,27 +15,28 @@ if TYPE_CHECKING:
 
 
 def history(history: Mapping[str, Any], *, ax: Axes | None = None) -> Axes:
-    """Training and validation loss by epoch, with the best epoch marked.
+    """Training and validation loss by epoch, with the best epoch.
 
     Parameters
     ----------
     history
-        ``model.history``: "train_loss" and "validation_loss", each a one-column DataFrame indexed by epoch, and
-        "best_epoch" where known, else the epoch of the lowest validation loss. A model trained on all donors has no
-        validation loss.
+        ``model.history``: "train_loss" and "validation_loss", each a one-column DataFrame indexed by epoch.
+        "best_epoch" is optional; the default is the epoch of the lowest validation loss. A model trained on all donors has no
+        validation loss. "confirmed" is 0 if a :class:`scdeconv.models.ResidualDNN` does not use its correction; the
+        legend then reports it.
     ax
-        Where to draw; by default a new figure.
+        Axes; None: a new figure.
 
     Returns
     -------
-    The axes; its loss is on a logarithmic scale where it is positive and spans more than a factor of ten.
+    The axes. The scale of the loss is logarithmic if the loss is positive and its range is more than a factor of ten.
 
     Raises
     ------
     TypeError
-        Where ``history`` is not a mapping.
+        If ``history`` is not a mapping.
     KeyError
-        Where it has neither loss.
+        If both losses are missing.
 
     Examples
     --------
@@ -50,8 +51,9 @@ def history(history: Mapping[str, Any], *, ax: Axes | None = None) -> Axes:
     """
     if not isinstance(history, Mapping):
         msg = (
-            f"Expected the losses of a model, found {type(history).__name__}. Pass model.history; methods without epochs "
-            "have none."
+            f"Expected history to be a mapping of losses, found {type(history).__name__}. Pass model.history of a "
+            "method "
+            "with epochs."
         )
         raise TypeError(msg)
     curves = {
@@ -74,7 +76,9 @@ def history(history: Mapping[str, Any], *, ax: Axes | None = None) -> Axes:
     elif "validation" in curves and len(curves["validation"]):
         best = int(curves["validation"].index.to_numpy()[curves["validation"].argmin()])
     if best is not None:
-        ax.axvline(best, color=GREY, linestyle="--", linewidth=1.2, label=f"best epoch ({best})")
+        confirmed = np.ravel(history.get("confirmed", 1.0))[0]
+        label = f"best epoch ({best})" if confirmed else "correction not confirmed by\nheld-out donors: not used"
+        ax.axvline(best, color=GREY, linestyle="--", linewidth=1.2, label=label)
 
     values = pd.concat(curves)
     if values.min() > 0 and values.max() > 10 * values.min():

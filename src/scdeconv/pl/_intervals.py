@@ -32,12 +32,12 @@ def intervals(
     measured_key: str = MEASURED,
     axes: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Fractions of every sample with their intervals, one panel per cell type.
+    """Fractions of each sample with their prediction intervals, one panel per cell type.
 
-    Reads ``adata.obsm[key]`` with its bounds ``adata.obsm["<key>_lower"]`` and ``adata.obsm["<key>_upper"]``, which
-    ``tl.predict(..., coverage=0.9)`` writes. Each panel has the samples in the order of its estimates, with names where
-    there is room for them, and a range of its own. Where ``adata.obsm[measured_key]`` has the sample, a diamond shows what
-    was measured, in black where the interval misses it, and the panel says how many it holds.
+    Reads ``adata.obsm[key]`` and its bounds ``adata.obsm["<key>_lower"]`` and ``adata.obsm["<key>_upper"]``, which
+    ``tl.predict(..., coverage=0.9)`` writes. Each panel shows the samples sorted by the estimate, with its own axis
+    limits. Sample names are shown if there is space. Diamonds are measured fractions of ``adata.obsm[measured_key]``;
+    black diamonds are outside the interval. Each panel reports the number of measured fractions inside their intervals.
 
     Parameters
     ----------
@@ -46,11 +46,11 @@ def intervals(
     key
         Table of ``adata.obsm`` with the estimates.
     cell_types
-        What to show; by default all, in the order of the table.
+        Cell types to show; None: all, in the order of the table.
     measured_key
-        Table of ``adata.obsm`` with the truth of some or all samples; there need not be one.
+        Table of ``adata.obsm`` with the measured fractions of some or all samples; optional.
     axes
-        One axes per cell type; by default a new figure.
+        One axes per cell type; None: a new figure.
 
     Returns
     -------
@@ -59,9 +59,9 @@ def intervals(
     Raises
     ------
     KeyError, TypeError
-        Where a table or one of `cell_types` is missing or a table is not a DataFrame.
+        If a table or one of `cell_types` is missing or a table is not a DataFrame.
     ValueError
-        Where no composition is known, or the axes are not one per type.
+        If all samples are NaN, or if the number of axes is not the number of cell types.
 
     Examples
     --------
@@ -86,14 +86,16 @@ def intervals(
     tables = [get_fractions(adata, name) for name in names]
     known = tables[0].notna().all(axis=1).to_numpy()
     if not known.any():
-        msg = f"Expected samples of known composition in adata.obsm[{key!r}], found {len(known)} rows of NaN."
+        msg = (
+            f"Expected samples with fractions in adata.obsm[{key!r}], found {len(known)} rows of NaN. Use another key."
+        )
         raise ValueError(msg)
     colors = cell_type_colors(adata, key, tables[0].columns)
     cell_types = [*map(str, tables[0])] if cell_types is None else list(cell_types)
     for name, table in zip(names, tables, strict=True):
         unknown = [cell_type for cell_type in cell_types if cell_type not in table]
         if unknown:
-            msg = f"Expected columns {unknown} in adata.obsm[{name!r}], found {list(table)}. Choose among them."
+            msg = f"Expected columns {unknown} in adata.obsm[{name!r}], found {list(table)}. Use these cell_types."
             raise KeyError(msg)
     estimate, lower, upper, *measured = (table[known] for table in tables)
 

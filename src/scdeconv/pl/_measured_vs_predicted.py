@@ -17,10 +17,10 @@ def measured_vs_predicted(
 ) -> np.ndarray:
     """Predicted against measured fractions, one panel per cell type.
 
-    Reads ``adata.obsm[key]`` and ``adata.obsm[measured_key]``; samples without a measurement (NaN) are left out.
-    Each panel shows the identity line (dashed), the mean measured fraction (a light horizontal line: what one
-    would predict without looking at the bulk) and CCC, RMSE and the number of samples. Limits are the same on both
-    axes of a panel but differ between panels, so that rare types can be read.
+    Reads ``adata.obsm[key]`` and ``adata.obsm[measured_key]``. Samples without measured fractions (NaN) are ignored.
+    Each panel shows the identity line (dashed), the mean measured fraction (light horizontal line, the prediction by
+    the mean composition), CCC, RMSE and the number of samples. Both axes of a panel have the same limits. Each panel
+    has its own limits, so that rare types are visible.
 
     Parameters
     ----------
@@ -29,20 +29,20 @@ def measured_vs_predicted(
     key
         Table of ``adata.obsm`` with the predictions.
     measured_key
-        Table of ``adata.obsm`` with the truth.
+        Table of ``adata.obsm`` with the measured fractions.
     axes
-        One axes per cell type; by default a new figure.
+        One axes per cell type; None: a new figure.
 
     Returns
     -------
-    The axes, one per cell type in the order of the measured table. A type that only one side has is 0 on the other.
+    The axes, one per cell type in the order of the measured table. A cell type that is missing in one table is 0 there.
 
     Raises
     ------
     KeyError, TypeError
-        Where a table is missing or is not a DataFrame.
+        If a table is missing or is not a DataFrame.
     ValueError
-        Where no sample is measured or the axes are not one per type.
+        If no sample has measured fractions, or if the number of axes is not the number of types.
 
     Examples
     --------
@@ -63,7 +63,7 @@ def measured_vs_predicted(
     panels = small_multiples(axes, measured.columns, xlabel, ylabel)
     for ax, cell_type, ccc, rmse in zip(panels, measured, *scores, strict=True):
         x, y = measured[cell_type].to_numpy(), predicted[cell_type].to_numpy()
-        largest = max(x.max(), y.max(), 0.005)  # a type that is all but absent is shown as such
+        largest = max(x.max(), y.max(), 0.005)  # minimum axis range for absent types
         ax.axhline(x.mean(), color=GREY, alpha=0.45, linewidth=1.5, zorder=1, label="mean measured composition")
         ax.axline((0, 0), slope=1, color=GREY, linestyle="--", linewidth=1, zorder=1, label="identity")
         size = float(np.clip(600 / len(x), 8, 36))

@@ -14,16 +14,15 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
 
-# inches: the height of a cell type, what a gene needs to have its name beneath it, and the widest heat map
-TYPE, GENE, WIDEST = 0.24, 0.11, 11.0
+# inches: height of a cell type, minimum width of a gene with its name, maximum width of the heat map
+TYPE_INCHES, GENE_INCHES, MAX_WIDTH_INCHES = 0.24, 0.11, 11.0
 
 
 def signature(signature: AnnData, *, ax: Axes | None = None) -> Axes:
-    """Heat map of a signature: each gene in each cell type, beside the type that expresses it most.
+    """Heat map of a signature, genes × cell types.
 
-    Genes stand in the order of the types of which they are markers, the best of each first: a good signature is a
-    diagonal of blocks. The colour is log2(CPM + 1) as a share of the gene's highest value. Names of genes are shown
-    where there is room for them.
+    Genes are sorted by the cell type of which they are markers, then by score. A good signature has diagonal blocks.
+    The colour is log2(CPM + 1) divided by the maximum of the gene. Gene names are shown if there is space.
 
     Parameters
     ----------
@@ -31,7 +30,7 @@ def signature(signature: AnnData, *, ax: Axes | None = None) -> Axes:
         From :func:`scdeconv.pp.signature` or :func:`scdeconv.io.read_signature`; reads ``X``, ``obs["cell_type"]``,
         ``obs["cell_size_umi"]``, ``var["marker_of"]``, ``var["score"]`` and the condition number in ``uns``.
     ax
-        Where to draw; by default a new figure whose size grows with the numbers of types and genes.
+        Axes; None: a new figure. Its size depends on the numbers of types and genes.
 
     Returns
     -------
@@ -40,7 +39,7 @@ def signature(signature: AnnData, *, ax: Axes | None = None) -> Axes:
     Raises
     ------
     KeyError
-        Where the markers' types are not there.
+        If the cell types of the markers or the record of the signature are missing.
 
     Examples
     --------
@@ -57,13 +56,13 @@ def signature(signature: AnnData, *, ax: Axes | None = None) -> Axes:
     if record is None or "marker_of" not in signature.var:
         msg = (
             f"Expected var['marker_of'] and uns['{UNS}']['signature'], found var columns {list(signature.var)} and uns "
-            f"keys {sorted(signature.uns)}. Make the signature with pp.signature or pp.read_signature."
+            f"keys {sorted(signature.uns)}. Create the signature with pp.signature or io.read_signature."
         )
         raise KeyError(msg)
     size = signature.obs[CELL_SIZE].to_numpy(dtype=float)
     log = np.log2(to_dense(signature.X) / size[:, None] * 1e6 + 1)
     cell_types = list(signature.obs[CELL_TYPE])
-    # rows may have been taken out or put in another order since; markers of a type that is gone come first
+    # rows may be subset or reordered; markers of removed types come first (-1)
     row = pd.Index(cell_types).get_indexer(signature.var["marker_of"].astype(str))
     order = np.lexsort((-signature.var["score"], row))
     shares = (log / np.maximum(log.max(axis=0), np.finfo(float).tiny))[:, order]
@@ -71,14 +70,14 @@ def signature(signature: AnnData, *, ax: Axes | None = None) -> Axes:
 
     beside = CHARACTER * max(map(len, cell_types)) + 1.3
     if ax is None:
-        width = float(np.clip(GENE * len(names) + 0.05, 3.5, WIDEST))
-        named = len(names) * GENE <= WIDEST
+        width = float(np.clip(GENE_INCHES * len(names) + 0.05, 3.5, MAX_WIDTH_INCHES))
+        named = len(names) * GENE_INCHES <= MAX_WIDTH_INCHES
         below = 0.075 * max(map(len, names)) if named else 0.35
-        height = max(TYPE * len(cell_types), 1.2)
+        height = max(TYPE_INCHES * len(cell_types), 1.2)
         _, ax = plt.subplots(figsize=(width + beside, height + below + 0.45), layout="constrained")
     else:
-        named = ax.get_window_extent().width / ax.figure.dpi >= GENE * len(names)
-    # more genes than pixels: smoothing would blur the cell types, too
+        named = ax.get_window_extent().width / ax.figure.dpi >= GENE_INCHES * len(names)
+    # no smoothing: with more genes than pixels it would also blur the cell types
     image = ax.imshow(shares, aspect="auto", interpolation="nearest", cmap="cividis", vmin=0, vmax=1)
     edges = np.flatnonzero(np.diff(row[order])) + 0.5
     ax.vlines(edges, -0.5, len(cell_types) - 0.5, color="white", linewidth=0.8)

@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 
 def simulation(mdata: MuData, *, ax: Axes | None = None) -> Axes:
-    """Real and simulated bulk in one PCA, with the share of real samples where the simulated ones are.
+    """Real and simulated bulk in one PCA, with the share of real samples inside the simulated distribution.
 
-    Reads ``mdata["bulk"]`` and ``mdata["simulated"]``, the selected genes where there are any, on the scale of the
-    models: log of the share of each gene. The components are those of the simulated samples. The number in the title
-    is :func:`scdeconv.metrics.overlap`: about 95 % is ideal.
+    Reads ``mdata["bulk"]`` and ``mdata["simulated"]`` over the selected genes, or all genes if none were selected, on
+    the log scale of the models. The principal components are those of the simulated samples. The title reports
+    :func:`scdeconv.metrics.overlap`; about 95 % is ideal.
 
     Parameters
     ----------
     mdata
         With the modality ``simulated``, from :func:`scdeconv.pp.simulate`.
     ax
-        Axes to draw on; by default those of a new figure.
+        Axes; None: a new figure.
 
     Returns
     -------
@@ -37,9 +37,9 @@ def simulation(mdata: MuData, *, ax: Axes | None = None) -> Axes:
     Raises
     ------
     KeyError
-        Where nothing was simulated.
+        If there is no simulated bulk.
     ValueError
-        Where fewer than 3 samples were.
+        If there are fewer than 3 simulated samples.
 
     Examples
     --------
@@ -56,7 +56,7 @@ def simulation(mdata: MuData, *, ax: Axes | None = None) -> Axes:
         msg = f"Expected mdata['simulated'], found modalities {sorted(mdata.mod)}. Call pp.simulate(mdata) first."
         raise KeyError(msg)
     if mdata[SIMULATED].n_obs < 3:
-        msg = f"Expected at least 3 simulated samples for a plane, found {mdata[SIMULATED].n_obs}. Simulate more."
+        msg = f"Expected at least 3 simulated samples for a PCA, found {mdata[SIMULATED].n_obs}. Simulate more samples."
         raise ValueError(msg)
     var = mdata[BULK].var
     genes = var.index[var[SELECTED].to_numpy(dtype=bool)] if SELECTED in var else var.index
@@ -64,7 +64,7 @@ def simulation(mdata: MuData, *, ax: Axes | None = None) -> Axes:
     centre = simulated.mean(axis=0)
     _, singular, components = np.linalg.svd(simulated - centre, full_matrices=False)
     share = singular**2 / (singular**2).sum()
-    # the sign of a component is the solver's choice: the largest weight is positive, on every machine
+    # fix the sign of the components: the largest loading is positive
     components = components[:2] * np.sign(components[[0, 1], np.abs(components[:2]).argmax(axis=1)])[:, None]
     if ax is None:
         _, ax = plt.subplots(figsize=(5.5, 4.5), layout="constrained")

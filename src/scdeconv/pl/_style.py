@@ -1,4 +1,4 @@
-"""What several plots share: reading fractions, the words for them, colours, boxes and small multiples."""
+"""Shared functions of the plots: fractions, labels, colours, boxes and small multiples."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 GREY = "#595959"
-# inches: the width of a letter in the default font, and what a sample needs to have its name beneath it
+# inches: width of a letter in the default font, minimum width of a sample with its name
 CHARACTER, SAMPLE = 0.085, 0.14
-# inches, of small multiples: the widest figure for up to a dozen panels and for more, the least width of a lone panel
-# with labels and legend, and the width of an entry of the legend
+# inches, small multiples: maximum figure width for up to 12 panels and for more, minimum width of a single panel, width
+# of
+# a legend entry
 WIDEST, LONE, ENTRY = (10.5, 13.0), 3.8, 2.4
-# of the whiskers, the box and the line in it
+# lower whisker, box and median, upper whisker
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
-# The eight colours of Okabe and Ito (2008), then the colours that stay furthest from all earlier ones in OKLab, as
-# seen with normal vision and with each of the three dichromacies (Machado et al. 2009).
+# eight colours of Okabe and Ito (2008), then colours with maximum distance from all earlier ones in OKLab, under normal
+# vision and three dichromacies (Machado et al. 2009)
 PALETTE = (
     ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#000000", "#6d1831"]
     + ["#313186", "#00e7b6", "#79556d", "#9e3100", "#9279e7", "#b6ceff", "#92b686", "#9effaa", "#f3c279"]
@@ -39,7 +40,7 @@ PALETTE = (
 
 
 def get_fractions(adata: AnnData, key: str) -> pd.DataFrame:
-    """Return ``adata.obsm[key]``, samples × cell types; the errors say what there is instead."""
+    """Return ``adata.obsm[key]``, samples × cell types; raise an error if it is missing or no DataFrame."""
     if key not in adata.obsm:
         msg = f"Expected {key!r} in adata.obsm, found {sorted(adata.obsm)}. Run tl.predict or pass another key."
         raise KeyError(msg)
@@ -47,24 +48,27 @@ def get_fractions(adata: AnnData, key: str) -> pd.DataFrame:
     if not isinstance(table, pd.DataFrame):
         msg = (
             f"Expected a DataFrame of samples × cell types in adata.obsm[{key!r}], found {type(table).__name__}. "
-            "Its columns must name the cell types."
+            "Convert it to a DataFrame with the cell types as columns."
         )
         raise TypeError(msg)
     return table.rename(columns=str)
 
 
 def fraction_label(adata: AnnData, key: str) -> str:
-    """Say whether the fractions are shares of cells or of RNA; they are not the same."""
+    """Return the axis label of the fractions: cell fractions or RNA fractions."""
     kind = adata.uns.get(UNS, {}).get(key, {}).get("fraction_kind", "cell")
     return "RNA fraction" if kind == "rna" else "cell fraction"
 
 
 def get_pairs(adata: AnnData, key: str, measured_key: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return measured and predicted fractions of the samples that were measured; a type that one side lacks is 0 there."""
+    """Return measured and predicted fractions of the measured samples; a cell type missing in one table is 0 there."""
     measured, predicted = get_fractions(adata, measured_key), get_fractions(adata, key)
     known = measured.notna().all(axis=1).to_numpy()
     if not known.any():
-        msg = f"Expected measured samples in adata.obsm[{measured_key!r}], found {len(measured)} rows of NaN."
+        msg = (
+            f"Expected measured fractions in adata.obsm[{measured_key!r}], found {len(measured)} rows of NaN. Use "
+            "another key."
+        )
         raise ValueError(msg)
     first, second = measured[known], predicted[known]
     return _with_columns_of(first, second), _with_columns_of(second, first)
@@ -75,14 +79,14 @@ def _with_columns_of(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
 
 
 def cell_type_colors(adata: AnnData, key: str, cell_types: pd.Index) -> dict[Hashable, str]:
-    """Return a colour per cell type: the user's own, of this table or of all, else from the palette."""
+    """Return the colour of each cell type from ``adata.uns`` (of this table or of all tables) or from the palette."""
     return category_colors(adata, key if f"{key}_colors" in adata.uns else "cell_type", cell_types)
 
 
 def category_colors(adata: AnnData, key: str, names: pd.Index) -> dict[Hashable, str]:
-    """Return a colour per name: the user's own from ``adata.uns``, else from a colour-blind safe palette.
+    """Return the colour of each name from ``adata.uns``, else from a colour-blind safe palette.
 
-    Those of the palette go by the sorted names, so that a name has its colour in every table of the same names.
+    Palette colours are assigned to the sorted names, so that tables with the same names have the same colours.
     """
     key = f"{key}_colors"
     if key in adata.uns:
@@ -92,7 +96,7 @@ def category_colors(adata: AnnData, key: str, names: pd.Index) -> dict[Hashable,
         if missing:
             msg = (
                 f"Expected a colour for each of {len(names)} names in adata.uns[{key!r}], found {len(stored)} and none "
-                f"for {examples(missing)}. Add them or delete the key."
+                f"for {examples(missing)}. Add the colours or delete the key."
             )
             raise ValueError(msg)
         return {name: to_hex(colors[name]) for name in names}
@@ -105,12 +109,12 @@ def category_colors(adata: AnnData, key: str, names: pd.Index) -> dict[Hashable,
 def small_multiples(
     axes: np.ndarray | None, cell_types: pd.Index, xlabel: str, ylabel: str, width: float = 2.5, height: float = 2.75
 ) -> np.ndarray:
-    """Return the given axes, or those of a new figure of panels of this size in inches; label them."""
+    """Return the given axes or axes of a new figure with panels of this size in inches; set their labels."""
     n = len(cell_types)
     if axes is not None:
         panels = np.ravel(axes)
         if len(panels) != n:
-            msg = f"Expected {n} axes, one per cell type, found {len(panels)}. Pass as many or none."
+            msg = f"Expected {n} axes, one per cell type, found {len(panels)}. Pass {n} axes or None."
             raise ValueError(msg)
         for ax in panels:
             ax.set(xlabel=xlabel, ylabel=ylabel)
@@ -131,7 +135,7 @@ def small_multiples(
 
 
 def head(ax: Axes, cell_type: Hashable, figures: str) -> None:
-    """Write the cell type above a panel, and figures in small letters between the two."""
+    """Write the cell type above a panel, and numbers in small letters below it."""
     ax.text(0.5, 1.02, figures, transform=ax.transAxes, ha="center", va="bottom", fontsize=8.5, color=GREY)
     ax.set_title(_heading(cell_type), fontsize=10, pad=17)
     ax.spines[["top", "right"]].set_visible(False)
@@ -145,7 +149,7 @@ def _heading(cell_type: Hashable) -> str:
 
 
 def legend_above(panels: np.ndarray) -> None:
-    """Draw one legend for all panels, in as many columns as there is room for."""
+    """Draw one legend for all panels, with as many columns as fit."""
     handles, labels = panels[0].get_legend_handles_labels()
     figure = panels[0].figure
     columns = min(len(labels), int(figure.get_figwidth() // ENTRY))
@@ -163,6 +167,6 @@ def draw_boxes(ax: Axes, rows: np.ndarray, values: list[np.ndarray], color: list
     low, first, median, third, high = np.transpose([np.quantile(of_row, QUANTILES) for of_row in values])
     ax.hlines(rows, low, high, color=GREY, linewidth=1, zorder=2)
     ax.barh(rows, third - first, left=first, height=height, color=color, edgecolor=GREY, linewidth=0.8, zorder=3)
-    # black on white: it shows in a box of any colour
+    # black on white: visible on all colours
     for line, width in (("white", 3.5), ("black", 1.8)):
         ax.vlines(median, rows - height / 2, rows + height / 2, color=line, linewidth=width, zorder=4)

@@ -15,26 +15,27 @@ if TYPE_CHECKING:
     from scdeconv.tl import Tuning
 
 BLUE, ORANGE, GREEN = PALETTE[:3]
-# of tuning.trials, before the columns of arguments
-FIGURES = ["state", "rmse", "seconds"]
+# columns of tuning.trials that are no arguments
+RESULT_COLUMNS = ["state", "rmse", "seconds"]
+# panels per row
 COLUMNS = 3
-# times the smallest value that the largest is, from which on the axis is logarithmic
-LOGARITHMIC = 5
+# minimum ratio of maximum to minimum for a logarithmic axis; set by hand
+MIN_LOG_RATIO = 5
 
 
 def tuning(tuning: Tuning, *, axes: np.ndarray | None = None) -> np.ndarray:
-    """How a search for arguments went: the error of each trial, and what each argument has to do with it.
+    """Error of each trial of a hyperparameter search, and its relation to each argument.
 
-    The first panel shows the trials in their order, the best so far as a line, the defaults as a diamond, pruned trials
-    as crosses above, and the mean composition as a dashed line. Below, one panel for each argument that was
-    searched shows the error against its value, without pruned trials; the best trial is a star everywhere.
+    The first panel shows the trials in order: the best so far as a line, the defaults as a diamond, pruned trials as
+    crosses at the top, and the mean composition as a dashed line. The other panels show the error against the value of
+    each searched argument, without pruned trials. A star is the best trial.
 
     Parameters
     ----------
     tuning
-        What ``tl.tune`` returns.
+        Result of ``tl.tune``.
     axes
-        One axes for the trials and one for each argument; by default a new figure.
+        One axes for the trials and one for each argument; None: a new figure.
 
     Returns
     -------
@@ -43,7 +44,7 @@ def tuning(tuning: Tuning, *, axes: np.ndarray | None = None) -> np.ndarray:
     Raises
     ------
     ValueError
-        Where ``axes`` are not as many as the panels.
+        If the number of ``axes`` is not the number of panels.
 
     Examples
     --------
@@ -57,10 +58,13 @@ def tuning(tuning: Tuning, *, axes: np.ndarray | None = None) -> np.ndarray:
     ['trial', 'n_genes']
     """
     trials = tuning.trials
-    names = [name for name in trials.columns if name not in FIGURES]
+    names = [name for name in trials.columns if name not in RESULT_COLUMNS]
     panels = _new_panels(len(names)) if axes is None else np.ravel(axes)
     if len(panels) != 1 + len(names):
-        msg = f"Expected {1 + len(names)} axes, one for the trials and one per argument, found {len(panels)}."
+        msg = (
+            f"Expected {1 + len(names)} axes, one for the trials and one per argument, found {len(panels)}. Pass all "
+            "or None."
+        )
         raise ValueError(msg)
     complete = trials[trials["state"] == "complete"]
     rmse = complete["rmse"]
@@ -82,7 +86,7 @@ def tuning(tuning: Tuning, *, axes: np.ndarray | None = None) -> np.ndarray:
         values = complete[name]
         if pd.api.types.is_numeric_dtype(values):
             _draw_trials(ax, values.to_numpy(dtype=float), rmse)
-            if values.min() > 0 and values.max() > LOGARITHMIC * values.min():
+            if values.min() > 0 and values.max() > MIN_LOG_RATIO * values.min():
                 ax.set_xscale("log", subs=[])
                 ax.xaxis.set_major_locator(LogLocator(subs=(1,) if values.max() > 100 * values.min() else (1, 3)))
                 ax.xaxis.set_major_formatter("{x:g}")

@@ -1,4 +1,4 @@
-"""Preparing data: pairing, calibration, augmentation, simulation, gene selection."""
+"""Preprocessing: pairing, calibration, augmentation, simulation and gene selection."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ._signature import signature
 from ._simulate import simulate
 from ._use_signature import use_signature
 
-# what is imported above and not named here is for the other parts of this package
+# other imports above are internal
 __all__ = [
     "Calibration",
     "Constraints",

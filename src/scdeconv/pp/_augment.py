@@ -1,4 +1,4 @@
-"""More measured compositions per donor, by subsampling its cells."""
+"""Augmentation of measured compositions by subsampling of cells."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ if TYPE_CHECKING:
 
 
 def augment(mdata: MuData, n_aug: int = 100, aug_ratio: float = 0.8, *, seed: int = 0) -> None:
-    """Give every paired sample ``n_aug`` compositions, each of a random ``aug_ratio`` of its donor's cells.
+    """Draw ``n_aug`` compositions of random cell subsets for every paired sample.
 
-    This is the paper's augmentation (SimpleDNN, section 3.1). The bulk rows are not copied, and the time does not depend
-    on the number of cells. A subset says nothing new about the donor: it adds the sampling noise of the measured
-    composition, which a model should not fit, and nothing else.
+    This is the augmentation of the SimpleDNN paper (section 3.1). Bulk rows are not copied. The run time does not
+    depend on the number of cells. Subsets contain no new information about the donor. They only add the sampling noise
+    of the measured composition, which a model should not fit.
 
-    Where the cells' types are probabilities (``pair(..., probabilities_key=...)``), subsets are drawn from the rounded
-    expected numbers, so that no fraction moves by more than one cell; that the types are uncertain is not drawn.
+    With cell-type probabilities (``pair(..., probabilities_key=...)``), subsets are drawn from the rounded expected
+    cell numbers, which differ from the expected numbers by less than one cell. The uncertainty of the types is not
+    sampled.
 
     Parameters
     ----------
     mdata
         From :func:`scdeconv.pp.pair` with cells.
     n_aug
-        Compositions per sample.
+        Number of compositions per sample.
     aug_ratio
-        Share of the donor's cells in each, above 0 and at most 1.
+        Share of the donor's cells in each subset, above 0 and at most 1.
     seed
-        Seed of the draws.
+        Seed of the random number generator.
 
     Writes
     ------
@@ -41,9 +42,9 @@ def augment(mdata: MuData, n_aug: int = 100, aug_ratio: float = 0.8, *, seed: in
     Raises
     ------
     KeyError
-        Where the numbers of cells are not known.
+        If the cell numbers are missing.
     ValueError
-        Where an argument is out of range.
+        If an argument is out of range.
 
     Examples
     --------
@@ -57,14 +58,16 @@ def augment(mdata: MuData, n_aug: int = 100, aug_ratio: float = 0.8, *, seed: in
     10
     """
     if n_aug < 1 or not 0 < aug_ratio <= 1:
-        msg = f"Expected n_aug of at least 1 and aug_ratio above 0 and at most 1, found {n_aug} and {aug_ratio}."
+        msg = (
+            f"Expected n_aug of at least 1 and aug_ratio above 0 and at most 1, found n_aug={n_aug} and "
+            f"aug_ratio={aug_ratio}. Change the arguments."
+        )
         raise ValueError(msg)
     bulk = mdata[keys.BULK]
     if keys.MEASURED_CELLS not in bulk.obsm:
         msg = (
             f"Expected the number of cells of each type in mdata['bulk'].obsm[{keys.MEASURED_CELLS!r}], found none. "
-            "Augmentation subsamples counted cells: pair with cells, or put the counts there; "
-            "or train without augmentation."
+            "Pass cells to pp.pair, store the cell numbers there, or train without augmentation."
         )
         raise KeyError(msg)
     rng = np.random.default_rng(seed)

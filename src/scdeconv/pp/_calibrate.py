@@ -1,4 +1,4 @@
-"""Learn from pairs how bulk differs from single cells."""
+"""Estimation of the differences between bulk and single cells from pairs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 
 from scdeconv._data import keys
-from scdeconv._data.annotated import values_of
 from scdeconv._data.matrix import is_integer
-from scdeconv._data.reference import Reference
+from scdeconv._data.paired_data import PairedData
 from scdeconv._stats import compositions
 from scdeconv._stats.calibration.fit import calibration_without_pairs, fit_platform_calibration
 from scdeconv._stats.compositions import FLOOR
@@ -31,19 +30,21 @@ def centred_log_ratio(fractions: pd.DataFrame, floor: float = FLOOR) -> pd.DataF
 @overload
 def centred_log_ratio(fractions: np.ndarray, floor: float = FLOOR) -> np.ndarray: ...
 def centred_log_ratio(fractions: pd.DataFrame | np.ndarray, floor: float = FLOOR) -> pd.DataFrame | np.ndarray:
-    """Return log fractions less their mean over cell types, for methods that do not know that fractions sum to 1.
+    """Return centred log-ratios of fractions, for statistical methods without a sum constraint.
+
+    The centred log-ratio is the log fraction minus the mean log fraction over cell types.
 
     Parameters
     ----------
     fractions
         Samples × cell types, as a DataFrame or an array.
     floor
-        Smaller fractions are raised to it, since zero has no logarithm. By default one cell in a thousand. What is said
-        of rare types depends on it.
+        Lower bound of the fractions before the logarithm. Default: one cell in a thousand. Results for rare types
+        depend on it.
 
     Returns
     -------
-    The same samples × cell types, in the same form; rows sum to 0. Rows with NaN are NaN.
+    Log-ratios, samples × cell types, of the same type as ``fractions``. Rows sum to 0. Rows with NaN are NaN.
 
     Examples
     --------
@@ -62,76 +63,68 @@ def centred_log_ratio(fractions: pd.DataFrame | np.ndarray, floor: float = FLOOR
     return ratios
 
 
-def fit_calibration(
-    mdata: MuData,
-    reference: Reference,
-    genes: pd.Index,
-    *,
-    without: Collection[str] = (),
-    batch_key: str | None = None,
-) -> PlatformCalibration:
-    """Fit the calibration to the pairs over some genes, some donors left out of bulk and reference.
+def fit_calibration(data: PairedData, without: Collection[str], *, batch_key: str | None) -> PlatformCalibration:
+    """Fit the calibration to the pairs without held-out donors.
 
     Parameters
     ----------
-    mdata
-        From :func:`scdeconv.pp.pair`.
-    reference
-        Reference of ``mdata`` over the same genes.
-    genes
-        Genes of ``mdata``, in the order of the arrays.
+    data
+        Pairs, bulk and reference.
     without
-        Donors to leave out.
+        Held-out donors.
     batch_key
-        Column of ``mdata["bulk"].obs`` with the batch of bulk samples.
+        Column of ``data.samples`` with the batch of bulk samples.
     """
-    bulk = mdata[keys.BULK]
-    profiles, cell_size = reference.profiles(without)
-    kept = ~bulk.obs[keys.DONOR].isin(without).to_numpy()
-    known = kept & bulk.obsm[keys.MEASURED].notna().all(axis=1).to_numpy()
-    donors = bulk.obs[keys.DONOR].to_numpy()[known].astype(str)
-    depths = values_of(bulk, kept, genes).sum(axis=1) if is_integer(bulk.X) else np.empty(0)
-    if len(np.unique(donors)) < FEWEST_PAIRS:
+    bulk = data.mdata[keys.BULK]
+    profiles, cell_size = data.reference.profiles(without)
+    depths = data.bulk(without).sum(axis=1) if is_integer(bulk.X) else np.empty(0)
+    pairs = data.pairs(without)
+    if len(np.unique(pairs.donors)) < FEWEST_PAIRS:
         return calibration_without_pairs(profiles, cell_size, depths)
     return fit_platform_calibration(
-        expression=values_of(bulk, known, genes),
-        fractions=bulk.obsm[keys.MEASURED].to_numpy(dtype=float)[known],
-        donors=donors,
+        expression=pairs.expression,
+        fractions=pairs.fractions,
+        donors=pairs.donors,
         profiles=profiles,
         cell_size=cell_size,
         depths=depths,
-        batches=None if batch_key is None else bulk.obs[batch_key].to_numpy()[known].astype(str),
+        batches=None if batch_key is None else bulk.obs[batch_key].to_numpy()[data.paired(without)].astype(str),
     )
 
 
 def calibrate(mdata: MuData, *, batch_key: str | None = None) -> Calibration:
-    """Learn from the pairs how bulk differs from single cells.
+    """Estimate the differences between bulk and single cells from the pairs.
 
-    Per gene, the shift between the platforms and how repeatable it is over donors; per cell type, the RNA of a cell;
-    over genes, what else differs between bulk samples of known composition (low rank plus independent); and the
-    distribution of compositions. With few pairs all of it is shrunk: shifts to 0 by their standard error, variances and
-    correlations as Strimmer and colleagues do, cell sizes to what was counted in the cells. With fewer than 3 paired
-    donors it is what the reference alone says, with wide uncertainty.
+    The calibration contains
+
+    - the platform shift of each gene and its repeatability over donors;
+    - the RNA per cell of each cell type;
+    - the residual covariance between genes (low rank plus independent);
+    - the distribution of compositions.
+
+    Parameters are shrunk according to their uncertainty: shifts to 0, variances and correlations as in Strimmer and
+    colleagues, cell sizes to the UMI-based sizes. With fewer than 3 paired donors, the calibration is a prior with wide
+    uncertainty that uses the reference only.
 
     Parameters
     ----------
     mdata
         From :func:`scdeconv.pp.pair`.
     batch_key
-        Column of ``mdata["bulk"].obs`` with the batch of bulk samples, whose shifts are then told apart.
+        Column of ``mdata["bulk"].obs`` with the batch of bulk samples. One shift per batch is then estimated.
 
     Returns
     -------
-    The calibration, all genes of ``mdata``.
+    The calibration over all genes of ``mdata``.
 
     Writes
     ------
-    ``mdata.uns["scdeconv"]["calibration"]``: the same as tables and arrays.
+    ``mdata.uns["scdeconv"]["calibration"]``: the calibration as tables and arrays.
 
     Raises
     ------
     KeyError
-        Where there is no such column.
+        If the column ``batch_key`` is missing.
 
     Notes
     -----
@@ -150,11 +143,14 @@ def calibrate(mdata: MuData, *, batch_key: str | None = None) -> Calibration:
     """
     bulk = mdata[keys.BULK]
     if batch_key is not None and batch_key not in bulk.obs:
-        msg = f"Expected column {batch_key!r} in mdata['bulk'].obs, found {list(bulk.obs.columns)}."
+        msg = (
+            f"Expected column {batch_key!r} in mdata['bulk'].obs, found {list(bulk.obs.columns)}. "
+            "Pass one of these columns as batch_key=."
+        )
         raise KeyError(msg)
-    reference = Reference(mdata, bulk.var_names)
-    arrays = fit_calibration(mdata, reference, bulk.var_names, batch_key=batch_key)
-    calibration = Calibration.from_arrays(arrays, bulk.var_names, reference.cell_types)
+    data = PairedData(mdata, bulk.var_names)
+    arrays = fit_calibration(data, (), batch_key=batch_key)
+    calibration = Calibration.from_arrays(arrays, bulk.var_names, data.cell_types)
     records = mdata.uns.setdefault(keys.UNS, {})
     records["calibrate"] = {"batch_key": batch_key}
     records[keys.CALIBRATION] = calibration.to_dict()

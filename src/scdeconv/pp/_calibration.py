@@ -1,58 +1,58 @@
-"""What the pairs teach about bulk against single cells, as tables."""
+"""Calibration of bulk against single cells, as tables."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import pandas as pd
 
 from scdeconv._data import keys
 from scdeconv._stats.calibration.platform_calibration import PlatformCalibration
 
 if TYPE_CHECKING:
-    import numpy as np
     from mudata import MuData
 
-# columns of the tables, arrays of PlatformCalibration
-OF_GENES = ("platform_shift", "shift_sd", "residual_sd", "repeatability")
-OF_CELL_TYPES = ("cell_size", "cell_size_umi", "mean_log_ratio")
-# arrays that tables and PlatformCalibration have in common
-SHARED = ("profiles", "centre", "loadings", "covariance", "depths", "n_donors")
+# table columns, which are fields of PlatformCalibration
+GENE_COLUMNS = ("platform_shift", "shift_sd", "residual_sd", "repeatability")
+CELL_TYPE_COLUMNS = ("cell_size", "cell_size_umi", "mean_log_ratio")
+# fields that Calibration and PlatformCalibration share
+SHARED_FIELDS = ("profiles", "centre", "loadings", "covariance", "depths", "n_donors")
 
 
 @dataclass
 class Calibration:
-    """How bulk differs from single cells, learned by :func:`scdeconv.pp.calibrate`.
+    """Differences between bulk and single cells, estimated by :func:`scdeconv.pp.calibrate`.
 
-    On the scale ``x = log(1 + 10 G share)``, G the number of genes, a bulk sample with cell fractions f is modelled as::
+    On the scale ``x = log(1 + 10 G share)``, with G genes, a bulk sample with cell fractions f is modelled as::
 
         x = log_shares(f @ profiles) + platform_shift[+batch_shift] + loadings.T @ N(0, 1) + residual_sd * N(0, 1)
 
     Attributes
     ----------
     genes
-        Table by gene: ``platform_shift`` (bulk less single cells), ``shift_sd`` (its uncertainty), ``residual_sd``
-        (independent part of what differs between donors), ``repeatability`` (share of a gene's departure from its
-        profile that is the same in all donors, 0 to 1).
+        Table with one row per gene: ``platform_shift`` (log expression of bulk minus single cells), ``shift_sd`` (its
+        standard deviation), ``residual_sd`` (independent standard deviation between donors), ``repeatability`` (share
+        of the residual variance that is common to all donors, 0 to 1).
     cell_types
-        Table by cell type: ``cell_size`` (RNA per cell, learned from the pairs), ``cell_size_umi`` (as counted in the
-        cells), ``mean_log_ratio`` (mean centred log-ratio of the compositions).
+        Table with one row per cell type: ``cell_size`` (RNA per cell, estimated from the pairs), ``cell_size_umi``
+        (mean UMI counts per cell), ``mean_log_ratio`` (mean centred log-ratio of the compositions).
     profiles
-        Expression of a cell, cell types × genes, with the learned cell sizes.
+        Mean expression per cell with the estimated cell sizes, cell types × genes.
     centre
-        Mean log expression of bulk, per gene.
+        Mean log expression of bulk, length genes.
     loadings
-        Correlated part of what differs between donors, factors × genes: a factor for each donor (and batch), or the 100
-        leading directions where there are more.
+        Correlated noise between donors, factors × genes: one factor per donor (and batch), or the 100 leading factors
+        if there are more.
     covariance
-        Of the compositions' centred log-ratios, cell types × cell types.
+        Covariance of the centred log-ratios of compositions, cell types × cell types.
     depths
-        Totals of bulk samples over these genes; empty where bulk is not counts.
+        Library sizes of bulk samples over these genes; empty if bulk is not counts.
     batch_shift
-        Table genes × batches; no columns where no batch was given.
+        Table genes × batches; no columns without ``batch_key``.
     n_donors
-        Paired donors behind it; 0 where there is only the reference.
+        Number of paired donors; 0 without pairs.
 
     Examples
     --------
@@ -88,7 +88,22 @@ class Calibration:
 
     @classmethod
     def of(cls, mdata: MuData) -> Self:
-        """Return the calibration that :func:`scdeconv.pp.calibrate` stored in ``mdata``; ``KeyError`` where none is."""
+        """Return the calibration stored in ``mdata`` by :func:`scdeconv.pp.calibrate`.
+
+        Parameters
+        ----------
+        mdata
+            MuData with a calibration.
+
+        Returns
+        -------
+        The calibration.
+
+        Raises
+        ------
+        KeyError
+            If ``mdata`` has no calibration.
+        """
         stored = mdata.uns.get(keys.UNS, {}).get(keys.CALIBRATION)
         if stored is None:
             msg = f"Expected a calibration in mdata.uns[{keys.UNS!r}], found none. Call pp.calibrate(mdata) first."
@@ -97,23 +112,42 @@ class Calibration:
 
     @classmethod
     def from_arrays(cls, arrays: PlatformCalibration, genes: pd.Index, cell_types: list[str]) -> Self:
-        """Return tables of the arrays, with the names of their genes and cell types."""
-        by_type = pd.DataFrame({name: getattr(arrays, name) for name in OF_CELL_TYPES})
+        """Return the calibration as tables.
+
+        Parameters
+        ----------
+        arrays
+            The calibration as arrays.
+        genes
+            Gene names.
+        cell_types
+            Cell-type names.
+
+        Returns
+        -------
+        The calibration with gene and cell-type names.
+        """
+        by_type = pd.DataFrame({name: getattr(arrays, name) for name in CELL_TYPE_COLUMNS})
         batches = pd.DataFrame(index=genes)
         if len(arrays.batches):
             batches = pd.DataFrame(arrays.batch_shift.T, index=genes, columns=arrays.batches)
         return cls(
-            genes=pd.DataFrame({name: getattr(arrays, name) for name in OF_GENES}, index=genes),
+            genes=pd.DataFrame({name: getattr(arrays, name) for name in GENE_COLUMNS}, index=genes),
             cell_types=by_type.set_axis(pd.Index(cell_types, name="cell_type")),
             batch_shift=batches,
-            **{name: getattr(arrays, name) for name in SHARED},
+            **{name: getattr(arrays, name) for name in SHARED_FIELDS},
         )
 
     def to_arrays(self) -> PlatformCalibration:
-        """Return the values without their names."""
-        values: dict[str, Any] = {name: self.genes[name].to_numpy() for name in OF_GENES}
-        values |= {name: self.cell_types[name].to_numpy() for name in OF_CELL_TYPES}
-        values |= {name: getattr(self, name) for name in SHARED}
+        """Return the calibration as arrays without names.
+
+        Returns
+        -------
+        The calibration as arrays.
+        """
+        values: dict[str, Any] = {name: self.genes[name].to_numpy() for name in GENE_COLUMNS}
+        values |= {name: self.cell_types[name].to_numpy() for name in CELL_TYPE_COLUMNS}
+        values |= {name: getattr(self, name) for name in SHARED_FIELDS}
         return PlatformCalibration(
             **values,
             batches=self.batch_shift.columns.to_numpy(),
@@ -121,13 +155,44 @@ class Calibration:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields by name, as ``mdata.uns`` can hold and write them."""
+        """Return the fields by name, in types that ``mdata.uns`` can store and write.
+
+        Returns
+        -------
+        Fields by name.
+        """
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def draw_compositions(self, n_samples: int, broad: float, rng: np.random.Generator) -> np.ndarray:
-        """Draw from the logistic-normal of the donors and, in a share ``broad``, from everywhere (Scaden's rule)."""
+        """Draw compositions from the donors' logistic-normal distribution and a share ``broad`` by the Scaden rule.
+
+        Parameters
+        ----------
+        n_samples
+            Number of compositions.
+        broad
+            Share of Scaden compositions, 0 to 1. They come last, and half of them lack cell types.
+        rng
+            Random number generator.
+
+        Returns
+        -------
+        Fractions, samples × cell types, rows sum to 1.
+        """
         return self.to_arrays().draw_compositions(n_samples, broad, rng)
 
     def draw_bulk(self, fractions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Draw bulk samples of the given composition, samples × genes: counts, or shares where bulk is not counts."""
+        """Draw bulk samples of given composition.
+
+        Parameters
+        ----------
+        fractions
+            Samples × cell types.
+        rng
+            Random number generator.
+
+        Returns
+        -------
+        Samples × genes: counts with library sizes of real samples, or shares if bulk is not counts.
+        """
         return self.to_arrays().draw_bulk(fractions, rng)

@@ -1,4 +1,4 @@
-"""Reading and checking what the user hands to :func:`scdeconv.pp.constraints`."""
+"""Reading and checking of the inputs of :func:`scdeconv.pp.constraints`."""
 
 from __future__ import annotations
 
@@ -26,26 +26,27 @@ KINDS = ("must_link", "cannot_link")
 
 
 def read_cells(problems: Problems, cells: AnnData | MuData, rna: str) -> tuple[AnnData, str]:
-    """Return the cells to be constrained, and what to call them."""
+    """Return the cells to constrain and their name in messages."""
     if isinstance(cells, MuData):
         if rna in cells.mod:
             return cells[rna], f"cells[{rna!r}]"
         problems.add(
-            f"Expected the modality {rna!r} in cells, found {examples(cells.mod, n=10)}. Name that of the RNA with rna=."
+            f"Expected modality {rna!r} in cells, found {examples(cells.mod, n=10)}. Pass the RNA modality as rna=."
         )
     elif not isinstance(cells, AnnData):
-        problems.add(f"Expected cells as AnnData or MuData, found {type(cells).__name__}.")
+        problems.add(f"Expected cells as AnnData or MuData, found {type(cells).__name__}. Convert it to AnnData.")
     return cells, "cells"
 
 
 def read_pairs(
     problems: Problems, pairs: pd.DataFrame | Mapping[str, Sequence[tuple[str, str]]], cells: pd.Index, name: str
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return positions of the cells, pairs × 2, and which pairs are must-links."""
+    """Return positions of the cells, pairs × 2, and the mask of must-links."""
     if isinstance(pairs, pd.DataFrame):
         if missing := [column for column in ("first", "second", "link") if column not in pairs]:
             problems.add(
-                f"Expected the columns 'first', 'second' and 'link' in pairs, found {list(pairs)}. Add {examples(missing)}."
+                f"Expected the columns 'first', 'second' and 'link' in pairs, found {list(pairs)}. "
+                f"Add {examples(missing)}."
             )
             return None
         pairs = {
@@ -54,7 +55,7 @@ def read_pairs(
         }
     elif not isinstance(pairs, Mapping):
         problems.add(
-            f"Expected pairs as a DataFrame or mapping, found {type(pairs).__name__}. Pass {{'must_link': ...}}."
+            f"Expected pairs as a DataFrame or mapping, found {type(pairs).__name__}. Pass {{'must_link': [...]}}."
         )
         return None
     if unknown := [kind for kind in pairs if kind not in KINDS]:
@@ -66,7 +67,7 @@ def read_pairs(
     odd = [pair for pair, _ in links if not (isinstance(pair, (tuple, list, np.ndarray)) and len(pair) == 2)]
     if odd or not links:
         others = f"{len(odd)} others: {examples(odd)}" if odd else "none"
-        problems.add(f"Expected tuples of two cells in pairs, found {others}. Pass names as in {name}.obs_names.")
+        problems.add(f"Expected tuples of two cells in pairs, found {others}. Pass names of {name}.obs_names.")
         return None
     names = np.array([[str(cell) for cell in pair] for pair, _ in links], dtype=object)
     must = np.array([together for _, together in links])
@@ -75,30 +76,30 @@ def read_pairs(
         strangers = pd.unique(names[found < 0])
         problems.add(
             f"Expected cells of {name} in pairs, found {len(strangers)} others: {examples(strangers)}. "
-            f"{name}.obs_names has {examples(cells)}."
+            f"Pass names of {name}.obs_names, such as {examples(cells)}."
         )
         return None
     alone = found[:, 0] == found[:, 1]
     if alone.any():
         problems.add(
-            f"Expected two different cells in each of pairs, found {int(alone.sum())} pairs of one cell: "
-            f"{examples(names[alone, 0])}. Remove them."
+            f"Expected two different cells in each of pairs, found {int(alone.sum())} pairs with the same cell twice: "
+            f"{examples(names[alone, 0])}. Remove these pairs."
         )
     contradictions = Constraints(cells, found[must], found[~must]).contradictions
     if len(contradictions):
         apart = [f"{first} and {second}" for first, second in contradictions.itertuples(index=False)]
         problems.add(
-            f"Expected pairs that can all be true, found {len(apart)} cannot-links between cells that must-links join, "
-            f"directly or through other cells: {examples(apart)}. Remove these cannot-links, or must-links that join them."
+            f"Expected consistent pairs, found {len(apart)} cannot-links between cells of one must-link group: "
+            f"{examples(apart)}. Remove these cannot-links or the must-links that join the cells."
         )
     return found, must
 
 
 def read_labels(problems: Problems, adata: AnnData, name: str, labels_key: str) -> np.ndarray | None:
-    """Return a number for the label of each cell, -1 where there is none."""
+    """Return the label code of each cell, -1 for cells without label."""
     if labels_key not in adata.obs:
         problems.add(
-            f"Expected obs[{labels_key!r}] in {name}, found columns {list(adata.obs)}. Name one with labels_key=."
+            f"Expected obs[{labels_key!r}] in {name}, found columns {list(adata.obs)}. Pass one of them as labels_key=."
         )
         return None
     codes, labels = pd.factorize(adata.obs[labels_key])
@@ -106,7 +107,7 @@ def read_labels(problems: Problems, adata: AnnData, name: str, labels_key: str) 
         found = f"only {examples(labels)} ({int((codes == 0).sum())} cells)" if len(labels) else "no labelled cell"
         problems.add(
             f"Expected cells of at least two labels in {name}.obs[{labels_key!r}], found {found}. "
-            "Label some cells of each of the types that you know; NaN are the others."
+            "Label some cells of at least two types and set all other cells to NaN."
         )
     return codes
 
@@ -114,7 +115,7 @@ def read_labels(problems: Problems, adata: AnnData, name: str, labels_key: str) 
 def read_markers(
     problems: Problems, adata: AnnData, name: str, markers: Mapping[str, Sequence[str]], layer: str | None
 ) -> tuple[Matrix, list[np.ndarray]] | None:
-    """Return the counts, and the columns of the markers of each type."""
+    """Return the counts and the marker columns of each type."""
     if not isinstance(markers, Mapping) or len(markers) < 2:
         found = f"{len(markers)} types" if isinstance(markers, Mapping) else type(markers).__name__
         problems.add(
@@ -122,7 +123,9 @@ def read_markers(
         )
         return None
     if strings := [cell_type for cell_type, genes in markers.items() if isinstance(genes, str)]:
-        problems.add(f"Expected a list of genes for each type in markers, found text for {examples(strings)}.")
+        problems.add(
+            f"Expected a list of genes for each type in markers, found text for {examples(strings)}. Pass lists."
+        )
         return None
     matrix = get_matrix(adata, layer if layer in adata.layers else None, name)
     genes = strip_versions(adata.var_names)
@@ -136,15 +139,15 @@ def read_markers(
     if without := [cell_type for cell_type, names in wanted.items() if len(missing[cell_type]) == len(names)]:
         absent = [gene for cell_type in without for gene in missing[cell_type]]
         problems.add(
-            f"Expected markers of every type among the genes of {name}, found none for {examples(without)}: it has no "
-            f"{examples(absent)}, but {examples(genes)}. Use the same gene names, or leave the type out."
+            f"Expected markers of every type among the genes of {name}, found none for {examples(without)}: missing "
+            f"{examples(absent)}, the genes are {examples(genes)}. Use the same gene names or omit the type."
         )
     if len(problems.messages) > before:
         return None
     if absent := [gene for names in missing.values() for gene in names]:
         warn(
             f"{len(absent)} of {sum(map(len, wanted.values()))} markers are not among the genes of {name}: "
-            f"{examples(absent)}. The others are used."
+            f"{examples(absent)}. The remaining markers are used."
         )
     columns = [genes.get_indexer(names.drop(missing[cell_type])) for cell_type, names in wanted.items()]
     return matrix, columns
@@ -153,16 +156,17 @@ def read_markers(
 def read_protein(
     problems: Problems, cells: AnnData | MuData, protein: str, names: pd.Index, layer: str | None
 ) -> tuple[Matrix, np.ndarray] | None:
-    """Return the counts of the proteins of the cells that have them, and which of ``names`` these are."""
+    """Return the protein counts of the cells with protein, and their positions in ``names``."""
     if not isinstance(cells, MuData):
         problems.add(
-            "Expected cells as MuData beside protein=, found AnnData. Join cells and proteins: "
+            "Expected cells as MuData with protein=, found AnnData. Join cells and proteins: "
             f"mudata.MuData({{'rna': cells, {protein!r}: proteins}})."
         )
         return None
     if protein not in cells.mod:
         problems.add(
-            f"Expected the modality {protein!r} in cells, found {examples(cells.mod, n=10)}. Name it with protein=."
+            f"Expected modality {protein!r} in cells, found {examples(cells.mod, n=10)}. "
+            "Pass the protein modality as protein=."
         )
         return None
     adata, name = cells[protein], f"cells[{protein!r}]"
@@ -172,15 +176,15 @@ def read_protein(
     check_expression(problems, adata, matrix, name, logged="log1p" in adata.uns and layer not in adata.layers)
     if adata.n_vars < 2:
         problems.add(
-            f"Expected at least two proteins in {name}, found {adata.n_vars}. Levels are relative to each other."
+            f"Expected at least two proteins in {name}, found {adata.n_vars}. Add proteins: levels are log-ratios."
         )
     if len(problems.messages) > before:
         return None
     positions = names.get_indexer(adata.obs_names)
     if (positions >= 0).sum() < 2:
         problems.add(
-            f"Expected cells with RNA and protein, found {int((positions >= 0).sum())}: {name} has "
-            f"{examples(adata.obs_names)}, the cells are {examples(names)}. Use the same names for both."
+            f"Expected at least two cells with RNA and protein, found {int((positions >= 0).sum())}: {name} has "
+            f"{examples(adata.obs_names)}, the cells are {examples(names)}. Use the same cell names in both."
         )
         return None
     return matrix[positions >= 0], positions[positions >= 0]

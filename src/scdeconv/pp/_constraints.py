@@ -1,4 +1,4 @@
-"""Pairwise constraints: which cells belong together, which apart, and whether that can all be true."""
+"""Must-link and cannot-link constraints between cells."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Constraints:
-    """Pairs of cells that belong to one cluster, or to two; made by :func:`scdeconv.pp.constraints`.
+    """Pairs of cells of the same cluster or of different clusters, from :func:`scdeconv.pp.constraints`.
 
     Parameters
     ----------
     cells
-        Names of the cells that the numbers below refer to: ``obs_names`` of the cells the constraints were made for.
+        Names of the cells (``obs_names``) to which the positions refer.
     must_link, cannot_link
-        Pairs of cells of the same and of different clusters: positions in ``cells``, int, pairs × 2.
+        Pairs of cells of the same cluster and of different clusters: positions in ``cells``, int, pairs × 2.
 
     Examples
     --------
@@ -47,20 +47,19 @@ class Constraints:
 
     @property
     def summary(self) -> str:
-        """What there is, in a line."""
+        """One-line summary of the constraints."""
         report = self.report
         consistent = f"{n:,} contradictions" if (n := report["contradictions"]) else "consistent"
         return (
-            f"{report['must_link']:,} must-link, {report['cannot_link']:,} cannot-link among {report['cells']:,} cells; "
-            f"{consistent}"
+            f"{report['must_link']:,} must-link, {report['cannot_link']:,} cannot-link among {report['cells']:,} "
+            f"cells; {consistent}"
         )
 
     @property
     def report(self) -> dict[str, int]:
-        """Numbers of constraints, of the cells they touch, of groups, and of contradictions.
+        """Numbers of constraints, constrained cells, groups and contradictions.
 
-        A group are the cells that must-links join, directly or through others; ``largest_group`` is the number of its
-        cells.
+        A group is a connected component of the must-links. ``largest_group`` is its largest number of cells.
         """
         sizes = np.bincount(self.groups())
         return {
@@ -74,33 +73,34 @@ class Constraints:
 
     @property
     def contradictions(self) -> pd.DataFrame:
-        """Cannot-links between cells that must-links join, directly or through others: names of ``first`` and ``second``."""
+        """Cannot-links between cells of one must-link group, with cell names in ``first`` and ``second``."""
         groups = self.groups()
         impossible = self.cannot_link[groups[self.cannot_link[:, 0]] == groups[self.cannot_link[:, 1]]]
         return pd.DataFrame({"first": self.cells[impossible[:, 0]], "second": self.cells[impossible[:, 1]]})
 
     def agreement(self, labels: pd.Series | Sequence[object] | np.ndarray) -> float:
-        """Return the share of the constraints that labels (cell types, clusters) satisfy.
+        """Return the share of constraints that labels (cell types or clusters) satisfy.
 
         Parameters
         ----------
         labels
-            A Series indexed by names of cells, or one label for each of ``cells``, in order. Constraints of cells
-            without a label (NaN) do not count.
+            Series indexed by cell names, or one label per cell in the order of ``cells``. Constraints of cells without
+            label (NaN) are ignored.
 
         Returns
         -------
-        From 0 to 1.
+        Share from 0 to 1.
 
         Raises
         ------
         ValueError
-            Where labels do not fit the cells, or no constraint has labels on both sides.
+            If the labels do not match the cells, or if no constraint has two labelled cells.
         """
         values = labels.reindex(self.cells) if isinstance(labels, pd.Series) else pd.Series(list(labels), dtype=object)
         if len(values) != len(self.cells):
             msg = (
-                f"Expected a label for each of {len(self.cells)} cells, found {len(values)}. Pass a Series with names."
+                f"Expected one label for each of {len(self.cells)} cells, found {len(values)} labels. "
+                "Pass a Series indexed by cell names."
             )
             raise ValueError(msg)
         codes = pd.factorize(values)[0]
@@ -109,18 +109,20 @@ class Constraints:
         known = (np.concatenate([must, cannot]) >= 0).all(axis=1)
         if not known.any():
             msg = (
-                f"Expected labels on both sides of a constraint, found none among {known.size} constraints. "
-                "Pass labels of the same cells, a Series indexed by their names."
+                f"Expected labels of both cells of a constraint, found no such constraint among {known.size}. "
+                "Pass labels of the same cells as a Series indexed by cell names."
             )
             raise ValueError(msg)
         return float(satisfied[known].mean())
 
     def distinct_groups(self) -> list[np.ndarray]:
-        """Return groups of two or more cells that must-links join, each set apart from all before it by a cannot-link.
+        """Return must-link groups of at least two cells that have a cannot-link to all other returned groups.
+
+        Groups are added in order of decreasing size.
 
         Returns
         -------
-        Positions of the cells of each group, the largest group first.
+        Cell positions of each group, largest group first.
         """
         of_cell = self.groups()
         apart = {frozenset(pair) for pair in of_cell[self.cannot_link].tolist()}
@@ -132,11 +134,11 @@ class Constraints:
         return [np.flatnonzero(of_cell == group) for group in chosen]
 
     def groups(self) -> np.ndarray:
-        """Return which cells must-links join, directly or through others.
+        """Return the connected components of the must-links.
 
         Returns
         -------
-        Number of the group of each cell, int.
+        Group code of each cell, int.
         """
         size = len(self.cells)
         ones = np.ones(len(self.must_link), dtype=bool)

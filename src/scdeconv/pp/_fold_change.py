@@ -1,4 +1,4 @@
-"""Replicates of cells between which CIBERSORTx looks for markers."""
+"""Fold changes of marker genes between pseudo-replicates, as in CIBERSORTx."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ def fold_change_scores(
     q_value: float,
     seed: int,
 ) -> np.ndarray:
-    """Return the log2 fold change of the genes that a type expresses more than the others do on average.
+    """Return the log2 fold changes of marker genes of each cell type against the mean of the other types.
 
     Parameters
     ----------
     counts
         Cells × genes.
     totals
-        Counts of each cell over all genes.
+        Total counts of each cell over all genes.
     cell_type
-        Of each cell, categorical.
+        Cell type of each cell, categorical.
     replicates, sampling, seed
         As for :func:`scdeconv._stats.draws.draw_replicates`.
     fraction
-        Least share of a type's cells that express a marker of the type.
+        Minimum share of a type's cells that express a marker of the type.
     q_value
-        False discovery rate of the Welch tests of a type (on log2 of CPM + 1).
+        False discovery rate of the Welch tests of a type, on log2(CPM + 1).
 
     Returns
     -------
-    Cell types × genes, -inf where a gene is no marker of the type.
+    Log2 fold changes, cell types × genes; -inf for genes that are no markers of the type.
     """
     codes, names = cell_type.cat.codes.to_numpy(), list(cell_type.cat.categories)
     rows = draw_replicates(codes, replicates, sampling, seed)
     cpm = product(rows, counts, description="adding up replicates")[0] / (rows @ totals)[:, None] * 1e6
     expressed = np.ones((len(names), cpm.shape[1]))
-    # the cells are read again only where it matters
+    # a second pass over the cells is needed only for a positive fraction
     if fraction > 0:
         of_type = indicator(cell_type, names)
         expressed = product(of_type, counts > 0, description="counting cells")[0] / np.asarray(of_type.sum(axis=1))

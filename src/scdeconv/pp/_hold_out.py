@@ -1,4 +1,4 @@
-"""Take donors out of the data, for evaluation on donors that nothing has seen."""
+"""Removal of held-out donors from the data for evaluation."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-# in this order: a simulation may use the calibration
+# steps to repeat, in this order: a simulation may use the calibration
 REDONE: dict[str, Callable[..., object]] = {"calibrate": calibrate, "simulate": simulate, "select_genes": select_genes}
 
 
 def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
-    """Split off donors: their bulk, their cells and everything that was learned from either.
+    """Split the data into training data without held-out donors and bulk of the held-out donors.
 
-    Profiles and pseudobulk are made again from the donors that stay, and calibration, simulation and gene selection are repeated with
-    the arguments recorded in ``mdata.uns["scdeconv"]``. Profiles that were given instead of cells, and a gene list
-    of the user's own in ``var["selected"]``, stay as they are: what the held-out donors put into them cannot be taken out.
+    Bulk and cells of the held-out donors are removed. Profiles and pseudobulk are recomputed from the remaining donors.
+    Calibration, simulation and gene selection are repeated with the arguments recorded in ``mdata.uns["scdeconv"]``.
+    Profiles that were passed instead of cells and a user-defined ``var["selected"]`` are not changed. They may contain
+    information from the held-out donors.
 
     Parameters
     ----------
@@ -39,12 +40,15 @@ def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
 
     Returns
     -------
-    The data without the donors, and the bulk samples of the donors.
+    train
+        The data without the held-out donors.
+    held_out
+        Bulk samples of the held-out donors.
 
     Raises
     ------
     ValueError
-        Where a donor has no bulk sample.
+        If a donor has no bulk sample.
 
     Examples
     --------
@@ -62,7 +66,8 @@ def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
     unknown = sorted(set(donors) - set(bulk.obs[keys.DONOR]))
     if unknown:
         msg = (
-            f"Expected donors of the bulk samples, found {unknown}. The donors are {sorted(set(bulk.obs[keys.DONOR]))}."
+            f"Expected donors of the bulk samples in donors, found {unknown}. "
+            f"Choose from {sorted(set(bulk.obs[keys.DONOR]))}."
         )
         raise ValueError(msg)
     out = bulk.obs[keys.DONOR].isin(donors).to_numpy()

@@ -1,4 +1,4 @@
-"""Constraints between cells from what is known about some of them."""
+"""Constraints between cells from labels, markers, surface protein or given pairs."""
 
 from __future__ import annotations
 
@@ -35,61 +35,63 @@ def constraints(
     rna: str = "rna",
     seed: int = 0,
 ) -> Constraints:
-    """Make constraints, pairs of cells that belong to one cluster or to two, from what is known of the cells.
+    """Make must-link and cannot-link constraints between cells for semi-supervised clustering.
 
-    Any of four sources will do, and several are joined. Where they contradict each other, also through chains of
-    must-links, ``pairs`` are trusted before labels, labels before markers, and markers before protein (where cannot-links
-    go first, then must-links from the closest cells on). What contradicts something more trusted is left out, with a
-    warning, so that the constraints returned can all be true.
+    A must-link is a pair of cells of the same cluster. A cannot-link is a pair of cells of different clusters. There
+    are four sources, which can be combined. In order of decreasing priority, these are ``pairs``, labels, markers and
+    protein (cannot-links before must-links, and must-links in order of distance). A constraint that contradicts
+    constraints of higher priority, directly or through chains of must-links, is removed with a warning. The returned
+    constraints are consistent.
 
     Parameters
     ----------
     cells
-        Cells × genes; or MuData with them and protein levels, as CITE-seq measures. Not changed.
+        Cells × genes, or MuData with RNA and protein modalities (CITE-seq). Not changed.
     labels_key
-        Column of ``obs`` with labels of some cells, NaN for the others. Random pairs of labelled cells become must-links
-        where they have the same label, and cannot-links where not.
+        Column of ``obs`` with labels of some cells and NaN for all other cells. Random pairs of labelled cells are
+        must-links if their labels are equal, else cannot-links.
     markers
-        Genes that mark each cell type. A cell's score for a type is the mean z-score of the log normalised expression of
-        its markers; the scores of each type are set on a scale where 0 is their 5th and 1 their 99.5th percentile. Cells
-        with more than 2/3 for one type and less than 1/3 for each of the others are anchors, and serve as labelled cells.
+        Marker genes of each cell type. The score of a cell for a type is the mean z-score of the log-normalised
+        expression of its markers. Scores are scaled so that the 5th percentile is 0 and the 99.5th percentile is 1.
+        Cells with a score above 2/3 for one type and below 1/3 for all other types are anchors. Anchors are used as
+        labelled cells.
     protein
-        Modality of ``cells`` with counts of surface protein, cells × proteins; cells are matched by name. Random pairs
-        become must-links where their distance (Euclidean, of centred log-ratios) is below the 0.5th percentile, and
-        cannot-links where it is above the 95th.
+        Modality of ``cells`` with surface-protein counts, cells × proteins. Cells are matched by name. Random pairs are
+        must-links if their distance (Euclidean, of centred log-ratios) is below the 0.5th percentile, and cannot-links
+        if it is above the 95th percentile.
     pairs
-        Names of cells: ``{"must_link": [(cell, cell), ...], "cannot_link": [...]}``, or a DataFrame with the columns
-        ``first``, ``second`` and ``link``, which is ``"must_link"`` or ``"cannot_link"``.
+        Pairs of cell names: ``{"must_link": [(cell, cell), ...], "cannot_link": [...]}``, or a DataFrame with the
+        columns ``first``, ``second`` and ``link`` (``"must_link"`` or ``"cannot_link"``).
     n_pairs
-        Number of pairs from labels, from markers and (about) from protein, each. Fewer where there are not as many.
+        Maximum number of pairs from labels and from markers, and approximate number of pairs from protein.
     layer
-        Layer with the counts, of cells or proteins, whichever has it; by default ``X``. Labels and pairs need no counts.
+        Layer with the counts of cells or proteins. Default: ``X``. Labels and pairs do not need counts.
     rna
-        Modality of a MuData whose cells are constrained.
+        Modality of a MuData with the cells to constrain.
     seed
-        Seed of the random number generator; each source has draws of its own.
+        Seed of the random number generator. Each source has its own random stream.
 
     Returns
     -------
-    Constraints of the cells, with which nothing is written to ``cells``.
+    Constraints of the cells.
 
     Raises
     ------
     ValueError
-        One report of every problem found; where ``pairs`` contradict each other; where markers or protein single out no
-        cells.
+        If the inputs have problems (all are listed), if ``pairs`` contradict each other, or if markers or protein do
+        not separate any cells.
 
     Warns
     -----
     UserWarning
-        Where markers are not among the genes, no cell clearly expresses those of a type, or constraints contradict
-        more trusted ones.
+        If markers are not among the genes, if no cell is an anchor of a type, or if constraints contradict constraints
+        of higher priority.
 
     Notes
     -----
-    Constraints and the ways to obtain them are those of scDCC (Tian et al. 2021), which does not look for contradictions.
-    The original's marker rule is one for four proteins of T cells; the one for any markers is ours. It needs markers of
-    every type that is there: cells of a type without may be taken for one that shares its markers.
+    Constraints and sources follow scDCC (Tian et al. 2021), which does not check for contradictions. The marker rule of
+    scDCC is for four proteins of T cells. The rule for general markers is from this package. It needs markers of all
+    types in the data: cells of a type without markers can become anchors of a type with shared markers.
 
     Examples
     --------
@@ -104,7 +106,7 @@ def constraints(
     if labels_key is None and markers is None and protein is None and pairs is None:
         problems.add("Expected labels_key, markers, protein or pairs, found none of them. Pass at least one.")
     if n_pairs < 1 or n_pairs != int(n_pairs):
-        problems.add(f"Expected n_pairs to be a whole number of at least 1, found {n_pairs}. Change it.")
+        problems.add(f"Expected n_pairs to be a whole number of at least 1, found {n_pairs}. Change the argument.")
     adata, name = read_cells(problems, cells, rna)
     problems.raise_if_any()
     check_names(problems, adata.obs_names, pd.Index([]), name)
@@ -116,7 +118,9 @@ def constraints(
     levels = None if protein is None else read_protein(problems, cells, protein, adata.obs_names, layer)
     read = [adata] * (markers is not None) + ([cells[protein]] if levels is not None else [])
     if layer is not None and read and not any(layer in table.layers for table in read):
-        problems.add(f"Expected layer {layer!r} in {name}, found layers {layer_names(adata)}. Name one with layer=.")
+        problems.add(
+            f"Expected layer {layer!r} in {name}, found layers {layer_names(adata)}. Pass one of them as layer=."
+        )
     problems.raise_if_any()
 
     of_labels, of_markers, of_protein = np.random.default_rng(seed).spawn(3)
@@ -134,36 +138,39 @@ def constraints(
         linked, must = link_by_distance(matrix, n_pairs, of_protein)
         if not len(linked):
             msg = (
-                f"Expected protein levels that differ between cells in cells[{protein!r}], found every pair of cells at the "
-                "same distance. Leave protein= out."
+                f"Expected protein levels that differ between cells in cells[{protein!r}], found the same distance for "
+                "all pairs of cells. Omit protein=."
             )
             raise ValueError(msg)
         sources["protein"] = positions[linked], must
     for source, (linked, _) in sources.items():
         if source != "pairs" and len(linked) < n_pairs:
-            notes.append(f"only {len(linked):,} pairs from {source}, which are all")
+            notes.append(f"only {len(linked):,} pairs available from {source}")
     result = _join(sources, adata.obs_names)
     print("; ".join([f"constraints: {result.summary}", *notes]))
     return result
 
 
 def _describe_anchors(anchors: np.ndarray, cell_types: list[str]) -> str:
-    """Say how many anchors the markers found; with fewer than two types there is nothing to tell apart."""
+    """Return the number of anchors as text; raise ``ValueError`` if fewer than two types have anchors."""
     numbers = pd.Series(np.bincount(anchors[anchors >= 0], minlength=len(cell_types)), index=cell_types)
     found, without = numbers[numbers > 0], numbers.index[numbers == 0]
     if len(found) < 2:
         msg = (
-            f"Expected cells that clearly express the markers of one type and no other, for at least two types, found them "
-            f"for {examples(found.index) if len(found) else 'none'}. Give markers that the types do not share, and more of them."
+            f"Expected anchor cells (with markers of only one type) of at least two types, found anchors of "
+            f"{examples(found.index) if len(found) else 'none'}. Pass more markers that the types do not share."
         )
         raise ValueError(msg)
     if len(without):
-        warn(f"No cell clearly expresses the markers of {examples(without)} alone: markers say nothing about them.")
+        warn(
+            f"Expected anchor cells of every type in markers, found none of {examples(without)}. "
+            "Markers give no constraints of these types."
+        )
     return f"{numbers.sum():,} anchors of {len(found)} types"
 
 
 def _join(sources: Mapping[str, tuple[np.ndarray, np.ndarray]], cells: pd.Index) -> Constraints:
-    """Join the constraints of all sources, the most trusted first, without repetitions and contradictions."""
+    """Return the constraints of all sources without duplicates and contradictions; earlier sources have priority."""
     linked = np.sort(np.concatenate([pairs for pairs, _ in sources.values()]), axis=1)
     must = np.concatenate([must for _, must in sources.values()])
     source = np.repeat(list(sources), [len(must) for _, must in sources.values()])
@@ -176,5 +183,8 @@ def _join(sources: Mapping[str, tuple[np.ndarray, np.ndarray]], cells: pd.Index)
             for name in sources
             if (n := (~kept & (source == name)).sum())
         ]
-        warn(f"Constraints that contradict more trusted ones are left out: {', '.join(dropped)}.")
+        warn(
+            f"Expected consistent constraints, found contradictions. Constraints of lower priority are removed: "
+            f"{', '.join(dropped)}."
+        )
     return Constraints(cells, linked[kept & must], linked[kept & ~must])

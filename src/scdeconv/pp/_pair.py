@@ -1,4 +1,4 @@
-"""Bring bulk, single cells and donors together in one MuData."""
+"""Pairing of bulk samples with single cells of the same donors in one MuData."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from mudata import MuData
 
-FEWEST_PAIRS = 3
+FEWEST_PAIRS = 3  # minimum number of paired donors for methods that train on pairs (set by hand)
 
 
 def pair(
@@ -50,74 +50,74 @@ def pair(
 ) -> MuData:
     """Pair bulk samples with the single cells of the same donors.
 
-    Donors with bulk and cells are the pairs. Donors with cells only still build the reference, donors with bulk only
-    are there to be predicted. Without any cells, cell-type ``profiles`` take their place and the fractions come from
-    ``bulk.obsm[fractions_key]`` (flow cytometry, imaging, a count made elsewhere). The inputs are not changed.
+    Donors with bulk and cells are pairs. Donors with only cells contribute to the reference. Donors with only bulk can
+    be predicted. Instead of cells, pass cell-type ``profiles``. The measured fractions are then read from
+    ``bulk.obsm[fractions_key]`` (for example from flow cytometry or imaging). The inputs are not changed.
 
     Parameters
     ----------
     cells
-        Cells × genes, counts, with ``obs[donor_key]`` and ``obs[cell_type_key]``. They need not fit into memory:
-        ``anndata.read_h5ad(path, backed="r")``, ``anndata.experimental.read_lazy(path)`` and Dask arrays of rows are read
-        once, block by block (on a Dask cluster where one is connected), and stay where they are, in ``sc`` too.
+        Cells × genes, counts, with ``obs[donor_key]`` and ``obs[cell_type_key]``. Backed AnnData
+        (``anndata.read_h5ad(path, backed="r")``), lazy AnnData (``anndata.experimental.read_lazy(path)``) and Dask
+        arrays of rows are read once in blocks, on a Dask cluster if one is connected. They stay lazy in ``sc``.
     bulk
-        Bulk samples × genes, counts or TPM. Where there is no ``obs[donor_key]``, ``obs_names`` are the donors.
-        ``obsm[fractions_key]``, where present, is the truth for samples whose donor has no cells.
+        Bulk samples × genes, counts or TPM. Without ``obs[donor_key]``, ``obs_names`` are the donors.
+        ``obsm[fractions_key]``, if present, gives the measured fractions of samples whose donor has no cells.
     donor_key
         Column of ``obs`` with the donor.
     cell_type_key
         Column of ``cells.obs`` (and of ``profiles.obs``) with the cell type.
     layer
-        Layer to read instead of ``X``, in whichever of cells and bulk has it.
+        Layer to read instead of ``X``, from each of cells and bulk that has it.
     profiles
-        Instead of cells: cell types × genes, mean expression per cell, with ``obs[cell_type_key]`` (else ``obs_names``)
-        and optionally ``obs["cell_size_umi"]``, the mean total per cell, and ``obs["total"]``, the sum over all genes
-        in the unit of the profiles where they have not all genes, as in a signature (:func:`scdeconv.pp.signature`).
+        Mean expression per cell, cell types × genes, instead of cells. Cell types are in ``obs[cell_type_key]``, else
+        in ``obs_names``. Optional: ``obs["cell_size_umi"]``, the mean total per cell, and ``obs["total"]``, the sum
+        over all genes in the unit of the profiles. Pass the latter for profiles of selected genes, such as a signature
+        (:func:`scdeconv.pp.signature`).
     pseudobulk
-        Beside profiles: donors × genes, each donor's cells summed.
+        Summed cells of each donor, donors × genes. Only with profiles.
     fractions_key
-        Key of ``bulk.obsm``: a DataFrame samples × cell types whose rows sum to 1 or are NaN.
+        Key of ``bulk.obsm`` with a DataFrame of samples × cell types. Rows sum to 1 or are NaN.
     probabilities_key
-        Key of ``cells.obsm``: a DataFrame cells × cell types whose rows sum to 1, how probable each type is for a cell.
-        The measured fractions of a donor are then the mean over its cells, the composition to be expected. The profiles
-        stay those of ``obs[cell_type_key]``. The probabilities are taken at their word: of cells with 0.6, 60 % should be
-        of that type. The soft assignments of :func:`scdeconv.tl.cluster` are often far less sure than their labels are
-        right, which makes all donors alike; the printed line says how far the compositions are from those of the labels.
+        Key of ``cells.obsm`` with a DataFrame of cell-type probabilities, cells × cell types, rows sum to 1. The
+        measured fractions of a donor are then the mean probabilities of its cells. Profiles are still computed from
+        ``obs[cell_type_key]``. The probabilities must be calibrated: of cells with probability 0.6 of a type, 60 %
+        should be of that type. The soft assignments of :func:`scdeconv.tl.cluster` are often underconfident, which
+        makes all donors similar. The printed summary contains the mean difference to fractions from the labels.
     duplicates
-        What to do with genes that occur more than once: refuse them or add them up.
+        Treatment of duplicate genes: raise an error or sum them.
 
     Returns
     -------
     MuData of the shared genes with the modalities
 
-    - ``bulk``: ``obs["donor"]``, ``obsm["measured_fractions"]`` (rows of NaN where unknown) and, where cells were
-      counted, ``obsm["measured_cells"]``. With ``probabilities_key``, these are the expected numbers, rounded so that
-      they keep the donor's total (by largest remainder), and ``obsm["measured_variance"]`` is the variance of the
-      fractions that comes from not knowing the types, sum of p(1 - p) over N² for N cells. It takes the probabilities
-      at their word and the cells as independent, so errors that cells share, such as a misplaced cluster, are not in it;
-    - ``sc``: the cells, with ``obs["donor"]``, ``obs["cell_type"]`` and ``obs["total"]``, the sum over all genes of
-      ``cells`` (only where cells are given);
-    - ``sums``: the cells of each type of each donor added up, pairs of a donor and a type × genes, with ``obs["donor"]``,
-      ``obs["cell_type"]``, ``obs["n_cells"]`` and ``obs["total"]``. All that follows is made of these sums, but for
-      simulation and the few methods that need the cells themselves;
+    - ``bulk``: ``obs["donor"]``, ``obsm["measured_fractions"]`` (rows of NaN if unknown) and, with cells,
+      ``obsm["measured_cells"]``, the number of cells. With ``probabilities_key``, the numbers are expected numbers,
+      rounded by the largest-remainder method, which keeps the donor's total. ``obsm["measured_variance"]`` is then the
+      variance of the fractions due to uncertain types, sum of p(1 - p) / N² over N cells. It assumes calibrated
+      probabilities and independent cells. Errors that cells share, such as a wrongly named cluster, are not included;
+    - ``sc``: the cells with ``obs["donor"]``, ``obs["cell_type"]`` and ``obs["total"]``, the sum over all genes of
+      ``cells`` (only with cells);
+    - ``sums``: summed cells, (donor, cell type) pairs × genes, with ``obs["donor"]``, ``obs["cell_type"]``,
+      ``obs["n_cells"]`` and ``obs["total"]`` (only with cells). All later steps use these sums, except simulation and
+      the methods that need single cells;
     - ``profiles``: mean expression per cell, cell types × genes, with ``obs["cell_size_umi"]``;
     - ``pseudobulk``: summed cells, donors × genes.
 
-    Spike-ins (named ``ERCC-...``) are no genes of cells and are taken out; where bulk has them, its
-    ``obs["rna_per_spike_in"]`` is the ratio of a sample's own expression to theirs.
+    Spike-ins (names starting with ``ERCC-``) are removed from the genes. If bulk has spike-ins,
+    ``obs["rna_per_spike_in"]`` is the ratio of endogenous to spike-in expression.
 
     Raises
     ------
     ValueError
-        One report of every problem found in the inputs. Of cells that are not in memory, it knows the first block; the
-        values of all others are reported after the one reading.
+        If the inputs have problems; all are listed. Problems in lazy cells after the first block are raised later.
     OSError
-        Where cells on disk cannot be read, with the rows that were reached.
+        If cells on disk cannot be read. The message contains the rows.
 
     Warns
     -----
     UserWarning
-        Where there are too few paired donors to learn from pairs.
+        If there are fewer than 3 paired donors, or if ``profiles`` are passed without measured fractions of bulk.
 
     Examples
     --------
@@ -131,18 +131,20 @@ def pair(
     mdata = join(originals, donor_key, cell_type_key, layer, fractions_key, duplicates, probabilities_key)
     record = mdata.uns[keys.UNS]["pair"]
     shares = ", ".join(f"{name} {adata.n_vars}" for name, adata in originals.items())
-    aside = f"; {record['n_spike_ins']} spike-ins set aside" if record["n_spike_ins"] else ""
+    aside = f"; {record['n_spike_ins']} spike-ins removed from the genes" if record["n_spike_ins"] else ""
     soft = ""
     if probabilities_key is not None:
         distance = _distance(mdata)
-        soft = f"; compositions expected from {probabilities_key!r}, {distance:.3f} from those of the labels on average"
+        soft = (
+            f"; fractions from {probabilities_key!r}, mean absolute difference to fractions from labels {distance:.3f}"
+        )
     found = f"{record['n_genes']} shared genes ({shares}); bulk in {record['bulk_unit']}{aside}{soft}"
     print(f"{_count_donors(mdata)}; {found}")
     n_pairs = len(paired_donors(mdata))
     if n_pairs < FEWEST_PAIRS:
         warn(
-            f"Only {n_pairs} paired donors (at least {FEWEST_PAIRS} are needed to learn from pairs): what follows is "
-            "reference-only. tl.train takes a method that needs no pairs."
+            f"Expected at least {FEWEST_PAIRS} paired donors to train on pairs, found {n_pairs}. tl.train uses a "
+            "reference-based method by default."
         )
     return mdata
 
@@ -156,23 +158,25 @@ def join(
     duplicates: Literal["error", "sum"] = "error",
     probabilities_key: str | None = None,
 ) -> MuData:
-    """Do what :func:`pair` does, without a word; ``originals`` holds its ``bulk``, ``cells``, ``profiles``, ``pseudobulk``."""
+    """Return the result of :func:`pair` without printing; ``originals`` maps its argument names to the inputs."""
     problems = Problems("The inputs cannot be paired")
     if "bulk" not in originals:
         problems.add("Expected bulk, found None. Pass bulk=, an AnnData of samples × genes.")
     if ("cells" in originals) == ("profiles" in originals):
         found = "both" if "cells" in originals else "neither"
-        problems.add(f"Expected either cells or profiles, found {found}. Pass one of them.")
+        problems.add(f"Expected either cells or profiles, found {found}. Pass one of the two.")
     if "pseudobulk" in originals and "profiles" not in originals:
-        problems.add("Expected profiles beside pseudobulk, found none. With cells, pair makes the pseudobulk itself.")
+        problems.add(
+            "Expected profiles together with pseudobulk, found none. Omit pseudobulk: pair computes it from cells."
+        )
     for name, adata in originals.items():
         if not isinstance(adata, AnnData):
-            problems.add(f"Expected {name} as AnnData, found {type(adata).__name__}. Wrap it: anndata.AnnData({name}).")
+            problems.add(f"Expected {name} as AnnData, found {type(adata).__name__}. Pass anndata.AnnData({name}).")
     problems.raise_if_any()
     if layer is not None and not any(layer in adata.layers for adata in originals.values()):
-        problems.add(f"Expected layer {layer!r} in cells or bulk, found it in neither.")
+        problems.add(f"Expected layer {layer!r} in cells or bulk, found it in neither. Pass an existing layer.")
     tables = {name: read_table(problems, adata, name, layer, duplicates) for name, adata in originals.items()}
-    # spike-ins are shared whatever the genes are called
+    # spike-in names match for any gene identifiers
     genes_of = {
         name: table.var_names[~table.var_names.str.startswith(SPIKE_IN_PREFIX)] for name, table in tables.items()
     }
@@ -191,7 +195,7 @@ def join(
 
     unit = unit_of(tables["bulk"].X)
     n_spike_ins = set_spike_ins_aside(tables)
-    # the RNA content is that of all genes, not of the shared ones; a signature has few genes, and brings it along
+    # cell sizes are sums over all genes, not over shared genes; signatures have them in obs["total"]
     if "cells" in tables:
         tables[keys.SUMS] = sum_cells(tables["cells"], logged=is_logged(originals["cells"], layer))
     elif "total" not in tables["profiles"].obs:
@@ -217,13 +221,13 @@ def join(
 
 
 def make_reference(sums: AnnData) -> dict[str, AnnData]:
-    """Return the modalities that the sums of the cells determine: profiles of every type, and pseudobulk."""
+    """Return profiles and pseudobulk computed from summed cells, by modality name."""
     cell_types = list(sums.obs[keys.CELL_TYPE].cat.categories)
     return {keys.PROFILES: make_profiles(sums, cell_types), keys.PSEUDOBULK: make_pseudobulk(sums)}
 
 
 def paired_donors(mdata: MuData) -> list[str]:
-    """Return the donors of bulk samples whose fractions are known: those that a method can learn from.
+    """Return the donors of bulk samples with measured fractions, which are the training donors of paired methods.
 
     Parameters
     ----------
@@ -254,7 +258,7 @@ def paired_donors(mdata: MuData) -> list[str]:
 def _measure(
     modalities: Mapping[str, AnnData], given: pd.DataFrame | None, probabilities: pd.DataFrame | None = None
 ) -> None:
-    """Write the truth of each bulk sample: its donor's cells, else the fractions given with it, else NaN."""
+    """Write the measured fractions of bulk: from the donor's cells, else from ``given``, else NaN."""
     bulk = modalities[keys.BULK]
     donors = list(bulk.obs[keys.DONOR])
     cell_types = list(modalities[keys.PROFILES].obs[keys.CELL_TYPE])
@@ -278,7 +282,7 @@ def _measure(
 
 
 def _distance(mdata: MuData) -> float:
-    """Return the mean absolute difference between measured fractions and those that the labels of the cells say."""
+    """Return the mean absolute difference between measured fractions and fractions from cell labels."""
     measured = mdata[keys.BULK].obsm[keys.MEASURED]
     counts = count_cells(mdata[keys.SUMS], list(mdata[keys.BULK].obs[keys.DONOR]), list(measured))
     shares = counts.div(counts.sum(axis=1), axis=0).set_axis(measured.index)

@@ -1,4 +1,4 @@
-"""Fewer, informative genes as the input of a model."""
+"""Selection of informative genes for a model."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ def _paired_rows(mdata: MuData) -> tuple[AnnData, AnnData]:
 
 
 def select_genes(mdata: MuData, n_genes: int | None = None, *, criterion: Criterion = "markers") -> None:
-    """Mark the genes that a model will read.
+    """Select the genes for model training.
 
-    Everything is computed on ``mdata`` as it is: inside a cross-validation (:func:`scdeconv.tl.benchmark`) the selection
-    is made again on the training donors of each fold, with the same arguments.
+    The selection uses all donors in ``mdata``. In cross-validation (:func:`scdeconv.tl.benchmark`), it is repeated on
+    the training donors of each fold with the same arguments.
 
     Parameters
     ----------
     mdata
         From :func:`scdeconv.pp.pair`.
     n_genes
-        How many; 50 for each cell type by default.
+        Number of genes. Default: 50 per cell type.
     criterion
-        ``"markers"``: the ratio between the type that expresses a gene most and the second, the same number of genes for
-        each type. ``"variance"``: the variance of log CPM over bulk samples, donors averaged first. ``"agreement"``: the
-        correlation over pairs between bulk and the donor's pseudobulk.
+        ``"markers"``: expression ratio of the highest to the second-highest cell type, with the same number of genes
+        per type. ``"variance"``: variance of log CPM over donors with bulk, samples of a donor averaged.
+        ``"agreement"``: correlation over pairs between bulk and pseudobulk.
 
     Writes
     ------
@@ -52,10 +52,10 @@ def select_genes(mdata: MuData, n_genes: int | None = None, *, criterion: Criter
     Raises
     ------
     ValueError
-        Where an argument is out of range, or there are too few donors: with bulk 2 (``"variance"``), with bulk and
-        pseudobulk 3 (``"agreement"``).
+        If an argument is out of range, or if there are fewer than 2 donors with bulk (``"variance"``) or fewer than 3
+        donors with bulk and pseudobulk (``"agreement"``).
     KeyError
-        Where there is no pseudobulk (``"agreement"``).
+        If there is no pseudobulk (``"agreement"``).
 
     Examples
     --------
@@ -69,12 +69,12 @@ def select_genes(mdata: MuData, n_genes: int | None = None, *, criterion: Criter
     70
     """
     if criterion not in get_args(Criterion):
-        msg = f"Expected criterion to be one of {get_args(Criterion)}, found {criterion!r}."
+        msg = f"Expected criterion to be one of {get_args(Criterion)}, found {criterion!r}. Change the argument."
         raise ValueError(msg)
     bulk = mdata[keys.BULK]
     wanted = GENES_PER_TYPE * mdata[keys.PROFILES].n_obs if n_genes is None else n_genes
     if wanted < 1:
-        msg = f"Expected n_genes of at least 1, found {n_genes}."
+        msg = f"Expected n_genes of at least 1, found {n_genes}. Change the argument."
         raise ValueError(msg)
     wanted = min(wanted, bulk.n_vars)
     if criterion == "markers":
@@ -82,17 +82,20 @@ def select_genes(mdata: MuData, n_genes: int | None = None, *, criterion: Criter
     elif criterion == "variance":
         donors = pd.DataFrame(log_cpm(to_dense(bulk.X))).groupby(bulk.obs[keys.DONOR].to_numpy()).mean()
         if len(donors) < 2:
-            msg = "Expected 2 donors with bulk for criterion='variance', found 1. Use criterion='markers'."
+            msg = "Expected at least 2 donors with bulk for criterion='variance', found 1. Use criterion='markers'."
             raise ValueError(msg)
         selected = best_per_type(np.zeros(bulk.n_vars), donors.var(axis=0).to_numpy(), wanted)
     else:
         if keys.PSEUDOBULK not in mdata.mod:
-            msg = "Expected mdata['pseudobulk'] for criterion='agreement', found none. Give pseudobulk to pp.pair."
+            msg = "Expected mdata['pseudobulk'] for criterion='agreement', found none. Pass pseudobulk to pp.pair."
             raise KeyError(msg)
         first, second = _paired_rows(mdata)
         n_donors = first.obs[keys.DONOR].nunique()
         if n_donors < 3:
-            msg = f"Expected 3 donors with bulk and pseudobulk, found {n_donors}. Use criterion='markers'."
+            msg = (
+                f"Expected at least 3 donors with bulk and pseudobulk for criterion='agreement', found {n_donors}. "
+                "Use criterion='markers'."
+            )
             raise ValueError(msg)
         score = agreement(log_cpm(to_dense(first.X)), log_cpm(to_dense(second.X)))
         selected = best_per_type(np.zeros(bulk.n_vars), score, wanted)

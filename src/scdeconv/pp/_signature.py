@@ -1,4 +1,4 @@
-"""Signatures: the profiles of the cell types in their marker genes, as an object of its own."""
+"""Signatures: cell-type profiles over marker genes."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 Criterion = Literal["ratio", "fold_change", "moderated"]
-# false discovery rates of the markers: that of CIBERSORTx, and the usual one
-Q_FOLD_CHANGE, Q_MODERATED = 0.01, 0.05
-# CIBERSORTx, too, wants three cells of a type
-FEWEST_CELLS = 3
+# false discovery rates of the markers: value of CIBERSORTx, and 0.05 (set by hand)
+FOLD_CHANGE_FDR, MODERATED_FDR = 0.01, 0.05
+# minimum number of cells per type for criterion="fold_change", as in CIBERSORTx
+MIN_CELLS_PER_TYPE = 3
 
 
 def _check_profiles(problems: Problems, profiles: np.ndarray, cell_types: list[str]) -> None:
-    """Report types without expression and types that nothing tells apart."""
+    """Report cell types without expression and cell types with equal profiles."""
     length = np.linalg.norm(profiles, axis=1, keepdims=True)
     empty = [name for name, norm in zip(cell_types, length[:, 0], strict=True) if not norm > 0]
     if empty:
-        problems.add(f"Expected expression of every cell type, found none of {examples(empty)}. Leave them out.")
+        problems.add(f"Expected expression of every cell type, found none of {examples(empty)}. Remove these types.")
         return
     if len(cell_types) < 2:
-        problems.add(f"Expected at least 2 cell types to tell apart, found {cell_types}. Give more.")
+        problems.add(f"Expected at least 2 cell types, found {cell_types}. Add cell types to the reference.")
         return
     cosine = np.tril((profiles / length) @ (profiles / length).T, -1)
     for second, first in np.argwhere(cosine > 1 - 1e-10):
         problems.add(
-            f"Expected cell types with different profiles, found the same of {cell_types[first]!r} and "
-            f"{cell_types[second]!r} (condition number {condition_number(profiles / length):.2g}). Merge the two."
+            f"Expected cell types with different profiles, found the same profile of {cell_types[first]!r} and "
+            f"{cell_types[second]!r} (condition number {condition_number(profiles / length):.2g}). Merge the two types."
         )
 
 
@@ -64,65 +64,68 @@ def signature(
     min_cells: int = 10,
     seed: int = 0,
 ) -> AnnData:
-    """Make a signature: the cell types' profiles in their marker genes.
+    """Make a signature: the cell-type profiles over their marker genes.
 
-    A signature is a table of profiles, to be written by ``signature.write_h5ad``, looked at with
-    :func:`scdeconv.pl.signature`, and given to :func:`scdeconv.pp.pair` as ``profiles`` or to :func:`scdeconv.tl.train`
-    as ``signature``. The cells of all donors are in it: where some are to judge it, make it from the others
-    (:func:`scdeconv.pp.hold_out`).
+    Write a signature with ``signature.write_h5ad``, plot it with :func:`scdeconv.pl.signature`, and pass it to
+    :func:`scdeconv.pp.pair` as ``profiles`` or to :func:`scdeconv.tl.train` as ``signature``. It uses the cells of all
+    donors. For evaluation on held-out donors, remove them first with :func:`scdeconv.pp.hold_out`.
 
     Parameters
     ----------
     mdata
         From :func:`scdeconv.pp.pair`. Not changed.
     n_genes
-        How many genes, about the same number for each type; 50 for each by default. There are fewer where there are
-        fewer markers. With ``"fold_change"`` the number is searched for by default (``genes_per_type``).
+        Number of genes, about the same for each type. Default: 50 per type, or with ``"fold_change"`` the optimum
+        within ``genes_per_type``. The result has fewer genes if there are fewer markers.
     criterion
-        ``"ratio"``: share of RNA in the type that expresses a gene most over that in the second (Mean Ratio;
-        Huuki-Myers et al. 2025). Needs profiles only.
+        ``"ratio"``: ratio of a gene's share of RNA in the highest to the second-highest type (Mean Ratio; Huuki-Myers
+        et al. 2025). It needs profiles only.
 
-        ``"fold_change"``: the recipe of CIBERSORTx for single cells (Newman et al. 2019). Pseudo-replicates of each
-        type are tested against those of all others (two-sided Welch test of log2(CPM + 1), Benjamini-Hochberg q < 0.01)
-        and ordered by fold change against their mean.
+        ``"fold_change"``: method of CIBERSORTx for single cells (Newman et al. 2019). Pseudo-replicates of each type
+        are tested against those of all other types (two-sided Welch test of log2(CPM + 1), Benjamini-Hochberg q <
+        0.01). Markers are ranked by fold change.
 
-        ``"moderated"``: pseudobulk of each donor and type, log2 CPM, a linear model with donors as blocks where donors
-        have several types, and variances moderated by empirical Bayes (Smyth 2004). A marker of a type is higher than
-        in every other type (one-sided q < 0.05 against the closest), ordered by the t against the closest. The only one
-        of the three that tests against how donors differ.
+        ``"moderated"``: moderated t-test (Smyth 2004) on log2 CPM of pseudobulks of each donor and type, with donor
+        effects if they are estimable. A marker is higher than in every other type (one-sided q < 0.05). Markers are
+        ranked by the minimum t over the other types. Only this criterion accounts for the variance between donors.
     replicates, sampling
-        With ``"fold_change"``: pseudo-replicates of each type, and the share of its cells that each adds up.
+        With ``"fold_change"``: number of pseudo-replicates per type, and share of the type's cells in each.
     fraction
-        With ``"fold_change"``: least share of a type's cells that express its markers. CIBERSORTx has 0.75, made for
-        full-length protocols; droplets miss most genes in most cells, so the default is none.
+        With ``"fold_change"``: minimum share of a type's cells that express its markers. CIBERSORTx uses 0.75 for
+        full-length protocols. The default is 0 because of the sparsity of droplet-based data.
     genes_per_type
-        With ``"fold_change"``, without ``n_genes``: of all numbers from the first to the last, that of the best genes
-        of each type whose union has the lowest condition number.
+        With ``"fold_change"`` and without ``n_genes``: minimum and maximum number of markers per type. The number with
+        the lowest condition number of the signature is chosen.
     min_cells
-        With ``"moderated"``: pseudobulks of fewer cells are left out.
+        With ``"moderated"``: minimum number of cells of a pseudobulk.
     seed
-        Of the pseudo-replicates.
+        Seed of the pseudo-replicates.
 
     Returns
     -------
     AnnData, cell types × genes
 
     - ``X``: mean counts per cell, float;
-    - ``obs["cell_type"]``, ``obs["cell_size_umi"]`` and, the same, ``obs["total"]``: mean counts per cell over all
-      genes; ``obs["n_cells"]`` where known;
-    - ``var["marker_of"]``: the type of which a gene is a marker, the one of the highest score where of several;
+    - ``obs["cell_type"]``; ``obs["cell_size_umi"]`` and ``obs["total"]``: both the mean counts per cell over all genes;
+      ``obs["n_cells"]`` if known;
+    - ``var["marker_of"]``: the type with the highest score of the gene;
       ``var["score"]``: log2 of the ratio or of the fold change, or the moderated t;
-    - ``uns["scdeconv"]["signature"]``: the arguments that mattered, the number of genes and the 2-norm condition number
-      of the profiles per RNA, up to which relative errors of the bulk grow in the fractions.
+    - ``uns["scdeconv"]["signature"]``: the used arguments, the number of genes and the 2-norm condition number of the
+      profiles per RNA. It bounds the amplification of relative bulk errors in the fractions.
 
     Raises
     ------
     KeyError
-        Where there are no profiles.
+        If there are no profiles.
     ValueError
-        One report of everything in the way: an argument out of range, cells that the criterion needs and there are not,
-        types with the same profile, with fewer than 3 cells (``"fold_change"``) or with fewer than 2 donors
-        (``"moderated"``). Also where a type is left without any marker.
+        If the inputs have problems; all are listed: arguments out of range, missing cells for the criterion, types with
+        the same profile, types with fewer than 3 cells (``"fold_change"``) or fewer than 2 donors (``"moderated"``).
+        Also if a type has no marker.
+
+    Warns
+    -----
+    UserWarning
+        If the condition number is above 100.
 
     Examples
     --------
@@ -159,14 +162,14 @@ def signature(
     _check_profiles(problems, profiles, cell_types)
     if criterion != "ratio" and keys.CELLS not in mdata.mod:
         problems.add(
-            f"Expected cells for criterion={criterion!r}, found profiles only. Give cells to pp.pair, or use 'ratio'."
+            f"Expected cells for criterion={criterion!r}, found profiles only. Pass cells to pp.pair, or use 'ratio'."
         )
     elif criterion == "fold_change":
-        few = [name for name, n in zip(cell_types, given.obs["n_cells"], strict=True) if n < FEWEST_CELLS]
+        few = [name for name, n in zip(cell_types, given.obs["n_cells"], strict=True) if n < MIN_CELLS_PER_TYPE]
         if few:
             problems.add(
-                f"Expected at least {FEWEST_CELLS} cells of every type for criterion='fold_change', found fewer of "
-                f"{examples(few)}. Merge them with other types, leave them out, or use 'ratio'."
+                f"Expected at least {MIN_CELLS_PER_TYPE} cells of every type for criterion='fold_change', found fewer "
+                f"of {examples(few)}. Merge them with other types, remove them, or use 'ratio'."
             )
     elif criterion == "moderated":
         sums = subset(mdata[keys.SUMS], (mdata[keys.SUMS].obs["n_cells"] >= min_cells).to_numpy())
@@ -188,18 +191,18 @@ def signature(
         options: Any = {"replicates": replicates, "sampling": sampling, "fraction": fraction, "seed": seed}
         labels = cells.obs[keys.CELL_TYPE].cat.set_categories(cell_types)
         totals = cells.obs["total"].to_numpy(dtype=float)
-        scores = fold_change_scores(cells.X, totals, labels, **options, q_value=Q_FOLD_CHANGE)
+        scores = fold_change_scores(cells.X, totals, labels, **options, q_value=FOLD_CHANGE_FDR)
         record |= options
     else:
         kind = pd.Index(cell_types).get_indexer(sums.obs[keys.CELL_TYPE])
         totals, donor = sums.obs["total"].to_numpy(dtype=float), pd.factorize(sums.obs[keys.DONOR])[0]
-        scores, by_donor = moderated_scores(to_dense(sums.X), totals, kind, donor, Q_MODERATED)
+        scores, by_donor = moderated_scores(to_dense(sums.X), totals, kind, donor, MODERATED_FDR)
         record |= {"min_cells": min_cells, "donor_effects": by_donor}
     without = [name for name, row in zip(cell_types, scores, strict=True) if not np.isfinite(row).any()]
     if without:
         msg = (
             f"Expected a marker of every cell type by criterion={criterion!r}, found none of {examples(without)}. "
-            "Merge them with the types that they resemble, or use another criterion."
+            "Merge them with similar types, or use another criterion."
         )
         raise ValueError(msg)
 

@@ -1,4 +1,4 @@
-"""Bulk with known composition: cells added up by Scaden's rules, or drawn from what the pairs teach."""
+"""Simulation of bulk with known composition from cells (Scaden) or from a calibration."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from ._calibration import Calibration
 if TYPE_CHECKING:
     from mudata import MuData
 
+# simulated samples per chunk: bounds the memory (set by hand)
 ROWS_AT_ONCE = 500
 
 
@@ -36,15 +37,15 @@ def simulate(
     calibration: Calibration | bool = False,
     seed: int = 0,
 ) -> None:
-    """Simulate bulk samples by adding up random cells, as Scaden does (Menden et al. 2020), or from a calibration.
+    """Simulate bulk samples from random cells, as in Scaden (Menden et al. 2020), or from a calibration.
 
-    A composition is drawn (uniforms divided by their sum; in the sparse share, only over a random subset of the types),
-    ``floor(fraction * cells_per_sample)`` cells of each type are drawn with replacement, and their counts are added up.
-    Without cells, a sample of ``n`` cells of a type is Poisson around ``n`` times the type's profile.
+    Compositions are normalised uniform random numbers. In the sparse share of the samples, they cover only a random
+    subset of the types. ``floor(fraction * cells_per_sample)`` cells of each type are drawn with replacement and
+    summed. Without cells, the expression is Poisson with mean ``n`` times the type's profile for ``n`` cells of a type.
 
-    With ``calibration`` the samples look like this laboratory's bulk: compositions come from the distribution of the
-    paired donors (one in ten by Scaden's rule), expression from the calibrated profiles with the shifts, the noise and
-    the depths of real bulk (see :class:`scdeconv.pp.Calibration`). The arguments about cells have no part in it.
+    With ``calibration``, the samples resemble the user's real bulk. Compositions are drawn from the distribution of the
+    paired donors (10 % by the Scaden rule). Expression is drawn from the calibrated profiles with platform shifts,
+    noise and library sizes of real bulk (see :class:`scdeconv.pp.Calibration`). Arguments about cells are then ignored.
 
     Parameters
     ----------
@@ -53,29 +54,31 @@ def simulate(
     n_samples
         Number of samples.
     cells_per_sample
-        Cells in a sample. Scaden's program takes 100, its published training sets 500.
+        Number of cells per sample. The default of Scaden is 100. Its published training sets use 500.
     sparse_share
-        Share of samples in which at least one type is missing.
+        Share of samples without at least one type.
     across_donors
-        Draw each sample's cells from all donors. By default every sample comes from one donor, chosen in turn, and holds
-        only types that this donor has.
+        Draw the cells of a sample from all donors. Default: each sample has cells of one donor, and donors have equal
+        numbers of samples. Types that the donor lacks have fraction 0.
     exact_labels
-        Give the composition of the cells that were added up. By default, as in Scaden, the composition that was drawn
-        before rounding to whole cells.
+        Return the composition of the summed cells. Default, as in Scaden: the drawn composition before rounding to
+        whole cells.
     calibration
-        What :func:`scdeconv.pp.calibrate` returned, or True for the one that it stored in ``mdata``.
+        Result of :func:`scdeconv.pp.calibrate`, or True for the calibration stored in ``mdata``.
     seed
-        Seed of the draws.
+        Seed of the random number generator.
 
     Writes
     ------
-    ``mdata.mod["simulated"]``: samples × genes (float32), ``obs["donor"]`` the donor whose cells were used,
-    ``obsm["measured_fractions"]`` the composition.
+    ``mdata.mod["simulated"]``: samples × genes (float32), with the donor of the cells in ``obs["donor"]`` and the
+    composition in ``obsm["measured_fractions"]``.
 
     Raises
     ------
+    KeyError
+        If ``calibration`` is True and ``mdata`` has no calibration.
     ValueError
-        Where an argument is out of range, or the calibration is of other genes.
+        If an argument is out of range, or if the calibration has other genes.
 
     Examples
     --------
@@ -91,7 +94,8 @@ def simulate(
     if n_samples < 1 or cells_per_sample < 1 or not 0 <= sparse_share <= 1:
         msg = (
             "Expected n_samples and cells_per_sample of at least 1 and sparse_share from 0 to 1, found "
-            f"{n_samples}, {cells_per_sample} and {sparse_share}."
+            f"n_samples={n_samples}, cells_per_sample={cells_per_sample} and sparse_share={sparse_share}. "
+            "Change the arguments."
         )
         raise ValueError(msg)
     rng = np.random.default_rng(seed)
@@ -101,8 +105,8 @@ def simulate(
             calibration = Calibration.of(mdata)
         if not calibration.genes.index.equals(mdata[keys.BULK].var_names):
             msg = (
-                f"Expected a calibration of the {mdata[keys.BULK].n_vars} genes of mdata, found one of "
-                f"{len(calibration.genes)}. Call pp.calibrate(mdata)."
+                f"Expected a calibration of the {mdata[keys.BULK].n_vars} genes of mdata, found a calibration of "
+                f"{len(calibration.genes)} genes with other names or order. Call pp.calibrate(mdata)."
             )
             raise ValueError(msg)
         records[keys.CALIBRATION] = calibration.to_dict()
@@ -118,7 +122,7 @@ def simulate(
     blocks, weights, done = [], [], 0
     for (name, pool), rows in zip(pools.items(), samples_of, strict=True):
         available = np.array([len(cells) > 0 for cells in pool])
-        # counted over all samples: a donor with a single sample would never get a sparse one
+        # cumulative rounding over donors: otherwise donors with one sample would have no sparse sample
         n_sparse = int(sparse_share * (done + len(rows))) - int(sparse_share * done)
         done += len(rows)
         drawn = draw_fractions(len(rows) - n_sparse, n_sparse, available, rng)
@@ -160,7 +164,7 @@ def _store(mdata: MuData, expression: np.ndarray, fractions: np.ndarray, donor: 
 
 
 def _pools(mdata: MuData, across_donors: bool) -> dict[str, list[np.ndarray]]:
-    """Return, for each source of samples, the cells of each type; a profile stands for one endless cell."""
+    """Return the cell positions of each type for each donor, or the profile positions without cells."""
     profiles = mdata[keys.PROFILES]
     if keys.CELLS not in mdata.mod:
         return {"profiles": [np.array([row]) for row in range(profiles.n_obs)]}
@@ -169,7 +173,7 @@ def _pools(mdata: MuData, across_donors: bool) -> dict[str, list[np.ndarray]]:
     donor, names = pd.factorize(donors, sort=True)
     kind = pd.Categorical(obs[keys.CELL_TYPE], categories=profiles.obs[keys.CELL_TYPE]).codes.astype(int)
     pool = donor * profiles.n_obs + kind
-    # stable: in each pool the cells keep their order
+    # stable sort: reproducible order of the cells in each pool
     order = np.argsort(pool, kind="stable")
     ends = np.searchsorted(pool[order], np.arange(len(names) * profiles.n_obs + 1))
     cells = [order[start:stop] for start, stop in itertools.pairwise(ends)]

@@ -1,4 +1,4 @@
-"""A signature in place of what the data know of the cell types."""
+"""Pairing of bulk with a signature instead of the reference of the data."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from ._pair import join
 if TYPE_CHECKING:
     from mudata import MuData
 
-LEAST_SHARE_OF_MARKERS = 0.5
+# minimum share of the signature's genes in bulk (set by hand)
+MIN_SHARED_MARKERS = 0.5
 
 
 def use_signature(mdata: MuData, signature: AnnData) -> MuData:
-    """Pair bulk with a signature in place of its cells, profiles and pseudobulk, and select all genes of the signature.
+    """Pair bulk with a signature instead of cells, profiles and pseudobulk, and select all shared genes.
 
     Parameters
     ----------
@@ -32,8 +33,17 @@ def use_signature(mdata: MuData, signature: AnnData) -> MuData:
 
     Returns
     -------
-    MuData of the shared genes: ``bulk``, with its measured fractions where they are of the same cell types, and
-    ``profiles``.
+    MuData of the shared genes: ``bulk``, with measured fractions if they have the same cell types, and ``profiles``.
+
+    Raises
+    ------
+    TypeError
+        If ``signature`` is not an AnnData.
+
+    Warns
+    -----
+    UserWarning
+        If the measured fractions have other cell types, or if most genes of the signature are not in bulk.
     """
     if not isinstance(signature, AnnData):
         msg = f"Expected signature as AnnData, found {type(signature).__name__}. Make it with pp.signature."
@@ -45,8 +55,8 @@ def use_signature(mdata: MuData, signature: AnnData) -> MuData:
         bulk.obsm[keys.MEASURED] = measured
     elif measured.notna().any(axis=None):
         warn(
-            f"The measured fractions are of other cell types ({examples(measured.columns)}) than the signature "
-            f"({examples(labels)}), so no donor is paired: only methods that need no pairs can be trained."
+            f"Expected measured fractions of the cell types of the signature ({examples(labels)}), found "
+            f"{examples(measured.columns)}, so no donor is paired. Train a reference-based method."
         )
     with warnings.catch_warnings():
         # `pair` has already warned
@@ -54,12 +64,12 @@ def use_signature(mdata: MuData, signature: AnnData) -> MuData:
         work = join({"bulk": bulk, "profiles": signature})
     work[keys.BULK].var[keys.SELECTED] = True
     missing = strip_versions(signature.var_names).difference(work.var_names, sort=False)
-    if len(missing) > (1 - LEAST_SHARE_OF_MARKERS) * signature.n_vars:
+    if len(missing) > (1 - MIN_SHARED_MARKERS) * signature.n_vars:
         warn(
             f"{len(missing)} of the signature's {signature.n_vars} genes are not in bulk: {examples(missing)}. The "
-            "others may not tell the cell types apart."
+            "remaining genes may not separate the cell types."
         )
-    # the unit was seen in all genes; what was calibrated or simulated is of other profiles
+    # keep the unit, which was detected on all genes; calibration and simulation used other profiles
     records = mdata.uns.get(keys.UNS, {})
     work.uns[keys.UNS] = {name: records[name] for name in ("pair", "calibrate") if name in records}
     return work

@@ -1,4 +1,4 @@
-"""Training, prediction and honest evaluation."""
+"""Training, prediction and evaluation on held-out donors."""
 
 from __future__ import annotations
 

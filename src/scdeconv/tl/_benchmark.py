@@ -1,4 +1,4 @@
-"""Judge methods on donors that they have not seen."""
+"""Evaluation of methods by cross-validation over donors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scdeconv import metrics
 from scdeconv._data import keys
 from scdeconv._data.progress import no_progress, progress
 from scdeconv._data.warnings import warn
-from scdeconv.models import HeldOut, get_record, load_class
+from scdeconv.models import HeldOut, built_in_methods, resolve
 from scdeconv.pp import hold_out, paired_donors
 
 from ._folds import CV, arguments_in_folds, deal_donors, pack, predict_unseen, refuse_leakage, truth_for, unpack
@@ -24,13 +24,15 @@ from ._tune import tune as tune_method
 if TYPE_CHECKING:
     from mudata import MuData
 
+    from scdeconv.models import MethodLike
+
 COVERAGE = 0.9
-# what cross_validate hands on to tl.tune in each fold
+# arguments that cross_validate passes to tl.tune in each fold
 TUNING = frozenset({"search_space", "n_trials", "cv", "executor"})
 
 
 def _as_rows(mdata: MuData) -> MuData:
-    """Return the data with every sample declared a donor of its own."""
+    """Return the data with each sample as its own donor."""
     modalities, records = pack(mdata)
     modalities[keys.BULK] = mdata[keys.BULK].copy()
     modalities[keys.BULK].obs[keys.DONOR] = mdata[keys.BULK].obs_names.to_numpy()
@@ -38,7 +40,7 @@ def _as_rows(mdata: MuData) -> MuData:
 
 
 def _interval_scores(measured: pd.DataFrame, predicted: pd.DataFrame, donors: pd.Series) -> pd.DataFrame:
-    """Return share of truths inside, and width, of each donor's intervals, made from the errors on the other donors."""
+    """Return coverage and width of the prediction intervals of each donor, from the errors of the other donors."""
     of_sample = donors[measured.index].to_numpy().astype(str)
     true, estimate = measured.to_numpy(), predicted[measured.columns].to_numpy()
     inside, width = np.full(true.shape, np.nan), np.full(true.shape, np.nan)
@@ -53,19 +55,19 @@ def _interval_scores(measured: pd.DataFrame, predicted: pd.DataFrame, donors: pd
     return pd.concat([scores, summary])
 
 
-def _check_arguments(method: str, arguments: dict[str, Any]) -> None:
-    """Refuse arguments that neither the method, the steps before it nor its tuning know, before anything is computed."""
+def _check_arguments(method: MethodLike, arguments: dict[str, Any]) -> None:
+    """Raise an error for arguments that are unknown to the method, the preparation steps and ``tl.tune``."""
     options = dict(arguments)
     unknown = sorted(set(options.pop("tune", None) or {}) - TUNING)
     if unknown:
-        msg = f"Expected arguments of tl.tune out of {sorted(TUNING)} in tune=, found {unknown}."
+        msg = f"Expected arguments of tl.tune in tune={sorted(TUNING)}, found {unknown}. Correct the names."
         raise TypeError(msg)
-    split_arguments(load_class(method), take_preparation(options)[1])
+    split_arguments(resolve(method)[0], take_preparation(options)[1])
 
 
 def cross_validate(
     mdata: MuData,
-    method: str,
+    method: MethodLike,
     *,
     cv: CV = "leave-one-donor-out",
     allow_leakage: bool = False,
@@ -73,42 +75,42 @@ def cross_validate(
     tune: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> pd.DataFrame:
-    """Predict every paired sample by a model that has not seen its donor.
+    """Predict each paired sample with a model trained without its donor.
 
-    Gene selection, simulation, scaling, stopping and whatever else the method learns are done again in each fold.
+    All steps of the method, such as gene selection, simulation, scaling and early stopping, are repeated in each fold.
 
     Parameters
     ----------
     mdata
         From :func:`scdeconv.pp.pair`. Not changed.
     method
-        A name from :func:`scdeconv.tl.methods`.
+        Name from :func:`scdeconv.tl.methods`, or the class or an instance of a method.
     cv
-        ``"leave-one-donor-out"``, or a number of donor folds. ``"rows"`` splits samples into five folds whatever their
-        donors: a leak where donors have several samples, refused unless ``allow_leakage``.
+        ``"leave-one-donor-out"``, or a number of donor folds. ``"rows"`` splits samples into five folds without regard
+        to donors. This leaks information if donors have several samples, and needs ``allow_leakage=True``.
     allow_leakage
-        Let a donor, or a repeated bulk row, be on both sides of the split.
+        Allow the same donor, or identical bulk rows, in training and test data.
     seed
-        Seed of the folds and, for methods that have one, of training.
+        Seed of the folds and of the training.
     tune
-        Tune the method in each fold, on its training donors alone (nested cross-validation): arguments of
+        Tune the method in each fold on its training donors (nested cross-validation). Arguments of
         :func:`scdeconv.tl.tune`, such as ``{"n_trials": 15}``.
     **kwargs
         Arguments of the method, as for :func:`scdeconv.tl.train`.
 
     Returns
     -------
-    Shares of cells, paired samples × cell types. Those of methods that estimate shares of RNA are turned into shares of
-    cells by the RNA content of the training cells.
+    Cell fractions, paired samples × cell types. RNA fractions are converted to cell fractions with the RNA content of
+    the training cells.
 
     Raises
     ------
     ValueError
-        Where the split leaks, ``cv`` is unknown or there are fewer than 3 paired donors.
+        If the split leaks, ``cv`` is unknown or there are fewer than 3 paired donors.
     TypeError
-        Where neither the method, the steps before it nor :func:`scdeconv.tl.tune` take an argument.
+        If an argument is unknown to the method, the preparation steps and :func:`scdeconv.tl.tune`.
     KeyboardInterrupt
-        On Ctrl-C: half a cross-validation is no result.
+        On Ctrl-C. Partial results are discarded.
 
     Examples
     --------
@@ -130,7 +132,7 @@ def cross_validate(
         refuse_leakage(data, folds, donors)
     arguments = arguments_in_folds(method, kwargs, seed)
     predictions = []
-    with progress(len(folds), f"{method}: {len(folds)} folds") as bar:
+    with progress(len(folds), f"{resolve(method)[0].record.key}: {len(folds)} folds") as bar:
         for members in folds:
             training, held_out = hold_out(data, members)
             if tune is None:
@@ -164,46 +166,45 @@ def _run(parts: Any, label: str, seed: int, arguments: Mapping[str, Any]) -> pd.
 
 def benchmark(
     mdata: MuData,
-    methods: Sequence[str] | Mapping[str, Mapping[str, Any]] = ("simplednn", "nnls"),
+    methods: Sequence[MethodLike] | Mapping[str, Mapping[str, Any]] = ("calibrated_map", "nnls"),
     *,
     cv: CV = "leave-one-donor-out",
     seeds: Sequence[int] = (0, 1, 2),
     allow_leakage: bool = False,
     n_jobs: int | None = None,
 ) -> pd.DataFrame:
-    """Compare methods on held-out donors, the mean composition always among them.
+    """Compare methods on held-out donors. The mean composition is always included.
 
     Parameters
     ----------
     mdata
         From :func:`scdeconv.pp.pair`. Not changed.
     methods
-        Names from :func:`scdeconv.tl.methods`; or a mapping from labels to arguments of
-        :func:`scdeconv.tl.cross_validate`: ``{"wide": {"method": "simplednn", "hidden": (512, 256)}, "tuned": {"method":
-        "simplednn", "tune": {"n_trials": 15}}}``.
+        Names from :func:`scdeconv.tl.methods`, classes or instances of methods; or a mapping from labels to arguments of
+        :func:`scdeconv.tl.cross_validate`, such as ``{"wide": {"method": "simplednn", "hidden": (512, 256)}}``.
     cv, allow_leakage
         As for :func:`scdeconv.tl.cross_validate`.
     seeds
-        One run for each; methods without randomness run once.
+        Seeds, one run for each. Methods without randomness run once.
     n_jobs
-        Runs (a method and a seed) at once, as everywhere in joblib: None is 1 unless ``joblib.parallel_config`` says
-        otherwise, which also names the backend: ``"loky"`` (processes of this machine), ``"dask"``, ``"ray"``. The data go
-        to every process; on one machine joblib shares large arrays between them.
+        Number of parallel runs (method and seed), as in joblib. None: 1, or the value of ``joblib.parallel_config``.
+        The backend is set by ``joblib.parallel_config``: ``"loky"`` (local processes), ``"dask"``, ``"ray"``. The data
+        are copied to each process; local processes share large arrays.
 
     Returns
     -------
-    Tidy frame with one row per method, seed and cell type, "all entries" (pooled) and "mean of types" among the cell
-    types; columns ``method, seed, cell_type, n, rmse, mae, r2, pearson, ccc, bias, coverage, width, seconds``. Coverage
-    and width are those of 90 % intervals, each donor's made from the errors on all others (NaN where donors are too few).
-    Ctrl-C returns what is complete (nothing with Ray's backend, which hands all over at the end).
+    Tidy DataFrame with one row per method, seed and cell type; "all entries" (pooled) and "mean of types" are further
+    values of ``cell_type``. The columns are
+    ``method, seed, cell_type, n, rmse, mae, r2, pearson, ccc, bias, coverage, width, seconds``. Coverage and width are those of 90 % prediction intervals, computed for each donor from the errors of all
+    other donors (NaN if there are too few donors). After Ctrl-C it holds the completed runs (none with the backend ``"ray"``).
 
     Raises
     ------
     ValueError
-        Where a split leaks, ``cv`` is unknown or there are fewer than 3 paired donors.
+        If a split leaks, ``cv`` is unknown or there are fewer than 3 paired donors.
     TypeError
-        Where ``seed`` is among the arguments of a method, or one that neither the method, the steps before it nor
-        :func:`scdeconv.tl.tune` take.
+        If the arguments of a method contain ``seed``, or an argument that is unknown to the method, the preparation
+        steps and :func:`scdeconv.tl.tune`.
     KeyboardInterrupt
         On Ctrl-C before the first run is complete.
 
@@ -223,19 +224,26 @@ def benchmark(
     >>> sorted(table["method"].unique())
     ['mean_composition', 'nnls']
     """
-    given = methods if isinstance(methods, Mapping) else {name: {} for name in methods}
+    given = methods if isinstance(methods, Mapping) else _by_key(methods)
     named = {label: {"method": label, **given.get(label, {})} for label in (*given, keys.BASELINE)}
     for arguments in named.values():
         options = {name: value for name, value in arguments.items() if name != "method"}
         if "seed" in options:
-            msg = f"Expected the seeds of all runs in seeds=, found seed={options['seed']!r} among the arguments of a method."
+            msg = (
+                f"Expected the seeds of all runs in seeds=, found seed={options['seed']!r} in the arguments of a "
+                "method. Use seeds=."
+            )
             raise TypeError(msg)
         _check_arguments(arguments["method"], options)
+        if arguments["method"] not in built_in_methods():
+            # registered methods are not registered in other processes: pass the class
+            cls, parameters = resolve(arguments["method"])
+            arguments |= {"method": cls, **parameters, **options}
     parts = pack(mdata)
     runs = [
         delayed(_run)(parts, label, seed, {"cv": cv, "allow_leakage": allow_leakage, **arguments})
         for label, arguments in named.items()
-        for seed in (seeds if get_record(arguments["method"]).stochastic or "tune" in arguments else seeds[:1])
+        for seed in (seeds if resolve(arguments["method"])[0].record.stochastic or "tune" in arguments else seeds[:1])
     ]
     tables = []
     try:
@@ -246,12 +254,24 @@ def benchmark(
     except KeyboardInterrupt:
         if not tables:
             raise
-        warn("Interrupted: the table holds the runs that were complete.")
+        warn("Interrupted: the table contains the completed runs only.")
     return pd.concat(tables, ignore_index=True)
 
 
+def _by_key(methods: Sequence[MethodLike]) -> dict[str, dict[str, Any]]:
+    """Return the methods by the keys of their records."""
+    found: dict[str, dict[str, Any]] = {}
+    for method in methods:
+        key = resolve(method)[0].record.key
+        if key in found and found[key]["method"] is not method:
+            msg = f"Expected methods with different keys, found {key!r} twice. Pass {{label: {{'method': ...}}}}."
+            raise ValueError(msg)
+        found[key] = {"method": method}
+    return found
+
+
 def _parallel(n_jobs: int | None) -> Parallel:
-    """Return joblib's loop, which hands over each result when it is there, in order, if its backend can."""
+    """Return a joblib loop that yields results in order, each when it is complete if the backend supports it."""
     try:
         return Parallel(n_jobs=n_jobs, return_as="generator")
     except ValueError:

@@ -1,4 +1,4 @@
-"""Find cell types in unlabelled cells."""
+"""Clustering of unlabelled cells."""
 
 from __future__ import annotations
 
@@ -33,35 +33,36 @@ def cluster(
     n_top_genes: int = 2000,
     **kwargs: Any,
 ) -> ClusteringModel:
-    """Find the clusters of unlabelled cells, and an embedding that shows them.
+    """Cluster unlabelled cells, and compute an embedding.
 
-    What is written can be used at once by scanpy, ``sc.pp.neighbors(cells, use_rep="X_desc")``, and by
-    :func:`scdeconv.pp.pair`, ``pair(cells, bulk, cell_type_key="desc")``; :func:`scdeconv.tl.name_clusters` gives the
-    clusters names first.
+    The results can be used by scanpy, ``sc.pp.neighbors(cells, use_rep="X_desc")``, and by :func:`scdeconv.pp.pair`,
+    ``pair(cells, bulk, cell_type_key="desc")``. :func:`scdeconv.tl.name_clusters` assigns cell-type names to the
+    clusters.
 
     Parameters
     ----------
     cells
-        Cells × genes, counts. ``var["highly_variable"]``, where present, says which genes to read.
+        Cells × genes, counts. If ``var["highly_variable"]`` exists, these genes are used.
     method
-        ``"desc"`` (:class:`~scdeconv.clustering.DESC`), which finds the number of clusters; ``"scdeepcluster"``
-        (:class:`~scdeconv.clustering.ScDeepCluster`), best with ``n_clusters=``; ``"scdcc"``
-        (:class:`~scdeconv.clustering.ScDCC`), the same with ``constraints=`` from :func:`scdeconv.pp.constraints`.
+        ``"desc"`` (:class:`~scdeconv.clustering.DESC`): determines the number of clusters. ``"scdeepcluster"``
+        (:class:`~scdeconv.clustering.ScDeepCluster`): preferably with ``n_clusters=``. ``"scdcc"``
+        (:class:`~scdeconv.clustering.ScDCC`): as scDeepCluster, with ``constraints=`` from
+        :func:`scdeconv.pp.constraints`.
     key_added
-        Key to write to; the method's name by default.
+        Key of the results; None: the name of the method.
     layer
         Layer to read instead of ``X``.
     batch_key
         Column of ``obs`` with the batch of each cell, for ``method="desc", scale_by_batch=True``.
     n_top_genes
-        Of more genes than these, the most variable ones are read (scanpy's default choice on log-normalised expression),
-        unless ``var["highly_variable"]`` is there.
+        Maximum number of genes without ``var["highly_variable"]``: highly variable genes by the default of scanpy on
+        log-normalised expression.
     **kwargs
         Arguments of the method's class and of its ``train``, such as ``n_clusters``, ``resolution``, ``seed``.
 
     Returns
     -------
-    The trained model, which assigns new cells too (``get_clusters``), and can be saved.
+    The trained model. It can assign new cells (``get_clusters``), and it can be saved.
 
     Writes
     ------
@@ -70,20 +71,21 @@ def cluster(
     ``cells.obsm[f"X_{key}"]``
         The latent representation.
     ``cells.obsm[f"{key}_probabilities"]``
-        How much each cell belongs to each cluster; DataFrame, rows sum to 1. Soft assignments, not calibrated.
+        Soft assignment of each cell to each cluster; DataFrame, rows sum to 1. The values are not calibrated
+        probabilities.
     ``cells.uns["scdeconv"][key]``
         Method, version, parameters, number of genes and seed.
 
-    With several resolutions of DESC all this is written for each of them, the key with the resolution at its end:
-    ``desc_0.6``, ``desc_0.8``.
+    With several resolutions of DESC, the results are written for each resolution under the keys ``desc_0.6``,
+    ``desc_0.8``.
 
     Raises
     ------
     ValueError
-        Where ``key_added`` is empty or has a ``/``.
-        One report of every problem found in the cells; where there would be more clusters than cells, or only one.
+        If ``key_added`` is empty or contains a ``/``, if the cells are invalid (all problems are reported), or if there
+        are more clusters than cells or only one cluster.
     TypeError
-        Where the method has no argument of that name.
+        If an argument is unknown to the method.
 
     Examples
     --------
@@ -96,27 +98,27 @@ def cluster(
     """
     check_key(key_added)
     if method not in CLASSES:
-        msg = f"Expected method to be one of {sorted(CLASSES)}, found {method!r}."
+        msg = f"Expected method to be one of {sorted(CLASSES)}, found {method!r}. Use one of them."
         raise ValueError(msg)
     cls: Any = getattr(clustering, CLASSES[method])
     architecture, training = split_arguments(cls, kwargs)
     cls.check_cells(cells, layer=layer, batch_key=batch_key)
     genes = _genes_to_read(cells, layer, n_top_genes)
-    # registration writes to what is registered
+    # registration writes to the object: register a copy
     matrix = get_matrix(cells, layer, "cells")
     obs = cells.obs[[] if batch_key not in cells.obs else [batch_key]].copy()
     work = make_adata(matrix if genes.all() else matrix[:, genes], obs=obs, var=cells.var.loc[genes, []].copy())
     empty = work.obs_names[np.asarray(work.X.sum(axis=1)).ravel() == 0]
     if len(empty):
         msg = (
-            f"Expected counts in every cell among the {work.n_vars} genes that are read, found none in {len(empty)} cells: "
-            f"{examples(empty)}. Remove those cells, or read more genes: n_top_genes=, var['highly_variable']."
+            f"Expected counts in every cell in the {work.n_vars} used genes, found none in {len(empty)} cells: "
+            f"{examples(empty)}. Remove these cells, or use more genes: n_top_genes=, var['highly_variable']."
         )
         raise ValueError(msg)
     cls.setup_anndata(work, batch_key=batch_key)
     model = cls(work, **architecture)
     model.train(**training)
-    # scvi-tools remembers every registered object for good
+    # scvi-tools keeps a reference to every registered object: release the memory
     model.deregister_manager(model.adata)
     key = key_added or method
     resolutions = getattr(model, "resolutions", [])
@@ -139,7 +141,7 @@ def cluster(
 
 
 def _genes_to_read(cells: AnnData, layer: str | None, n_top_genes: int) -> np.ndarray:
-    """Return which genes are highly variable: as ``var`` says, or as scanpy finds."""
+    """Return a mask of the highly variable genes, from ``var`` or computed by scanpy."""
     if "highly_variable" in cells.var:
         return cells.var["highly_variable"].to_numpy(dtype=bool)
     if cells.n_vars <= n_top_genes:

@@ -1,4 +1,4 @@
-"""Shares of cells and shares of RNA, one into the other."""
+"""Conversion between cell fractions and RNA fractions."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ def convert_fractions(
     key: str = keys.FRACTIONS,
     key_added: str | None = None,
 ) -> None:
-    """Turn shares of cells into shares of RNA, or the other way.
+    """Convert cell fractions to RNA fractions, or RNA fractions to cell fractions.
 
-    A cell type with share f of the cells and s RNA per cell has the share ``f s / sum(f s)`` of the RNA.
+    The RNA fraction of a cell type with cell fraction f and s RNA per cell is ``f s / sum(f s)``.
 
     Parameters
     ----------
     adata
         Bulk samples with fractions.
     cell_size
-        RNA per cell of each type, in any unit: ``mdata["profiles"].obs["cell_size_umi"]``, or, learned from pairs,
+        RNA per cell of each type, in any unit: ``mdata["profiles"].obs["cell_size_umi"]``, or, estimated from pairs,
         ``scdeconv.pp.calibrate(mdata).cell_types["cell_size"]``.
     to
         ``"cell"`` or ``"rna"``.
     key
-        Key of ``obsm`` to read. Its kind is in ``adata.uns["scdeconv"][key]["fraction_kind"]``, shares of cells where it
-        is not.
+        Key of ``obsm`` with the fractions. Their kind is read from ``adata.uns["scdeconv"][key]["fraction_kind"]``;
+        without it, they are cell fractions.
     key_added
-        Key to write to; ``f"{to}_{key}"`` by default.
+        Key of ``obsm`` for the result; None: ``f"{to}_{key}"``.
 
     Writes
     ------
@@ -50,10 +50,10 @@ def convert_fractions(
     Raises
     ------
     KeyError
-        Where there are no such fractions.
+        If ``adata.obsm[key]`` is missing.
     ValueError
-        Where ``key_added`` is empty or has a ``/``.
-        Where they are of this kind already, or a size is missing or not positive.
+        If ``key_added`` is empty or contains a ``/``, if the fractions are already of this kind, or if a size is
+        missing or not positive.
 
     Examples
     --------
@@ -71,18 +71,24 @@ def convert_fractions(
         msg = f"Expected adata.obsm[{key!r}], found keys {sorted(adata.obsm)}. Call tl.predict first."
         raise KeyError(msg)
     if to not in ("cell", "rna"):
-        msg = f"Expected to='cell' or to='rna', found {to!r}."
+        msg = f"Expected to='cell' or to='rna', found to={to!r}. Use one of them."
         raise ValueError(msg)
     fractions = adata.obsm[key]
     record = adata.uns.get(keys.UNS, {}).get(key, {})
     kind = record.get("fraction_kind", "cell")
     if kind == to:
-        msg = f"Expected fractions of the other kind in adata.obsm[{key!r}], found shares of {kind} already."
+        msg = (
+            f"Expected fractions of the other kind in adata.obsm[{key!r}], found shares of {kind}. No conversion is "
+            "needed."
+        )
         raise ValueError(msg)
     sizes = pd.Series(dict(cell_size), dtype=float).reindex(fractions.columns)
     wrong = list(sizes.index[~(sizes > 0) | ~np.isfinite(sizes)])
     if wrong:
-        msg = f"Expected a positive size of every cell type, found none for {examples(wrong)}. Add them to cell_size."
+        msg = (
+            f"Expected a positive cell_size for every cell type, found none for {examples(wrong)}. Add them to "
+            "cell_size."
+        )
         raise ValueError(msg)
     weighted = fractions * sizes if to == "rna" else fractions / sizes
     target = f"{to}_{key}" if key_added is None else key_added

@@ -1,4 +1,4 @@
-"""Write which part of the bulk expression comes from which cell type."""
+"""Cell-type-specific expression of bulk samples."""
 
 from __future__ import annotations
 
@@ -27,40 +27,39 @@ def expression(
     layer: str | None = None,
     key_added: str = "expression",
 ) -> None:
-    """Write which part of the expression of bulk samples comes from which cell type.
+    """Estimate the contribution of each cell type to the expression of bulk samples.
 
-    A layer holds what the type contributes to the bulk, so it rises with the type's fraction. Over all types the layers
-    sum to the bulk. Where the type's own expression is wanted, divide each sample's layer by its sum.
+    A layer contains the contribution of one cell type, which increases with its fraction. The sum of the layers over
+    all types is the bulk. For the expression profile of the type, divide the layer of each sample by its sum.
 
     Parameters
     ----------
     adata
-        Bulk samples × genes, counts or TPM as in training. Genes are found by name.
+        Bulk samples × genes, counts or TPM as in training. Genes are matched by name.
     model
         From :func:`scdeconv.tl.train` with a method that estimates expression: ``"bayesprism"``.
     cell_types
-        Types to write; all by default. Each takes 4 bytes for every sample and gene.
+        Types to write; None: all. Each needs 4 bytes per sample and gene.
     layer
         Layer to read instead of ``X``.
     key_added
-        What the names of the layers begin with.
+        Prefix of the layer names.
 
     Writes
     ------
     ``adata.layers[f"{key_added}_{cell_type}"]``
-        Samples × genes (float32), in the unit of what was read; NaN, not zero, for genes that the model does not use,
-        about which it says nothing. Layers of an earlier call under this key are removed.
+        Samples × genes (float32), in the unit of the input. Genes that the model does not use are NaN. Layers of
+        earlier calls with this key are removed.
     ``adata.uns["scdeconv"][key_added]``
-        Method, version, parameters, number of genes, cell types and layer that was read.
+        Method, version, parameters, number of genes, cell types and input layer.
 
     Raises
     ------
     TypeError
-        Where the model does not estimate expression.
+        If the model does not estimate expression.
     ValueError
-        Where ``key_added`` is empty or has a ``/``.
-        Where a cell type is unknown, values are not linear expression or less than half of the model's genes are there.
-        Nothing is written.
+        If ``key_added`` is empty or contains a ``/``, if a cell type is unknown, if the values are not linear
+        expression, or if less than half of the model's genes are present. Nothing is written.
 
     Examples
     --------
@@ -77,7 +76,9 @@ def expression(
     check_key(key_added)
     predict: Any = getattr(model, "predict_expression", None)
     if predict is None:
-        msg = f"Expected a model that estimates expression, found {type(model).__name__}. Train one with method='bayesprism'."
+        msg = (
+            f"Expected a model that estimates expression, found {type(model).__name__}. Train with method='bayesprism'."
+        )
         raise TypeError(msg)
     parts = predict(adata, cell_types=cell_types, layer=layer)
     columns = strip_versions(model.genes_).get_indexer(strip_versions(adata.var_names))
@@ -88,7 +89,7 @@ def expression(
         layers[cell_type] = values
     records = adata.uns.setdefault(keys.UNS, {})
     for cell_type in records.get(key_added, {}).get("cell_types", ()):
-        # those of an earlier model would be taken for this one's
+        # results of an earlier model must not remain
         adata.layers.pop(f"{key_added}_{cell_type}", None)
     for cell_type, values in layers.items():
         adata.layers[f"{key_added}_{cell_type}"] = values

@@ -1,8 +1,7 @@
-"""Donors dealt into folds, and predictions of the donors that a model has not seen."""
+"""Donor folds, and predictions of held-out donors."""
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,9 +12,9 @@ from scdeconv._data import keys
 from scdeconv._data.matrix import to_dense
 from scdeconv._data.modalities import make_mudata
 from scdeconv._data.progress import no_progress
-from scdeconv.models import load_class
+from scdeconv.models import resolve
 
-from ._train import fit_method
+from ._train import fit_method, keyword_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,18 +22,19 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-    from scdeconv.models import DeconvolutionModel
+    from scdeconv.models import DeconvolutionModel, MethodLike
 
 CV = Literal["leave-one-donor-out", "rows"] | int
 
 
 def deal_donors(donors: Sequence[str], cv: CV, seed: int) -> list[list[str]]:
-    """Deal donors into folds."""
+    """Return the donors of each fold."""
     n_folds = len(donors) if cv == "leave-one-donor-out" else 5 if cv == "rows" else cv
     if not isinstance(n_folds, (int, np.integer)) or not 2 <= n_folds <= len(donors):
         msg = (
-            f"Expected cv 'leave-one-donor-out', 'rows', or 2 to {len(donors)} donor folds (the number of paired donors), "
-            f"found {cv!r}."
+            f"Expected cv 'leave-one-donor-out', 'rows', or 2 to {len(donors)} donor folds (the number of paired "
+            "donors), "
+            f"found {cv!r}. Correct cv."
         )
         raise ValueError(msg)
     order = np.random.default_rng(seed).permutation(donors)
@@ -42,7 +42,7 @@ def deal_donors(donors: Sequence[str], cv: CV, seed: int) -> list[list[str]]:
 
 
 def refuse_leakage(mdata: MuData, folds: Sequence[Sequence[str]], donors: pd.Series) -> None:
-    """Raise where one donor, or the very same bulk row, is in two folds."""
+    """Raise ``ValueError`` if a donor or an identical bulk row is in two folds."""
     bulk = mdata[keys.BULK]
     fold_of_donor = {donor: fold for fold, members in enumerate(folds) for donor in members}
     fold_of = [fold_of_donor.get(donor, np.nan) for donor in bulk.obs[keys.DONOR]]
@@ -52,40 +52,41 @@ def refuse_leakage(mdata: MuData, folds: Sequence[Sequence[str]], donors: pd.Ser
     repeated = int((frame.groupby("row")["fold"].nunique() > 1).sum())
     if shared or repeated:
         msg = (
-            f"Expected folds that share no donor and no bulk row, found {shared} donors and {repeated} identical rows in "
-            "more than one fold: the score would measure memory. Split by donor, merge repeated samples, or pass "
-            "allow_leakage=True to reproduce a leaking protocol."
+            f"Expected folds without shared donors and bulk rows, found {shared} donors and {repeated} identical rows "
+            "in "
+            "more than one fold. The score would be biased. Split by donor, merge repeated samples, or pass "
+            "allow_leakage=True to reproduce a protocol with leakage."
         )
         raise ValueError(msg)
 
 
 def pack(mdata: MuData) -> tuple[dict[str, AnnData], dict[str, Any]]:
-    """Return what another process needs to :func:`unpack` the data; MuData itself cannot be unpickled."""
+    """Return picklable parts of the data for :func:`unpack`; MuData cannot be unpickled."""
     return dict(mdata.mod), dict(mdata.uns.get(keys.UNS, {}))
 
 
 def unpack(parts: tuple[dict[str, AnnData], dict[str, Any]]) -> MuData:
-    """Return the data that were packed."""
+    """Return the data from their parts."""
     modalities, records = parts
     mdata = make_mudata(modalities)
     mdata.uns[keys.UNS] = dict(records)
     return mdata
 
 
-def arguments_in_folds(method: str, arguments: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Add to a method's arguments what evaluation by folds decides: the seed, and to do without intervals."""
-    if "held_out" in inspect.signature(load_class(method).train).parameters:
-        # the held-out predictions that intervals rest on are a cross-validation of their own
+def arguments_in_folds(method: MethodLike, arguments: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Return the arguments of the method with the seed and, if it has the argument, ``held_out=False``."""
+    if "held_out" in keyword_arguments(resolve(method)[0].train):
+        # out-of-fold predictions are not needed here and would be a nested cross-validation
         return {"held_out": False, "seed": seed, **arguments}
     return {"seed": seed, **arguments}
 
 
 def predict_unseen(model: DeconvolutionModel, training: MuData, held_out: AnnData) -> pd.DataFrame:
-    """Predict shares of cells of samples whose donors were held out; shares of RNA are divided by RNA content.
+    """Return the cell fractions of held-out samples; RNA fractions are converted with the RNA content of the cells.
 
-    Raises ``KeyboardInterrupt`` where Ctrl-C ended training: half a cross-validation is no result.
+    Raises ``KeyboardInterrupt`` if Ctrl-C interrupted the training, because partial results are discarded.
     """
-    if getattr(model, "interrupted_", False):
+    if model.interrupted_:
         raise KeyboardInterrupt
     predicted = model.predict(held_out)
     if model.fraction_kind == "rna":
@@ -95,12 +96,12 @@ def predict_unseen(model: DeconvolutionModel, training: MuData, held_out: AnnDat
 
 
 def truth_for(predicted: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
-    """Return the measured fractions, with zeros for a column more: unknown content, of which they have none."""
+    """Return the measured fractions with the columns of ``predicted``; unknown content is 0."""
     return measured.reindex(columns=predicted.columns, fill_value=0.0)
 
 
-def fold_error(training: MuData, held_out: AnnData, method: str, arguments: Mapping[str, Any]) -> float:
-    """Return the RMSE, over all entries, on donors held out of training; infinite where a model diverged."""
+def fold_error(training: MuData, held_out: AnnData, method: MethodLike, arguments: Mapping[str, Any]) -> float:
+    """Return the RMSE over all entries on held-out donors; infinite if the training diverged."""
     with no_progress():
         model = fit_method(training, method, dict(arguments))
         measured = held_out.obsm[keys.MEASURED].dropna()

@@ -1,4 +1,4 @@
-"""One expression profile per cell type for a group of samples, from bulk and fractions alone."""
+"""Mean expression profile of each cell type in a group of samples, from bulk and fractions."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 MILLION = 1e6
-# solutions are exact to about this share of a gene's largest value: what is smaller is zero, and no ratio is made of it
+# numerical error of the solver relative to the maximum of a gene: smaller coefficients are set to zero
 SOLVER_ERROR = 1e-9
-# a gene counts as found in a type below this q-value, and this share of genes that are not may pass the noise threshold
+# maximum q-value of significant genes, and maximum share of other genes below the noise threshold; set by hand
 ERROR_RATE = 0.05
 
 
 def regress_on_fractions(fractions: np.ndarray, bulk: np.ndarray) -> np.ndarray:
-    """Regress each gene's bulk expression on the fractions by non-negative least squares.
+    """Regress the bulk expression of each gene on the fractions by non-negative least squares.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def regress_on_fractions(fractions: np.ndarray, bulk: np.ndarray) -> np.ndarray:
 def standard_errors(fractions: np.ndarray, bulk: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
     """Return the least-squares standard errors of the coefficients, cell types × genes.
 
-    The residual variance has samples minus cell types degrees of freedom, also where coefficients are held at zero.
+    The residual variance has (samples - cell types) degrees of freedom, also if coefficients are constrained to zero.
     """
     residual = bulk - fractions @ coefficients
     residual = np.where(np.abs(residual) <= SOLVER_ERROR * bulk.max(axis=0), 0.0, residual)
@@ -55,14 +55,14 @@ def standard_errors(fractions: np.ndarray, bulk: np.ndarray, coefficients: np.nd
 
 
 def geometric_cv(subsampled: np.ndarray) -> np.ndarray:
-    """Return ``sqrt(exp(variance of the logs) - 1)`` over the first axis; infinite where a coefficient is zero."""
+    """Return ``sqrt(exp(variance of the logs) - 1)`` over the first axis; infinite if a coefficient is zero."""
     positive = (subsampled > 0).all(axis=0)
     logs = np.log(np.where(positive, subsampled, 1))
     return np.where(positive, np.sqrt(np.expm1(logs.var(axis=0, ddof=1))), np.inf)
 
 
 def noise_threshold(cv: np.ndarray, significant: np.ndarray) -> float:
-    """Return the largest coefficient of variation up to which at most 5 % of the genes of a type are not significant."""
+    """Return the largest coefficient of variation with at most 5 % non-significant genes at or below it."""
     order = np.argsort(cv, kind="stable")
     share = np.cumsum(~significant[order]) / np.arange(1, len(cv) + 1)
     passing = order[(share <= ERROR_RATE) & np.isfinite(cv[order])]
@@ -80,25 +80,26 @@ def group_expression(
 ) -> AnnData:
     """Estimate one expression profile of each cell type for a group of bulk samples.
 
-    The group mode of CIBERSORTx (Newman et al. 2019, Nature Biotechnology 37:773): each gene's bulk expression, scaled to
-    counts per million, is regressed on the fractions by non-negative least squares. What the fractions do not explain
-    gives standard errors; random halves of the samples show which coefficients are stable.
+    Group mode of CIBERSORTx (Newman et al. 2019, Nature Biotechnology 37:773). The bulk expression of each gene in
+    counts per million is regressed on the fractions by non-negative least squares. Standard errors come from the
+    residuals. Random halves of the samples show the stability of the coefficients.
 
     Parameters
     ----------
     adata
         Bulk samples × genes, counts or TPM, of one group (one condition, one tissue).
     key
-        Key of ``obsm`` with the fractions, from :func:`scdeconv.tl.predict` or measured. Samples without are left out.
-        Shares of RNA make a coefficient the type's counts per million. With shares of cells it is in counts per million
-        of the bulk and larger for types with more RNA, and approximate, since a sample's total depends on its composition;
-        see :func:`scdeconv.tl.convert_fractions`.
+        Key of ``obsm`` with the fractions, from :func:`scdeconv.tl.predict` or measured. Samples without fractions are
+        ignored. With RNA fractions, the coefficients are counts per million of the type. With cell fractions, they are
+        counts per million of the bulk: larger for types with more RNA, and approximate, because the total of a sample
+        depends on its composition. See :func:`scdeconv.tl.convert_fractions`.
     layer
         Layer to read instead of ``X``.
     n_samples
-        Random subsets of the samples.
+        Number of random subsets of the samples.
     share
-        Share of the samples in a subset. The variance between halves equals that of the estimate from all.
+        Share of the samples in a subset. The variance between halves equals the variance of the estimate from all
+        samples.
     seed
         Seed of the subsets.
 
@@ -107,22 +108,24 @@ def group_expression(
     Cell types × genes: ``X``, the coefficients in counts per million, and the layers
 
     - ``standard_error``;
-    - ``p_value`` of a coefficient of zero (one-sided t-test) and ``q_value`` (Benjamini-Hochberg over a type's genes);
-    - ``geometric_cv``, the geometric coefficient of variation between the subsets, infinite where a subset has zero;
-    - ``reliable`` (bool): a q-value below 0.05 and a ``geometric_cv`` of at most the type's noise threshold,
-      ``obs["cv_threshold"]``: the largest up to which at most 5 % of the genes have a higher q-value.
+    - ``p_value``: one-sided t-test against zero, and ``q_value``: Benjamini-Hochberg over the genes of a type;
+    - ``geometric_cv``: geometric coefficient of variation between the subsets; infinite if a subset has zero;
+    - ``reliable`` (bool): q-value below 0.05 and ``geometric_cv`` at most the noise threshold of the type,
+      ``obs["cv_threshold"]``. At most 5 % of the genes with a ``geometric_cv`` up to the threshold have a higher
+      q-value.
 
     Raises
     ------
     KeyError
-        Where there are no such fractions.
+        If ``adata.obsm[key]`` is missing.
     ValueError
-        Where a subset would not have more samples than there are cell types, an argument is out of range, fractions do not
-        sum to 1 or cannot be told apart, or values are not linear expression.
+        If a subset does not have more samples than cell types, an argument is out of range, fractions do not sum to 1
+        or are collinear, or values are not linear expression.
 
     Notes
     -----
-    The original's standard errors, its subset size and the rule of its noise threshold are not public; these are ours.
+    Standard errors, subset size and noise threshold of the original are not public. The definitions above were chosen
+    for this library.
 
     Examples
     --------
@@ -136,7 +139,9 @@ def group_expression(
         msg = f"Expected adata.obsm[{key!r}], found keys {sorted(adata.obsm)}. Call tl.predict first."
         raise KeyError(msg)
     if n_samples < 2 or not 0 < share < 1:
-        msg = f"Expected n_samples of at least 2 and a share between 0 and 1, found {n_samples} and {share}."
+        msg = (
+            f"Expected n_samples of at least 2 and share between 0 and 1, found {n_samples} and {share}. Correct them."
+        )
         raise ValueError(msg)
     table, matrix = adata.obsm[key], get_matrix(adata, layer, "adata")
     problems = Problems("The expression of cell types cannot be estimated")
@@ -149,14 +154,15 @@ def group_expression(
     size = round(share * n_all)
     if size <= n_types:
         msg = (
-            f"Expected clearly more samples than cell types, found {n_all} samples ({size} in a subset) and {n_types} types. "
-            "Add samples, or join types that are alike."
+            f"Expected more samples in a subset than cell types, found {n_all} samples ({size} in a subset) and "
+            f"{n_types} "
+            "types. Add samples or merge similar types."
         )
         raise ValueError(msg)
     if np.linalg.matrix_rank(fractions) < n_types:
         absent = list(table.columns[~fractions.any(axis=0)])
-        found = f"none of {absent} at all" if absent else "types that always rise and fall together"
-        msg = f"Expected fractions that differ between samples in every cell type, found {found}. Drop or join types."
+        found = f"only zeros for {absent}" if absent else "collinear fractions"
+        msg = f"Expected linearly independent fractions of the cell types, found {found}. Drop or merge types."
         raise ValueError(msg)
     coefficients = regress_on_fractions(fractions, bulk)
     coefficients[coefficients * fractions.max(axis=0)[:, None] <= SOLVER_ERROR * bulk.max(axis=0)] = 0
@@ -169,7 +175,7 @@ def group_expression(
             bar.update()
     statistic = np.divide(coefficients, errors, out=np.zeros_like(errors), where=errors > 0)
     statistic[(errors == 0) & (coefficients > 0)] = np.inf
-    # a coefficient at zero says nothing against zero
+    # no evidence against zero
     p_value = np.where(coefficients > 0, t.sf(statistic, n_all - n_types), 1.0)
     q_value, cv = false_discovery_control(p_value, axis=1), geometric_cv(subsampled)
     significant = q_value < ERROR_RATE

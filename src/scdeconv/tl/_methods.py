@@ -1,4 +1,4 @@
-"""The methods there are, and what each needs."""
+"""Table of the available methods."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from scdeconv.models import records
 
 
 def methods() -> pd.DataFrame:
-    """List the methods that :func:`scdeconv.tl.train` knows, those that you registered included.
+    """List the methods of :func:`scdeconv.tl.train`, including registered methods.
 
     Returns
     -------
-    One row per method: its family (``paired``, ``reference`` or ``simulated``), what it needs in the data (pairs, profiles,
-    cells, simulated bulk), whether the fractions are shares of cells or of RNA, whether it takes a seed, a summary and the
-    source.
+    DataFrame with one row per method: family (``paired``, ``reference`` or ``simulated``), required data (pairs,
+    profiles, cells, simulated bulk), kind of fractions (cell or RNA), whether the method uses a seed, summary and
+    reference.
 
     Examples
     --------

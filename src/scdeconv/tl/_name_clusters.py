@@ -1,4 +1,4 @@
-"""Give clusters of cells the names of cell types, by markers or by a labelled reference."""
+"""Assignment of cell-type names to clusters by marker genes or by a labelled reference."""
 
 from __future__ import annotations
 
@@ -30,27 +30,29 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 UNKNOWN = "unknown"
-# the fewest genes in which a reference can be compared
-FEWEST_GENES = 20
-# what the best score of a cluster must be at least, and by how much it must lead: mean z-scores, and correlations
-MARKERS_LEAST, MARKERS_LEAD = 0.3, 0.3
-REFERENCE_LEAST, REFERENCE_LEAD = 0.3, 0.1
+# minimum number of genes shared with a reference; set by hand
+MIN_SHARED_GENES = 20
+# minimum score of the best name, and minimum difference to the second best (mean z-scores); set by hand
+MIN_MARKER_Z, MIN_MARKER_Z_LEAD = 0.3, 0.3
+# minimum score of the best name, and minimum difference to the second best (correlations); set by hand
+MIN_CORRELATION, MIN_CORRELATION_LEAD = 0.3, 0.1
 
 
 def score_by_markers(matrix: Matrix, clusters: np.ndarray, markers: Sequence[np.ndarray]) -> np.ndarray:
-    """Return, clusters × types, the mean z-score over clusters of the log-normalised expression of a type's markers.
+    """Return the mean z-score over the marker genes of each type, clusters × types.
 
-    The z-score of a gene is multiplied by the share of its variance between clusters that is not the sampling noise of
-    their means: the markers of a type that is not there differ between clusters, too, but by noise only.
+    The z-score of the log-normalised expression of a gene is computed over clusters. It is multiplied by the share of
+    the variance between clusters that is not sampling noise. The marker genes of an absent type differ between clusters
+    by sampling noise only.
 
     Parameters
     ----------
     matrix
         Counts, cells × genes.
     clusters
-        Number of the cluster of each cell, from 0, none without cells.
+        Cluster code of each cell, from 0; no empty clusters.
     markers
-        Columns of the markers of each type.
+        Columns of the marker genes of each type.
     """
     totals = np.asarray(matrix.sum(axis=1), dtype=float).reshape(-1, 1)
     sizes = np.bincount(clusters)
@@ -77,11 +79,11 @@ def name_clusters(
     key_added: str = "cell_type",
     layer: str | None = None,
 ) -> None:
-    """Give each cluster the name of a cell type, by markers or by a labelled reference.
+    """Assign a cell-type name to each cluster, by marker genes or by a labelled reference.
 
-    Clusters with the same name become one cell type. A cluster without a convincing name is called ``"unknown"``: such as
-    a mixture of two types, or a type that is not on offer. But where a close relative of it is, as CD8 for CD4 T cells,
-    the cluster gets the name of the relative, with a lower score than others: the record holds them.
+    Clusters with the same name are merged into one cell type. Clusters with a low score, such as mixtures of two types
+    or types without markers or reference, are named ``"unknown"``. A missing type that is similar to a given type, such
+    as CD4 and CD8 T cells, may get the name of the similar type with a lower score. Scores are written to ``uns``.
 
     Parameters
     ----------
@@ -90,38 +92,38 @@ def name_clusters(
     key
         Column of ``obs`` with the clusters, from :func:`scdeconv.tl.cluster` or any other method.
     markers
-        Genes of each cell type. The score of a type is the mean over its markers of the cluster's mean log-normalised
-        expression, as z-score over the clusters, in which sampling noise is discounted. A name needs a score of 0.3 and a
-        lead of 0.3 before the second best: several markers for each type make both reliable, about ten where there are
-        only two or three clusters.
+        Marker genes of each cell type. The score of a type is the mean z-score of its marker genes: mean log-normalised
+        expression of the cluster, standardised over clusters and corrected for sampling noise. A name needs a score of
+        at least 0.3, and at least 0.3 more than the second best. Use several marker genes per type, about ten with only
+        two or three clusters.
     reference
-        Instead of markers: cells, or profiles with one row for each type, on a linear scale, with ``obs[reference_key]``.
-        The score is the correlation of the cluster's log expression, less the mean of all clusters, with the type's, less
-        the mean of all types, over the genes that differ most between the types, 50 for each. A name needs a correlation
-        of 0.3 and a lead of 0.1.
+        Alternative to ``markers``: cells, or profiles with one row per type, on a linear scale, with
+        ``obs[reference_key]``. The score is the correlation between the log expression of cluster and type, each
+        centred over clusters or types, over the 50 most different genes of each type. A name needs a correlation of at
+        least 0.3, and at least 0.1 more than the second best.
     reference_key
         Column of ``reference.obs`` with the cell types.
     key_added
-        Key to write to; what it held before is replaced.
+        Key of the results. Existing values are replaced.
     layer
-        Layer to read instead of ``X``, in whichever of cells and reference has it.
+        Layer to read instead of ``X``, in ``cells``, ``reference`` or both.
 
     Writes
     ------
     ``cells.obs[key_added]``
-        The cell type of each cell, categorical: the types in the order of the markers or of the reference, those without
-        clusters left out, ``"unknown"`` last.
+        Cell type of each cell, categorical, in the order of the markers or the reference; ``"unknown"`` is last. Types
+        without clusters are omitted.
     ``cells.obsm[f"{key_added}_probabilities"]``
-        Where there is ``obsm[f"{key}_probabilities"]``: the probabilities of the clusters of a name added up, DataFrame
+        If ``obsm[f"{key}_probabilities"]`` exists: sum of the probabilities over the clusters of each type, DataFrame
         cells × cell types.
     ``cells.uns["scdeconv"][key_added]``
-        What was done: ``clusters`` and their ``names``, and ``scores``, clusters × ``cell_types``.
+        ``clusters``, their ``names``, and ``scores`` (clusters × ``cell_types``).
 
     Raises
     ------
     ValueError
-        Where ``key_added`` is empty or has a ``/``.
-        One report of every problem found in the inputs, before anything is written.
+        If ``key_added`` is empty or contains a ``/``, or if the input is invalid (all problems are reported). Nothing
+        is written.
 
     Examples
     --------
@@ -137,22 +139,22 @@ def name_clusters(
     problems = Problems("The clusters cannot be named")
     if (markers is None) == (reference is None):
         given = "neither" if markers is None else "both"
-        problems.add(f"Expected either markers or a reference, found {given}. Pass one of them.")
+        problems.add(f"Expected either markers or reference, found {given}. Pass one of them.")
     if key == key_added:
-        problems.add(f"Expected another key for the names than {key!r} of the clusters. Change key_added=.")
+        problems.add(f"Expected key_added to differ from key, found {key!r} for both. Change key_added.")
     clusters = _read_clusters(problems, cells, key)
     probabilities = _read_probabilities(problems, cells, key, clusters)
     if layer is not None and not any(layer in adata.layers for adata in (cells, reference) if adata is not None):
-        problems.add(f"Expected layer {layer!r}, found layers {layer_names(cells)} in cells. Name another, or none.")
+        problems.add(f"Expected layer {layer!r}, found layers {layer_names(cells)} in cells. Correct layer.")
     if markers is not None:
-        how, least, lead = "markers", MARKERS_LEAST, MARKERS_LEAD
+        how, least, lead = "markers", MIN_MARKER_Z, MIN_MARKER_Z_LEAD
         found: Any = read_markers(problems, cells, "cells", markers, layer)
         cell_types = [str(name) for name in markers] if isinstance(markers, Mapping) else []
         check_cell_type_names(problems, cell_types, "markers")
         problems.raise_if_any()
         scores = score_by_markers(found[0], clusters.codes, found[1])
     else:
-        how, least, lead = "reference", REFERENCE_LEAST, REFERENCE_LEAD
+        how, least, lead = "reference", MIN_CORRELATION, MIN_CORRELATION_LEAD
         found = _read_profiles(problems, cells, clusters, reference, reference_key, layer)
         problems.raise_if_any()
         cell_types, *sums = found
@@ -160,7 +162,7 @@ def name_clusters(
 
     chosen = choose(scores, least, lead)
     names = np.array([*cell_types, UNKNOWN])[chosen]
-    # "unknown" may be a type of the reference, too
+    # "unknown" may also be a type of the reference
     order = [name for name in dict.fromkeys([*cell_types, UNKNOWN]) if name in names]
     cells.obs[key_added] = pd.Categorical(names[clusters.codes], categories=order)
     cells.obsm.pop(f"{key_added}_probabilities", None)
@@ -184,7 +186,7 @@ def name_clusters(
 
 
 def _read_clusters(problems: Problems, cells: AnnData, key: str) -> pd.Categorical[Any]:
-    """Return the clusters that have cells, as text; none where there is a problem."""
+    """Return the clusters with cells, as text; empty if there is a problem."""
     if key not in cells.obs:
         problems.add(
             f"Expected clusters in cells.obs[{key!r}], found columns {list(cells.obs)}. Call tl.cluster first."
@@ -193,8 +195,9 @@ def _read_clusters(problems: Problems, cells: AnnData, key: str) -> pd.Categoric
     labels = cells.obs[key]
     if labels.isna().any():
         problems.add(
-            f"Expected a cluster for every cell in cells.obs[{key!r}], found {int(labels.isna().sum())} cells without: "
-            f"{examples(labels.index[labels.isna()])}. Remove those cells."
+            f"Expected a cluster for every cell in cells.obs[{key!r}], found {int(labels.isna().sum())} cells without "
+            "cluster: "
+            f"{examples(labels.index[labels.isna()])}. Remove these cells."
         )
         return pd.Categorical([])
     clusters = pd.Categorical(labels).remove_unused_categories().rename_categories(str)
@@ -206,7 +209,7 @@ def _read_clusters(problems: Problems, cells: AnnData, key: str) -> pd.Categoric
 def _read_probabilities(
     problems: Problems, cells: AnnData, key: str, clusters: pd.Categorical[Any]
 ) -> pd.DataFrame | None:
-    """Return how much each cell belongs to each cluster, where that is known."""
+    """Return the cluster probabilities of each cell, or None if there are none."""
     name = f"{key}_probabilities"
     if name not in cells.obsm or not len(clusters):
         return None
@@ -215,7 +218,8 @@ def _read_probabilities(
     if columns is None or sorted(columns) != sorted(clusters.categories):
         found = f"the columns {examples(columns)}" if columns is not None else type(table).__name__
         problems.add(
-            f"Expected the clusters {examples(clusters.categories)} as the columns of a DataFrame in cells.obsm[{name!r}], "
+            f"Expected a DataFrame with the clusters {examples(clusters.categories)} as columns in "
+            f"cells.obsm[{name!r}], "
             f"found {found}. Drop clusters without cells and divide each row by its sum, or delete the key."
         )
         return None
@@ -230,23 +234,23 @@ def _read_profiles(
     reference_key: str,
     layer: str | None,
 ) -> tuple[list[str], np.ndarray, np.ndarray] | None:
-    """Return the cell types, and the summed expression of the clusters and of the types in the genes of both."""
+    """Return the cell types, and the sums of expression of clusters and of types over the shared genes."""
     if reference is None:
         return None
     if not isinstance(reference, AnnData):
-        problems.add(f"Expected reference as AnnData, found {type(reference).__name__}. Wrap it: AnnData(reference).")
+        problems.add(f"Expected reference to be AnnData, found {type(reference).__name__}. Use AnnData(reference).")
         return None
     if reference_key not in reference.obs:
         problems.add(
             f"Expected the cell types in reference.obs[{reference_key!r}], found columns {list(reference.obs)}. "
-            "Name the column with reference_key=."
+            "Pass the column as reference_key."
         )
         return None
     labels = reference.obs[reference_key]
     types = pd.Categorical(labels).remove_unused_categories().rename_categories(str)
     name = f"reference.obs[{reference_key!r}]"
     if labels.isna().any():
-        problems.add(f"Expected a type in every row of {name}, found {int(labels.isna().sum())} without. Remove them.")
+        problems.add(f"Expected a type in every row of {name}, found {int(labels.isna().sum())} rows without.")
     if len(types.categories) < 2:
         problems.add(f"Expected at least two cell types in {name}, found {list(types.categories)}. Add others.")
     check_cell_type_names(problems, types.categories, name)
@@ -256,14 +260,15 @@ def _read_profiles(
         genes = strip_versions(adata.var_names)
         check_names(problems, pd.Index([]), genes, title)
         logged = "log1p" in adata.uns and layer not in adata.layers
-        # the mean of a type may be small in every gene
+        # profiles (means) may have small values in all genes
         small = title == "reference" and labels.is_unique
         check_expression(problems, adata, matrix, title, logged=logged, may_be_small=small)
         tables.append((matrix, genes))
     shared = tables[0][1].intersection(tables[1][1])
-    if len(shared) < FEWEST_GENES:
+    if len(shared) < MIN_SHARED_GENES:
         problems.add(
-            f"Expected at least {FEWEST_GENES} shared genes, found {len(shared)}: cells have {examples(tables[0][1])}; "
+            f"Expected at least {MIN_SHARED_GENES} shared genes, found {len(shared)}: cells have "
+            f"{examples(tables[0][1])}; "
             f"reference has {examples(tables[1][1])}. Use the same gene names in both."
         )
     if problems.messages:

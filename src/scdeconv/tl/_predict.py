@@ -1,4 +1,4 @@
-"""Predict the composition of bulk samples, and judge it where it is known."""
+"""Prediction of the composition of bulk samples, and evaluation against measured fractions."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def predict(
     coverage: float | None = None,
     layer: str | None = None,
 ) -> None:
-    """Write a model's estimate of the composition of bulk samples.
+    """Predict the composition of bulk samples.
 
     Parameters
     ----------
     adata
-        Bulk samples × genes, counts or TPM as in training. Genes are found by name.
+        Bulk samples × genes, counts or TPM as in training. Genes are matched by name.
     model
         From :func:`scdeconv.tl.train`, or loaded.
     key_added
-        Key to write to.
+        Key of the results.
     coverage
-        Also write the interval that holds a fraction with this probability, up to n / (n + 1) for n training donors.
+        Also write prediction intervals with this coverage, at most n / (n + 1) for n training donors.
     layer
         Layer to read instead of ``X``.
 
@@ -47,25 +47,24 @@ def predict(
     ``adata.obsm[key_added]``
         DataFrame samples × cell types, rows sum to 1.
     ``adata.obsm[f"{key_added}_lower"]``, ``adata.obsm[f"{key_added}_upper"]``
-        Bounds of the intervals, with ``coverage``.
+        Lower and upper bounds of the prediction intervals, with ``coverage``.
     ``adata.obsm[f"{key_added}_quality"]``
-        How well the model's idea of bulk fits each sample (see ``model.quality``), where the model has one. Samples
-        outside of what it was trained on are named in a warning. Tables of an earlier prediction under these keys are
-        removed.
+        Quality measures of each sample (see ``model.quality``), for models that have them. A warning lists samples that
+        differ from the training donors. Tables of an earlier prediction with these keys are removed.
     ``adata.uns["scdeconv"][key_added]``
-        Method, version, parameters, kind of fraction (of cells or of RNA), number of genes and seed.
+        Method, version, parameters, kind of fractions (cell or RNA), number of genes and seed.
 
     Raises
     ------
     ValueError
-        Where ``key_added`` is empty or has a ``/``.
-        Where values are not linear expression or less than half of the model's genes are there. Nothing is written.
+        If ``key_added`` is empty or contains a ``/``, if the values are not linear expression, or if less than half of
+        the model's genes are present. Nothing is written.
 
     Warns
     -----
     UserWarning
-        Where genes of the model are missing, where samples are outside of what it was trained on, and where these are
-        counts and the model learned from TPM, or the reverse.
+        If genes of the model are missing, if samples differ from the training donors, or if the unit (counts or TPM)
+        differs from the unit of the training bulk.
 
     Examples
     --------
@@ -84,11 +83,11 @@ def predict(
         outside = list(quality.index[quality["outside"]]) if "outside" in quality else []
         if outside:
             warn(
-                f"{len(outside)} of {len(quality)} samples lie outside of what the model was trained on, such as "
-                f"{examples(outside)}: their fractions are extrapolated. See adata.obsm['{key_added}_quality']."
+                f"{len(outside)} of {len(quality)} samples are outside the range of the training donors, such as "
+                f"{examples(outside)}. Their fractions are extrapolated. See adata.obsm['{key_added}_quality']."
             )
     for kind in ("lower", "upper", "quality"):
-        # those of an earlier model would be taken for this one's
+        # results of an earlier model must not remain
         adata.obsm.pop(f"{key_added}_{kind}", None)
     for kind, table in found.items():
         adata.obsm[key_added if kind == "fractions" else f"{key_added}_{kind}"] = table
@@ -104,36 +103,35 @@ def predict(
 
 
 def evaluate(adata: AnnData, key: str = keys.FRACTIONS, *, measured_key: str = keys.MEASURED) -> pd.DataFrame:
-    """Compare estimated with measured fractions, cell type by cell type, beside the mean composition.
+    """Compare estimated with measured fractions for each cell type, and with the mean composition.
 
-    Samples without measured fractions are left out. A type that only one side has counts as 0 on the other.
+    Samples without measured fractions are ignored. A cell type that is missing in one table is 0 there.
 
     Parameters
     ----------
     adata
-        Bulk samples with both.
+        Bulk samples with estimated and measured fractions.
     key
         Key of ``obsm`` with the estimate.
     measured_key
-        Key of ``obsm`` with the truth.
+        Key of ``obsm`` with the measured fractions.
 
     Returns
     -------
     One row per cell type, then "all entries" (pooled) and "mean of types", with the columns of
-    :func:`scdeconv.metrics.table` and ``rmse_mean_composition``: the error of predicting the mean of these very samples,
-    the best constant in hindsight.
+    :func:`scdeconv.metrics.table` and ``rmse_mean_composition``: the RMSE of the mean composition of the same samples.
 
     Raises
     ------
     KeyError
-        Where a key is missing.
+        If a key is missing.
     ValueError
-        Where no sample has measured fractions.
+        If no sample has measured fractions.
 
     Warns
     -----
     UserWarning
-        Where the estimate holds shares of RNA.
+        If the estimates are RNA fractions.
 
     Examples
     --------
@@ -152,12 +150,15 @@ def evaluate(adata: AnnData, key: str = keys.FRACTIONS, *, measured_key: str = k
             raise KeyError(msg)
     measured = adata.obsm[measured_key].dropna()
     if measured.empty:
-        msg = f"Expected samples with measured fractions in adata.obsm[{measured_key!r}], found none."
+        msg = (
+            f"Expected samples with measured fractions in adata.obsm[{measured_key!r}], found none. Add measured "
+            "fractions."
+        )
         raise ValueError(msg)
     if adata.uns.get(keys.UNS, {}).get(key, {}).get("fraction_kind") == "rna":
         warn(
-            f"adata.obsm[{key!r}] holds shares of RNA. If the measured fractions are shares of cells, compare them after "
-            "tl.convert_fractions(adata, cell_size, to='cell')."
+            f"Expected cell fractions in adata.obsm[{key!r}], found RNA fractions. If the measured fractions are cell "
+            "fractions, call tl.convert_fractions(adata, cell_size, to='cell') first."
         )
     predicted = adata.obsm[key].loc[measured.index]
     cell_types = measured.columns.union(predicted.columns, sort=False)

@@ -1,35 +1,34 @@
-"""Train a method on paired data."""
+"""Training of a method on paired data."""
 
 from __future__ import annotations
 
 import inspect
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from scdeconv import metrics
 from scdeconv._data import keys
 from scdeconv._data.modalities import make_mudata
 from scdeconv._data.warnings import warn
-from scdeconv.models import get_record, load_class
+from scdeconv.models import load_class, records, resolve
 from scdeconv.pp import FEWEST_PAIRS, augment, paired_donors, select_genes, simulate, use_signature
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-    from scdeconv.models import DeconvolutionModel, HeldOut
+    from scdeconv.models import DeconvolutionModel, HeldOut, MethodLike
 
-# steps before training, in their order, and those of their arguments that training takes, too
+# preparation steps in order, and their arguments that tl.train also accepts
 PREPARATION = {
     "simulate": ("n_samples", "cells_per_sample", "sparse_share"),
     "augment": ("n_aug", "aug_ratio"),
     "select_genes": ("n_genes",),
 }
+# removed arguments, with advice
+FORMER_ARGUMENTS = {"start_from_solution": "no method: use method='residual_dnn' (True) or 'simplednn' (False)"}
 
 
 def default_method(mdata: MuData) -> str:
-    """Return the method that :func:`scdeconv.tl.train` takes where none is named.
+    """Return the default method of :func:`scdeconv.tl.train`.
 
     Parameters
     ----------
@@ -38,7 +37,7 @@ def default_method(mdata: MuData) -> str:
 
     Returns
     -------
-    ``"simplednn"``, a network, where there are at least three paired donors, else ``"robust_nnls"``, which needs none.
+    ``"calibrated_map"`` with at least three paired donors, else ``"robust_nnls"``, which needs no pairs.
 
     Examples
     --------
@@ -48,31 +47,44 @@ def default_method(mdata: MuData) -> str:
     ... )  # doctest: +ELLIPSIS
     paired 6 donors ...
     >>> scdeconv.tl.default_method(mdata)
-    'simplednn'
+    'calibrated_map'
     """
-    return "simplednn" if len(paired_donors(mdata)) >= FEWEST_PAIRS else "robust_nnls"
+    return "calibrated_map" if len(paired_donors(mdata)) >= FEWEST_PAIRS else "robust_nnls"
+
+
+def keyword_arguments(function: Any) -> dict[str, Any]:
+    """Return the keyword-only arguments of a function with their defaults."""
+    parameters = inspect.signature(function).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters if parameter.kind == parameter.KEYWORD_ONLY}
 
 
 def split_arguments(cls: Any, arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Divide arguments between a model's constructor and its ``train``; refuse those that neither knows."""
-    known = [
-        {
-            name
-            for name, parameter in inspect.signature(function).parameters.items()
-            if parameter.kind == parameter.KEYWORD_ONLY
-        }
-        for function in (cls.__init__, cls.train)
-    ]
+    """Return the arguments of the constructor and of ``train``; raise ``TypeError`` for unknown arguments."""
+    known = [set(keyword_arguments(function)) for function in (cls.__init__, cls.train)]
     unknown = sorted(set(arguments) - known[0] - known[1])
     if unknown:
         msg = f"Expected arguments of {cls.__name__}: {sorted(known[0] | known[1])}, found {unknown}."
-        raise TypeError(msg)
+        owners = {name: _methods_with(name) for name in unknown}
+        advice = [f"{name!r} is an argument of {', '.join(found)}" for name, found in owners.items() if found]
+        raise TypeError(f"{msg} {'; '.join(advice)}." if advice else msg)
     first, second = ({name: arguments[name] for name in arguments if name in names} for names in known)
     return first, second
 
 
+def _methods_with(argument: str) -> list[str]:
+    """Return the methods with an argument of this name."""
+    if argument in FORMER_ARGUMENTS:
+        return [FORMER_ARGUMENTS[argument]]
+    found = []
+    for key in records():
+        cls = load_class(key)
+        if argument in keyword_arguments(cls.__init__) | keyword_arguments(cls.train):
+            found.append(f"method={key!r}")
+    return found
+
+
 def take_preparation(arguments: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """Divide arguments between the steps before training and the method; None leaves a step's argument as it is."""
+    """Return the arguments of the preparation steps and of the method; None keeps the recorded value of a step."""
     steps = {
         step: {name: arguments[name] for name in names if arguments.get(name) is not None}
         for step, names in PREPARATION.items()
@@ -81,24 +93,27 @@ def take_preparation(arguments: dict[str, Any]) -> tuple[dict[str, dict[str, Any
     return steps, {name: value for name, value in arguments.items() if name not in taken}
 
 
-def fit_method(mdata: MuData, name: str, arguments: dict[str, Any]) -> DeconvolutionModel:
-    """Train without printing, on a private copy of what would be written to."""
-    record, cls = get_record(name), load_class(name)
+def fit_method(mdata: MuData, method: MethodLike, arguments: dict[str, Any]) -> DeconvolutionModel:
+    """Return the method trained without printing, on copies of the modalities that training modifies."""
+    cls, parameters = resolve(method)
+    record = cls.record
     steps, arguments = take_preparation(arguments)
     seed = arguments.get("seed", 0)
     if not record.stochastic:
-        # every method may be given a seed
+        # deterministic methods accept and ignore a seed
         arguments.pop("seed", None)
     architecture, training = split_arguments(cls, arguments)
+    architecture = {**parameters, **architecture}
     needs = (architecture["train_on"],) if architecture.get("train_on") else record.needs
     n_pairs = len(paired_donors(mdata))
     if "pairs" in needs and n_pairs < record.fewest_pairs:
         msg = (
-            f"Expected at least {record.fewest_pairs} paired donors for method {name!r}, found {n_pairs}. Use a method that needs no "
-            "pairs, such as method='nnls'."
+            f"Expected at least {record.fewest_pairs} paired donors for method {record.key!r}, found {n_pairs}. Use a "
+            "method "
+            "without pairs, such as method='nnls'."
         )
         raise ValueError(msg)
-    # registration and gene selection write to what is trained on
+    # registration and gene selection write to these modalities
     written = (keys.BULK, keys.SIMULATED)
     work = make_mudata({key: adata.copy() if key in written else adata for key, adata in mdata.mod.items()})
     work.uns[keys.UNS] = dict(mdata.uns.get(keys.UNS, {}))
@@ -114,40 +129,40 @@ def fit_method(mdata: MuData, name: str, arguments: dict[str, Any]) -> Deconvolu
     cls.setup_mudata(work, **{key: architecture[key] for key in ("train_on",) if key in architecture})
     model: Any = cls(work, **architecture)
     model.train(**training)
-    model.bulk_unit_ = done.get("pair", {}).get("bulk_unit")
     if hasattr(model, "deregister_manager"):
-        # scvi-tools remembers every registered object for good; this one is private, and cross-validation makes many
+        # scvi-tools keeps a reference to every registered object: release the memory
         model.deregister_manager(model.adata)
     return model
 
 
 def train(
-    mdata: MuData, method: str | None = None, *, signature: AnnData | None = None, **kwargs: Any
+    mdata: MuData, method: MethodLike | None = None, *, signature: AnnData | None = None, **kwargs: Any
 ) -> DeconvolutionModel:
     """Train a method on paired data.
 
-    Alone, ``train(mdata)`` does what is best for the data at hand: a network on the pairs where there are at least three
-    paired donors, robust NNLS on the reference otherwise. Genes are selected with the defaults of
-    :func:`scdeconv.pp.select_genes` unless that was done before; a method that learns from simulated bulk simulates it
-    with the defaults of :func:`scdeconv.pp.simulate` unless that was done before. One line says what was done.
+    The default method had the lowest error on held-out donors of public data: ``"calibrated_map"`` with at least three
+    paired donors, otherwise ``"robust_nnls"``. If genes were not selected before, :func:`scdeconv.pp.select_genes` is
+    called with its defaults. If a method needs simulated bulk and there is none, :func:`scdeconv.pp.simulate` is called
+    with its defaults. A summary is printed in one line.
 
     Parameters
     ----------
     mdata
         From :func:`scdeconv.pp.pair`. Not changed.
     method
-        A name from :func:`scdeconv.tl.methods`.
+        Name from :func:`scdeconv.tl.methods`, or the class or an instance of a method. Of an instance, only the
+        arguments are used.
     signature
-        Profiles to use instead of those in ``mdata``, and of the selected genes: all genes that it shares with the
-        bulk, by name. From :func:`scdeconv.pp.signature` or :func:`scdeconv.io.read_signature`, or a table cell types ×
-        genes like the ``profiles`` of :func:`scdeconv.pp.pair`. The cells, and what was simulated from them, are left
-        out; measured fractions are used where they are of the same cell types. To benchmark a signature, give it to
-        :func:`scdeconv.pp.pair`: nothing can take out of it what it knows of donors that are held out.
+        Profiles that replace those in ``mdata``. All genes shared with the bulk (matched by name) are used instead of
+        the selected genes. From :func:`scdeconv.pp.signature` or :func:`scdeconv.io.read_signature`, or a table of cell
+        types × genes like ``profiles`` of :func:`scdeconv.pp.pair`. Cells and simulated bulk are not used. Measured
+        fractions are used if they have the same cell types. To benchmark a signature, pass it to
+        :func:`scdeconv.pp.pair`. A signature derived from held-out donors leaks information.
     **kwargs
         Arguments of the method's class and of its ``train``, such as ``hidden``, ``max_epochs``, ``seed``. Also
-        ``n_genes``, ``n_aug``, ``aug_ratio``, ``n_samples``, ``cells_per_sample`` and ``sparse_share``: with any of them
-        :func:`scdeconv.pp.select_genes`, :func:`~scdeconv.pp.augment` or :func:`~scdeconv.pp.simulate` is done again,
-        its other arguments as before.
+        ``n_genes``, ``n_aug``, ``aug_ratio``, ``n_samples``, ``cells_per_sample`` and ``sparse_share``: they repeat
+        :func:`scdeconv.pp.select_genes`, :func:`~scdeconv.pp.augment` or :func:`~scdeconv.pp.simulate` with these
+        arguments; other arguments keep their recorded values.
 
     Returns
     -------
@@ -156,16 +171,16 @@ def train(
     Raises
     ------
     ValueError
-        Where the method is unknown or the data have too few pairs for it; where the signature shares no gene with the
-        bulk or is no table of profiles, or the method reads cells, for which a signature is no substitute.
+        If the method is unknown or needs more pairs, if the signature is not a table of profiles or shares no gene with
+        the bulk, or if a signature is passed to a method that needs cells.
     TypeError
-        Where the method has no argument of that name, or the signature is no AnnData.
+        If an argument is unknown to the method, or if the signature is not an AnnData.
 
     Warns
     -----
     UserWarning
-        Where the bulk has fewer than half of the signature's genes, or fractions of other cell types; where held-out
-        donors are predicted no better than by the mean composition.
+        If the bulk has fewer than half of the signature's genes, if the measured fractions have other cell types, or if
+        the out-of-fold error is not lower than that of the mean composition.
 
     Examples
     --------
@@ -179,25 +194,25 @@ def train(
     """
     data = mdata if signature is None else use_signature(mdata, signature)
     chosen = default_method(data) if method is None else method
-    if signature is not None and "cells" in get_record(chosen).needs:
+    record = resolve(chosen)[0].record
+    if signature is not None and "cells" in record.needs:
         msg = (
-            f"Expected a method that reads profiles beside signature=, found {chosen!r}, which reads cells. Use 'nnls'."
+            f"Expected a method that uses profiles with signature=, found {record.key!r}, which uses cells. Use 'nnls'."
         )
         raise ValueError(msg)
     model = fit_method(data, chosen, kwargs)
-    print(f"{chosen}: {model.summary_}")
-    if model.held_out_ is not None and chosen != keys.BASELINE:
+    print(f"{record.key}: {model.summary_}")
+    if model.held_out_ is not None and record.key != keys.BASELINE:
         _compare_with_the_mean(model.held_out_)
     return model
 
 
 def _compare_with_the_mean(held_out: HeldOut) -> None:
-    """Warn where donors that were held out are not predicted better than by the mean of the others."""
-    others = [held_out.measured[held_out.donors != donor].mean(axis=0) for donor in held_out.donors]
-    error = metrics.rmse(held_out.measured, held_out.predicted)
-    of_mean = metrics.rmse(held_out.measured, np.stack(others))
+    """Warn if the out-of-fold error is not lower than that of the mean composition."""
+    error, of_mean = held_out.errors()
     if error >= of_mean:
         warn(
-            f"Donors that were held out are predicted with an RMSE of {error:.4f}, no better than by the mean composition of "
-            f"the others ({of_mean:.4f}): the estimates say little beyond it. tl.benchmark compares methods; more pairs help."
+            f"Expected an out-of-fold RMSE below that of the mean composition ({of_mean:.4f}), found {error:.4f}. The "
+            "model "
+            "is not better than the mean composition. Compare methods with tl.benchmark, or add pairs."
         )

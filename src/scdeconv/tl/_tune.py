@@ -1,4 +1,4 @@
-"""Search for the arguments that predict held-out donors best."""
+"""Hyperparameter search by cross-validation over donors."""
 
 from __future__ import annotations
 
@@ -12,42 +12,40 @@ from scdeconv._data import keys
 from scdeconv._data.progress import progress
 from scdeconv._data.validation import Problems
 from scdeconv._data.warnings import warn
-from scdeconv.models import load_class
+from scdeconv.models import DeconvolutionModel, MethodLike, resolve
 from scdeconv.pp import hold_out, paired_donors
 
 from ._folds import arguments_in_folds, deal_donors, fold_error, refuse_leakage
-from ._train import fit_method, split_arguments, take_preparation
+from ._train import default_method, fit_method, split_arguments, take_preparation
 
 if TYPE_CHECKING:
     import os
 
     from mudata import MuData
 
-    from scdeconv.models import DeconvolutionModel
-
     from ._tune_space import SearchSpace
 
 
 @dataclass(frozen=True, repr=False)
 class Tuning:
-    """What :func:`scdeconv.tl.tune` found.
+    """Result of :func:`scdeconv.tl.tune`.
 
     Attributes
     ----------
     method
-        The method's name.
+        Name of the method.
     trials
-        One row per trial, that of the defaults first: ``state`` ("complete", or "pruned": given up because its first
-        folds were worse than the median), ``rmse`` (mean over the folds; NaN where pruned), ``seconds``, then a column
-        for each argument that was searched.
+        One row per trial, the defaults first: ``state`` ("complete", or "pruned": stopped because the mean over its
+        first folds was above the median), ``rmse`` (mean over the folds; NaN if pruned), ``seconds``, then a column for
+        each searched argument.
     best_params
-        Arguments for :func:`scdeconv.tl.train`: those of the best complete trial, and those that were fixed.
+        Arguments for :func:`scdeconv.tl.train`: those of the best complete trial, and the fixed arguments.
     model
-        Trained with them on all pairs.
+        Model trained with ``best_params`` on all pairs.
     baseline
         RMSE of the mean composition on the same folds.
     interrupted
-        Whether Ctrl-C ended the search.
+        Whether Ctrl-C interrupted the search.
 
     Examples
     --------
@@ -80,7 +78,7 @@ class Tuning:
 
 def tune(
     mdata: MuData,
-    method: str = "simplednn",
+    method: MethodLike | None = None,
     search_space: SearchSpace | None = None,
     *,
     n_trials: int = 50,
@@ -90,53 +88,55 @@ def tune(
     seed: int = 0,
     **kwargs: Any,
 ) -> Tuning:
-    """Search for the arguments of a method that predict held-out donors best, then train with them on all pairs.
+    """Search for the arguments of a method with the lowest error on held-out donors, then train on all pairs.
 
-    The donors are dealt into folds, the same for all trials; in each fold whatever the method learns, gene selection and
-    simulation included, is done again without the held-out donors. Trials are suggested by Optuna's tree-structured
-    Parzen estimator (Bergstra et al. 2011), the defaults first, so that the result is never worse than the defaults on
-    these folds; a trial whose mean over its first folds is worse than the median of the others is given up.
+    All trials use the same donor folds. In each fold, all steps of the method, including gene selection and simulation,
+    are repeated without the held-out donors. The first trial uses the defaults. Optuna's tree-structured Parzen
+    estimator (Bergstra et al. 2011) suggests the other trials. A trial is pruned if the mean over its first folds is
+    above the median of the other trials.
 
-    The best of many trials looks better on the folds that chose it than on new donors. For an honest figure tune inside
-    an outer cross-validation: ``tl.benchmark(mdata, {"tuned": {"method": "simplednn", "tune": {"n_trials": 15}}})``.
+    The error of the best trial is biased downwards, because the same folds selected it. For an unbiased estimate, tune
+    inside an outer cross-validation:
+    ``tl.benchmark(mdata, {"tuned": {"method": "simplednn", "tune": {"n_trials": 15}}})``.
 
     Parameters
     ----------
     mdata
         From :func:`scdeconv.pp.pair`. Not changed.
     method
-        A name from :func:`scdeconv.tl.methods`.
+        Name from :func:`scdeconv.tl.methods`, or the class or an instance of a method; None:
+        :func:`scdeconv.tl.default_method`.
     search_space
-        Mapping from arguments, as :func:`scdeconv.tl.train` takes them, to a list of choices or an Optuna distribution:
-        ``{"hidden": [(64,), (128, 64)], "dropout": optuna.distributions.FloatDistribution(0, 0.5)}``. By default a space
-        of the method's own: for ``"simplednn"`` layers and their widths, dropout, learning rate, weight decay, number
-        of genes, of simulated samples, and augmentation.
+        Mapping from arguments of :func:`scdeconv.tl.train` to a list of choices or an Optuna distribution:
+        ``{"hidden": [(64,), (128, 64)], "dropout": optuna.distributions.FloatDistribution(0, 0.5)}``. None: the search
+        space of the method and the number of genes. The search space of networks has layers, widths, dropout, learning
+        rate, weight decay and augmentation.
     n_trials
-        Trials to finish, pruned ones and those that ``study`` already holds included.
+        Number of finished trials, including pruned trials and trials in ``study``.
     cv
-        Donor folds in which every trial is judged.
+        Number of donor folds for each trial.
     study
-        SQLite file in which the trials are kept. The same call goes on where an earlier one was killed, or adds trials
-        where ``n_trials`` is larger. One process at a time.
+        SQLite file for the trials. A repeated call continues an interrupted search, or adds trials if ``n_trials`` is
+        larger. Only one process can use the file at a time.
     executor
-        ``"ray"`` runs folds of several trials at once on the cluster that Ray is connected to (``ray.init`` or the
-        variable RAY_ADDRESS), or on the cores of this machine. A trial has the same value as without; which trials are
-        suggested depends on which were finished before.
+        ``"ray"``: run folds of several trials in parallel on the connected Ray cluster (``ray.init`` or the variable
+        RAY_ADDRESS), or on the local cores. The value of a trial is the same as without Ray. The suggested trials
+        depend on the order in which earlier trials finish.
     seed
         Seed of folds, suggestions and training.
     **kwargs
-        Arguments that stay fixed, as for :func:`scdeconv.tl.train`.
+        Fixed arguments, as for :func:`scdeconv.tl.train`.
 
     Returns
     -------
-    Trials, the best arguments and the model. After Ctrl-C what was found so far, where a trial was complete.
+    Trials, best arguments and model. After Ctrl-C: the results so far, if a trial was complete.
 
     Raises
     ------
     ValueError
-        Where an argument is out of range, there are too few pairs, or the file holds another search or is damaged.
+        If an argument is out of range, there are too few pairs, or the file contains another search or is damaged.
     OSError
-        Where the study cannot be written. The file keeps the trials that were complete.
+        If the study cannot be written. The file keeps the completed trials.
 
     Warns
     -----
@@ -145,7 +145,7 @@ def tune(
 
     Notes
     -----
-    The folds, each a copy of the data without some donors, are all in memory at once.
+    All folds are in memory at the same time. Each is a copy of the data without some donors.
 
     Examples
     --------
@@ -158,7 +158,7 @@ def tune(
     >>> len(tuning.trials), tuning.best_params["n_genes"] in (50, 100, 300)
     (3, True)
     """
-    # Optuna costs a tenth of a second, which those who do not tune are spared
+    # lazy import: Optuna takes 0.1 s
     from optuna.distributions import distribution_to_json
     from optuna.trial import TrialState
 
@@ -166,15 +166,18 @@ def tune(
     from ._tune_space import Space, default_arguments
     from ._tune_study import Study, data_fingerprint
 
+    method = default_method(mdata) if method is None else method
+    cls, parameters = resolve(method)
+    name = cls.record.key
     given = _checked_space(mdata, method, search_space, n_trials=n_trials, cv=cv, executor=executor, fixed=kwargs)
     donors = deal_donors(paired_donors(mdata), cv, seed)
     refuse_leakage(mdata, donors, mdata[keys.BULK].obs[keys.DONOR])
     space = Space(given, default_arguments(mdata, method))
     record = {
         "data": data_fingerprint(mdata),
-        "method": method,
-        "fixed arguments": {name: repr(value) for name, value in sorted(kwargs.items())},
-        "search_space": {name: distribution_to_json(values) for name, values in sorted(space.distributions.items())},
+        "method": name,
+        "fixed arguments": {key: repr(value) for key, value in sorted((parameters | kwargs).items())},
+        "search_space": {key: distribution_to_json(values) for key, values in sorted(space.distributions.items())},
         "cv": str(cv),
         "seed": seed,
     }
@@ -186,7 +189,7 @@ def tune(
     if kept.n_finished < n_trials:
         try:
             workers = (ThisProcess if executor is None else RayCluster)(folds, method)
-            with progress(n_trials, f"tuning {method}") as bar:
+            with progress(n_trials, f"tuning {name}") as bar:
                 bar.update(kept.n_finished)
                 run_trials(kept, workers, fixed, n_folds=len(folds), n_trials=n_trials, bar=bar)
         except KeyboardInterrupt:
@@ -201,21 +204,21 @@ def tune(
             "state": [trial.state.name.lower() for trial in finished],
             "rmse": [trial.value if trial.state == TrialState.COMPLETE else np.nan for trial in finished],
             "seconds": [trial.duration.total_seconds() if trial.duration else np.nan for trial in finished],
-            # choices stay what they are: a column of numbers would turn None into NaN
+            # object dtype: a numeric column would convert None to NaN
             **{
-                name: pd.Series([values[name] for values in searched], dtype=object if name in space.choices else None)
-                for name in space.distributions
+                key: pd.Series([values[key] for values in searched], dtype=object if key in space.choices else None)
+                for key in space.distributions
             },
         }
     ).rename_axis("trial")
     best_params = {**kwargs, **searched[int(trials["rmse"].argmin())]}
     model = fit_method(mdata, method, {"seed": seed, **best_params})
-    return Tuning(method, trials, best_params, model, baseline, interrupted)
+    return Tuning(name, trials, best_params, model, baseline, interrupted)
 
 
 def _checked_space(
     mdata: MuData,
-    method: str,
+    method: MethodLike,
     given: SearchSpace | None,
     *,
     n_trials: int,
@@ -223,10 +226,11 @@ def _checked_space(
     executor: str | None,
     fixed: dict[str, Any],
 ) -> SearchSpace:
-    """Return what is searched; raise with everything that is wrong with the arguments."""
-    from ._tune_space import SPACES, default_space, known_arguments, problems_of_space
+    """Return the search space; raise ``ValueError`` with all problems of the arguments."""
+    from ._tune_space import default_space, known_arguments, methods_with_space, problems_of_space
 
-    split_arguments(load_class(method), take_preparation(fixed)[1])
+    cls, _ = resolve(method)
+    split_arguments(cls, take_preparation(fixed)[1])
     problems = Problems("tl.tune")
     if not isinstance(n_trials, (int, np.integer)) or n_trials < 1:
         problems.add(f"Expected n_trials of at least 1, found {n_trials!r}.")
@@ -240,10 +244,11 @@ def _checked_space(
     if given is not None:
         for message in problems_of_space(given, method, fixed):
             problems.add(message)
-    elif method not in SPACES:
+    elif cls.tuning_space() is None:
         problems.add(
-            f"Expected search_space= for {method!r}, which has none of its own, found none. Its arguments are "
-            f"{sorted(known_arguments(method))}; methods with a space are {sorted(SPACES)}."
+            f"Expected search_space= for {cls.record.key!r}, which has no default search space, found none. Its "
+            "arguments are "
+            f"{sorted(known_arguments(method))}. Methods with a default are {sorted(methods_with_space())}."
         )
     problems.raise_if_any()
     return default_space(mdata, method, fixed) if given is None else given

@@ -1,4 +1,4 @@
-"""Running the trials of a search, fold by fold, in this process or on a Ray cluster."""
+"""Execution of the trials of a search, fold by fold, in this process or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+    from scdeconv.models import MethodLike
+
     from ._tune_study import Study
 
 Fold = tuple["MuData", "AnnData"]
 
 
 class ThisProcess:
-    """One fold after the other."""
+    """Sequential execution of the folds."""
 
     n_workers = 1
 
-    def __init__(self, folds: list[Fold], method: str) -> None:
+    def __init__(self, folds: list[Fold], method: MethodLike) -> None:
         self.folds, self.method = folds, method
 
     def start(self, fold: int, arguments: Mapping[str, Any]) -> Any:
-        """Return the computation; it is done when its result is asked for."""
+        """Return the arguments of the computation, which ``result`` runs."""
         return partial(fold_error, *self.folds[fold], self.method, arguments)
 
     def next_done(self, handles: list[Any]) -> Any:
-        """Return the only one."""
+        """Return the first handle."""
         return handles[0]
 
     def result(self, handle: Any) -> float:
@@ -41,24 +43,24 @@ class ThisProcess:
         return error
 
     def close(self, handles: list[Any]) -> None:
-        """Nothing goes on behind the scenes."""
+        """Do nothing, because there are no background tasks."""
 
 
 class RayCluster:
-    """One task for each fold of a trial, on the cluster that Ray is connected to, or else on the cores of this machine.
+    """One task per fold of a trial on the connected Ray cluster, or on the local cores.
 
-    The folds are put into the object store once. Tasks whose worker dies are started again by Ray.
+    The folds are put into the object store once. Ray restarts tasks of failed workers.
     """
 
-    def __init__(self, folds: list[Fold], method: str) -> None:
+    def __init__(self, folds: list[Fold], method: MethodLike) -> None:
         try:
             import ray
         except ImportError:
-            msg = "Expected Ray for executor='ray', found none. Install it: pip install 'scdeconv[ray]'."
+            msg = "Expected Ray for executor='ray', found no installation. Run: pip install 'scdeconv[ray]'."
             raise ImportError(msg) from None
         self.ray, self.started = ray, not ray.is_initialized()
         if self.started:
-            # connects to RAY_ADDRESS where that is set
+            # connects to RAY_ADDRESS if it is set
             ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         self.folds = [(ray.put(pack(training)), ray.put(held_out)) for training, held_out in folds]
         self.method = method
@@ -66,41 +68,41 @@ class RayCluster:
 
     @property
     def n_workers(self) -> int:
-        """Cores of the cluster, which may grow."""
+        """Current number of cores of the cluster."""
         return max(1, int(self.ray.cluster_resources().get("CPU", 1)))
 
     def start(self, fold: int, arguments: Mapping[str, Any]) -> Any:
-        """Begin a task."""
+        """Start a task."""
         return self.task.remote(*self.folds[fold], self.method, arguments)
 
     def next_done(self, handles: list[Any]) -> Any:
-        """Wait for the first task that is done."""
+        """Wait for the next completed task."""
         (done, *_), _ = self.ray.wait(handles)
         return done
 
     def result(self, handle: Any) -> float:
-        """Return the error, or raise what the task raised."""
+        """Return the error, or raise the exception of the task."""
         error: float = self.ray.get(handle)
         return error
 
     def close(self, handles: list[Any]) -> None:
-        """Cancel tasks that are not done; end Ray where it was started here."""
+        """Cancel unfinished tasks; shut Ray down if it was started here."""
         for handle in handles:
             self.ray.cancel(handle, force=True)
         if self.started:
             self.ray.shutdown()
 
 
-def _packed_fold_error(training: Any, held_out: AnnData, method: str, arguments: Mapping[str, Any]) -> float:
+def _packed_fold_error(training: Any, held_out: AnnData, method: MethodLike, arguments: Mapping[str, Any]) -> float:
     return fold_error(unpack(training), held_out, method, arguments)
 
 
 def run_trials(
     study: Study, workers: ThisProcess | RayCluster, fixed: Mapping[str, Any], *, n_folds: int, n_trials: int, bar: Any
 ) -> None:
-    """Run trials until ``n_trials`` are finished; each computes its folds in turn and may be given up after any.
+    """Run trials until ``n_trials`` are finished; a trial computes its folds in order and may be pruned after each.
 
-    The arguments of a trial are the fixed ones and those that the study suggests.
+    The arguments of a trial are the fixed arguments and the suggestions of the study.
     """
     running: dict[Any, tuple[Any, dict[str, Any], list[float]]] = {}
     try:

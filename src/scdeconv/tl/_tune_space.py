@@ -1,54 +1,40 @@
-"""What :func:`scdeconv.tl.tune` searches: arguments of a method and of the steps before it."""
+"""Search space of :func:`scdeconv.tl.tune`: arguments of a method and of the preparation steps."""
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import create_trial
 
 from scdeconv._data import keys
-from scdeconv.models import get_record, load_class
+from scdeconv.models import load_class, records, resolve
 
-from ._train import PREPARATION
+from ._train import PREPARATION, keyword_arguments
 
 if TYPE_CHECKING:
     from mudata import MuData
 
+    from scdeconv.models import MethodLike
+
 SearchSpace = Mapping[str, Sequence[Any] | BaseDistribution]
 
-HIDDEN = [(32,), (64,), (64, 32), (128, 64), (256, 128), (128, 64, 32), (256, 128, 64, 32)]
-# genes per cell type, beside those of every method that leaves the choice of genes to pp.select_genes
+# range of the number of genes per cell type, for methods that use pp.select_genes; set by hand
 GENES_PER_TYPE = (20, 500)
-SPACES: dict[str, dict[str, Sequence[Any] | BaseDistribution]] = {
-    "simplednn": {
-        "hidden": HIDDEN,
-        "dropout": FloatDistribution(0.0, 0.5),
-        "learning_rate": FloatDistribution(1e-5, 1e-2, log=True),
-        "weight_decay": FloatDistribution(1e-4, 1.0, log=True),
-        "simulate": IntDistribution(100, 4000, log=True),
-        "aug_ratio": [None, 0.95, 0.8, 0.5],
-    },
-    "scaden": {
-        "loss": ["mse", "l1"],
-        "max_steps": IntDistribution(1000, 10000, log=True),
-        "n_samples": IntDistribution(500, 8000, log=True),
-        "cells_per_sample": [50, 100, 500],
-        "sparse_share": FloatDistribution(0.0, 1.0),
-    },
-    # the penalty of the ridges is chosen in closed form, by leaving donors out, whenever they are trained
-    "ridge": {},
-    "simulation_ridge": {"n_simulated": IntDistribution(250, 8000, log=True)},
-    "nonnegative_ridge": {"penalty": FloatDistribution(1e-8, 10.0, log=True)},
-}
 
 
-def default_space(mdata: MuData, method: str, fixed: Mapping[str, Any]) -> dict[str, Sequence[Any] | BaseDistribution]:
-    """Return the space of a method that has one, without the arguments that the user has fixed."""
-    space = dict(SPACES[method])
+def methods_with_space() -> list[str]:
+    """Return the methods with a default search space."""
+    return [key for key in records() if load_class(key).tuning_space() is not None]
+
+
+def default_space(
+    mdata: MuData, method: MethodLike, fixed: Mapping[str, Any]
+) -> dict[str, Sequence[Any] | BaseDistribution]:
+    """Return the default search space of a method without the fixed arguments."""
+    space = dict(resolve(method)[0].tuning_space())
     low, high = (min(number * mdata[keys.PROFILES].n_obs, mdata[keys.BULK].n_vars) for number in GENES_PER_TYPE)
     space["n_genes"] = IntDistribution(low, high, log=True)
     if keys.MEASURED_CELLS not in mdata[keys.BULK].obsm:
@@ -56,22 +42,17 @@ def default_space(mdata: MuData, method: str, fixed: Mapping[str, Any]) -> dict[
     return {name: values for name, values in space.items() if name not in fixed}
 
 
-def known_arguments(method: str) -> dict[str, Any]:
-    """Return the arguments that can be searched, each with its default; None leaves a step before training as it is."""
-    cls = load_class(method)
-    signatures = (inspect.signature(function).parameters.values() for function in (cls.__init__, cls.train))
-    of_method = {
-        parameter.name: parameter.default
-        for parameters in signatures
-        for parameter in parameters
-        if parameter.kind == parameter.KEYWORD_ONLY and parameter.name not in ("seed", "held_out")
-    }
-    return {name: None for names in PREPARATION.values() for name in names} | of_method
+def known_arguments(method: MethodLike) -> dict[str, Any]:
+    """Return the searchable arguments and their defaults; None keeps the recorded value of a preparation step."""
+    cls, parameters = resolve(method)
+    of_method = keyword_arguments(cls.__init__) | keyword_arguments(cls.train) | parameters
+    steps = {name: None for names in PREPARATION.values() for name in names}
+    return steps | {name: value for name, value in of_method.items() if name not in ("seed", "held_out")}
 
 
-def default_arguments(mdata: MuData, method: str) -> dict[str, Any]:
-    """Return the defaults, with the number of genes that the method's default amounts to on these data."""
-    record, bulk = get_record(method), mdata[keys.BULK]
+def default_arguments(mdata: MuData, method: MethodLike) -> dict[str, Any]:
+    """Return the default arguments, with the default number of genes of the method on these data."""
+    record, bulk = resolve(method)[0].record, mdata[keys.BULK]
     defaults = known_arguments(method)
     if not record.selects_genes and keys.SELECTED not in bulk.var:
         defaults["n_genes"] = min(record.genes_per_type * mdata[keys.PROFILES].n_obs, bulk.n_vars)
@@ -79,19 +60,19 @@ def default_arguments(mdata: MuData, method: str) -> dict[str, Any]:
 
 
 def _label(choice: Any) -> Any:
-    """Return a choice as a study can store it: tuples become text."""
+    """Return a choice in a form that a study can store: tuples become text."""
     return choice if choice is None or isinstance(choice, (bool, int, float, str)) else json.dumps(choice)
 
 
 class Space:
-    """Distributions as a study stores them, and the way between stored values and arguments.
+    """Distributions of the study, and conversion between stored values and arguments.
 
     Parameters
     ----------
     given
-        Name of each searched argument: a list of choices, or an Optuna distribution.
+        Mapping from argument names to a list of choices or an Optuna distribution.
     defaults
-        The defaults of, at least, these arguments.
+        Defaults of these arguments (others are allowed).
     """
 
     def __init__(self, given: SearchSpace, defaults: Mapping[str, Any]) -> None:
@@ -106,7 +87,7 @@ class Space:
         self.defaults = {name: defaults[name] for name in given}
 
     def first(self) -> dict[str, Any]:
-        """Return the defaults that lie in the space, as stored; the first trial leaves the others out."""
+        """Return the defaults inside the search space, as stored; other arguments are omitted in the first trial."""
         return {name: _label(value) for name, value in self.defaults.items() if self._has(name, _label(value))}
 
     def _has(self, name: str, value: Any) -> bool:
@@ -117,20 +98,20 @@ class Space:
         return True
 
     def arguments(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the arguments that stored values stand for; what a trial leaves out is at its default."""
+        """Return the arguments from stored values; omitted arguments have their defaults."""
         chosen = {name: self.choices[name][value] if name in self.choices else value for name, value in params.items()}
         return {**self.defaults, **chosen}
 
 
-def problems_of_space(given: Any, method: str, fixed: Mapping[str, Any]) -> list[str]:
-    """Say what is wrong with a user's search space."""
+def problems_of_space(given: Any, method: MethodLike, fixed: Mapping[str, Any]) -> list[str]:
+    """Return the problems of a user's search space."""
     if not isinstance(given, Mapping) or not given:
-        return [f"Expected search_space as a mapping from arguments to values, found {given!r}."]
+        return [f"Expected search_space to be a mapping from arguments to values, found {given!r}."]
     found = []
     unknown = sorted(set(given) - set(known_arguments(method)))
     if unknown:
         found.append(
-            f"Expected search_space over arguments of {method!r} out of {sorted(known_arguments(method))}, found {unknown}."
+            f"Expected search_space with arguments of {method!r}: {sorted(known_arguments(method))}, found {unknown}."
         )
     if set(given) & set(fixed):
         both = sorted(set(given) & set(fixed))
@@ -141,7 +122,7 @@ def problems_of_space(given: Any, method: str, fixed: Mapping[str, Any]) -> list
         if not isinstance(values, (list, tuple)) or not values:
             found.append(
                 f"Expected a list of choices or an optuna distribution for {name!r} in search_space, found {values!r}. "
-                "Write for example [0.1, 0.3] or optuna.distributions.FloatDistribution(1e-5, 1e-2, log=True)."
+                "Use for example [0.1, 0.3] or optuna.distributions.FloatDistribution(1e-5, 1e-2, log=True)."
             )
             continue
         try:

@@ -1,4 +1,4 @@
-"""The trials of a search, kept in memory or in an SQLite file that survives being killed."""
+"""Storage of the trials of a search, in memory or in an SQLite file that allows a restart."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 NAME = "scdeconv"
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-# trials without pruning, so that there is a median to be worse than
+# number of trials without pruning, to estimate the median; set by hand
 WARM_UP_TRIALS = 5
-# folds that every trial is judged on: a single one says little
+# minimum number of folds before pruning; set by hand
 WARM_UP_FOLDS = 2
 
 
 class _Given(optuna.samplers.RandomSampler):
-    """Draws the values that it was given."""
+    """Sampler that returns given values."""
 
     def __init__(self, params: Mapping[str, Any]) -> None:
         super().__init__()
@@ -47,9 +47,9 @@ class _Given(optuna.samplers.RandomSampler):
 
 
 def data_fingerprint(mdata: MuData) -> str:
-    """Return a hash of what a method can learn from the data, the cells by their profiles and pseudobulk.
+    """Return a hash of the training data; cells are represented by profiles and pseudobulk.
 
-    It is made of bytes and text, so that it is the same on every release of Python, NumPy and pandas.
+    The hash uses bytes and text, so it does not depend on the versions of Python, NumPy and pandas.
     """
     digest = hashlib.sha256()
 
@@ -79,9 +79,9 @@ def data_fingerprint(mdata: MuData) -> str:
 
 
 def _check_file(path: Path) -> None:
-    """Raise where a file is there that is no intact study; it is left as it is."""
+    """Raise an error if the file exists and is not an intact study; the file is not changed."""
     if not path.parent.is_dir():
-        msg = f"Expected a folder for study={str(path)!r}, found none. Make {str(path.parent)!r} first."
+        msg = f"Expected a directory for study={str(path)!r}, found none. Create {str(path.parent)!r} first."
         raise FileNotFoundError(msg)
     if not path.exists() or path.stat().st_size == 0:
         return
@@ -95,25 +95,26 @@ def _check_file(path: Path) -> None:
         found = str(error)
     if found != "ok":
         msg = (
-            f"Expected an intact study of tl.tune in {str(path)!r}, found: {found}. The file was not changed: put back a "
-            "copy of it, or move it away to start the study again."
+            f"Expected an intact study of tl.tune in {str(path)!r}, found: {found}. The file was not changed. Restore "
+            "a "
+            "backup, or move the file to start a new study."
         )
         raise ValueError(msg)
 
 
 class Study:
-    """Asks for trials, takes their results, and remembers both; every trial that is complete is in the file.
+    """Study: suggests trials and stores their results. All completed trials are in the file.
 
     Parameters
     ----------
     path
-        SQLite file, made where there is none; None to keep the trials in memory.
+        SQLite file, created if missing; None: trials are stored in memory.
     record
-        What the study is of: plain values, compared with those in the file.
+        Description of the study, plain values. It must match the record in the file.
     space
-        What is searched.
+        Search space.
     seed
-        Seed of the values to try.
+        Seed of the suggestions.
     """
 
     def __init__(
@@ -140,7 +141,7 @@ class Study:
             self.to_try.insert(0, self.first)
 
     def _compare(self, record: Mapping[str, Any]) -> None:
-        """Write the record into a new study; raise where that of the file is another one."""
+        """Write the record to a new study; raise ``ValueError`` if the file has another record."""
         kept = self.study.user_attrs.get(NAME)
         if kept is None:
             self.study.set_user_attr(NAME, record)
@@ -150,13 +151,13 @@ class Study:
             if kept.get(name) != value:
                 problems.add(
                     f"Expected {name} {value!r} as in this call, found {kept.get(name)!r} in the file. Repeat the call "
-                    "that began the study, or name another file."
+                    "that started the study, or use another file."
                 )
         problems.raise_if_any()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Keep Optuna quiet, and say what is kept where its file cannot be read or written."""
+        """Silence Optuna, and raise ``OSError`` if the file cannot be read or written."""
         try:
             with quiet("optuna"):
                 yield
@@ -164,25 +165,26 @@ class Study:
             found = str(error.__cause__ or error).splitlines()[0]
             msg = (
                 f"Expected to write to the study {str(self.path)!r}, found: {found}. The file keeps the "
-                f"{self.n_finished} trials that were complete. Make room (or see to the file), then repeat the call: it goes on."
+                f"{self.n_finished} completed trials. Free disk space or fix the file, then repeat the call to "
+                "continue."
             )
             raise OSError(msg) from error
 
     def ask(self) -> optuna.Trial:
-        """Begin a trial: the defaults first, then interrupted trials, then what the sampler suggests."""
+        """Start a trial: first the defaults, then interrupted trials, then suggestions of the sampler."""
         with self._writing():
             params = self.to_try.pop(0) if self.to_try else None
             if params is not None:
                 self.study.sampler = _Given(params)
                 return self.study.ask({name: self.space.distributions[name] for name in params})
-            # a seed for each trial, so that a search that was interrupted tries what it would have tried anyway
+            # one seed per trial: an interrupted search continues with the same suggestions
             begun = [t for t in self.study.get_trials(deepcopy=False) if t.state != TrialState.FAIL or t.user_attrs]
             seed = np.random.SeedSequence([self.seed, len(begun)]).generate_state(1)[0]
             self.study.sampler = optuna.samplers.TPESampler(seed=int(seed))
             return self.study.ask(self.space.distributions)
 
     def report(self, trial: optuna.Trial, errors: Sequence[float], n_folds: int) -> bool:
-        """Note the errors of a trial's folds so far; return whether the trial is finished."""
+        """Store the errors of a trial's folds so far; return whether the trial is finished."""
         with self._writing():
             mean = float(np.mean(errors))
             trial.report(mean, len(errors))
@@ -196,19 +198,19 @@ class Study:
             return True
 
     def fail(self, trial: optuna.Trial, error: Exception) -> None:
-        """Note that a trial ended with an error, so that a rerun does not try it again."""
+        """Mark a trial as failed, so that a restart does not repeat it."""
         with self._writing():
             trial.set_user_attr("error", str(error)[:1000])
             self.study.tell(trial, state=TrialState.FAIL)
 
     def finished(self) -> list[optuna.trial.FrozenTrial]:
-        """Return the trials that were complete or pruned, that of the defaults first."""
+        """Return the complete and pruned trials, the defaults first."""
         trials = self.study.get_trials(states=FINISHED)
         return sorted(trials, key=lambda trial: (trial.params != self.first, trial.number))
 
     @property
     def best(self) -> float:
-        """The lowest mean error of a complete trial; infinite before there is one."""
+        """Lowest mean error of the complete trials; infinite without complete trials."""
         values = [
             t.value for t in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if t.value is not None
         ]

@@ -1,4 +1,4 @@
-"""Arrays of bulk exactly of the calibration's model, with what was planted in them."""
+"""Bulk drawn from the calibration model, with the planted parameters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scdeconv._stats.expression import log_shares
 
 @dataclasses.dataclass
 class Planted:
-    """Samples, one for each donor, and the truth behind them."""
+    """One sample per donor, with the true parameters."""
 
     expression: np.ndarray
     fractions: np.ndarray

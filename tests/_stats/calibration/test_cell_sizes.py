@@ -36,7 +36,7 @@ def test_independent_share_is_one_for_independent_genes():
     assert independent_share(copies) == pytest.approx(0.1, abs=0.02)
 
 
-def test_size_step_is_the_posterior_mode_of_a_dense_linear_model():
+def test_size_step_equals_a_dense_posterior_mode():
     """All residuals as one vector, shifts integrated out: their covariance is within genes over samples."""
     rng = np.random.default_rng(0)
     n, n_genes, n_types, shift_variance = 4, 20, 3, 0.3
@@ -58,7 +58,7 @@ def test_size_step_is_the_posterior_mode_of_a_dense_linear_model():
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_distorted_cell_sizes_are_brought_closer_to_the_truth(plant, seed):
+def test_estimated_cell_sizes_approach_the_truth(plant, seed):
     sizes = np.array([1.0, 2.0, 0.7, 3.0])
     planted = plant(15, seed=seed, concentration=0.7, sizes=sizes, claimed=sizes * np.array([2.0, 0.6, 1.3, 0.7]))
     found = planted.fit()
@@ -67,13 +67,13 @@ def test_distorted_cell_sizes_are_brought_closer_to_the_truth(plant, seed):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_true_cell_sizes_stay_where_they_are(plant, seed):
+def test_true_cell_sizes_are_kept(plant, seed):
     sizes = np.array([1.0, 2.0, 0.7, 3.0])
     found = plant(15, seed=seed, concentration=0.7, sizes=sizes).fit()
     assert log_size_error(found.cell_size, sizes) < 0.15
 
 
-def test_learned_sizes_scale_profiles_and_keep_their_level(plant):
+def test_learned_sizes_scale_profiles_but_not_their_mean(plant):
     planted = plant(15, concentration=0.7, claimed=np.array([2.0, 0.6, 1.3, 0.7]))
     found = planted.fit()
     factor = found.cell_size / found.cell_size_umi

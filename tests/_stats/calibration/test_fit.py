@@ -19,7 +19,7 @@ def test_compositions_are_described_by_their_log_ratios(plant):
     assert np.linalg.eigvalsh(found.covariance).min() > -1e-10
 
 
-def test_centre_is_the_mean_bulk_expected_of_the_donors(plant):
+def test_centre_is_the_mean_expected_bulk(plant):
     planted = plant(12, seed=4)
     found = planted.fit()
     observed = log_shares(planted.expression).mean(axis=0)
@@ -46,7 +46,7 @@ def test_samples_of_a_donor_are_averaged_first(plant):
     np.testing.assert_allclose(found.mean_log_ratio, ratios.mean(axis=0), atol=1e-7)
 
 
-def test_profiles_of_zeros_leave_finite_numbers(plant):
+def test_zero_profiles_give_finite_numbers(plant):
     planted = plant(6)
     planted.profiles, planted.claimed = np.zeros((4, 300)), np.zeros(4)
     found = planted.fit()
@@ -55,7 +55,7 @@ def test_profiles_of_zeros_leave_finite_numbers(plant):
         assert np.isfinite(values).all()
 
 
-def test_unit_and_depth_change_no_shift(plant):
+def test_shift_does_not_depend_on_unit_or_depth(plant):
     planted = plant(10, counts=False)
     before = planted.fit()
     planted.expression = planted.expression * np.geomspace(0.01, 100, 10)[:, None]

@@ -17,7 +17,7 @@ def decaying(n_factors, n_genes, seed=0):
 
 
 @pytest.mark.parametrize("n_factors", [0, 1, 7, MAX_FACTORS])
-def test_few_factors_are_returned_as_they_are(n_factors):
+def test_few_factors_are_returned_unchanged(n_factors):
     loadings = decaying(n_factors, 80)
     found, removed = limit_factors(loadings)
     assert found is loadings
@@ -64,7 +64,7 @@ def test_total_variance_is_the_shrunk_variance(n_rows):
     np.testing.assert_allclose((loadings**2).sum(axis=0) + independent, variance)
 
 
-def test_counting_is_taken_out_of_the_independent_variance():
+def test_counting_variance_is_subtracted_from_independent_variance():
     deviations = np.random.default_rng(0).normal(size=(6, 40))
     deviations -= deviations.mean(axis=0)
     variance, counting = shrink_variances(deviations), np.linspace(0, 3, 40)
@@ -89,13 +89,13 @@ def test_planted_covariance_is_recovered_with_limited_factors(plant, n_donors):
     assert total == pytest.approx((planted.loadings**2).sum() + 300 * 0.1**2, rel=0.2)
 
 
-def test_independent_noise_is_not_taken_for_factors(plant):
+def test_independent_noise_gives_no_factors(plant):
     found = plant(12, seed=2, factor_sd=0.0, noise_sd=0.3).fit()
     assert (found.loadings**2).sum() < 0.15 * (found.residual_sd**2).sum()
     assert np.median(found.residual_sd) == pytest.approx(0.3, rel=0.15)
 
 
-def test_correlations_of_factors_are_those_of_the_deviations(plant):
+def test_factor_correlations_equal_those_of_deviations(plant):
     planted = plant(8, seed=3, counts=False)
     found = planted.fit()
     residuals = log_shares(planted.expression) - found.expected(planted.fractions)

@@ -1,4 +1,4 @@
-"""The model of bulk that pairs teach, against its formulas and its own draws."""
+"""The calibrated model of bulk, compared with its formulas and its own draws."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def make_calibration(n_genes=12, n_batches=0, depths=(), seed=0, noise=0.1, leve
     )
 
 
-def test_noise_is_residual_and_uncertain_shift_and_profile_error():
+def test_noise_sums_residual_shift_and_profile_error():
     calibration = make_calibration()
     parts = zip(calibration.residual_sd, calibration.shift_sd, calibration.noise_variance(), strict=True)
     for residual, shift, variance in parts:
         assert variance == pytest.approx(residual**2 + shift**2 + PROFILE_ERROR**2)
 
 
-def test_expected_is_the_log_share_of_cells_added_up():
+def test_expected_is_the_log_share_of_pseudobulk():
     calibration = make_calibration()
     fractions = np.random.default_rng(0).dirichlet(np.ones(4), 3)
     for row, composition in zip(calibration.expected(fractions), fractions, strict=True):
@@ -60,8 +60,8 @@ def test_expected_is_the_log_share_of_cells_added_up():
 
 
 @pytest.mark.parametrize("n_batches", [0, 2])
-def test_drawn_bulk_has_the_mean_and_covariance_that_the_factors_say(n_batches):
-    # far enough from zero shares that none is clipped
+def test_drawn_bulk_has_the_model_moments(n_batches):
+    # no share is small enough to be clipped
     calibration = make_calibration(n_batches=n_batches, level=1.0)
     composition = np.tile(softmax(calibration.mean_log_ratio), (200_000, 1))
     shares = calibration.draw_bulk(composition, np.random.default_rng(5))
@@ -78,7 +78,7 @@ def test_drawn_bulk_has_the_mean_and_covariance_that_the_factors_say(n_batches):
     np.testing.assert_allclose(factors.T @ factors, written_out)
 
 
-def test_drawn_counts_are_whole_numbers_of_the_depths_of_real_bulk():
+def test_drawn_counts_have_real_sequencing_depths():
     calibration = make_calibration(depths=[1e3, 1e6])
     counts = calibration.draw_bulk(np.full((400, 4), 0.25), np.random.default_rng(0))
     np.testing.assert_array_equal(counts, np.rint(counts))
@@ -88,7 +88,7 @@ def test_drawn_counts_are_whole_numbers_of_the_depths_of_real_bulk():
     assert 0.4 < near[0].mean() < 0.6
 
 
-def test_drawn_compositions_are_logistic_normal_but_for_the_broad_share():
+def test_drawn_compositions_are_logistic_normal_or_broad():
     calibration = make_calibration()
     drawn = calibration.draw_compositions(40_000, 0.25, np.random.default_rng(0))
     np.testing.assert_allclose(drawn.sum(axis=1), 1)
@@ -97,7 +97,7 @@ def test_drawn_compositions_are_logistic_normal_but_for_the_broad_share():
     np.testing.assert_allclose(ratios.mean(axis=0), calibration.mean_log_ratio, atol=0.02)
     np.testing.assert_allclose(np.cov(ratios.T), INFLATION * calibration.covariance, atol=0.02)
     assert (narrow > 0).all()
-    # half of the broad share leaves types out
+    # half of the broad samples lack some types
     assert (broad == 0).any(axis=1).mean() == pytest.approx(0.5)
     np.testing.assert_allclose(broad.mean(axis=0), 0.25, atol=0.01)
 

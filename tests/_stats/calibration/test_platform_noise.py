@@ -8,7 +8,7 @@ from scdeconv._stats.expression import log_shares
 
 
 def shift_error(found, truth):
-    """The level of all shifts cannot be told from depth, so it does not count."""
+    """The mean of all shifts is not identifiable beside depth, so it is ignored."""
     return float((found.platform_shift - truth).std())
 
 
@@ -21,7 +21,7 @@ def test_residuals_are_the_sum_of_their_parts():
 
 
 def test_batch_means_are_shrunk_by_their_noise():
-    """Empirical Bayes by hand: the variance between batch means, less that of the noise of a mean."""
+    """Empirical Bayes in explicit form: variance between batch means minus the noise variance of a mean."""
     rng = np.random.default_rng(0)
     batches = np.arange(12) % 3
     residuals = rng.normal(size=(12, 30)) + rng.normal(size=(3, 30))[batches]
@@ -45,7 +45,7 @@ def test_planted_platform_shift_is_recovered(plant, seed):
     assert shift_error(found, planted.shift) < 0.1
 
 
-def test_error_of_the_shift_falls_with_the_number_of_pairs(plant):
+def test_shift_error_falls_with_more_pairs(plant):
     errors = []
     for n_donors in (3, 5, 10, 30):
         many = [plant(n_donors, seed=seed) for seed in range(6)]
@@ -55,7 +55,7 @@ def test_error_of_the_shift_falls_with_the_number_of_pairs(plant):
     assert errors[0] < plant(3).shift.std()
 
 
-def test_shrunk_shift_errs_less_and_as_claimed(plant):
+def test_shrinkage_lowers_the_shift_error_as_estimated(plant):
     shrunk, raw, claimed = [], [], []
     for seed in range(6):
         planted = plant(3, seed=seed, noise_sd=0.6, factor_sd=0.0)
@@ -69,7 +69,7 @@ def test_shrunk_shift_errs_less_and_as_claimed(plant):
     assert np.mean(claimed) == pytest.approx(np.mean(shrunk), rel=0.3)
 
 
-def test_repeatability_is_the_share_of_the_shift_in_the_variance(plant):
+def test_repeatability_is_the_variance_explained_by_shift(plant):
     quiet, loud = (np.median(plant(seed=1, noise_sd=noise, factor_sd=0.0).fit().repeatability) for noise in (0.1, 0.4))
     assert quiet == pytest.approx(0.4**2 / (0.4**2 + 0.1**2), abs=0.05)
     assert loud == pytest.approx(0.5, abs=0.1)
@@ -82,11 +82,11 @@ def test_batch_shift_is_recovered(plant):
     learned, truth = found.batch_shift[1] - found.batch_shift[0], shift[1] - shift[0]
     assert np.corrcoef(learned, truth)[0, 1] > 0.95
     assert np.polyfit(truth, learned, 1)[0] == pytest.approx(1, abs=0.1)
-    # what the batches explain is no noise of donors
+    # variance explained by batches is not donor noise
     noise = [(c.loadings**2).sum() + (c.residual_sd**2).sum() for c in (found, blind)]
     assert noise[0] < 0.5 * noise[1]
 
 
-def test_equal_batches_get_next_to_no_shift(plant):
+def test_equal_batches_get_almost_no_shift(plant):
     planted = plant(30, seed=7, factor_sd=0.0)
     assert np.abs(planted.fit(batches=planted.batches).batch_shift).max() < 0.03

@@ -14,6 +14,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import pandas as pd
 from optuna.distributions import FloatDistribution
 
 import scdeconv
@@ -26,7 +27,24 @@ METHODS = {
     "bayesprism": {"outlier_share": 1},
     "ridge": {},
     "calibrated_nnls": {},
-    "simplednn": {"n_members": 2, "simulate": 50, "hidden": (8, 4), "max_epochs": 3},
+    "bisque": {},
+    "ensemble": {},
+    "simplednn": {"n_members": 2, "hidden": (8, 4), "max_epochs": 3},
+    "residual_dnn": {
+        "base": "ridge",
+        "simulate": 100,
+        "n_members": 2,
+        "hidden": (8, 4),
+        "max_epochs": 20,
+        "learning_rate": 0.01,
+    },
+    "calibrated_map": {},
+}
+CLUSTERING = {
+    "DESC": ({"hidden": (4,)}, {"max_epochs": 3}),
+    "ScDeepCluster": ({"n_clusters": 4, "n_latent": 3, "hidden": (8,)}, {"pretrain_epochs": 3, "max_epochs": 2}),
+    "Scvis": ({"n_pcs": 5}, {"max_epochs": 3}),
+    "ScGen": ({"n_latent": 3, "n_hidden": 8}, {"max_epochs": 3}),
 }
 SPACE = {"penalty": FloatDistribution(1e-3, 1e3, log=True)}
 N_TRIALS = 3
@@ -38,7 +56,7 @@ def main(folder: Path) -> None:
     cells, bulk = scdeconv.datasets.paired_cohort(
         n_donors=6, n_bulk_only=2, n_reference_only=0, n_genes=60, n_cell_types=4, cells_per_donor=(60, 80), seed=0
     )
-    # text, whole numbers, truth values and gaps come in differently on each stack
+    # text, integers, booleans and missing values are stored differently on each stack
     bulk.obs["sex"] = ["female", "male"] * 4
     bulk.obs["age"] = [50.0, 61.5, 47.0, float("nan"), 39.0, 70.0, 58.0, 66.0]
     bulk.obs["group"] = ["a", None, "b", "b", "a", None, "a", "b"]
@@ -50,6 +68,15 @@ def main(folder: Path) -> None:
         model.save(folder / method)
         model.predict(bulk).to_csv(folder / f"{method}.csv", float_format="%.9g")
     scdeconv.tl.predict(mdata["bulk"], model, coverage=0.5)
+    for name, (architecture, training) in CLUSTERING.items():
+        cls = getattr(scdeconv.clustering, name)
+        cells = mdata["sc"].copy()
+        cls.setup_anndata(cells)
+        model = cls(cells, **architecture)
+        model.train(**training)
+        model.save(folder / name)
+        latent = pd.DataFrame(model.get_latent_representation(mdata["sc"][:20]), index=cells.obs_names[:20])
+        latent.to_csv(folder / f"{name}.csv", float_format="%.9g")
     write_mudata(mdata, folder / "pairs.h5mu")
     bulk.write_h5ad(folder / "bulk.h5ad")
     scdeconv.tl.tune(mdata, "nonnegative_ridge", SPACE, n_trials=N_TRIALS, study=folder / "study.sqlite")

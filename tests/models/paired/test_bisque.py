@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import dask.array as da
 import numpy as np
 import pandas as pd
@@ -9,10 +11,9 @@ import pytest
 from scipy.optimize import minimize
 
 from scdeconv import pp, tl
-from scdeconv._data import reference as _reference
 from scdeconv._data.chunks import product
-from scdeconv._data.reference import Reference
-from scdeconv.models import Bisque
+from scdeconv._data.reference import sums as _sums
+from scdeconv.models import Bisque, PairedData
 
 
 def signature_by_loops(mdata):
@@ -63,13 +64,18 @@ def bisque_by_hand(mdata, new):
     return np.array(result)
 
 
+def assert_same_state(first, second):
+    for name, value in vars(first).items():
+        np.testing.assert_array_equal(getattr(second, name), value)
+
+
 def trained(mdata, **kwargs):
     model = Bisque(mdata)
     model.train(**kwargs)
     return model
 
 
-def test_predictions_equal_the_original_written_out(pairs):
+def test_predictions_equal_a_plain_implementation(pairs):
     new = pairs["bulk"].copy()
     new.X = np.random.default_rng(0).permuted(new.X, axis=0)
     model = trained(pairs, held_out=False)
@@ -77,21 +83,21 @@ def test_predictions_equal_the_original_written_out(pairs):
         predicted = model.predict(bulk)
         np.testing.assert_allclose(predicted, bisque_by_hand(pairs, bulk.X), atol=2e-4)
         np.testing.assert_allclose(predicted.sum(axis=1), 1)
-    assert (model.predict(new) < 1e-6).any(axis=None)  # the bound was met
+    assert (model.predict(new) < 1e-6).any(axis=None)  # the bound is active
 
 
-def test_weights_sum_to_one_before_they_are_normalised(pairs):
+def test_weights_sum_to_one_before_normalisation(pairs):
     model = trained(pairs, held_out=False)
-    weights = model._fractions(pairs["bulk"].X.astype(float))
+    weights = model.state_.predict(pairs["bulk"].X.astype(float))
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-4)
 
 
-def test_gene_that_does_not_vary_in_bulk_is_not_used(pairs):
+def test_gene_without_variance_is_not_used(pairs):
     bulk = pairs["bulk"]
     bulk.X[:, 7] = 0
     model = trained(pairs, held_out=False)
-    assert not model.used_[7]
-    assert model.used_.sum() == bulk.n_vars - 1
+    assert not model.state_.used[7]
+    assert model.state_.used.sum() == bulk.n_vars - 1
     before = model.predict(bulk)
     np.testing.assert_allclose(before, bisque_by_hand(pairs, bulk.X), atol=2e-4)
     assert "239 genes" in model.summary_
@@ -103,13 +109,12 @@ def test_samples_without_fractions_do_not_influence_the_fit(pairs):
     assert unknown.sum() == 2
     pairs["bulk"].X[unknown] = np.random.default_rng(0).poisson(1e5, pairs["bulk"].X[unknown].shape)
     after = trained(pairs)
-    for name, array in before._arrays().items():
-        np.testing.assert_array_equal(after._arrays()[name], array)
+    assert_same_state(before.state_, after.state_)
     np.testing.assert_array_equal(after.held_out_.predicted, before.held_out_.predicted)
 
 
-def test_held_out_donor_does_not_influence_the_fit_that_predicts_it(pairs):
-    """Ten donors are ten folds: a prediction of a held-out donor is that of a model trained on hold_out's rest."""
+def test_held_out_predictions_equal_hold_out(pairs):
+    """Ten donors give ten folds: each held-out prediction equals that of a model trained after hold_out."""
     model = trained(pairs)
     known = pairs["bulk"].obsm["measured_fractions"].notna().all(axis=1).to_numpy()
     donors = pairs["bulk"].obs["donor"].astype(str)[known].to_numpy()
@@ -121,46 +126,38 @@ def test_held_out_donor_does_not_influence_the_fit_that_predicts_it(pairs):
         )
 
 
-def test_held_out_bulk_changes_nothing_for_the_others(pairs):
+def test_held_out_bulk_does_not_affect_other_samples(pairs):
     donor = pp.paired_donors(pairs)[3]
     rows = (pairs["bulk"].obs["donor"] == donor).to_numpy()
-    fits = []
+    states = []
     for factor in (1, 1000):
         pairs["bulk"].X[rows, :100] *= factor
-        model = Bisque(pairs)
-        model.train(held_out=False)
-        # as the fold without the donor is fitted
-        model._reference = Reference(pairs, model.genes_)
-        model._fit([donor])
-        fits.append(model._arrays())
-    for name, array in fits[0].items():
-        np.testing.assert_array_equal(fits[1][name], array)
+        states.append(Bisque(pairs).fit(PairedData(pairs, pairs["bulk"].var_names), [donor]))
+    assert_same_state(*states)
 
 
-def test_platform_shift_of_a_gene_is_taken_out(pairs):
-    """A factor of each gene's share in bulk, the same in all samples, is undone by its regression."""
-    model = trained(pairs, held_out=False)
-    shares = pairs["bulk"].X / pairs["bulk"].X.sum(axis=1, keepdims=True)
-    before = model._fractions(shares)
-    slope, reference = model.slope_, model.reference_
-    factor = np.exp(np.random.default_rng(0).normal(0, 0.5, shares.shape[1]))
-    model.slope_, model.reference_ = slope / factor, reference * factor
-    transformed = model.level_ + (shares * factor - model.reference_) * model.slope_
-    np.testing.assert_allclose(transformed, model.level_ + (shares - reference) * slope, rtol=1e-10)
-    assert before.shape == (12, 4)
+def test_platform_shift_of_a_gene_is_removed(pairs):
+    """The regression removes a gene-wise factor that is equal in all samples."""
+    state = trained(pairs, held_out=False).state_
+    counts = pairs["bulk"].X / pairs["bulk"].X.sum(axis=1, keepdims=True)
+    factor = np.exp(np.random.default_rng(0).normal(0, 0.5, counts.shape[1]))
+    shifted = replace(state, slope=state.slope / factor, reference=state.reference * factor)
+    transformed = shifted.level + (counts * factor - shifted.reference) * shifted.slope
+    np.testing.assert_allclose(transformed, state.level + (counts - state.reference) * state.slope, rtol=1e-10)
+    assert state.predict(counts).shape == (12, 4)
 
 
-def test_mean_training_sample_is_given_the_mean_composition(pairs):
+def test_mean_training_sample_gets_the_mean_composition(pairs):
     """The regression lines pass through the means."""
     model = trained(pairs, held_out=False)
     known = pairs["bulk"].obsm["measured_fractions"].notna().all(axis=1).to_numpy()
     shares = pairs["bulk"].X[known] / pairs["bulk"].X[known].sum(axis=1, keepdims=True)
     measured = pairs["bulk"].obsm["measured_fractions"][known]
-    weights = model._fractions(shares.mean(axis=0, keepdims=True))
+    weights = model.state_.predict(shares.mean(axis=0, keepdims=True))
     np.testing.assert_allclose(weights[0], measured.mean(), atol=1e-4)
 
 
-def test_cohort_is_predicted_better_than_by_its_mean(pairs, cohort):
+def test_error_is_close_to_the_mean_composition(pairs, cohort):
     donors = pp.paired_donors(pairs)
     train, held_out = pp.hold_out(pairs, donors[:3])
     truth = cohort[1].obsm["true_fractions"].loc[held_out.obs_names]
@@ -185,22 +182,22 @@ def test_given_mean_shares_replace_the_cells(pairs):
 def test_given_profiles_are_divided_by_their_totals(pairs):
     without_cells = pp.pair(bulk=pairs["bulk"], profiles=pairs["profiles"])
     profiles = pairs["profiles"].X / pairs["profiles"].obs["cell_size_umi"].to_numpy()[:, None]
-    np.testing.assert_allclose(trained(without_cells, held_out=False).signature_, profiles, rtol=1e-5)
+    np.testing.assert_allclose(trained(without_cells, held_out=False).state_.signature, profiles, rtol=1e-5)
 
 
 def test_cells_are_read_once_for_all_folds(pairs, monkeypatch):
     reads = []
-    monkeypatch.setattr(_reference, "product", lambda *args, **kwargs: reads.append(args) or product(*args, **kwargs))
+    monkeypatch.setattr(_sums, "product", lambda *args, **kwargs: reads.append(args) or product(*args, **kwargs))
     trained(pairs)
     assert len(reads) == 1
 
 
 def test_lazy_cells_give_the_same_reference(pairs):
-    expected = trained(pairs, held_out=False).signature_
+    expected = trained(pairs, held_out=False).state_.signature
     cells = pairs["sc"]
     blocks = [da.from_array(cells.X[i : i + 100], chunks=-1, asarray=False) for i in range(0, cells.n_obs, 100)]
     cells.X = da.concatenate(blocks)
-    np.testing.assert_allclose(trained(pairs, held_out=False).signature_, expected, rtol=1e-12)
+    np.testing.assert_allclose(trained(pairs, held_out=False).state_.signature, expected, rtol=1e-12)
 
 
 def test_missing_genes_take_the_training_mean(pairs):
@@ -209,8 +206,9 @@ def test_missing_genes_take_the_training_mean(pairs):
     with pytest.warns(UserWarning, match="60 of the model's 240 genes"):
         predicted = model.predict(fewer)
     shares = pairs["bulk"].X / pairs["bulk"].X.sum(axis=1, keepdims=True)
-    covered = model.reference_[60:].sum() / model.reference_.sum()
-    filled = np.tile(model.reference_ / model.reference_.sum(), (12, 1))
+    reference = model.state_.reference / model.state_.reference.sum()
+    covered = reference[60:].sum()
+    filled = np.tile(reference, (12, 1))
     filled[:, 60:] = shares[:, 60:] / shares[:, 60:].sum(axis=1, keepdims=True) * covered
     np.testing.assert_allclose(predicted, bisque_by_hand(pairs, filled), atol=5e-4)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,8 +11,8 @@ from anndata import AnnData
 from scipy.optimize import minimize
 
 from scdeconv import pp, tl
-from scdeconv._data.reference import Reference
-from scdeconv.models import NNLS, CalibratedNNLS
+from scdeconv._stats.compositions import to_fractions
+from scdeconv.models import NNLS, CalibratedNNLS, PairedData
 from scdeconv.models.paired.calibrated_nnls import solve_generalised_nnls
 
 TYPES = ["B cell", "NK cell", "T cell", "Monocyte"]
@@ -50,7 +52,7 @@ def problem(seed=0, n_types=4, n_genes=40):
 
 
 @pytest.mark.parametrize("depth", [1e6, np.inf])
-def test_noise_free_mixture_is_solved_exactly_whatever_the_metric(depth):
+def test_noise_free_mixture_is_solved_in_any_metric(depth):
     signature, _, variance, factors = problem()
     for weights in ([0.4, 0.3, 0.2, 0.1], [0.9, 0.1, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]):
         shares = weights @ signature
@@ -61,8 +63,8 @@ def test_noise_free_mixture_is_solved_exactly_whatever_the_metric(depth):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("depth", [300.0, np.inf])
-def test_solution_is_least_squares_in_the_metric_of_its_own_fit(seed, depth):
-    """A fixed point: with the dense covariance at the solution, a general optimiser ends at the solution."""
+def test_solution_minimises_the_metric_of_its_fit(seed, depth):
+    """A fixed point: a general optimiser with the dense covariance at the solution finds the solution."""
     signature, shares, variance, factors = problem(seed)
     found = solve_generalised_nnls(signature, shares, variance, factors, depth)
     fitted = found @ signature
@@ -76,8 +78,8 @@ def test_solution_is_least_squares_in_the_metric_of_its_own_fit(seed, depth):
     assert (found >= 0).all()
 
 
-def test_noisy_gene_counts_for_less():
-    """A gene that is wrong by far pulls the estimate less the noisier it is known to be."""
+def test_noisy_genes_have_lower_weight():
+    """An outlier gene has less influence if its noise variance is larger."""
     signature, _, _, _ = problem(3)
     weights = np.array([0.4, 0.3, 0.2, 0.1])
     shares = weights @ signature
@@ -94,7 +96,7 @@ def test_noisy_gene_counts_for_less():
     assert errors[2] < 0.01
 
 
-def test_what_moves_all_genes_along_a_factor_does_not_move_the_estimate():
+def test_known_noise_factor_does_not_change_the_estimate():
     signature, _, variance, factors = problem(1)
     weights = np.array([0.4, 0.3, 0.2, 0.1])
     shares = weights @ signature * np.exp(0.3 * factors[0])
@@ -106,25 +108,26 @@ def test_what_moves_all_genes_along_a_factor_does_not_move_the_estimate():
     assert errors[1] < 0.2 * errors[0]
 
 
-def test_noise_free_mixtures_are_recovered_as_they_are():
+def test_noise_free_mixtures_are_recovered():
     mdata, truth = mixtures(shift_sd=0.0)
     assert worst(trained(CalibratedNNLS, mdata, held_out=False), mdata, truth) < 1e-3
 
 
-def test_noise_free_mixtures_are_recovered_through_a_known_shift():
-    """With the shift as it was planted the fractions are recovered; the learned one is on the scale of log1p."""
+def test_known_shift_does_not_affect_noise_free_mixtures():
+    """The planted shift recovers the fractions; the learned shift is on the log1p scale."""
     mdata, truth = mixtures(shift_sd=0.4)
     model = trained(CalibratedNNLS, mdata, held_out=False)
     shares = (mdata["bulk"].X / mdata["bulk"].X.sum(axis=1, keepdims=True)).T
     fitted = (truth.to_numpy() @ mdata["profiles"].X).T
-    # each gene's planted factor, up to each sample's level
+    # the planted factor of each gene, up to a factor per sample
     level = np.median(shares / fitted, axis=0)
-    model.signature_ = mdata["profiles"].X * (shares / fitted / level).mean(axis=1)
-    assert worst(model, mdata, truth) < 1e-3
+    planted = mdata["profiles"].X * (shares / fitted / level).mean(axis=1)
+    predicted = to_fractions(replace(model.state_, signature=planted).predict(mdata["bulk"].X))
+    np.testing.assert_allclose(predicted, truth, atol=1e-3)
 
 
 @pytest.mark.parametrize("shift_sd", [0.2, 0.4])
-def test_shift_that_the_pairs_teach_is_taken_out(shift_sd):
+def test_shift_learned_from_pairs_is_removed(shift_sd):
     mdata, truth = mixtures(shift_sd)
     learned, blind = (worst(trained(cls, mdata, held_out=False), mdata, truth) for cls in (CalibratedNNLS, NNLS))
     assert learned < 0.03
@@ -135,34 +138,34 @@ def test_fit_is_the_calibration_of_its_genes(pairs):
     pp.select_genes(pairs, 100)
     model = trained(CalibratedNNLS, pairs, held_out=False)
     genes = pairs["bulk"].var_names[pairs["bulk"].var["selected"]]
-    calibration = pp.fit_calibration(pairs, Reference(pairs, genes), genes)
+    calibration = pp.fit_calibration(PairedData(pairs, genes), (), batch_key=None)
     shifted = calibration.profiles * np.exp(calibration.platform_shift)
-    np.testing.assert_allclose(model.signature_ / model.signature_.sum(), shifted / shifted.sum())
-    np.testing.assert_allclose(model.variance_, calibration.noise_variance())
+    np.testing.assert_allclose(model.state_.signature / model.state_.signature.sum(), shifted / shifted.sum())
+    np.testing.assert_allclose(model.state_.variance, calibration.noise_variance())
     assert list(model.genes_) == list(genes)
 
 
-def test_batches_that_were_given_to_calibrate_are_told_apart(pairs):
-    """Two batches are two more factors of what moves genes together."""
-    without = trained(CalibratedNNLS, pairs, held_out=False).factors_
+def test_batches_of_calibrate_are_modelled_separately(pairs):
+    """Two batches add two factors to the covariance."""
+    without = trained(CalibratedNNLS, pairs, held_out=False).state_.factors
     pp.calibrate(pairs, batch_key="batch")
-    assert len(trained(CalibratedNNLS, pairs, held_out=False).factors_) == len(without) + 2
+    assert len(trained(CalibratedNNLS, pairs, held_out=False).state_.factors) == len(without) + 2
 
 
-def test_batches_are_told_apart_by_tl_train_too(pairs):
+def test_tl_train_models_batches_separately(pairs):
     pp.calibrate(pairs, batch_key="batch")
     expected = trained(CalibratedNNLS, pairs, held_out=False)
     pp.select_genes(pairs, pairs["bulk"].n_vars)
     model = tl.train(pairs, "calibrated_nnls", held_out=False)
     assert list(model.genes_) == list(expected.genes_)
-    np.testing.assert_allclose(model.factors_, expected.factors_)
+    np.testing.assert_allclose(model.state_.factors, expected.state_.factors)
 
 
 def test_no_pairs_are_needed(cohort):
     cells, bulk = cohort
     other = bulk.copy()
     other.obs["donor"] = [f"somebody else {letter}" for letter in "ABCDEFGHIJKL"]
-    with pytest.warns(UserWarning, match="Only 0 paired donors"):
+    with pytest.warns(UserWarning, match="paired donors to train on pairs, found 0"):
         mdata = pp.pair(cells, other)
     model = trained(CalibratedNNLS, mdata)
     np.testing.assert_allclose(model.predict(bulk).sum(axis=1), 1)
@@ -171,19 +174,19 @@ def test_no_pairs_are_needed(cohort):
         model.predict_interval(bulk)
 
 
-def test_depth_matters_to_counts_only(pairs):
-    """A shallow sample's faint genes are known to be uncertain; TPM says nothing of depth."""
+def test_depth_affects_counts_only(pairs):
+    """Low counts of a shallow sample have larger variance; TPM do not contain the depth."""
     counts = trained(CalibratedNNLS, pairs, held_out=False)
-    assert counts.counts_
+    assert counts.state_.counts
     mdata, _ = mixtures(0.2)
     tpm = trained(CalibratedNNLS, mdata, held_out=False)
-    assert not tpm.counts_
+    assert not tpm.state_.counts
     deeper = mdata["bulk"].copy()
     deeper.X = deeper.X * 1e-3
     pd.testing.assert_frame_equal(tpm.predict(deeper), tpm.predict(mdata["bulk"]), atol=1e-9)
 
 
-def test_held_out_predictions_are_those_of_hold_out(pairs):
+def test_held_out_predictions_equal_hold_out(pairs):
     model = trained(CalibratedNNLS, pairs)
     for row in (1, 6):
         rest, own = pp.hold_out(pairs, [model.held_out_.donors[row]])
@@ -192,7 +195,7 @@ def test_held_out_predictions_are_those_of_hold_out(pairs):
 
 
 def test_single_donor_with_cells_can_be_held_out(cohort):
-    """Cells of one donor, fractions of all: the fold without its cells must not end the training."""
+    """Cells of one donor, fractions of all: the fold without cells must not fail."""
     cells, bulk = (adata.copy() for adata in cohort)
     bulk.obsm["measured_fractions"] = bulk.obsm["true_fractions"]
     counts = cells.obs["donor"].value_counts()
@@ -203,7 +206,7 @@ def test_single_donor_with_cells_can_be_held_out(cohort):
         pytest.skip("the donor lacks a type")
     model = trained(CalibratedNNLS, pp.pair(cells, bulk))
     assert model.predict(bulk).notna().all(axis=None)
-    # without any reference nothing is known of the donor
+    # without a reference the donor has no prediction
     of_donor = model.held_out_.donors == donor
     np.testing.assert_allclose(model.held_out_.predicted[of_donor], 0.25)
     assert (model.held_out_.predicted[~of_donor].std(axis=1) > 0).all()
@@ -213,7 +216,7 @@ def test_saved_model_gives_the_same_predictions_and_intervals(pairs, cohort, tmp
     model = trained(CalibratedNNLS, pairs)
     model.save(tmp_path / "model")
     loaded = CalibratedNNLS.load(tmp_path / "model")
-    assert loaded.counts_ is True
+    assert loaded.state_.counts is True
     pd.testing.assert_frame_equal(loaded.predict(cohort[1]), model.predict(cohort[1]), check_exact=True)
     bounds, again = (m.predict_interval(cohort[1], 0.8) for m in (model, loaded))
     for first, second in zip(bounds, again, strict=True):

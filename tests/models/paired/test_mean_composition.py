@@ -8,7 +8,7 @@ from scdeconv import tl
 from scdeconv.models import MeanComposition
 
 
-def test_prediction_is_the_mean_over_donors_of_the_mean_over_their_samples(pairs):
+def test_prediction_is_the_mean_of_donor_means(pairs):
     bulk = pairs["bulk"]
     donors = bulk.obs["donor"].to_numpy().copy()
     donors[1] = donors[2] = donors[0]
@@ -44,5 +44,5 @@ def test_no_paired_donor_is_refused(pairs):
     pairs["bulk"].obsm["measured_fractions"].iloc[:] = np.nan
     with pytest.raises(ValueError, match="Expected at least 1 paired donors for method 'mean_composition', found 0"):
         tl.train(pairs, "mean_composition")
-    with pytest.raises(ValueError, match="Expected a sample with measured fractions, found none"):
+    with pytest.raises(ValueError, match="Expected samples with measured fractions, found none"):
         MeanComposition(pairs).train()

@@ -69,14 +69,14 @@ def plain_penalty(signature, sample, mean):
     return PENALTIES[np.argmin(scores)]
 
 
-def test_penalties_are_those_of_whole_hat_matrices(mixed):
+def test_penalties_equal_those_of_full_hat_matrices(mixed):
     signature, bulk, _ = mixed
     chosen = choose_penalties(signature, bulk[:8], MEAN)
     np.testing.assert_allclose(chosen, [plain_penalty(signature, sample, MEAN) for sample in bulk[:8]])
     assert ((chosen > PENALTIES[0]) & (chosen < PENALTIES[-1])).any()
 
 
-def test_solutions_are_those_of_the_augmented_system(mixed):
+def test_solutions_equal_the_augmented_system(mixed):
     signature, bulk, _ = mixed
     penalty = np.geomspace(1e-4, 1, len(bulk))
     solutions = solve_nonnegative_ridge(signature, bulk, MEAN, penalty)
@@ -98,7 +98,7 @@ def test_penalty_of_zero_gives_non_negative_least_squares(mixed):
     )
 
 
-def test_huge_penalty_gives_the_mean_composition_whatever_the_scale_of_a_sample(mixed):
+def test_huge_penalty_gives_the_mean_composition(mixed):
     signature, bulk, _ = mixed
     found = solve_nonnegative_ridge(signature, bulk * np.geomspace(1e-3, 1e3, 30)[:, None], MEAN, 1e9)
     np.testing.assert_allclose(to_shares(found), np.tile(MEAN, (30, 1)), atol=1e-7)
@@ -111,7 +111,7 @@ def test_mean_is_scaled_to_fit_each_sample_best(mixed):
     np.testing.assert_allclose(scaled, np.outer(oracle, MEAN))
 
 
-def test_errors_on_noisy_bulk_are_smaller_than_those_of_least_squares_and_of_the_mean(mixed):
+def test_errors_are_below_least_squares_and_mean(mixed):
     signature, rng = mixed[0], np.random.default_rng(1)
     truth = rng.dirichlet(5 * MEAN, 30)
     bulk = truth @ signature * rng.lognormal(0, 0.4, (30, 120))
@@ -123,12 +123,12 @@ def test_errors_on_noisy_bulk_are_smaller_than_those_of_least_squares_and_of_the
     assert error < 0.9 * min(plain, constant)
 
 
-def test_noise_free_mixtures_are_recovered_as_shares_of_cells(profiles, shares):
+def test_noise_free_fractions_of_cells_are_recovered(profiles, shares):
     bulk = mixtures(profiles, shares)
     pd.testing.assert_frame_equal(train(profiles, bulk).predict(bulk), shares, atol=1e-6)
 
 
-def test_depth_and_the_other_samples_change_nothing(profiles, shares):
+def test_depth_and_other_samples_do_not_matter(profiles, shares):
     bulk = mixtures(profiles, shares, noise=0.3)
     model = train(profiles, bulk)
     expected = model.predict(bulk)
@@ -137,11 +137,11 @@ def test_depth_and_the_other_samples_change_nothing(profiles, shares):
     pd.testing.assert_frame_equal(model.predict(bulk), expected, atol=1e-9)
 
 
-def test_mean_is_that_of_paired_donors_with_equal_weight(repeated_pairs):
+def test_mean_weights_paired_donors_equally(repeated_pairs):
     """Donors have one, two and three samples."""
     model = tl.train(repeated_pairs, "nonnegative_ridge", held_out=False)
     expected = tl.train(repeated_pairs, "mean_composition", held_out=False)
-    np.testing.assert_allclose(model.mean_, expected.mean_)
+    np.testing.assert_allclose(model.state_.mean, expected.state_.mean)
     assert "mean of 10 paired donors" in model.summary_
 
 
@@ -153,34 +153,36 @@ def test_mean_of_a_fold_leaves_its_donors_out(pairs):
     np.testing.assert_allclose(model.held_out_.predicted, others, atol=1e-6)
 
 
-def test_mean_is_that_of_the_cohorts_own_solutions_without_pairs(profiles, shares):
+def test_mean_without_pairs_is_that_of_solutions(profiles, shares):
     bulk = mixtures(profiles, shares, noise=0.3)
     model = train(profiles, bulk)
-    expected = to_shares(solve_nnls(model.signature_, np.asarray(bulk[:, model.genes_].X))).mean(axis=0)
-    np.testing.assert_allclose(model.mean_, expected)
+    expected = to_shares(solve_nnls(model.state_.signature, np.asarray(bulk[:, model.genes_].X))).mean(axis=0)
+    np.testing.assert_allclose(model.state_.mean, expected)
     assert model.summary_.endswith("mean of 5 bulk samples")
 
 
 def test_given_penalty_is_used_and_kept(profiles, shares, tmp_path):
     bulk = mixtures(profiles, shares, noise=0.3)
     model = train(profiles, bulk, penalty=1e9)
-    np.testing.assert_allclose(model.predict(bulk), np.tile(model.mean_, (5, 1)), atol=1e-6)
+    np.testing.assert_allclose(model.predict(bulk), np.tile(model.state_.mean, (5, 1)), atol=1e-6)
     model.save(tmp_path / "model")
     assert NonNegativeRidge.load(tmp_path / "model").parameters_ == {"penalty": 1e9}
 
 
 @pytest.mark.parametrize("penalty", [-1.0, np.inf, np.nan])
-def test_penalty_that_is_none_is_refused(penalty):
+def test_invalid_penalty_is_refused(penalty):
     with pytest.raises(ValueError, match="Expected penalty of at least 0, or None, found"):
         NonNegativeRidge(penalty=penalty)
 
 
 def test_sample_without_expression_gets_equal_fractions(profiles, shares):
     model = train(profiles, mixtures(profiles, shares))
-    np.testing.assert_array_equal(model._fractions(np.zeros((1, len(model.genes_)))), 0)
+    empty = np.zeros((1, len(model.genes_)))
+    np.testing.assert_array_equal(model.state_.predict(empty), 0)
+    np.testing.assert_array_equal(model.state_.estimate(empty).fractions, 1 / 4)
 
 
-def test_types_with_identical_profiles_divide_their_weight_as_the_mean_does():
+def test_identical_types_share_as_the_mean_does():
     rng = np.random.default_rng(0)
     signature = rng.gamma(0.5, 1, (4, 100))
     signature[1] = signature[0]

@@ -13,7 +13,7 @@ from scdeconv import datasets, metrics, pp, tl
 from scdeconv._nn import LOSSES, BatchedLinear
 from scdeconv.models import Scaden
 from scdeconv.models.simulated import scaden as _scaden
-from scdeconv.models.simulated.scaden import ScadenNetwork, scaden_input
+from scdeconv.models.simulated.scaden import MEMBERS, ScadenNetwork, scaden_input
 
 # methods.md, section 1.3: the released program, scaden 1.1.2
 ORIGINAL = {
@@ -61,7 +61,7 @@ def fits(monkeypatch):
 
 
 @pytest.mark.parametrize("member", ORIGINAL)
-def test_member_has_the_layers_and_dropouts_of_the_original(member):
+def test_member_has_layers_and_dropouts_of_the_original(member):
     layers = list(ScadenNetwork(300, 7).members[member])
     hidden, dropout = ORIGINAL[member]
     sizes = [tuple(layer.weight.shape) for layer in layers if isinstance(layer, BatchedLinear)]
@@ -72,9 +72,9 @@ def test_member_has_the_layers_and_dropouts_of_the_original(member):
     assert [(type(layer), getattr(layer, "p", None)) for layer in layers] == [*expected, (BatchedLinear, None)]
 
 
-def test_there_are_the_three_members_of_the_original():
+def test_members_are_those_of_the_original():
     assert list(ScadenNetwork(30, 4).members) == list(ORIGINAL)
-    assert Scaden.members == {name: (hidden, tuple(map(float, rates))) for name, (hidden, rates) in ORIGINAL.items()}
+    assert {name: (hidden, tuple(map(float, rates))) for name, (hidden, rates) in ORIGINAL.items()} == MEMBERS
 
 
 def test_weights_start_glorot_uniform_and_biases_at_zero():
@@ -103,7 +103,7 @@ def test_optimiser_is_adam_with_the_constants_of_keras(simulated, optimisers):
     )
 
 
-def test_five_thousand_steps_of_128_without_validation_are_the_default(simulated, fits):
+def test_default_is_5000_steps_of_128_without_validation(simulated, fits):
     assert inspect.signature(Scaden.train).parameters["max_steps"].default == 5000
     tl.train(simulated, "scaden", max_steps=1)
     data, loss, arguments = fits[0]
@@ -125,12 +125,12 @@ def test_exactly_max_steps_optimiser_steps_are_taken(pairs, optimisers, n_sample
 def test_loss_of_the_papers_variant_is_l1(pairs, fits):
     tl.train(pairs, "scaden", train_on="pairs", loss="l1", max_steps=1)
     assert fits[0][1] is LOSSES["l1"]
-    with pytest.raises(ValueError, match="Expected loss 'mse' or 'l1', found 'cross_entropy'"):
+    with pytest.raises(ValueError, match="Expected loss to be 'mse' or 'l1', found 'cross_entropy'"):
         Scaden(loss="cross_entropy")
 
 
-def test_training_loss_is_the_mean_of_the_members_mean_squared_errors(pairs, fits):
-    """One batch holds all rows, so that the first loss is that of the starting weights, dropout apart."""
+def test_training_loss_is_the_mean_over_members(pairs, fits):
+    """One batch contains all rows, so the first loss is that of the starting weights (with dropout)."""
     pp.simulate(pairs, 100)
     with torch.random.fork_rng():
         torch.manual_seed(5)
@@ -153,25 +153,25 @@ def test_training_loss_is_the_mean_of_the_members_mean_squared_errors(pairs, fit
 # input
 
 
-def test_input_is_log2_of_one_more_scaled_to_0_and_1_within_each_sample():
+def test_input_is_scaled_log2_of_each_sample():
     counts = np.array([[0.0, 1.0, 3.0, 7.0], [1.0, 3.0, 3.0, 1023.0]])
     expected = [[0, 1 / 3, 2 / 3, 1], [0, 1 / 9, 1 / 9, 1]]
     np.testing.assert_allclose(scaden_input(counts), expected, rtol=1e-12)
 
 
-def test_input_equals_the_min_max_scaler_of_scikit_learn():
+def test_input_equals_scikit_learn_min_max_scaler():
     from sklearn.preprocessing import MinMaxScaler
 
     counts = np.random.default_rng(0).poisson(30, (6, 50))
     np.testing.assert_allclose(scaden_input(counts), MinMaxScaler().fit_transform(np.log2(counts + 1).T).T, atol=1e-12)
 
 
-def test_missing_genes_count_as_zero_and_a_constant_sample_is_zero():
+def test_missing_genes_and_constant_samples_are_zero():
     np.testing.assert_allclose(scaden_input(np.array([[np.nan, 1, 3]])), scaden_input(np.array([[0.0, 1, 3]])))
     assert not scaden_input(np.array([[5.0, 5.0]])).any()
 
 
-def test_genes_are_those_whose_variance_over_the_bulk_samples_is_above_the_cutoff(simulated):
+def test_genes_with_variance_above_cutoff_are_used(simulated):
     variance = pd.DataFrame(simulated["bulk"].X).var(ddof=1).to_numpy()
     cutoff = float(np.median(variance))
     model = tl.train(simulated, "scaden", var_cutoff=cutoff, max_steps=1)
@@ -179,19 +179,19 @@ def test_genes_are_those_whose_variance_over_the_bulk_samples_is_above_the_cutof
     assert inspect.signature(Scaden).parameters["var_cutoff"].default == 0.1
 
 
-def test_selected_genes_take_the_place_of_the_cutoff(simulated):
+def test_selected_genes_replace_the_cutoff(simulated):
     pp.select_genes(simulated, 30)
     model = tl.train(simulated, "scaden", var_cutoff=1e12, max_steps=1)
     assert list(model.genes_) == list(simulated["bulk"].var_names[simulated["bulk"].var["selected"]])
 
 
 def test_no_gene_above_the_cutoff_is_refused(simulated, cohort):
-    with pytest.raises(ValueError, match="variance over the 12 bulk samples is above 1e\\+15, found none"):
+    with pytest.raises(ValueError, match="variance above var_cutoff=1e\\+15 over the 12 bulk samples, found none"):
         tl.train(simulated, "scaden", var_cutoff=1e15)
     cells, bulk = cohort
-    with pytest.warns(UserWarning, match="Only 1 paired donors"):
+    with pytest.warns(UserWarning, match="paired donors to train on pairs, found 1"):
         single = pp.pair(cells, bulk[:1].copy())
-    with pytest.raises(ValueError, match=r"variance over the 1 bulk samples .*pp.select_genes"):
+    with pytest.raises(ValueError, match=r"variance above .* over the 1 bulk samples, .*pp.select_genes"):
         tl.train(single, "scaden")
 
 
@@ -214,7 +214,7 @@ def test_dropout_is_off_in_predictions(simulated):
     assert model.predict(simulated["bulk"]).equals(model.predict(simulated["bulk"]))
 
 
-def test_learns_from_simulated_bulk_to_less_than_0_6_of_the_error_of_the_mean():
+def test_learns_more_than_the_mean_from_simulated_bulk():
     cells, bulk = datasets.paired_cohort(
         n_donors=6, n_bulk_only=0, n_reference_only=0, n_genes=150, cells_per_donor=(200, 300), n_cell_types=4
     )
@@ -227,14 +227,14 @@ def test_learns_from_simulated_bulk_to_less_than_0_6_of_the_error_of_the_mean():
     assert metrics.rmse(truth, predicted) < 0.6 * metrics.rmse(truth.to_numpy(), constant)
 
 
-def test_pairs_may_be_learned_from_as_in_the_paper(pairs, fits):
+def test_pairs_can_be_training_samples(pairs, fits):
     pp.augment(pairs, n_aug=30, aug_ratio=0.9)
     model = tl.train(pairs, "scaden", train_on="pairs", loss="l1", max_steps=2)
     assert fits[0][0].targets.shape == (10, 30, 4)
     assert "10 pairs samples" in model.summary_
 
 
-def test_bulk_is_simulated_with_the_defaults_where_there_is_none(pairs, fits, unchanged):
+def test_missing_simulated_bulk_is_simulated_with_defaults(pairs, fits, unchanged):
     with unchanged(pairs):
         tl.train(pairs, "scaden", max_steps=1, seed=4)
     pp.simulate(pairs, seed=4)
@@ -242,7 +242,7 @@ def test_bulk_is_simulated_with_the_defaults_where_there_is_none(pairs, fits, un
     np.testing.assert_allclose(fits[0][0].x, expected, atol=1e-6)
 
 
-def test_same_seed_same_fractions_and_another_seed_others(simulated, global_state_untouched):
+def test_seed_determines_the_fractions(simulated, global_state_untouched):
     with global_state_untouched():
         first, again, other = (tl.train(simulated, "scaden", max_steps=3, seed=seed) for seed in (1, 1, 2))
     bulk = simulated["bulk"]

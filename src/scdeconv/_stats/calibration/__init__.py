@@ -1,1 +1,1 @@
-"""Calibration of bulk by pairs: platform shifts, cell sizes, noise and compositions."""
+"""Platform calibration from pairs: platform shifts, cell sizes, noise and compositions."""

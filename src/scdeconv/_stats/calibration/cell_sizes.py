@@ -1,4 +1,4 @@
-"""RNA content of a cell of each type, learned from pairs."""
+"""Estimation of the RNA content per cell of each cell type from pairs."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from .platform_noise import measure_noise
 if TYPE_CHECKING:
     from .repeats import AveragedSamples
 
-# standard deviation of log cell sizes around those counted in UMIs
+# prior SD of log cell sizes around the UMI-based cell sizes (set by hand)
 SIZE_SD = 0.3
-SIZE_STEPS = 3
+# number of Gauss-Newton steps (set by hand)
+N_GAUSS_NEWTON_STEPS = 3
 
 
 def fit_log_sizes(samples: AveragedSamples, profiles: np.ndarray) -> np.ndarray:
-    """Return log factors of the cell sizes by Gauss-Newton steps from 0.
+    """Return MAP estimates of the log cell-size factors by Gauss-Newton steps that start at 0.
 
     Parameters
     ----------
     samples
-        Paired samples, repeats averaged.
+        Paired samples with averaged repeats.
     profiles
-        Expression of a cell as counted in single cells, cell types × genes.
+        Mean single-cell counts per cell, cell types × genes.
 
     Returns
     -------
-    Log of the learned over the counted cell size, length cell types, mean 0.
+    Log ratio of estimated to UMI-based cell size, length cell types, mean 0.
     """
     log_sizes = np.zeros(len(profiles))
-    for _ in range(SIZE_STEPS):
+    for _ in range(N_GAUSS_NEWTON_STEPS):
         sized = profiles * np.exp(log_sizes)[:, None]
         expected = log_shares(samples.fractions @ sized)
         noise = measure_noise(samples, expected)
@@ -45,28 +46,28 @@ def fit_log_sizes(samples: AveragedSamples, profiles: np.ndarray) -> np.ndarray:
 def size_step(
     residuals: np.ndarray, fractions: np.ndarray, profiles: np.ndarray, variance: np.ndarray, shift_variance: float
 ) -> np.ndarray:
-    """Return one Gauss-Newton step of the posterior of log cell sizes, with the shifts integrated out.
+    """Return one Gauss-Newton step for the MAP log cell sizes, with the platform shifts integrated out.
 
-    For each gene the residuals over samples are modelled as ``shift + J d + noise``, with ``shift ~ N(0,
-    shift_variance)``, ``d ~ N(0, SIZE_SD^2)`` the change of log sizes and J the derivative of log expression by it. Genes
-    are correlated: their evidence is reduced to that of the effective number of independent genes.
+    The residuals of a gene are modelled as ``shift + J d + noise``, with ``shift ~ N(0, shift_variance)``,
+    ``d ~ N(0, SIZE_SD^2)`` the change of the log sizes, and J the Jacobian of log expression. Genes are correlated, so
+    the likelihood is scaled to the effective number of independent genes.
 
     Parameters
     ----------
     residuals
-        Log expression less its expectation, samples × genes.
+        Log expression minus expectation, samples × genes.
     fractions
         Samples × cell types.
     profiles
-        Expression of a cell, cell types × genes.
+        Mean expression per cell, cell types × genes.
     variance
-        Variance of the noise, length genes.
+        Noise variance, length genes.
     shift_variance
-        Variance of the shifts.
+        Variance of the platform shifts over genes.
 
     Returns
     -------
-    Changes of log sizes, length cell types, mean 0.
+    Step of the log sizes, length cell types, mean 0.
     """
     n_samples, n_types = len(residuals), len(profiles)
     share_of_shift = shift_variance / (variance + n_samples * shift_variance)
@@ -85,10 +86,10 @@ def size_step(
 
 
 def slope_by_log_sizes(composition: np.ndarray, profiles: np.ndarray) -> np.ndarray:
-    """Return the derivative of a sample's log expression by the log cell sizes, cell types × genes."""
+    """Return the Jacobian of a sample's log expression with respect to log cell sizes, cell types × genes."""
     n_genes = profiles.shape[1]
     parts = composition[:, None] * profiles
-    # the total is zero where no cell of these types is left
+    # the total is zero if the sample has none of these cell types
     total = max(parts.sum(), np.finfo(float).tiny)
     shares = parts.sum(axis=0) / total
     slope = (parts - parts.sum(axis=1, keepdims=True) * shares) / total
@@ -96,7 +97,7 @@ def slope_by_log_sizes(composition: np.ndarray, profiles: np.ndarray) -> np.ndar
 
 
 def independent_share(residuals: np.ndarray) -> float:
-    """Return the effective number of independent genes over the number of genes, from residuals of samples × genes."""
+    """Return the effective share of independent genes, from residuals (samples × genes)."""
     n_samples, n_genes = residuals.shape
     _, squared = correlation_shrinkage(residuals - residuals.mean(axis=0))
     by_chance = n_genes * (n_genes - 1) / (n_samples - 1)

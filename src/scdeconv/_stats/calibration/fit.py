@@ -1,12 +1,12 @@
-"""Fit of the platform calibration to pairs, and what the reference alone says."""
+"""Fit of the platform calibration to pairs, and its default without pairs."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from scdeconv._stats.calibration.logistic_normal import counting_variance
 from scdeconv._stats.compositions import FLOOR, centred_log_ratio, without_common_level
 from scdeconv._stats.expression import log_shares
-from scdeconv._stats.logistic_normal import counting_variance
 from scdeconv._stats.rounding import deviations_from_mean
 from scdeconv._stats.shrinkage import shrink_covariance
 
@@ -16,7 +16,7 @@ from .platform_calibration import PlatformCalibration
 from .platform_noise import measure_noise
 from .repeats import AveragedSamples, average_by_code, average_repeats
 
-# without pairs: standard deviation of the log shift between platforms, and of the compositions' log-ratios
+# without pairs: SD of the log platform shifts, and SD of the centred log-ratios of compositions (set by hand)
 PRIOR_SHIFT_SD = 0.7
 PRIOR_RATIO_SD = 1.5
 
@@ -39,15 +39,15 @@ def fit_platform_calibration(
     fractions
         Measured fractions, samples × cell types, rows sum to 1.
     donors
-        Label of each sample's donor; at least two donors.
+        Donor label of each sample; at least two donors.
     profiles
-        Mean expression of a cell, cell types × genes.
+        Mean expression per cell, cell types × genes.
     cell_size
-        Mean total of a cell over all genes, length cell types.
+        Mean total per cell over all genes, length cell types.
     depths
-        Totals of bulk samples, paired or not, over these genes; empty where bulk is not counts.
+        Library sizes of all bulk samples over these genes; empty if bulk is not counts.
     batches
-        Label of each sample's batch, or None.
+        Batch label of each sample, or None.
 
     Notes
     -----
@@ -63,7 +63,7 @@ def fit_platform_calibration(
     weights = samples.weights
     of_counting = (weights @ samples.counting) / weights.sum()
     loadings, independent = factor_noise(noise.deviations, noise.variance, of_counting)
-    # share of the mean over donors that is shift
+    # shrinkage factor of the mean residual over donors
     kept = noise.shift_variance / (noise.shift_variance + noise.variance / samples.n_donors)
     ratios = log_ratios_of_donors(samples)
     return PlatformCalibration(
@@ -91,7 +91,7 @@ def log_ratios_of_donors(samples: AveragedSamples) -> np.ndarray:
 
 
 def calibration_without_pairs(profiles: np.ndarray, cell_size: np.ndarray, depths: np.ndarray) -> PlatformCalibration:
-    """Return what the reference alone says, with wide uncertainty.
+    """Return the prior calibration for a reference without pairs.
 
     Parameters
     ----------

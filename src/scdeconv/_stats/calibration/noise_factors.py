@@ -1,4 +1,4 @@
-"""Correlated noise of genes as factors, at most a fixed number of them."""
+"""Low-rank factors of noise that is correlated between genes."""
 
 from __future__ import annotations
 
@@ -6,31 +6,34 @@ import numpy as np
 
 from scdeconv._stats.shrinkage import correlation_shrinkage
 
-# the solver's cost grows with their square; held-out errors are those of all factors (benchmarks/many_donors.py --caps)
+# solver cost is quadratic in this number; held-out errors equal those of all factors (benchmarks/many_donors.py --caps)
 MAX_FACTORS = 100
-# of the random projection that finds the leading directions
+# seed of the randomised SVD
 SVD_SEED = 0
 
 
 def factor_noise(deviations: np.ndarray, variance: np.ndarray, counting: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Describe deviations by factors that genes share and a variance of each gene alone.
+    """Decompose the covariance of deviations into shared factors and independent variances.
 
     Parameters
     ----------
     deviations
         Rows × genes.
     variance
-        Shrunk variance of each gene, length genes.
+        Shrunk variance, length genes.
     counting
-        Part of it that comes from counting, which a sample's depth determines, length genes.
+        Part of the variance that is Poisson counting noise, length genes.
 
     Returns
     -------
-    Loadings, factors × genes, at most ``MAX_FACTORS``; independent variance, length genes.
+    loadings
+        Factors × genes, at most ``MAX_FACTORS`` factors.
+    independent
+        Independent variance, length genes.
     """
     intensity, _ = correlation_shrinkage(deviations)
     scale = np.sqrt((deviations**2).sum(axis=0) / (len(deviations) - 1))
-    # samples as factors: their products are the residual correlations, brought to the shrunk variances
+    # one factor per row: the products give the shrunk correlations times the shrunk variances
     loadings = deviations / np.where(scale > 0, scale, 1) * np.sqrt(variance * (1 - intensity) / (len(deviations) - 1))
     independent = np.maximum(intensity * variance - counting, 0)
     loadings, removed = limit_factors(loadings)
@@ -38,18 +41,21 @@ def factor_noise(deviations: np.ndarray, variance: np.ndarray, counting: np.ndar
 
 
 def limit_factors(loadings: np.ndarray, n_factors: int = MAX_FACTORS) -> tuple[np.ndarray, np.ndarray]:
-    """Keep the leading directions of a covariance ``loadings.T @ loadings``.
+    """Return the leading factors of a covariance ``loadings.T @ loadings`` and the removed variance.
 
     Parameters
     ----------
     loadings
         Factors × genes.
     n_factors
-        Number of factors to keep. With no more than these the loadings are returned as they are.
+        Maximum number of factors. Fewer factors are returned unchanged.
 
     Returns
     -------
-    Loadings, at most ``n_factors`` × genes; the variance of each gene that is left out, length genes.
+    loadings
+        At most ``n_factors`` × genes.
+    removed
+        Removed variance, length genes.
 
     Notes
     -----
@@ -57,7 +63,7 @@ def limit_factors(loadings: np.ndarray, n_factors: int = MAX_FACTORS) -> tuple[n
     """
     if len(loadings) <= n_factors:
         return loadings, np.zeros(loadings.shape[1])
-    # scikit-learn takes long to import, and most cohorts are smaller
+    # lazy import: scikit-learn is slow to load and small cohorts do not need it
     from sklearn.utils.extmath import randomized_svd
 
     _, scales, directions = randomized_svd(loadings, n_factors, random_state=SVD_SEED)

@@ -1,4 +1,4 @@
-"""The model of bulk that pairs teach, and bulk drawn from it."""
+"""Generative model of bulk fitted to pairs, and simulation of bulk from it."""
 
 from __future__ import annotations
 
@@ -7,42 +7,42 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import softmax
 
+from scdeconv._stats.calibration.logistic_normal import LogisticNormalModel
 from scdeconv._stats.draws import draw_fractions
 from scdeconv._stats.expression import LEVEL, log_shares
-from scdeconv._stats.logistic_normal import LogisticNormalModel
 
-# standard deviation of log expression by which a profile is wrong at least, however well the pairs agree with it
+# minimum SD of the profile error in log expression (set by hand; varied in benchmarks/map_constants.py)
 PROFILE_ERROR = 0.3
-# standard deviation of the log share that all the genes together have in a sample's RNA
+# SD of a factor common to all genes in log expression (set by hand; varied in benchmarks/map_constants.py)
 OFFSET = 0.5
-# share of simulated samples whose composition is not like the training donors'
+# share of simulated samples with compositions drawn by the Scaden rule (set by hand)
 BROAD = 0.1
-# variance of drawn compositions relative to the training donors': new donors may be further out
+# prior variance relative to the training donors: allows compositions outside of their range (set by hand)
 INFLATION = 1.5
 
 
 @dataclass(frozen=True, eq=False)
 class PlatformCalibration:
-    """How bulk differs from single cells, as arrays.
+    """Fitted differences between bulk and single cells, as arrays.
 
-    On the scale ``x = log(1 + 10 G share)``, G the number of genes, a bulk sample with cell fractions f is modelled as::
+    On the scale ``x = log(1 + 10 G share)``, with G genes, a bulk sample with cell fractions f is modelled as::
 
         x = log_shares(f @ profiles) + platform_shift[+batch_shift] + loadings.T @ N(0, 1) + residual_sd * N(0, 1)
 
     Attributes
     ----------
     platform_shift, shift_sd
-        Log expression of bulk less that of single cells, shrunk to 0, and its standard deviation, length genes.
+        Log expression of bulk minus that of single cells, shrunk to 0, and its standard deviation, length genes.
     residual_sd
-        Standard deviation of each gene between donors that no factor explains, length genes.
+        Standard deviation between donors that is independent of the factors, length genes.
     repeatability
-        Share of a gene's departure from its profile that all donors have in common, 0 to 1, length genes.
+        Share of the residual variance that is common to all donors, 0 to 1, length genes.
     cell_size, cell_size_umi
-        RNA of a cell, learned from the pairs, and as counted in single cells, length cell types.
+        RNA per cell estimated from the pairs, and mean UMI counts per cell, length cell types.
     mean_log_ratio
         Mean centred log-ratio of the compositions, length cell types.
     profiles
-        Expression of a cell with the learned cell sizes, cell types × genes.
+        Mean expression per cell with the estimated cell sizes, cell types × genes.
     centre
         Mean log expression of bulk, length genes.
     loadings
@@ -50,13 +50,13 @@ class PlatformCalibration:
     covariance
         Covariance of the compositions' centred log-ratios, cell types × cell types.
     depths
-        Totals of bulk samples over these genes; empty where bulk is not counts.
+        Library sizes of bulk samples over these genes; empty if bulk is not counts.
     batches
-        Labels of the batches, sorted; empty without batches.
+        Sorted batch labels; empty without batches.
     batch_shift
-        Log expression of each batch less that of all, batches × genes.
+        Log expression of each batch minus the mean over batches, batches × genes.
     n_donors
-        Number of paired donors; 0 where only the reference is known.
+        Number of paired donors; 0 without pairs.
     """
 
     platform_shift: np.ndarray
@@ -76,30 +76,30 @@ class PlatformCalibration:
     n_donors: int
 
     def expected(self, fractions: np.ndarray) -> np.ndarray:
-        """Return the log expression of single cells of these fractions, samples × genes, without any shift."""
+        """Return the expected log expression of summed single cells, samples × genes, without platform shift."""
         return log_shares(fractions @ self.profiles)
 
     def noise_variance(self) -> np.ndarray:
-        """Return the independent variance of each gene: residual, uncertain shift, profile error; length genes."""
+        """Return the independent variance: residual, shift uncertainty and profile error, length genes."""
         return self.residual_sd**2 + self.shift_sd**2 + PROFILE_ERROR**2
 
     def factors(self) -> np.ndarray:
-        """Return all that moves genes together, factors × genes: donors, batches, the depth of all genes."""
+        """Return the factors of correlated noise, factors × genes: donors, batches and a factor common to all genes."""
         n_batches = max(1, len(self.batch_shift))
         offset = np.full((1, len(self.platform_shift)), OFFSET)
         return np.vstack([self.loadings, self.batch_shift / np.sqrt(n_batches), offset])
 
     def draw_compositions(self, n_samples: int, broad: float, rng: np.random.Generator) -> np.ndarray:
-        """Draw compositions from the donors' logistic-normal, and a share ``broad`` of them by Scaden's rule.
+        """Draw compositions from the donors' logistic-normal distribution and a share ``broad`` by the Scaden rule.
 
         Parameters
         ----------
         n_samples
             Number of compositions.
         broad
-            Share of Scaden's compositions, 0 to 1; they come last, and half of them lack cell types.
+            Share of Scaden compositions, 0 to 1. They come last, and half of them lack cell types.
         rng
-            Source of randomness.
+            Random number generator.
 
         Returns
         -------
@@ -119,11 +119,11 @@ class PlatformCalibration:
         fractions
             Samples × cell types.
         rng
-            Source of randomness.
+            Random number generator.
 
         Returns
         -------
-        Samples × genes: counts at depths of real samples, or shares where bulk is not counts.
+        Samples × genes: counts with library sizes of real samples, or shares if bulk is not counts.
         """
         shape = len(fractions), len(self.platform_shift)
         log = self.expected(fractions) + self.platform_shift
@@ -137,7 +137,7 @@ class PlatformCalibration:
         return rng.poisson(shares * rng.choice(self.depths, size=(shape[0], 1))).astype(float)
 
     def model(self) -> LogisticNormalModel:
-        """Return the model by which compositions are estimated from log expression."""
+        """Return the model for MAP estimation of compositions from log expression."""
         return LogisticNormalModel(
             mean=self.mean_log_ratio,
             covariance=INFLATION * self.covariance,

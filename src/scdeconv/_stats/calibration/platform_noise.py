@@ -1,4 +1,4 @@
-"""Platform shift of each gene, batch shifts, and the variance between donors."""
+"""Platform shifts, batch shifts and variance between donors of each gene."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from scdeconv._stats.shrinkage import shrink_variances
 if TYPE_CHECKING:
     from .repeats import AveragedSamples
 
-# of log expression between donors: a millionth is less than any measurement repeats
-LEAST_VARIANCE = 1e-12
-# variance of the shifts over genes: keeps the share of the shift defined where platforms agree
-LEAST_SHIFT_VARIANCE = 1e-4
+# minimum variance of log expression between donors: an SD of 1e-6 is below any measurement error
+MIN_DONOR_VARIANCE = 1e-12
+# minimum variance of the shifts over genes: keeps the shrinkage factor defined for equal platforms (set by hand)
+MIN_SHIFT_VARIANCE = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
 class PlatformNoise:
-    """What bulk departs by from single cells of the same composition, on the log scale.
+    """Residuals of bulk against single cells of the same composition in log expression.
 
     Attributes
     ----------
     shift
-        Mean residual of each gene over donors, not shrunk, length genes.
+        Mean residual over donors, not shrunk, length genes.
     batch_shift
-        Shift of each batch beyond that, shrunk to 0, batches × genes; no rows without batches.
+        Additional shift of each batch, shrunk to 0, batches × genes; no rows without batches.
     deviations
-        What remains of each row, scaled by its weight, rows × genes.
+        Remaining residuals, scaled by the square root of the row weights, rows × genes.
     variance
         Variance of the deviations between donors, shrunk to the median, length genes.
     shift_variance
-        Variance of the true shifts over genes.
+        Estimated variance of the true shifts over genes.
     """
 
     shift: np.ndarray
@@ -45,12 +45,12 @@ class PlatformNoise:
 
 
 def measure_noise(samples: AveragedSamples, expected: np.ndarray) -> PlatformNoise:
-    """Divide log expression less its expectation into shifts and deviations.
+    """Decompose log expression minus its expectation into shifts and deviations.
 
     Parameters
     ----------
     samples
-        Paired samples, repeats averaged.
+        Paired samples with averaged repeats.
     expected
         Log expression of single cells of the same composition, rows × genes.
     """
@@ -58,29 +58,34 @@ def measure_noise(samples: AveragedSamples, expected: np.ndarray) -> PlatformNoi
     shift, batch_shift, deviations = split_residuals(samples.log - expected, weights, samples.batches)
     deviations = without_rounding(deviations, samples.log)
     deviations *= np.sqrt(weights * len(weights) / weights.sum())[:, None]
-    variance = np.maximum(shrink_variances(deviations), LEAST_VARIANCE)
-    # the mean over donors has the variance of the shift and that of the mean deviation
-    shift_variance = max(float(shift.var() - variance.mean() / samples.n_donors), LEAST_SHIFT_VARIANCE)
+    variance = np.maximum(shrink_variances(deviations), MIN_DONOR_VARIANCE)
+    # variance of the mean residual = shift variance + variance of the mean deviation
+    shift_variance = max(float(shift.var() - variance.mean() / samples.n_donors), MIN_SHIFT_VARIANCE)
     return PlatformNoise(shift, batch_shift, deviations, variance, shift_variance)
 
 
 def split_residuals(
     residuals: np.ndarray, weights: np.ndarray, batches: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Divide residuals into the mean shift, that of each batch, and the deviations of the rows.
+    """Decompose residuals into the mean shift, batch shifts and deviations.
 
     Parameters
     ----------
     residuals
-        Log expression less its expectation, rows × genes.
+        Log expression minus its expectation, rows × genes.
     weights
         Weight of each row.
     batches
-        Code of each row's batch, from 0, or None.
+        Batch code of each row, from 0, or None.
 
     Returns
     -------
-    Shift, length genes; batch shifts, batches × genes; deviations, rows × genes.
+    shift
+        Length genes.
+    batch_shift
+        Batches × genes.
+    deviations
+        Rows × genes.
     """
     shift = np.average(residuals, axis=0, weights=weights)
     deviations = residuals - shift

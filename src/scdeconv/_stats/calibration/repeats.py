@@ -1,4 +1,4 @@
-"""Repeated samples of a donor, averaged so that each donor counts once."""
+"""Averaging of repeated samples, so that all donors have the same weight."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 @dataclass(frozen=True, eq=False)
 class AveragedSamples:
-    """Paired samples, one row for each donor and batch.
+    """Paired samples, one row per donor and batch.
 
     Attributes
     ----------
@@ -19,11 +19,11 @@ class AveragedSamples:
     fractions
         Measured fractions, rows × cell types.
     counting
-        Variance of log expression from counting, rows × genes; zeros where bulk is not counts.
+        Poisson variance of log expression, rows × genes; zeros if bulk is not counts.
     donors
-        Code of each row's donor, from 0.
+        Donor code of each row, from 0.
     batches
-        Code of each row's batch, from 0; None where there are no batches.
+        Batch code of each row, from 0; None without batches.
     """
 
     log: np.ndarray
@@ -44,7 +44,7 @@ class AveragedSamples:
 
 
 def average_by_code(codes: np.ndarray) -> sp.csr_matrix:
-    """Return the sparse matrix codes × samples that averages the samples of each code."""
+    """Return the sparse averaging matrix codes × samples."""
     samples = np.arange(len(codes))
     shares = 1 / np.bincount(codes)[codes]
     return sp.csr_matrix((shares, (codes, samples)), shape=(codes.max() + 1, len(codes)))
@@ -62,15 +62,15 @@ def average_repeats(
     Parameters
     ----------
     log, counting
-        Log expression and its variance from counting, samples × genes.
+        Log expression and its Poisson variance, samples × genes.
     fractions
         Measured fractions, samples × cell types.
     donors, batches
-        Label of each sample's donor and batch.
+        Donor label and batch label of each sample.
 
     Returns
     -------
-    The averages. Codes of donors and batches follow the sorted labels.
+    The averages. Donor and batch codes follow the sorted labels.
     """
     donor = np.unique(donors, return_inverse=True)[1]
     batch = np.zeros_like(donor) if batches is None else np.unique(batches, return_inverse=True)[1]

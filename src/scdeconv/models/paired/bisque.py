@@ -1,51 +1,88 @@
-"""Bisque: bulk brought to the scale of single cells by the pairs, gene by gene, then least squares."""
+"""Bisque: gene-wise linear transformation of bulk to the single-cell scale, then non-negative least squares."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import nnls
 
-from scdeconv._data import keys
-from scdeconv._data.annotated import values_of
 from scdeconv._stats.expression import fill_missing, to_shares
 from scdeconv._stats.rounding import deviations_from_mean
-from scdeconv.models._base import LinearModel
+from scdeconv.models._cross_fitted import CrossFittedModel
 from scdeconv.models._record import Method
+from scdeconv.models._state import State
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-# weight of the row for the sum of one, relative to the norm of the longest profile. The fractions of tests/parity differ
-# from those of the original's exact constraint by 4.3e-9 with 1e3; with 1e4 to 1e6 by the rounding of its table
+    from scdeconv._data.paired_data import PairedData
+
+# weight of the sum-to-one row relative to the largest norm of a profile; chosen on tests/parity: 1e3 differs from the
+# exact constraint of BisqueRNA by 4.3e-9, 1e4 to 1e6 by less than the rounding of its table
 SUM_WEIGHT = 1e4
 
 
-class Bisque(LinearModel):
+@dataclass(frozen=True, kw_only=True)
+class BisqueState(State):
+    """Regression lines from bulk to the reference.
+
+    Parameters
+    ----------
+    signature
+        Mean shares over cells, cell types × genes.
+    reference
+        Mean share of each gene in the paired bulk.
+    level
+        Mean expected share of each gene, from the signature and the measured fractions.
+    slope
+        Slope of the regression line of each gene.
+    used
+        Whether the gene varies in the paired bulk (bool).
+    """
+
+    signature: np.ndarray
+    reference: np.ndarray
+    level: np.ndarray
+    slope: np.ndarray
+    used: np.ndarray
+
+    def predict(self, expression: np.ndarray) -> np.ndarray:
+        """Return the non-negative least-squares solutions with sum 1, samples × cell types."""
+        shares = fill_missing(expression, self.reference / self.reference.sum())
+        transformed = self.level + (shares - self.reference) * self.slope
+        signature = self.signature[:, self.used]
+        weight = SUM_WEIGHT * np.linalg.norm(signature, axis=1).max()
+        system = np.vstack([signature.T, np.full(len(signature), weight)])
+        return np.stack([nnls(system, np.append(sample[self.used], weight))[0] for sample in transformed])
+
+
+class Bisque(CrossFittedModel):
     """Reference-based decomposition of Jew et al. 2020.
 
-    The reference of a cell type is the mean over its cells of each cell's counts per million. The expected expression of
-    a paired sample is the reference times the sample's fractions. Each gene of bulk is mapped to it by a regression line
-    over the training donors. Non-negative least squares with a sum of one gives the fractions. Genes that do not vary in
-    bulk are not used. The lines are fitted to the training donors only.
+    The reference of a cell type is the mean counts per million over its cells. The expected expression of a paired
+    sample is the product of the reference and the measured fractions. For each gene, a regression line over the
+    training donors maps bulk expression to expected expression. Non-negative least squares with a sum of one gives the
+    fractions. Genes without variance in the paired bulk are not used.
 
     Parameters
     ----------
     mdata
-        From :func:`scdeconv.pp.pair`. The selected genes are used, all where none are selected. Training reads the cells
-        once.
+        From :func:`scdeconv.pp.pair`. The selected genes are used, or all genes if none were selected. Training reads
+        the cells once.
 
     Notes
     -----
-    The fractions are shares of cells because the measured fractions of the pairs are. Cell sizes are not used.
+    The fractions are cell fractions because the measured fractions of the pairs are cell fractions. Cell sizes are not
+    used.
 
-    Without cells, the given profiles stand for the mean counts per million: each is divided by its total over all genes.
-    Profiles of pooled counts weight each cell by its total. On the data in ``tests/parity`` that changes fractions by up
-    to 0.006.
+    Without cells, the given profiles replace the mean counts per million. Each profile is divided by its total over all
+    genes. Profiles of pooled counts weight each cell by its total. On the data in ``tests/parity`` this changes
+    fractions by up to 0.006.
 
-    The counts per million of a cell are relative to all genes of the cells. Those of bulk are relative to the genes of
-    the model. The original has an option for both orders of normalisation and selection of genes. Its mode without pairs
+    The counts per million of cells are relative to all genes. The counts per million of bulk are relative to the genes
+    of the model. The original can normalise before or after the selection of genes. Its mode without pairs
     (``use.overlap=FALSE``) is not implemented.
 
     On the data in ``tests/parity``, fractions agree with BisqueRNA 1.0.5 within the rounding of its table (5e-10).
@@ -72,33 +109,33 @@ class Bisque(LinearModel):
         reference="Jew et al. 2020",
     )
 
-    def _fit(self, without: Collection[str]) -> None:
-        bulk = self._require_data()[keys.BULK]
-        known = self._known(without)
-        self.signature_ = self._reference.mean_shares(without)
-        expression = values_of(bulk, known, self.genes_)
-        shares = to_shares(expression)
-        target = bulk.obsm[keys.MEASURED].to_numpy(dtype=float)[known] @ self.signature_
-        self.reference_, self.level_ = shares.mean(axis=0), target.mean(axis=0)
+    state_type = BisqueState
+
+    def fit(self, data: PairedData, without: Collection[str] = ()) -> BisqueState:
+        """Fit the regression line from bulk to reference for each gene.
+
+        Parameters
+        ----------
+        data, without
+            As for :meth:`scdeconv.models.CrossFittedModel.fit`.
+
+        Returns
+        -------
+        The learned state, a ``BisqueState``.
+        """
+        pairs = data.pairs(without)
+        signature = data.reference.mean_shares(without)
+        shares, target = to_shares(pairs.expression), pairs.fractions @ signature
+        reference, level = shares.mean(axis=0), target.mean(axis=0)
         deviations = deviations_from_mean(shares)
         variance = (deviations**2).sum(axis=0)
-        self.used_ = variance > 0
-        slope = (deviations * (target - self.level_)).sum(axis=0)
-        self.slope_ = np.divide(slope, variance, out=np.zeros_like(slope), where=self.used_)
-        self.summary_ = f"{known.sum()} paired samples, {self.used_.sum()} genes"
-
-    def _fractions(self, expression: np.ndarray) -> np.ndarray:
-        shares = fill_missing(expression, self.reference_ / self.reference_.sum())
-        transformed = self.level_ + (shares - self.reference_) * self.slope_
-        signature = self.signature_[:, self.used_]
-        weight = SUM_WEIGHT * np.linalg.norm(signature, axis=1).max()
-        system = np.vstack([signature.T, np.full(len(signature), weight)])
-        return np.stack([nnls(system, np.append(sample[self.used_], weight))[0] for sample in transformed])
-
-    def _arrays(self) -> dict[str, np.ndarray]:
-        names = ("signature", "reference", "level", "slope", "used")
-        return {name: getattr(self, f"{name}_") for name in names}
-
-    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
-        for name, array in arrays.items():
-            setattr(self, f"{name}_", array)
+        used = variance > 0
+        slope = (deviations * (target - level)).sum(axis=0)
+        return BisqueState(
+            signature=signature,
+            reference=reference,
+            level=level,
+            slope=np.divide(slope, variance, out=np.zeros_like(slope), where=used),
+            used=used,
+            summary=f"{len(shares)} paired samples, {used.sum()} genes",
+        )

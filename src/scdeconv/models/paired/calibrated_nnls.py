@@ -1,7 +1,8 @@
-"""Non-negative least squares after the calibration that the pairs teach."""
+"""Non-negative least squares on profiles that are calibrated by the pairs."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,12 +10,15 @@ from scipy.linalg import solve_triangular
 from scipy.optimize import nnls
 
 from scdeconv._stats.expression import LEVEL, fill_missing
-from scdeconv.models._base import LinearModel
+from scdeconv.models._cross_fitted import CrossFittedModel
 from scdeconv.models._record import Method
+from scdeconv.models._state import State
 from scdeconv.pp import fit_calibration
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    from scdeconv._data.paired_data import PairedData
 
 MAX_ITERATIONS = 30
 TOLERANCE = 1e-4
@@ -23,24 +27,24 @@ TOLERANCE = 1e-4
 def solve_generalised_nnls(
     signature: np.ndarray, shares: np.ndarray, variance: np.ndarray, factors: np.ndarray, depth: float
 ) -> np.ndarray:
-    """Solve non-negative least squares in the metric of the noise, which grows with the fitted values.
+    """Solve generalised non-negative least squares with a noise covariance that depends on the fitted values.
 
-    A gene fitted as ``m`` departs from it by ``(m + e)`` times noise with covariance ``factors.T @ factors +
-    diag(variance)``, ``e`` the level below which log expression turns linear, and by ``m / depth`` (variance) from
-    counting. The solution and its metric are found in turn, as a running mean.
+    The covariance of a gene with fitted value ``m`` is ``(m + e)`` times noise with covariance ``factors.T @ factors +
+    diag(variance)``, plus the counting variance ``m / depth``. ``e`` is the pseudo-share of log expression. The
+    covariance and the solution are updated alternately; each new solution is averaged with the previous one.
 
     Parameters
     ----------
     signature
         Cell types × genes.
     shares
-        Of one sample, length genes, sums to 1.
+        Shares of the genes in one sample, length genes, sum 1.
     variance
-        Of log expression between donors, independent between genes.
+        Gene-specific variance of log expression between donors, length genes.
     factors
-        What moves log expression of several genes, factors × genes.
+        Noise factors of log expression that several genes share, factors × genes.
     depth
-        Counts of the sample over these genes; infinite where it is not counts.
+        Total counts of the sample over these genes; infinite if the bulk is not counts.
 
     Returns
     -------
@@ -54,13 +58,13 @@ def solve_generalised_nnls(
         fitted = weights @ signature
         scale = fitted + faint
         diagonal = variance * scale**2 + fitted / depth
-        # the inverse of diagonal plus low rank, by Woodbury's identity
+        # Woodbury identity: inverse of a diagonal plus low-rank matrix
         moved = factors * scale
         scaled = moved / diagonal
-        inner = np.linalg.solve(np.eye(len(moved)) + scaled @ moved.T, scaled)
+        inner = np.linalg.solve(np.eye(len(moved)) + scaled @ moved.T, scaled @ signature.T)
         both = np.vstack([signature, shares])
-        metric = (both / diagonal) @ signature.T - (both @ scaled.T) @ (inner @ signature.T)
-        # with metric[:-1] = L L', the problem is that of L' x against the solution of L t = metric[-1]
+        metric = (both / diagonal) @ signature.T - (both @ scaled.T) @ inner
+        # Cholesky factor L of the normal matrix: minimise |L' x - t| with L t = metric[-1]
         normal = (metric[:-1] + metric[:-1].T) / 2
         lower = np.linalg.cholesky(normal + 1e-10 * np.trace(normal) * np.eye(len(normal)))
         new = (weights + nnls(lower.T, solve_triangular(lower, metric[-1], lower=True))[0]) / 2
@@ -71,16 +75,48 @@ def solve_generalised_nnls(
     return weights
 
 
-class CalibratedNNLS(LinearModel):
-    """Non-negative least squares on profiles shifted to how bulk sees them, genes weighted by how repeatable they are.
+@dataclass(frozen=True, kw_only=True)
+class CalibratedNNLSState(State):
+    """Profiles on the scale of bulk, and the noise of bulk.
 
-    The platform shift of each gene, its noise between donors (also what it shares with other genes) and the cell sizes
-    come from :func:`scdeconv.pp.calibrate`, fitted to the model's genes.
+    Parameters
+    ----------
+    signature
+        Profiles, cell types × genes.
+    variance, factors
+        As for :func:`solve_generalised_nnls`.
+    counts
+        Whether the bulk is counts; then the noise includes counting noise.
+    """
+
+    signature: np.ndarray
+    variance: np.ndarray
+    factors: np.ndarray
+    counts: bool
+
+    def predict(self, expression: np.ndarray) -> np.ndarray:
+        """Return weights, samples × cell types."""
+        depths = np.nansum(expression, axis=1) if self.counts else np.full(len(expression), np.inf)
+        mean = self.signature.sum(axis=0)
+        shares = fill_missing(expression, mean / max(mean.sum(), np.finfo(float).tiny))
+        return np.stack(
+            [
+                solve_generalised_nnls(self.signature, sample, self.variance, self.factors, max(depth, 1.0))
+                for sample, depth in zip(shares, depths, strict=True)
+            ]
+        )
+
+
+class CalibratedNNLS(CrossFittedModel):
+    """Non-negative least squares on profiles corrected for the platform effect, with genes weighted by their noise.
+
+    :func:`scdeconv.pp.calibrate` estimates the platform effect of each gene, the noise between donors (with its
+    correlation between genes) and the cell sizes, on the model's genes.
 
     Parameters
     ----------
     mdata
-        From :func:`scdeconv.pp.pair`. The selected genes are used, all where none are selected.
+        From :func:`scdeconv.pp.pair`. The selected genes are used, or all genes if none were selected.
 
     Examples
     --------
@@ -105,30 +141,26 @@ class CalibratedNNLS(LinearModel):
         genes_per_type=150,
     )
 
-    def _fit(self, without: Collection[str]) -> None:
-        mdata = self._require_data()
-        calibration = fit_calibration(mdata, self._reference, self.genes_, without=without, batch_key=self._batch_key)
+    state_type = CalibratedNNLSState
+
+    def fit(self, data: PairedData, without: Collection[str] = ()) -> CalibratedNNLSState:
+        """Estimate calibrated profiles and noise from the pairs.
+
+        Parameters
+        ----------
+        data, without
+            As for :meth:`scdeconv.models.CrossFittedModel.fit`.
+
+        Returns
+        -------
+        The learned state, a ``CalibratedNNLSState``.
+        """
+        calibration = fit_calibration(data, without, batch_key=data.batch_key)
         signature = calibration.profiles * np.exp(calibration.platform_shift)
-        self.signature_ = signature / max(signature.sum(axis=1).mean(), np.finfo(float).tiny)
-        self.variance_, self.factors_ = calibration.noise_variance(), calibration.factors()
-        self.counts_ = len(calibration.depths) > 0
-        self.summary_ = f"{calibration.n_donors} donors, {len(self.cell_types_)} profiles, {len(self.genes_)} genes"
-
-    def _fractions(self, expression: np.ndarray) -> np.ndarray:
-        depths = np.nansum(expression, axis=1) if self.counts_ else np.full(len(expression), np.inf)
-        mean = self.signature_.sum(axis=0)
-        shares = fill_missing(expression, mean / max(mean.sum(), np.finfo(float).tiny))
-        return np.stack(
-            [
-                solve_generalised_nnls(self.signature_, sample, self.variance_, self.factors_, max(depth, 1.0))
-                for sample, depth in zip(shares, depths, strict=True)
-            ]
+        return CalibratedNNLSState(
+            signature=signature / max(signature.sum(axis=1).mean(), np.finfo(float).tiny),
+            variance=calibration.noise_variance(),
+            factors=calibration.factors(),
+            counts=len(calibration.depths) > 0,
+            summary=f"{calibration.n_donors} donors, {len(signature)} profiles, {len(data.genes)} genes",
         )
-
-    def _arrays(self) -> dict[str, np.ndarray]:
-        state = {"signature": self.signature_, "variance": self.variance_, "factors": self.factors_}
-        return state | {"counts": np.array(self.counts_)}
-
-    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
-        self.signature_, self.variance_, self.factors_ = (arrays[name] for name in ("signature", "variance", "factors"))
-        self.counts_ = bool(arrays["counts"])

@@ -1,43 +1,52 @@
-"""Several methods averaged, with weights that held-out donors choose."""
+"""Weighted mean of several methods, with weights from out-of-fold predictions (stacking)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.optimize import nnls
 
+from scdeconv._stats.compositions import to_fractions
 from scdeconv._stats.conformal import HeldOut
-from scdeconv.models._base import NO_DATA, DeconvolutionModel, input_genes, normalise
+from scdeconv.models._cross_fitted import CrossFittedModel
 from scdeconv.models._record import Method
-from scdeconv.models.paired.bisque import Bisque
-from scdeconv.models.paired.calibrated_nnls import CalibratedNNLS
-from scdeconv.models.paired.ridge import Ridge
-from scdeconv.models.paired.simplednn import SimpleDNN
-from scdeconv.pp import FEWEST_PAIRS, paired_donors
+from scdeconv.models._state import Estimate, State
+from scdeconv.models.paired.bisque import Bisque, BisqueState
+from scdeconv.models.paired.calibrated_map import CalibratedMAP, CalibratedMAPState
+from scdeconv.models.paired.calibrated_nnls import CalibratedNNLS, CalibratedNNLSState
+from scdeconv.models.paired.ridge import Ridge, RidgeState
+from scdeconv.pp import FEWEST_PAIRS
 
 if TYPE_CHECKING:
-    from mudata import MuData
+    from collections.abc import Collection
 
-MEMBERS: dict[str, type[Any]] = {cls.method: cls for cls in (SimpleDNN, CalibratedNNLS, Ridge, Bisque)}
-# weight of the row that asks for a sum of one, against the length of the longest column
+    from scdeconv._data.paired_data import PairedData
+    from scdeconv._stats.familiarity import Familiarity
+
+MEMBERS: dict[str, type[CrossFittedModel]] = {cls.method: cls for cls in (CalibratedMAP, CalibratedNNLS, Ridge, Bisque)}
+# weight of the sum-to-one row relative to the largest norm of a column; set by hand
 SUM_WEIGHT = 1e3
 
 
 def stack(measured: np.ndarray, predicted: np.ndarray, n_donors: int) -> np.ndarray:
-    """Return weights, at least 0 and with sum 1, of the members whose average errs least.
+    """Return the stacking weights of the members: non-negative, sum 1, smallest squared error of the weighted mean.
 
-    Departing from equal weights costs as much as the members err on one donor, so that few donors do not choose by
-    chance.
+    The weights are shrunk to equal weights. The penalty is the mean squared error of the members on one donor.
 
     Parameters
     ----------
     measured
-        Samples × cell types.
+        Measured fractions, samples × cell types.
     predicted
-        Members × samples × cell types, held out.
+        Out-of-fold predictions, members × samples × cell types.
     n_donors
-        Donors behind the samples.
+        Number of donors.
+
+    Returns
+    -------
+    Weights, length members.
     """
     columns = predicted.reshape(len(predicted), -1).T
     prior = np.sqrt(((columns - measured.reshape(-1, 1)) ** 2).sum(axis=0).mean() / n_donors)
@@ -48,15 +57,53 @@ def stack(measured: np.ndarray, predicted: np.ndarray, n_donors: int) -> np.ndar
     return weights / weights.sum()
 
 
-class WeightedEnsemble(DeconvolutionModel):
-    """The weighted mean of SimpleDNN, CalibratedNNLS, Ridge and Bisque.
+@dataclass(frozen=True, kw_only=True)
+class WeightedEnsembleState(State):
+    """States of the members and their weights.
 
-    Each member predicts donors that it was not trained on; the weights are those that fit these predictions best.
+    Parameters
+    ----------
+    calibrated_map, calibrated_nnls, ridge, bisque
+        States of the members.
+    weights
+        Weights of the members in this order; sum 1.
+    """
+
+    calibrated_map: CalibratedMAPState
+    calibrated_nnls: CalibratedNNLSState
+    ridge: RidgeState
+    bisque: BisqueState
+    weights: np.ndarray
+
+    def members(self, expression: np.ndarray) -> list[Estimate]:
+        """Return the estimates of the members."""
+        return [getattr(self, name).estimate(expression) for name in MEMBERS]
+
+    def predict(self, expression: np.ndarray) -> np.ndarray:
+        """Return the weighted mean over members, samples × cell types."""
+        return self.estimate(expression).fractions
+
+    def estimate(self, expression: np.ndarray) -> Estimate:
+        """Return the weighted mean over members, and the noise estimated by ``calibrated_map``."""
+        members = self.members(expression)
+        mean = np.tensordot(self.weights, np.stack([member.fractions for member in members]), axes=1)
+        return Estimate(to_fractions(mean), noise=members[0].noise)
+
+
+class WeightedEnsemble(CrossFittedModel):
+    """The weighted mean of CalibratedMAP, CalibratedNNLS, Ridge and Bisque.
+
+    The weights minimise the squared error of the weighted out-of-fold predictions.
 
     Parameters
     ----------
     mdata
         From :func:`scdeconv.pp.pair`, with at least 4 paired donors. The members share the selected genes.
+
+    Raises
+    ------
+    ValueError
+        If ``train`` finds fewer than 4 paired donors.
 
     Examples
     --------
@@ -68,77 +115,63 @@ class WeightedEnsemble(DeconvolutionModel):
     >>> scdeconv.models.WeightedEnsemble.setup_mudata(mdata)
     >>> model = scdeconv.models.WeightedEnsemble(mdata)
     >>> model.train()
-    >>> list(model.members_), round(float(model.weights_.sum()), 6)
-    (['simplednn', 'calibrated_nnls', 'ridge', 'bisque'], 1.0)
+    >>> round(float(model.state_.weights.sum()), 6)
+    1.0
     """
 
     record = Method(
         key="ensemble",
         family="paired",
         needs=("pairs", "profiles"),
-        summary="weighted mean of simplednn, calibrated_nnls, ridge and bisque",
+        summary="weighted mean of calibrated_map, calibrated_nnls, ridge and bisque",
         reference="this library",
-        stochastic=True,
         genes_per_type=150,
     )
+    state_type = WeightedEnsembleState
 
-    def __init__(self, mdata: MuData | None = None) -> None:
-        self.mdata = mdata
-        self.parameters_ = {}
+    def fit(self, data: PairedData, without: Collection[str] = ()) -> WeightedEnsembleState:
+        """Fit the members, and estimate their weights by cross-fitting.
 
-    @classmethod
-    def setup_mudata(cls, mdata: MuData) -> None:
-        """Register the data for every member."""
-        for member in MEMBERS.values():
-            member.setup_mudata(mdata)
+        Parameters
+        ----------
+        data, without
+            As for :meth:`scdeconv.models.CrossFittedModel.fit`.
 
-    def train(self, *, seed: int = 0) -> None:
-        """Train the members, then weigh them by how they predicted held-out donors."""
-        if self.mdata is None:
-            raise RuntimeError(NO_DATA)
-        n_donors = len(paired_donors(self.mdata))
+        Returns
+        -------
+        The learned state, a ``WeightedEnsembleState``.
+        """
+        return self._fit_members(data, self._weigh(data, without)[0], without)
+
+    def _learn(
+        self, data: PairedData, *, held_out: bool, **settings: Any
+    ) -> tuple[State, HeldOut | None, Familiarity | None]:
+        # one cross-fit gives both the weights and the out-of-fold predictions
+        weights, predicted, familiarity = self._weigh(data, **settings)
+        return self._fit_members(data, weights), predicted if held_out else None, familiarity
+
+    def _fit_members(
+        self, data: PairedData, weights: np.ndarray, without: Collection[str] = ()
+    ) -> WeightedEnsembleState:
+        states: dict[str, Any] = {name: cls().fit(data, without) for name, cls in MEMBERS.items()}
+        shown = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(MEMBERS, weights, strict=True))
+        n_donors = len(set(data.pairs(without).donors))
+        summary = f"{n_donors} donors, {len(data.genes)} genes; weights {shown}"
+        return WeightedEnsembleState(**states, weights=weights, summary=summary)
+
+    def _weigh(self, data: PairedData, without: Collection[str] = ()) -> tuple[np.ndarray, HeldOut, Familiarity | None]:
+        """Return the weights, the weighted out-of-fold predictions and the familiarity."""
+        n_donors = len(set(data.pairs(without).donors))
         if n_donors <= FEWEST_PAIRS:
             msg = (
-                f"Expected at least {FEWEST_PAIRS + 1} paired donors to weigh the members by, found {n_donors}. Use "
-                "method='simplednn'."
+                f"Expected at least {FEWEST_PAIRS + 1} paired donors to estimate the weights of the members, found "
+                f"{n_donors}. "
+                "Use method='calibrated_map'."
             )
             raise ValueError(msg)
-        self.genes_ = input_genes(self.mdata)
-        self.members_ = {name: cls(self.mdata) for name, cls in MEMBERS.items()}
-        for member in self.members_.values():
-            member.train(**({"seed": seed} if isinstance(member, SimpleDNN) else {}))
-        network = self.members_[SimpleDNN.method]
-        network.deregister_manager(network.adata)
-        self.cell_types_ = network.cell_types_
-        held_out = [member.held_out_ for member in self.members_.values()]
-        measured, donors = held_out[0].measured, held_out[0].donors
-        predicted = np.stack([table.predicted for table in held_out])
-        self.weights_ = stack(measured, predicted, len(np.unique(donors)))
-        self.held_out_ = HeldOut(measured, np.tensordot(self.weights_, predicted, axes=1), donors)
-        self.familiarity_ = network.familiarity_
-        self.interrupted_ = network.interrupted_
-        shown = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(MEMBERS, self.weights_, strict=True))
-        self.summary_ = f"{len(np.unique(donors))} donors, {len(self.genes_)} genes; weights {shown}"
-        self.seed_, self.is_trained_ = seed, True
-
-    def _fractions(self, expression: np.ndarray) -> np.ndarray:
-        return self._judge(expression)[0]
-
-    def _judge(self, expression: np.ndarray) -> tuple[np.ndarray, np.ndarray | float, np.ndarray | None]:
-        judged = {name: member._judge(expression) for name, member in self.members_.items()}
-        members = np.stack([normalise(fractions) for fractions, *_ in judged.values()])
-        return normalise(np.tensordot(self.weights_, members, axes=1)), 0.0, judged[SimpleDNN.method][2]
-
-    def _arrays(self) -> dict[str, np.ndarray]:
-        arrays = {
-            f"{name}/{key}": array for name, member in self.members_.items() for key, array in member._arrays().items()
-        }
-        return arrays | {"weights": self.weights_}
-
-    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
-        self.weights_ = arrays["weights"]
-        self.members_ = {name: cls(None) for name, cls in MEMBERS.items()}
-        for name, member in self.members_.items():
-            member.genes_, member.cell_types_ = self.genes_, self.cell_types_
-            prefix = f"{name}/"
-            member._restore({key[len(prefix) :]: array for key, array in arrays.items() if key.startswith(prefix)})
+        found = [cls().cross_fit(data, without) for cls in MEMBERS.values()]
+        tables = [held_out for held_out, _ in found if held_out is not None]
+        measured, donors = tables[0].measured, tables[0].donors
+        predicted = np.stack([table.predicted for table in tables])
+        weights = stack(measured, predicted, n_donors)
+        return weights, HeldOut(measured, np.tensordot(weights, predicted, axes=1), donors), found[0][1]

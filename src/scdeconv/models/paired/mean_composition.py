@@ -1,22 +1,36 @@
-"""The baseline that every other method must beat."""
+"""Baseline: the mean composition of the training donors."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from scdeconv._data import keys
-from scdeconv.models._base import LinearModel
+from scdeconv.models._cross_fitted import CrossFittedModel
 from scdeconv.models._record import Method
+from scdeconv.models._state import State
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from scdeconv._data.paired_data import PairedData
 
-class MeanComposition(LinearModel):
-    """Predicts the mean composition of the training donors for every sample, whatever its expression.
+
+@dataclass(frozen=True, kw_only=True)
+class MeanCompositionState(State):
+    """Mean composition, length cell types."""
+
+    mean: np.ndarray
+
+    def predict(self, expression: np.ndarray) -> np.ndarray:
+        """Return the mean composition for each sample."""
+        return np.tile(self.mean, (len(expression), 1))
+
+
+class MeanComposition(CrossFittedModel):
+    """Baseline that predicts the mean composition of the training donors for each sample.
 
     Parameters
     ----------
@@ -46,26 +60,35 @@ class MeanComposition(LinearModel):
         fewest_pairs=1,
     )
 
-    def _fit(self, without: Collection[str]) -> None:
-        bulk = self._require_data()[keys.BULK]
-        known = self._known(without)
-        # samples within donors, then donors
-        by_donor = bulk.obsm[keys.MEASURED][known].groupby(bulk.obs[keys.DONOR].to_numpy()[known]).mean()
-        if by_donor.empty:
-            msg = "Expected a sample with measured fractions, found none. Pair bulk with cells, or give fractions."
+    state_type = MeanCompositionState
+
+    def fit(self, data: PairedData, without: Collection[str] = ()) -> MeanCompositionState:
+        """Average the measured fractions over the samples of each donor, then over donors.
+
+        Parameters
+        ----------
+        data, without
+            As for :meth:`scdeconv.models.CrossFittedModel.fit`.
+
+        Returns
+        -------
+        The learned state, a ``MeanCompositionState``.
+
+        Raises
+        ------
+        ValueError
+            If no sample has measured fractions.
+        """
+        pairs = data.pairs(without)
+        if not len(pairs.donors):
+            msg = (
+                "Expected samples with measured fractions, found none. Pair bulk with cells, or pass fractions to "
+                "pp.pair."
+            )
             raise ValueError(msg)
-        self.mean_ = by_donor.mean().to_numpy()
-        self.summary_ = f"mean of {len(by_donor)} donors"
+        by_donor = pd.DataFrame(pairs.fractions).groupby(pairs.donors).mean()
+        return MeanCompositionState(mean=by_donor.mean().to_numpy(), summary=f"mean of {len(by_donor)} donors")
 
     def _input_genes(self) -> pd.Index:
-        # the prediction does not read expression, so it must not ask for any gene
+        # the prediction does not depend on expression
         return pd.Index([])
-
-    def _fractions(self, expression: np.ndarray) -> np.ndarray:
-        return np.tile(self.mean_, (len(expression), 1))
-
-    def _arrays(self) -> dict[str, np.ndarray]:
-        return {"mean": self.mean_}
-
-    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
-        self.mean_ = arrays["mean"]

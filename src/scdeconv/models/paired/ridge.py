@@ -1,33 +1,99 @@
-"""Ridge regression in closed form, its penalty chosen by leaving whole donors out."""
+"""Ridge regression in closed form, with the penalty chosen by leave-one-donor-out cross-validation."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from scipy.special import softmax
 
-from scdeconv._data import keys
-from scdeconv._data.annotated import values_of
 from scdeconv._stats.expression import fill_missing, log_shares, to_shares
 from scdeconv._stats.ridge import LEAST_SD, fit_log_ratios
-from scdeconv.models._base import LinearModel
+from scdeconv.models._cross_fitted import CrossFittedModel
 from scdeconv.models._record import Method
+from scdeconv.models._state import State
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    import numpy as np
+    from scdeconv._data.paired_data import PairedData
 
 
-class Ridge(LinearModel):
-    """Ridge regression from log expression to centred log-ratios of the fractions, on the pairs.
+@dataclass(frozen=True, kw_only=True)
+class RidgeState(State):
+    """Regression of centred log-ratios on standardised log expression.
 
-    The penalty is the one whose predictions of left-out donors err least.
+    Parameters
+    ----------
+    reference
+        Mean share of each gene in the training bulk, used to impute missing genes.
+    centre, scale
+        Mean and standard deviation of the log expression of each gene.
+    coefficients
+        Regression coefficients, genes × cell types.
+    intercept
+        Length cell types.
+    """
+
+    reference: np.ndarray
+    centre: np.ndarray
+    scale: np.ndarray
+    coefficients: np.ndarray
+    intercept: np.ndarray
+
+    def log_expression(self, expression: np.ndarray) -> np.ndarray:
+        """Return log expression with imputed missing genes, samples × genes."""
+        return log_shares(fill_missing(expression, self.reference))
+
+    def log_ratios(self, expression: np.ndarray) -> np.ndarray:
+        """Return predicted log-ratios, samples × cell types."""
+        return (self.log_expression(expression) - self.centre) / self.scale @ self.coefficients + self.intercept
+
+    def predict(self, expression: np.ndarray) -> np.ndarray:
+        """Return fractions, samples × cell types."""
+        fractions: np.ndarray = softmax(self.log_ratios(expression), axis=1)
+        return fractions
+
+
+def fit_ridge(expression: np.ndarray, fractions: np.ndarray, groups: np.ndarray) -> RidgeState:
+    """Fit the regression, with the penalty chosen by leave-one-group-out cross-validation.
+
+    Parameters
+    ----------
+    expression
+        Samples × genes, linear.
+    fractions
+        Samples × cell types.
+    groups
+        Donor of each sample.
+
+    Returns
+    -------
+    Fitted regression.
+    """
+    shares, x = to_shares(expression), log_shares(expression)
+    centre, scale = x.mean(axis=0), x.std(axis=0) + LEAST_SD
+    fit = fit_log_ratios((x - centre) / scale, fractions, groups)
+    return RidgeState(
+        reference=shares.mean(axis=0),
+        centre=centre,
+        scale=scale,
+        coefficients=fit.coefficients,
+        intercept=fit.intercept,
+        summary=f"{len(x)} samples, {x.shape[1]} genes, penalty {fit.penalty:.2g}",
+    )
+
+
+class Ridge(CrossFittedModel):
+    """Ridge regression from log expression to centred log-ratios of the fractions, trained on the pairs.
+
+    The penalty minimises the leave-one-donor-out error.
 
     Parameters
     ----------
     mdata
-        From :func:`scdeconv.pp.pair`. The selected genes are used, all where none are selected.
+        From :func:`scdeconv.pp.pair`. The selected genes are used, or all genes if none were selected.
 
     Examples
     --------
@@ -51,31 +117,28 @@ class Ridge(LinearModel):
         reference="this library",
         genes_per_type=150,
     )
+    state_type = RidgeState
 
-    def _fit(self, without: Collection[str]) -> None:
-        expression, fractions, groups = self._rows(without)
-        shares = to_shares(expression)
-        x = log_shares(expression)
-        self.reference_, self.centre_, self.scale_ = shares.mean(axis=0), x.mean(axis=0), x.std(axis=0) + LEAST_SD
-        fit = fit_log_ratios((x - self.centre_) / self.scale_, fractions, groups)
-        self.coefficients_, self.intercept_ = fit.coefficients, fit.intercept
-        self.summary_ = f"{len(x)} samples, {len(self.genes_)} genes, penalty {fit.penalty:.2g}"
+    @classmethod
+    def tuning_space(cls) -> dict[str, Any]:
+        """Return an empty search space: only the number of genes is tuned.
 
-    def _rows(self, without: Collection[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return expression, fractions and group of the samples to learn from."""
-        bulk = self._require_data()[keys.BULK]
-        known = self._known(without)
-        donors = bulk.obs[keys.DONOR].to_numpy()[known].astype(str)
-        return values_of(bulk, known, self.genes_), bulk.obsm[keys.MEASURED].to_numpy(dtype=float)[known], donors
+        Returns
+        -------
+        Empty dictionary.
+        """
+        return {}
 
-    def _fractions(self, expression: np.ndarray) -> np.ndarray:
-        x = (log_shares(fill_missing(expression, self.reference_)) - self.centre_) / self.scale_
-        return softmax(x @ self.coefficients_ + self.intercept_, axis=1)
+    def fit(self, data: PairedData, without: Collection[str] = ()) -> RidgeState:
+        """Regress the measured fractions on the bulk of the pairs.
 
-    def _arrays(self) -> dict[str, np.ndarray]:
-        names = ("reference", "centre", "scale", "coefficients", "intercept")
-        return {name: getattr(self, f"{name}_") for name in names}
+        Parameters
+        ----------
+        data, without
+            As for :meth:`scdeconv.models.CrossFittedModel.fit`.
 
-    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
-        for name, array in arrays.items():
-            setattr(self, f"{name}_", array)
+        Returns
+        -------
+        The learned state, a ``RidgeState``.
+        """
+        return fit_ridge(*data.pairs(without))

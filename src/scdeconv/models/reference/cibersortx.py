@@ -1,8 +1,9 @@
-"""CIBERSORTx: CIBERSORT after a correction for the platforms of bulk and reference."""
+"""CIBERSORTx: CIBERSORT with correction of the platform effect between bulk and reference."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,52 +12,78 @@ from scdeconv._data import keys
 from scdeconv._data.annotated import values_of
 from scdeconv._data.chunks import product
 from scdeconv._stats.batch_correction import MILLION, correct_mixtures, correct_signature, draw_artificial_mixtures
+from scdeconv._stats.compositions import to_fractions
 from scdeconv._stats.expression import to_shares
-from scdeconv.models._base import normalise
 from scdeconv.models._record import Method
-from scdeconv.models.reference.cibersort import CIBERSORT, Absolute
+from scdeconv.models.reference.cibersort import CIBERSORT, Absolute, CIBERSORTState
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from mudata import MuData
 
+    from scdeconv._data.paired_data import PairedData
+
 Correction = Literal["B", "S"]
+# cells in an artificial mixture of S-mode; set by hand
 CELLS_PER_MIXTURE = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class CIBERSORTxState(CIBERSORTState):
+    """Signature in counts per million.
+
+    Parameters
+    ----------
+    correct_mixtures
+        Whether the mixtures are batch-corrected before they are solved (B-mode).
+    """
+
+    correct_mixtures: bool
+
+    def regression(self, expression: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the signature and the corrected bulk over the genes that the samples have."""
+        signature, bulk = super().regression(expression)
+        if self.correct_mixtures:
+            bulk = correct_mixtures(bulk, to_fractions(self.solve(signature, bulk)) @ signature)
+        return signature, bulk
 
 
 class CIBERSORTx(CIBERSORT):
     """CIBERSORT with the batch corrections of Newman et al. 2019 (Nature Biotechnology 37:773), Methods.
 
-    B-mode corrects the mixtures: a first estimate predicts what each would be on the platform of the reference, ComBat
-    brings the two together on log2(x + 1), and the corrected mixtures are regressed on the signature again. It corrects
-    the samples that are predicted together, at least 3 of them, so an estimate depends on the others, and there are no
-    intervals.
+    B-mode corrects the mixtures. A first estimate predicts the expression of each mixture on the platform of the
+    reference. ComBat removes the batch effect between the mixtures and these predictions on log2(x + 1). The corrected
+    mixtures are regressed on the signature again. B-mode corrects the samples that are predicted together, at least 3.
+    Predictions therefore depend on the other samples, and there are no prediction intervals.
 
-    S-mode corrects the signature when it is trained: mixtures of random cells are brought together with the training bulk
-    by ComBat, and the profiles are solved from them. Samples to predict are taken as they are.
+    S-mode corrects the signature in training. ComBat removes the batch effect between the training bulk and artificial
+    mixtures of random cells. The profiles are estimated from the corrected mixtures. New samples are not corrected.
 
     Parameters
     ----------
     mdata
-        From :func:`scdeconv.pp.pair`; with cells for S-mode. The selected genes are used, all where none are selected.
+        From :func:`scdeconv.pp.pair`; with cells for S-mode. The selected genes are used, or all genes if none were
+        selected.
     batch_correction
-        ``"B"``, for a reference of sorted bulk or of full-length single cells; ``"S"``, for droplets; None.
+        ``"B"``: for a reference of sorted bulk or full-length single cells. ``"S"``: for droplet-based cells. None: no
+        correction.
     n_mixtures
-        Artificial mixtures of S-mode; as many as there are training samples by default, at least twice the number of cell
-        types. ComBat moves the smaller batch more: the more there are, the less the signature changes.
+        Number of artificial mixtures of S-mode; None: the number of training samples, and at least twice the number of
+        cell types. ComBat corrects the smaller batch more, so the signature changes less with more mixtures.
     permutations, absolute, quantile_normalise, n_jobs, seed
-        As for :class:`CIBERSORT`. S-mode draws its mixtures with the seed as well.
+        As for :class:`CIBERSORT`. The artificial mixtures of S-mode also depend on the seed.
 
     Notes
     -----
-    The source of CIBERSORTx is closed; this follows the paper and the option lists. Departures: ComBat sees the model's
-    genes only, where each mixture is first brought to the total of its estimate (B-mode), and the number of artificial
-    mixtures is ours. The high-resolution mode is not offered, the group mode is :func:`scdeconv.tl.group_expression`.
+    The source code of CIBERSORTx is not public. The implementation follows the paper and the option lists. Differences:
+    ComBat is applied to the model's genes only. In B-mode, each mixture is first scaled to the total of its estimate.
+    The default of ``n_mixtures`` is set by hand. The high-resolution mode is not implemented. For the group mode, see
+    :func:`scdeconv.tl.group_expression`.
 
-    B-mode moves the mixtures half of the way to what the first estimate predicts. That damps noise and outlying genes; a
-    shift that the first estimate has taken for composition stays. S-mode learns the shift instead from the assumption
-    that bulk and reference have about the same mean composition, and errs where they do not.
+    B-mode moves the mixtures half-way to the prediction of the first estimate. This reduces noise and outliers. It does
+    not remove a platform effect that the first estimate explains by composition. S-mode assumes that bulk and reference
+    have the same mean composition. It is biased if they differ.
 
     Examples
     --------
@@ -81,6 +108,7 @@ class CIBERSORTx(CIBERSORT):
         fraction_kind="rna",
         stochastic=True,
     )
+    state_type: ClassVar[Any] = CIBERSORTxState
 
     def __init__(
         self,
@@ -95,10 +123,13 @@ class CIBERSORTx(CIBERSORT):
         seed: int = 0,
     ) -> None:
         if batch_correction not in (None, *get_args(Correction)):
-            msg = f"Expected batch_correction to be None or one of {get_args(Correction)}, found {batch_correction!r}."
+            msg = (
+                f"Expected batch_correction to be None or one of {get_args(Correction)}, found {batch_correction!r}. "
+                "Use one of them."
+            )
             raise ValueError(msg)
         if n_mixtures is not None and n_mixtures < 1:
-            msg = f"Expected n_mixtures of at least 1, found {n_mixtures}."
+            msg = f"Expected n_mixtures of at least 1, found {n_mixtures}. Use None for the default."
             raise ValueError(msg)
         super().__init__(
             mdata,
@@ -111,12 +142,24 @@ class CIBERSORTx(CIBERSORT):
         self.parameters_ |= {"batch_correction": batch_correction, "n_mixtures": n_mixtures}
 
     def train(self, *, held_out: bool = True) -> None:
-        """Take the profiles of all donors, corrected in S-mode; ``held_out`` as for the other linear methods."""
+        """Compute the signature from all donors. S-mode corrects it.
+
+        Parameters
+        ----------
+        held_out
+            As for :meth:`CIBERSORT.train`.
+
+        Raises
+        ------
+        KeyError
+            If ``mdata`` has no cells for S-mode.
+        """
         mdata = self._require_data()
         if self.parameters_["batch_correction"] == "S" and keys.CELLS not in mdata.mod:
             msg = (
-                f"Expected cells in mdata['{keys.CELLS}'] for batch_correction='S', found {sorted(mdata.mod)}. Make the "
-                "data with pp.pair(cells, bulk), or use batch_correction='B'."
+                f"Expected cells in mdata['{keys.CELLS}'] for batch_correction='S', found {sorted(mdata.mod)}. Create "
+                "mdata "
+                "with pp.pair(cells, bulk), or use batch_correction='B'."
             )
             raise KeyError(msg)
         super().train(held_out=held_out)
@@ -124,33 +167,38 @@ class CIBERSORTx(CIBERSORT):
     def _depends_on_other_samples(self) -> bool:
         return super()._depends_on_other_samples() or self.parameters_["batch_correction"] == "B"
 
-    def _fit(self, without: Collection[str]) -> None:
-        super()._fit(without)
-        # log2(x + 1) means something in counts per million only
-        profiles, size = self._reference.profiles(without)
-        self.signature_ = MILLION * profiles / np.maximum(size, np.finfo(float).tiny)[:, None]
-        if self.parameters_["batch_correction"] == "S":
-            self.signature_ = self._corrected_signature(without)
+    def _settings(self) -> dict[str, object]:
+        return {**super()._settings(), "correct_mixtures": self.parameters_["batch_correction"] == "B"}
 
-    def _corrected_signature(self, without: Collection[str]) -> np.ndarray:
-        mdata, rng = self._require_data(), np.random.default_rng(self.parameters_["seed"])
-        bulk = mdata[keys.BULK]
-        kept_samples = ~bulk.obs[keys.DONOR].isin(without).to_numpy()
-        mixtures = MILLION * to_shares(values_of(bulk, kept_samples))[:, bulk.var_names.get_indexer(self.genes_)]
-        cells, n_types = mdata[keys.CELLS], len(self.cell_types_)
+    def signature(self, data: PairedData, without: Collection[str] = ()) -> np.ndarray:
+        """Return the profiles, corrected in S-mode.
+
+        Parameters
+        ----------
+        data, without
+            As for :meth:`scdeconv.models.CrossFittedModel.fit`.
+
+        Returns
+        -------
+        Counts per million, cell types × genes.
+        """
+        if self.parameters_["batch_correction"] == "S":
+            return self._corrected_signature(data, without)
+        # log2(x + 1) of ComBat needs counts per million
+        profiles, size = data.reference.profiles(without)
+        return MILLION * profiles / np.maximum(size, np.finfo(float).tiny)[:, None]
+
+    def _corrected_signature(self, data: PairedData, without: Collection[str]) -> np.ndarray:
+        rng = np.random.default_rng(self.parameters_["seed"])
+        bulk, cells, n_types = data.mdata[keys.BULK], data.mdata[keys.CELLS], len(data.cell_types)
+        mixtures = MILLION * to_shares(values_of(bulk, data.kept(without)))[:, bulk.var_names.get_indexer(data.genes)]
         kept = np.flatnonzero(~cells.obs[keys.DONOR].isin(without))
-        types = cells.obs[keys.CELL_TYPE].cat.set_categories(self.cell_types_).cat.codes.to_numpy()[kept]
+        types = cells.obs[keys.CELL_TYPE].cat.set_categories(data.cell_types).cat.codes.to_numpy()[kept]
         n_mixtures = self.parameters_["n_mixtures"] or max(len(mixtures), 2 * n_types)
         fractions, weights = draw_artificial_mixtures(types, n_types, n_mixtures, CELLS_PER_MIXTURE, rng)
-        # mean counts per million of the cells drawn, out of all cells
+        # counts per million relative to all genes, before the selection of genes
         totals = np.maximum(cells.obs["total"].to_numpy(dtype=float), np.finfo(float).tiny)
         per_million = weights.data * MILLION / totals[kept[weights.indices]]
         weights = sp.csr_matrix((per_million, kept[weights.indices], weights.indptr), (n_mixtures, cells.n_obs))
-        artificial = product(weights, cells.X)[0][:, cells.var_names.get_indexer(self.genes_)]
+        artificial = product(weights, cells.X)[0][:, cells.var_names.get_indexer(data.genes)]
         return correct_signature(mixtures, artificial, fractions)
-
-    def _regression(self, expression: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        signature, bulk = super()._regression(expression)
-        if self.parameters_["batch_correction"] == "B":
-            bulk = correct_mixtures(bulk, normalise(self._solve(signature, bulk)) @ signature)
-        return signature, bulk

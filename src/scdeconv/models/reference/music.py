@@ -1,4 +1,4 @@
-"""MuSiC: least squares weighted by how little a gene varies between subjects."""
+"""MuSiC: least squares weighted by the inverse variance of genes between subjects."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ import numpy as np
 import pandas as pd
 
 from scdeconv._data import keys
-from scdeconv._data.reference import count_cells
+from scdeconv._stats.compositions import to_fractions
 from scdeconv._stats.expression import to_shares
-from scdeconv._stats.least_squares import RIDGE, solve_weighted, weighted_gram
-from scdeconv.models._base import LinearModel, _take, normalise
-from scdeconv.models._record import Method
-from scdeconv.models.reference._music_reference import (
+from scdeconv._stats.solvers.subject_weights import (
+    SCALE,
     SubjectStatistics,
-    check_sizes,
-    check_subjects,
+    WeightedFit,
     choose_markers,
-    given_markers,
-    group_members,
+    explained_variance,
+    fit_weighted,
     subject_statistics,
+    variance_of_fractions,
 )
+from scdeconv.models._cross_fitted import CrossFittedModel
+from scdeconv.models._record import Method
+from scdeconv.models._state import State
+from scdeconv.models.reference._music_arguments import check_arguments, given_markers, group_members
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -30,153 +32,117 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-# the original's nu, eps, iter.max, and the sum of a bulk sample
-REGULARISATION = 1e-4
-TOLERANCE = 0.01
-MAX_ITERATIONS = 1000
-SCALE = 100.0
+    from scdeconv._data.paired_data import PairedData
 
 
 @dataclass(frozen=True)
-class WeightedFit:
-    """Solutions of :func:`fit_weighted`.
+class Groups:
+    """Groups of similar types: statistics, members (groups × cell types) and markers (groups × genes; both bool)."""
 
-    Parameters
-    ----------
-    weights
-        Amounts of the cell types, samples × cell types, not normalised.
-    gene_weights
-        Weights of the genes in the last round, samples × genes; 0: not used.
-    iterations
-        Rounds until the fractions changed by less than 0.01 in sum, length samples; 1000 where they never did.
-    converged
-        Length samples.
-    """
-
-    weights: np.ndarray
-    gene_weights: np.ndarray
-    iterations: np.ndarray
-    converged: np.ndarray
+    statistics: SubjectStatistics
+    members: np.ndarray
+    markers: np.ndarray
 
 
-def fit_weighted(bulk: np.ndarray, statistics: SubjectStatistics, *, weighted_residuals: bool = True) -> WeightedFit:
-    """Iterate between gene weights and least squares, all samples at once (Wang et al. 2019, Methods).
+@dataclass(frozen=True, kw_only=True)
+class MuSiCState(State):
+    """Statistics of cell types and groups over subjects, and arguments of :class:`MuSiC`."""
 
-    ``w_g = 1 / (1e-4 + r_g^2 + sum_k (x_k S_k)^2 sigma2_kg)``, from plain least squares onwards. A sample that has
-    converged takes no part in further rounds.
+    types: SubjectStatistics
+    groups: Groups | None
+    weighted_residuals: bool
+    consistent_units: bool
 
-    Parameters
-    ----------
-    bulk
-        Samples × genes, 100 times the share of each gene; a gene of a sample is used where it is positive.
-    statistics
-        Of the cell types and the same genes.
-    weighted_residuals
-        Take ``r`` of the last weighted problem, as the original does, instead of ``b - D x``.
-    """
-    design, n_samples = statistics.design, len(bulk)
-    weights = solve_weighted(design, bulk, (bulk > 0).astype(float))
-    gene_weights = np.zeros_like(bulk)
-    iterations, converged = np.full(n_samples, MAX_ITERATIONS), np.zeros(n_samples, dtype=bool)
-    active, sample = np.arange(n_samples), bulk
-    residual, variance = bulk - weights @ design, statistics.variance_of_bulk(weights)
-    fractions = np.full_like(weights, np.inf)
-    for iteration in range(MAX_ITERATIONS + 1):
-        current = (sample > 0) / (REGULARISATION + residual**2 + variance)
-        solution = solve_weighted(design, sample, current)
-        weights[active], gene_weights[active] = solution, current
-        done = np.abs(to_shares(solution) - fractions).sum(axis=1) < TOLERANCE
-        iterations[active[done]], converged[active[done]] = iteration, True
-        active, sample, current, solution = (part[~done] for part in (active, sample, current, solution))
-        if not len(active):
-            break
-        fractions = to_shares(solution)
-        residual = sample - solution @ design
-        if weighted_residuals:
-            residual *= np.sqrt(current)
-        # with covariances the original stays with those of plain least squares
-        variance = statistics.variance_of_bulk(solution) if statistics.variance.ndim == 2 else variance[~done]
-    return WeightedFit(weights, gene_weights, iterations, converged)
+    def scaled(self, expression: np.ndarray) -> np.ndarray:
+        """Return 100 times the share of each gene; 0 for genes missing in bulk or cells, which are not used."""
+        expressed = self.types.mean.any(axis=0)
+        return SCALE * to_shares(np.where(expressed & ~np.isnan(expression), expression, 0))
 
+    def first_fit(self, bulk: np.ndarray) -> tuple[np.ndarray, SubjectStatistics, WeightedFit]:
+        """Return bulk, statistics and fit of the types, or of the groups on genes outside their markers."""
+        statistics = self.types
+        if self.groups is not None:
+            bulk, statistics = np.where(self.groups.markers.any(axis=0), 0, bulk), self.groups.statistics
+        return bulk, statistics, self.iterate(bulk, statistics)
 
-def explained_variance(bulk: np.ndarray, design: np.ndarray, fit: WeightedFit) -> np.ndarray:
-    """Return ``1 - var(b - D x) / var(b)`` over the genes used of each sample; 0 where these do not vary."""
-    used = fit.gene_weights > 0
-    total, rest = (_variance(values, used) for values in (bulk, bulk - fit.weights @ design))
-    return np.divide(total - rest, total, out=np.zeros_like(total), where=total > 0)
+    def iterate(self, bulk: np.ndarray, statistics: SubjectStatistics) -> WeightedFit:
+        """Return the weighted fit of scaled bulk."""
+        return fit_weighted(bulk, statistics, weighted_residuals=self.weighted_residuals)
 
+    def predict(self, expression: np.ndarray) -> np.ndarray:
+        """Return weights, samples × cell types."""
+        bulk = self.scaled(expression)
+        _, statistics, fit = self.first_fit(bulk)
+        if self.groups is None:
+            return fit.weights
+        shares = to_shares(fit.weights)
+        fractions = shares @ self.groups.members
+        for group in np.flatnonzero(self.groups.members.sum(axis=1) > 1):
+            types, genes = self.groups.members[group], self.groups.markers[group]
+            here, design = bulk[:, genes], statistics.design[:, genes]
+            if self.consistent_units:
+                target = here - fit.weights @ design + fit.weights[:, [group]] * design[group]
+            else:
+                target = (SCALE * (design[group] - shares @ design) + here) * shares[:, [group]]
+            inside = self.iterate(np.where(here > 0, target, 0), self.types.take(types, genes))
+            fractions[:, types] *= to_fractions(inside.weights)
+        return fractions
 
-def _variance(values: np.ndarray, used: np.ndarray) -> np.ndarray:
-    count = np.maximum(used.sum(axis=1, keepdims=True), 1)
-    mean = (values * used).sum(axis=1, keepdims=True) / count
-    return ((values - mean) ** 2 * used).sum(axis=1) / count[:, 0]
-
-
-def variance_of_fractions(bulk: np.ndarray, design: np.ndarray, fit: WeightedFit) -> np.ndarray:
-    """Return ``diag((D' W D)^-1) mean_g(w_g r_g^2) / (sum_k x_k)^2``, samples × cell types.
-
-    The mean is over the genes used, ``r = b - D x``. Infinite for samples without any weight and for types that none of
-    the genes used knows.
-    """
-    gram = weighted_gram(design, fit.gene_weights)
-    scale = np.sqrt(np.diagonal(gram, axis1=1, axis2=2))
-    known = scale > 0
-    inverse = np.divide(1, scale, out=np.zeros_like(scale), where=known)
-    correlation = gram * inverse[:, :, None] * inverse[:, None, :] + RIDGE * np.eye(len(design))
-    spread = np.diagonal(np.linalg.inv(correlation), axis1=1, axis2=2) * inverse**2
-    residual = bulk - fit.weights @ design
-    n_used = np.maximum((fit.gene_weights > 0).sum(axis=1), 1)
-    noise = (fit.gene_weights * residual**2).sum(axis=1) / n_used
-    total = fit.weights.sum(axis=1, keepdims=True)
-    return np.divide(spread * noise[:, None], total**2, out=np.full_like(spread, np.inf), where=known & (total > 0))
+    def quality(self, expression: np.ndarray, fractions: np.ndarray) -> dict[str, np.ndarray]:
+        """Return ``r_squared``, ``iterations`` and ``converged`` of the fit of each sample."""
+        bulk, statistics, fit = self.first_fit(self.scaled(expression))
+        return {
+            "r_squared": explained_variance(bulk, statistics.design, fit),
+            "iterations": fit.iterations,
+            "converged": fit.converged,
+        }
 
 
-class MuSiC(LinearModel):
-    r"""Weighted non-negative least squares of Wang et al. 2019: genes that vary between subjects count less.
+class MuSiC(CrossFittedModel):
+    r"""Weighted non-negative least squares (Wang et al. 2019) with lower weights for genes that vary between subjects.
 
-    Of each subject's cells of type k, :math:`\theta_{kg}` is the share of gene g; its mean over subjects times the mean
-    cell size :math:`S_k` is the design D, its variance over subjects is :math:`\sigma^2_{kg}`. Bulk b, 100 times the share
-    of each gene, is fitted by :math:`D x` with weights
+    :math:`\theta_{kg}` is the share of gene g in the cells of type k of one subject. The design D is its mean over
+    subjects times the mean cell size :math:`S_k`; :math:`\sigma^2_{kg}` is its variance over subjects. Bulk b (100
+    times the share of each gene) is fitted by :math:`D x` with weights
 
     .. math:: w_g = 1 / (10^{-4} + r_g^2 + \sum_k (x_k S_k)^2 \sigma^2_{kg}),
 
-    from plain least squares onwards until the fractions change by less than 0.01 in sum. Genes that are 0 in a sample are
-    not used for it. A weight is a number of cells, so the fractions are shares of cells. Needs cells of at least 2 subjects
-    (donors) of every type, and no pairs.
+    The iteration starts at ordinary least squares and stops when the fractions change by less than 0.01 in sum. Genes
+    with value 0 are not used for that sample. The fractions are cell fractions. Needs cells of at least 2 subjects
+    (donors) for every type, and no pairs.
 
     Parameters
     ----------
     mdata
-        From :func:`scdeconv.pp.pair`, with cells. All genes are used, unless some were selected.
+        From :func:`scdeconv.pp.pair`, with cells. The selected genes are used, or all genes if none were selected.
     weighted_residuals
-        A quirk of the original: :math:`r_g` is the residual of the weighted problem of the round before,
-        :math:`\sqrt{w_g} (b - D x)_g`, so it has no unit. False takes :math:`(b - D x)_g`.
+        True, as in the original: :math:`r_g` is the weighted residual of the previous iteration,
+        :math:`\sqrt{w_g} (b - D x)_g`, which has no unit. False: :math:`(b - D x)_g`.
     covariance
-        Covariances of the types instead of variances alone (the original's ``ct.cov``). As in the original, the covariance
-        term stays that of plain least squares in all rounds.
+        Use covariances between the types instead of variances only (``ct.cov`` of the original). As in the original,
+        the covariance term of ordinary least squares is used in all iterations.
     cell_sizes
-        RNA per cell of each type, in any unit, instead of the mean total per cell in the data.
+        RNA per cell of each type, in any unit. None: mean total counts per cell in the data.
     groups
-        Names of groups and the similar types in them. The groups are estimated first, from the genes that are no markers
-        within a group; then the types of each group, from its markers. A type in no group stands alone.
+        Group names and the similar types in each group. The groups are estimated first, on the genes outside
+        ``group_markers``. Then the types of each group are estimated on its markers. A type in no group is its own
+        group.
     group_markers
-        For each group of several types, the genes that tell these apart. By default those with the largest difference
-        between a type and the group's others, in units of the deviation between subjects: 50 for each type, or fewer, so
-        that half of all genes are left for the groups.
-
+        Marker genes of the types within each group. None: the genes with the largest difference between a type and the
+        other types of its group, divided by the standard deviation between subjects; 50 for each type, or fewer, so
+        that half of all genes remain for the groups.
     consistent_units
-        What the types of group j are fitted to, on its markers. False, as in the original: :math:`p_j (D_j + b - D p)`
-        with b in shares and :math:`D p` in counts per cell, so that the bulk hardly enters. True: what the other groups
-        leave of the bulk, :math:`b - \sum_{i \ne j} x_i D_i`. Values of 0 and less are left out in both.
+        Target of the fit of the types of group j on its markers. False, as in the original: :math:`p_j (D_j + b - D p)`
+        with b in shares and :math:`D p` in counts per cell, so that the bulk has little effect. True: the bulk minus
+        the other groups, :math:`b - \sum_{i \ne j} x_i D_i`. Values of 0 and less are not used in both.
 
     Notes
     -----
-    While donors are held out, a type of which fewer than 2 subjects are left is given nothing, as in the original.
+    In cross-fitting, a type with fewer than 2 remaining subjects gets fraction 0, as in the original.
 
-    The quality of a sample is ``r_squared`` (share of the variance over genes that the fit explains; may be negative),
-    ``iterations`` and ``converged`` (whether the fractions settled within 1,000 rounds); with groups, of their fit on the
-    genes that are no markers. It is 0, 1 and True for a sample without any expression of the model's genes, whose fractions
-    are uniform.
+    The quality measures of a sample are ``r_squared`` (explained share of the variance over genes; may be negative),
+    ``iterations`` and ``converged`` (within 1,000 iterations). With groups they describe the fit of the groups. Samples
+    without expression of the model's genes have uniform fractions and the measures 0, 1 and True.
 
     Examples
     --------
@@ -203,6 +169,7 @@ class MuSiC(LinearModel):
         selects_genes=True,
     )
     modalities = (keys.BULK, keys.PROFILES, keys.SUMS)
+    state_type = MuSiCState
 
     def __init__(
         self,
@@ -217,7 +184,9 @@ class MuSiC(LinearModel):
     ) -> None:
         super().__init__(mdata)
         if group_markers is not None and groups is None:
-            msg = "Expected groups beside group_markers, found None. Pass groups=, names and the types in them."
+            msg = (
+                "Expected groups together with group_markers, found groups=None. Pass a dict of groups and their types."
+            )
             raise ValueError(msg)
         self.parameters_ = {
             "weighted_residuals": weighted_residuals,
@@ -227,110 +196,78 @@ class MuSiC(LinearModel):
             "group_markers": None if group_markers is None else {name: list(g) for name, g in group_markers.items()},
             "consistent_units": consistent_units,
         }
-        self.groups_: SubjectStatistics | None = None
 
     def train(self, *, held_out: bool = True) -> None:
-        """Learn from all donors; before, with ``held_out``, predict each fold of them by the rest, for intervals.
+        """Fit the method to all donors.
+
+        Parameters
+        ----------
+        held_out
+            As for :meth:`scdeconv.models.CrossFittedModel.train`.
 
         Raises
         ------
         ValueError
-            Where a type has cells of fewer than 2 donors, or sizes, groups or markers do not fit the data.
+            If a type has cells of fewer than 2 donors, or if ``cell_sizes``, ``groups`` or ``group_markers`` do not
+            match the data.
         """
-        self._check()
-        super().train(held_out=held_out)
-
-    def _check(self) -> None:
         mdata = self._require_data()
         self.setup_mudata(mdata)
-        cell_types = list(mdata[keys.PROFILES].obs[keys.CELL_TYPE])
-        sums = mdata[keys.SUMS]
-        there = count_cells(sums, sorted(sums.obs[keys.DONOR].astype(str).unique()), cell_types) > 0
-        sizes, groups, markers = (self.parameters_[name] for name in ("cell_sizes", "groups", "group_markers"))
-        check_subjects(there, covariance=self.parameters_["covariance"])
-        if sizes is not None:
-            check_sizes(sizes, cell_types)
-        if groups is not None:
-            members = group_members(groups, cell_types)
-            if markers is not None:
-                given_markers(markers, groups, self._input_genes(), len(members))
+        check_arguments(self.parameters_, mdata, self._input_genes())
+        super().train(held_out=held_out)
 
-    def _fit(self, without: Collection[str]) -> None:
+    def fit(self, data: PairedData, without: Collection[str] = ()) -> MuSiCState:
+        """Compute mean and variance over subjects of the profiles of types and groups.
+
+        Parameters
+        ----------
+        data, without
+            As for :meth:`scdeconv.models.CrossFittedModel.fit`.
+
+        Returns
+        -------
+        The learned state, a ``MuSiCState``.
+        """
         parameters = self.parameters_
-        sums, totals, n_cells = self._reference.by_donor(without)
+        sums, totals, n_cells = data.reference.by_donor(without)
         sizes = parameters["cell_sizes"]
-        # total of the cells that a type's size stands for
-        content = totals if sizes is None else n_cells * np.array([sizes[name] for name in self.cell_types_])
+        content = totals if sizes is None else n_cells * np.array([sizes[name] for name in data.cell_types])
 
         def statistics(members: np.ndarray) -> SubjectStatistics:
             size = (content @ members.T) / np.maximum(n_cells @ members.T, 1)
             return subject_statistics(members @ sums, totals @ members.T, size, covariance=parameters["covariance"])
 
-        self.types_ = statistics(np.eye(len(self.cell_types_)))
-        self.summary_ = f"{len(sums)} subjects, {len(self.cell_types_)} cell types, {len(self.genes_)} genes"
-        groups, markers = parameters["groups"], parameters["group_markers"]
-        if groups is None:
-            return
-        self.members_ = group_members(groups, self.cell_types_)
-        self.groups_ = statistics(self.members_.astype(float))
-        if markers is None:
-            variance = self.types_.variance
-            variance = variance if variance.ndim == 2 else np.diagonal(variance).T
-            self.markers_ = choose_markers(self.types_.mean, variance, self.members_)
-        else:
-            self.markers_ = given_markers(markers, groups, self.genes_, len(self.members_))
-        self.summary_ += f", {len(self.members_)} groups"
+        types, groups = statistics(np.eye(len(data.cell_types))), None
+        summary = f"{len(sums)} subjects, {len(data.cell_types)} cell types, {len(data.genes)} genes"
+        if parameters["groups"] is not None:
+            members = group_members(parameters["groups"], data.cell_types)
+            groups = Groups(statistics(members.astype(float)), members, self._markers(types, members, data))
+            summary += f", {len(members)} groups"
+        return MuSiCState(
+            types=types,
+            groups=groups,
+            weighted_residuals=parameters["weighted_residuals"],
+            consistent_units=parameters["consistent_units"],
+            summary=summary,
+        )
 
-    def _bulk(self, expression: np.ndarray) -> np.ndarray:
-        """Return 100 times the share of each gene that bulk and cells have, 0 for the others, which are not used."""
-        expressed = self.types_.mean.any(axis=0)
-        return SCALE * to_shares(np.where(expressed & ~np.isnan(expression), expression, 0))
-
-    def _first_fit(self, bulk: np.ndarray) -> tuple[np.ndarray, SubjectStatistics, WeightedFit]:
-        """Fit the types, or the groups on genes that are no markers; return the bulk and statistics used, too."""
-        statistics = self.types_
-        if self.groups_ is not None:
-            bulk, statistics = np.where(self.markers_.any(axis=0), 0, bulk), self.groups_
-        return bulk, statistics, self._iterate(bulk, statistics)
-
-    def _iterate(self, bulk: np.ndarray, statistics: SubjectStatistics) -> WeightedFit:
-        return fit_weighted(bulk, statistics, weighted_residuals=self.parameters_["weighted_residuals"])
-
-    def _fractions(self, expression: np.ndarray) -> np.ndarray:
-        bulk = self._bulk(expression)
-        _, statistics, fit = self._first_fit(bulk)
-        if self.groups_ is None:
-            return fit.weights
-        shares = to_shares(fit.weights)
-        fractions = shares @ self.members_
-        for group in np.flatnonzero(self.members_.sum(axis=1) > 1):
-            types, genes = self.members_[group], self.markers_[group]
-            here, design = bulk[:, genes], statistics.design[:, genes]
-            if self.parameters_["consistent_units"]:
-                target = here - fit.weights @ design + fit.weights[:, [group]] * design[group]
-            else:
-                target = (SCALE * (design[group] - shares @ design) + here) * shares[:, [group]]
-            inside = self._iterate(np.where(here > 0, target, 0), self.types_.take(types, genes))
-            fractions[:, types] *= normalise(inside.weights)
-        return fractions
-
-    def _quality(self, expression: np.ndarray, fractions: pd.DataFrame, noise: np.ndarray | None) -> pd.DataFrame:
-        bulk, statistics, fit = self._first_fit(self._bulk(expression))
-        columns = {
-            "r_squared": explained_variance(bulk, statistics.design, fit),
-            "iterations": fit.iterations,
-            "converged": fit.converged,
-        }
-        return pd.DataFrame(columns, index=fractions.index)
+    def _markers(self, types: SubjectStatistics, members: np.ndarray, data: PairedData) -> np.ndarray:
+        """Return the marker genes of the types within each group, groups × genes (bool)."""
+        if self.parameters_["group_markers"] is not None:
+            groups = self.parameters_["groups"]
+            return given_markers(self.parameters_["group_markers"], groups, data.genes, len(members))
+        variance = types.variance
+        variance = variance if variance.ndim == 2 else np.diagonal(variance).T
+        return choose_markers(types.mean, variance, members)
 
     def standard_error(self, adata: AnnData, *, layer: str | None = None) -> pd.DataFrame:
         r"""Return the standard errors of the fractions of bulk samples.
 
         .. math:: \sqrt{[(D^\top W D)^{-1}]_{kk} \; \mathrm{mean}_g(w_g r_g^2)} \; / \; \sum_j x_j,
 
-        as the original's ``Var.prop``: W are the weights of the last round, r = b - D x, and the mean is over the genes
-        used. It is the noise of genes given the design and the weights, so it is small where there are many genes, and
-        says nothing about a reference that does not fit; :meth:`predict_interval` does.
+        as ``Var.prop`` of the original. W are the weights of the last iteration, r = b - D x, and the mean is over the
+        used genes. It is conditional on the design and the weights. It decreases with the number of genes and does not
+        include errors of the reference, in contrast to :meth:`predict_interval`.
 
         Parameters
         ----------
@@ -339,29 +276,18 @@ class MuSiC(LinearModel):
 
         Returns
         -------
-        Samples × cell types; infinite where nothing is known, such as for samples without expression.
+        Samples × cell types; infinite if not identifiable, such as for samples without expression.
 
         Raises
         ------
         ValueError
-            For a model with groups, for which there is no such formula.
+            For a model with groups, because the formula does not apply to it.
         """
-        if self.groups_ is not None:
-            msg = "Expected a model without groups, found groups. Use predict_interval, or a model without groups."
+        self._require_trained()
+        state = self.state_
+        if state.groups is not None:
+            msg = "Expected a model with groups=None, found groups. Use predict_interval, or train with groups=None."
             raise ValueError(msg)
-        bulk, statistics, fit = self._first_fit(self._bulk(self._aligned(adata, layer)))
+        bulk, statistics, fit = state.first_fit(state.scaled(self._aligned(adata, layer)))
         variance = variance_of_fractions(bulk, statistics.design, fit)
         return pd.DataFrame(np.sqrt(variance), index=adata.obs_names, columns=self.cell_types_)
-
-    def _arrays(self) -> dict[str, np.ndarray]:
-        arrays = {f"types.{name}": array for name, array in vars(self.types_).items()}
-        if self.groups_ is not None:
-            arrays |= {f"groups.{name}": array for name, array in vars(self.groups_).items()}
-            arrays |= {"members": self.members_, "markers": self.markers_}
-        return arrays
-
-    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
-        self.types_ = SubjectStatistics(**_take(arrays, "types."))
-        if arrays:
-            self.groups_ = SubjectStatistics(**_take(arrays, "groups."))
-            self.members_, self.markers_ = arrays["members"], arrays["markers"]

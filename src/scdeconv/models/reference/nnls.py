@@ -1,12 +1,14 @@
-"""Non-negative least squares on the cell types' profiles."""
+"""Non-negative least squares on cell-type profiles."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
 from scdeconv._stats.least_squares import solve_nonnegative
 from scdeconv.models._record import Method
-from scdeconv.models._signature_model import SignatureModel
+from scdeconv.models._signature_model import SignatureModel, SignatureState
 
 
 def solve_nnls(signature: np.ndarray, bulk: np.ndarray) -> np.ndarray:
@@ -23,21 +25,29 @@ def solve_nnls(signature: np.ndarray, bulk: np.ndarray) -> np.ndarray:
     -------
     Weights, samples × cell types, not normalised.
     """
-    # the triangle of a QR decomposition stands for the signature; squaring it only once keeps the digits
+    # QR instead of normal equations, for numerical accuracy
     orthogonal, triangle = np.linalg.qr(signature.T)
     return solve_nonnegative(triangle.T @ triangle, bulk @ orthogonal @ triangle)
 
 
-class NNLS(SignatureModel):
-    """Non-negative least squares on marker genes in absolute units.
+@dataclass(frozen=True, kw_only=True)
+class NNLSState(SignatureState):
+    """Signature, solved by :func:`solve_nnls`."""
 
-    The profiles are mean counts per cell, so a weight is a number of cells and the fractions are cell shares: the RNA
-    content of each type is in its profile. Needs no pairs.
+    def solve(self, signature: np.ndarray, bulk: np.ndarray) -> np.ndarray:
+        """Return weights, samples × cell types."""
+        return solve_nnls(signature, bulk)
+
+
+class NNLS(SignatureModel):
+    """Non-negative least squares on profiles in counts per cell.
+
+    The profiles include the RNA content of each type, so the fractions are cell fractions. Needs no pairs.
 
     Parameters
     ----------
     mdata
-        From :func:`scdeconv.pp.pair`. The selected genes are used, all where none are selected.
+        From :func:`scdeconv.pp.pair`. The selected genes are used, or all genes if none were selected.
 
     Examples
     --------
@@ -60,6 +70,4 @@ class NNLS(SignatureModel):
         summary="non-negative least squares",
         reference="Lawson & Hanson 1974",
     )
-
-    def _solve(self, signature: np.ndarray, bulk: np.ndarray) -> np.ndarray:
-        return solve_nnls(signature, bulk)
+    state_type = NNLSState

@@ -1,17 +1,17 @@
-"""Non-negative ridge regression on the profiles, drawn towards the mean composition."""
+"""Non-negative ridge regression on the profiles, shrunk to the mean composition."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
-from scdeconv._data import keys
-from scdeconv._data.annotated import values_of
 from scdeconv._stats.expression import to_shares
 from scdeconv._stats.least_squares import solve_nonnegative
 from scdeconv.models._record import Method
-from scdeconv.models._signature_model import SignatureModel
+from scdeconv.models._signature_model import SignatureModel, SignatureState, describe
 from scdeconv.models.reference.nnls import solve_nnls
 
 if TYPE_CHECKING:
@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
     from mudata import MuData
 
-# in units of the largest squared singular value of the signature; the smallest leaves noise-free mixtures as they are
+    from scdeconv._data.paired_data import PairedData
+
+# candidate penalties in units of the largest squared singular value of the signature; set by hand
 PENALTIES = np.logspace(-14, 3, 86)
 
 
 def scale_mean(signature: np.ndarray, bulk: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Return the multiple of the mean composition that fits each sample best, samples × cell types."""
+    """Return the least-squares multiple of the mean composition for each sample, samples × cell types."""
     fitted = mean @ signature
     return np.outer(bulk @ fitted / max(fitted @ fitted, np.finfo(float).tiny), mean)
 
@@ -34,10 +36,10 @@ def choose_penalties(signature: np.ndarray, bulk: np.ndarray, mean: np.ndarray) 
 
     .. math:: \mathrm{GCV}(\lambda) = G \, |(I - H_\lambda) r|^2 \, / \, (G - \mathrm{tr} A_\lambda)^2
 
-    with r what the scaled mean composition leaves of the sample, :math:`H_\lambda` the hat matrix of ridge regression
-    on the signature, and :math:`A_\lambda = P + H_\lambda (I - P)` that of the whole fit, P the projection on the
-    expression of the mean composition: the scale is estimated, too. All is diagonal in the singular vectors of the
-    signature. The constraint of no negative weights is left out of it.
+    with r the residual of the sample after the scaled mean composition, :math:`H_\lambda` the hat matrix of ridge
+    regression on the signature, and :math:`A_\lambda = P + H_\lambda (I - P)` the hat matrix of the whole fit. P is the
+    projection on the expression of the mean composition, because the scale is also estimated. The computation is
+    diagonal in the singular vectors of the signature. It ignores the non-negativity constraint.
 
     Parameters
     ----------
@@ -46,11 +48,11 @@ def choose_penalties(signature: np.ndarray, bulk: np.ndarray, mean: np.ndarray) 
     bulk
         Samples × genes.
     mean
-        Composition to shrink to, length cell types.
+        Mean composition, length cell types.
 
     Returns
     -------
-    Penalties out of ``PENALTIES``, length samples.
+    Elements of ``PENALTIES``, length samples.
     """
     n_genes = signature.shape[1]
     _, singular, vectors = np.linalg.svd(signature, full_matrices=False)
@@ -78,9 +80,9 @@ def solve_nonnegative_ridge(
     bulk
         b, samples × genes.
     mean
-        Mean composition :math:`\bar p`, length cell types; c is its best multiple for the sample.
+        Mean composition :math:`\bar p`, length cell types; c is its least-squares multiple for the sample.
     penalty
-        :math:`\lambda`, one or length samples, in units of the squared largest singular value :math:`s_1` of S.
+        :math:`\lambda`, scalar or length samples, in units of the squared largest singular value :math:`s_1` of S.
 
     Returns
     -------
@@ -94,27 +96,48 @@ def solve_nonnegative_ridge(
     return solve_nonnegative(system, bulk @ signature.T + strength[:, None] * centre)
 
 
-class NonNegativeRidge(SignatureModel):
-    """Non-negative least squares that shrink to the mean composition instead of to nothing.
+@dataclass(frozen=True, kw_only=True)
+class NonNegativeRidgeState(SignatureState):
+    """Signature and mean composition.
 
-    What a sample does not tell, such as how two similar types divide their sum, is taken from the mean: that of the
-    paired donors, where there are any, else of the non-negative least-squares solutions of the training bulk. The
-    profiles are mean counts per cell, so the fractions are shares of cells.
+    Parameters
+    ----------
+    mean
+        Mean composition, length cell types.
+    penalty
+        Penalty; None: chosen for each sample.
+    """
+
+    mean: np.ndarray
+    penalty: float | None
+
+    def solve(self, signature: np.ndarray, bulk: np.ndarray) -> np.ndarray:
+        """Return weights, samples × cell types."""
+        penalty = choose_penalties(signature, bulk, self.mean) if self.penalty is None else self.penalty
+        return solve_nonnegative_ridge(signature, bulk, self.mean, penalty)
+
+
+class NonNegativeRidge(SignatureModel):
+    """Non-negative ridge regression that shrinks to the mean composition.
+
+    The mean composition determines fractions that the sample does not identify, such as the ratio of two similar types.
+    It is the mean over paired donors. Without pairs, it is the mean of the non-negative least-squares solutions of the
+    training bulk. The profiles are mean counts per cell, so the fractions are cell fractions.
 
     Parameters
     ----------
     mdata
-        From :func:`scdeconv.pp.pair`. The selected genes are used, all where none are selected.
+        From :func:`scdeconv.pp.pair`. The selected genes are used, or all genes if none were selected.
     penalty
-        Strength, in units of the largest squared singular value of the signature: 0 gives non-negative least squares,
-        much more than 1 the mean. By default chosen for each sample by generalised cross-validation.
+        Penalty in units of the largest squared singular value of the signature. 0: non-negative least squares. Much
+        larger than 1: the mean composition. None: chosen for each sample by generalised cross-validation.
 
     Notes
     -----
-    Ridge regression (Hoerl & Kennard 1970) by non-negative least squares on the system that is augmented by the prior,
-    ours in its centre. Benchmarks shrink to zero instead and cut negative weights off (Avila Cobos et al. 2020). The
-    cross-validation counts genes as equally noisy and independent; where one platform sees whole groups of genes
-    differently it shrinks too little. A sample without any expression gets equal fractions.
+    Ridge regression (Hoerl & Kennard 1970), solved by non-negative least squares on the augmented system. The shrinkage
+    to the mean composition is our modification. Avila Cobos et al. (2020) shrink to zero and set negative weights to
+    zero. The cross-validation assumes genes with independent noise of equal variance. With a platform effect that
+    correlated genes share, the chosen penalty is too small. A sample without expression gets equal fractions.
 
     Examples
     --------
@@ -137,35 +160,50 @@ class NonNegativeRidge(SignatureModel):
         summary="non-negative ridge regression towards the mean composition",
         reference="Hoerl & Kennard 1970; centre: this library",
     )
+    state_type = NonNegativeRidgeState
+
+    @classmethod
+    def tuning_space(cls) -> dict[str, Any]:
+        """Return the default search space of :func:`scdeconv.tl.tune`, without the number of genes.
+
+        Returns
+        -------
+        Dictionary from argument names to choices or Optuna distributions.
+        """
+        from optuna.distributions import FloatDistribution
+
+        return {"penalty": FloatDistribution(1e-8, 10.0, log=True)}
 
     def __init__(self, mdata: MuData | None = None, *, penalty: float | None = None) -> None:
         if penalty is not None and not 0 <= penalty < np.inf:
-            msg = f"Expected penalty of at least 0, or None, found {penalty}."
+            msg = f"Expected penalty of at least 0, or None, found {penalty}. Use None to choose it for each sample."
             raise ValueError(msg)
         super().__init__(mdata)
-        self.penalty = penalty
         self.parameters_ = {"penalty": penalty}
 
-    def _fit(self, without: Collection[str]) -> None:
-        super()._fit(without)
-        bulk, known = self._require_data()[keys.BULK], self._known(without)
-        donors = bulk.obs[keys.DONOR].astype(str)
-        if known.any():
-            measured = bulk.obsm[keys.MEASURED][known].groupby(donors[known].to_numpy()).mean()
-            self.mean_, origin = measured.mean().to_numpy(), f"{len(measured)} paired donors"
+    def fit(self, data: PairedData, without: Collection[str] = ()) -> NonNegativeRidgeState:
+        """Compute the signature and the mean composition.
+
+        Parameters
+        ----------
+        data, without
+            As for :meth:`scdeconv.models.CrossFittedModel.fit`.
+
+        Returns
+        -------
+        The learned state, a ``NonNegativeRidgeState``.
+        """
+        signature = self.signature(data, without)
+        pairs = data.pairs(without)
+        if len(pairs.donors):
+            by_donor = pd.DataFrame(pairs.fractions).groupby(pairs.donors).mean()
+            mean, origin = by_donor.mean().to_numpy(), f"{len(by_donor)} paired donors"
         else:
-            expression = values_of(bulk, ~donors.isin(without).to_numpy(), self.genes_)
-            solved = to_shares(solve_nnls(self.signature_, expression))
-            self.mean_, origin = to_shares(solved.mean(axis=0)), f"{len(solved)} bulk samples"
-        self.summary_ += f", mean of {origin}"
-
-    def _solve(self, signature: np.ndarray, bulk: np.ndarray) -> np.ndarray:
-        penalty = choose_penalties(signature, bulk, self.mean_) if self.penalty is None else self.penalty
-        return solve_nonnegative_ridge(signature, bulk, self.mean_, penalty)
-
-    def _arrays(self) -> dict[str, np.ndarray]:
-        return super()._arrays() | {"mean": self.mean_}
-
-    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
-        super()._restore(arrays)
-        self.mean_ = arrays["mean"]
+            solved = to_shares(solve_nnls(signature, data.bulk(without)))
+            mean, origin = to_shares(solved.mean(axis=0)), f"{len(solved)} bulk samples"
+        return NonNegativeRidgeState(
+            signature=signature,
+            mean=mean,
+            penalty=self.parameters_["penalty"],
+            summary=f"{describe(data)}, mean of {origin}",
+        )

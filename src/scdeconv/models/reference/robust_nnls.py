@@ -1,39 +1,43 @@
-"""Non-negative least squares for profiles of another platform than the bulk's: the default without pairs."""
+"""Non-negative least squares with a robust model of the platform effect; the default without pairs."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import least_squares
 
 from scdeconv._data import keys
-from scdeconv._data.annotated import values_of
 from scdeconv._stats.expression import LEVEL, to_shares
 from scdeconv._stats.least_squares import solve_weighted
 from scdeconv.models._record import Method
-from scdeconv.models._signature_model import SignatureModel
+from scdeconv.models._signature_model import SignatureModel, describe, present_genes
+from scdeconv.models._state import State
 from scdeconv.pp import SIZE_SD
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-# degrees of freedom of the t distribution of the platform shift over genes: some genes are off by orders of magnitude
-TAIL = 2.0
-# least platform shift (standard deviation of log expression), as between two runs of one protocol
-LEAST_SHIFT = 0.1
-# standard deviation of a normal distribution over its median absolute deviation
+    from scdeconv._data.paired_data import PairedData
+
+# degrees of freedom of the t distribution of the platform effect over genes (heavy tail); set by hand
+T_DF = 2.0
+# minimum SD of the platform effect (log expression), as between two runs of one protocol; set by hand
+MIN_EFFECT_SD = 0.1
+# ratio of SD to median absolute deviation of a normal distribution
 MAD_TO_SD = 1.4826
 MAX_ITERATIONS = 50
 TOLERANCE = 1e-4
-# spike-ins tell cell sizes where they follow the composition by so many standard errors
-EVIDENCE = 2.0
-# spread of the ratio of RNA to spike-ins between equal samples (log), and how many samples this guess counts for
-SPIKE_IN_SD, SPIKE_IN_WEIGHT = 0.3, 4
+# minimum t statistic of the slope of the spike-in ratio on the composition; set by hand
+MIN_SLOPE_T = 2.0
+# prior SD of the log spike-in ratio between samples, and its weight in samples; set by hand
+SPIKE_IN_SD, SPIKE_IN_PRIOR_SAMPLES = 0.3, 4
 
 
-class PlatformShift(NamedTuple):
-    """How bulk departs from the reference: spread over genes (log), and how far each gene can be trusted (mean 1)."""
+@dataclass(frozen=True)
+class PlatformShift:
+    """Platform effect of the bulk: SD over genes (log expression), and weight of each gene (``trust``, mean 1)."""
 
     sd: float
     trust: np.ndarray
@@ -42,7 +46,7 @@ class PlatformShift(NamedTuple):
 def _step(
     signature: np.ndarray, bulk: np.ndarray, shift: PlatformShift, weights: np.ndarray, *, counts: bool
 ) -> np.ndarray:
-    """Solve least squares weighted by the inverse variances that the fit by ``weights`` implies."""
+    """Return the solution of one iteration of reweighted least squares, with variances at the fit of ``weights``."""
     level = weights @ signature + 1 / (LEVEL * signature.shape[1])
     variance = (shift.sd * level) ** 2
     if counts:
@@ -51,55 +55,55 @@ def _step(
 
 
 def _start(signature: np.ndarray, bulk: np.ndarray, shift: PlatformShift) -> tuple[np.ndarray, np.ndarray]:
-    """Return the signature in shares of the genes, on average over types, and a first solution without counting noise."""
+    """Return the signature scaled to a mean total of 1, and an initial solution without counting noise."""
     signature = signature / max(signature.sum(axis=1).mean(), np.finfo(float).tiny)
     level = signature.mean(axis=0) + 1 / (LEVEL * signature.shape[1])
     return signature, solve_weighted(signature, to_shares(bulk), np.tile(shift.trust / level**2, (len(bulk), 1)))
 
 
 def learn_shift(signature: np.ndarray, bulk: np.ndarray, *, counts: bool) -> PlatformShift:
-    """Learn from a cohort how far to trust each gene: the shift and the solutions are found in turn.
+    """Estimate the platform effect from a cohort; the effect and the solutions are updated alternately (IRLS).
 
-    A gene fitted as ``m`` departs by ``m`` times a shift, which all samples have in common and which follows a t
-    distribution over genes, and by counting noise. The shift of a gene is the log ratio of the cohort's mean to the mean
-    of its fit, its spread over genes is the median absolute deviation.
+    The residual of a gene with fitted value ``m`` is ``m`` times the platform effect, plus counting noise. The effect
+    is the same in all samples and follows a t distribution over genes. The effect of a gene is the log ratio of the
+    mean bulk to the mean fit. Its SD over genes is estimated by the median absolute deviation.
 
     Parameters
     ----------
     signature
         Cell types × genes.
     bulk
-        Samples × genes. Without any, all genes are trusted alike.
+        Samples × genes. Without samples, all genes have equal weight.
     counts
-        Whether bulk is counts, so that its depth tells the counting noise.
+        Whether the bulk is counts; then the variance includes counting noise.
 
     Returns
     -------
-    The platform shift.
+    Platform effect.
     """
     shift = PlatformShift(1.0, np.ones(signature.shape[1]))
     if not len(bulk):
         return shift
     signature, weights = _start(signature, bulk, shift)
-    faint, observed = 1 / (LEVEL * signature.shape[1]), to_shares(bulk).mean(axis=0)
+    pseudo_share, observed = 1 / (LEVEL * signature.shape[1]), to_shares(bulk).mean(axis=0)
     for _ in range(MAX_ITERATIONS):
         new = _step(signature, bulk, shift, weights, counts=counts)
         change = np.abs(new - weights).max()
         weights = (new + weights) / 2
-        log_ratio = np.log((observed + faint) / (weights.mean(axis=0) @ signature + faint))
+        log_ratio = np.log((observed + pseudo_share) / (weights.mean(axis=0) @ signature + pseudo_share))
         log_ratio -= np.median(log_ratio)
-        sd = max(LEAST_SHIFT, MAD_TO_SD * float(np.median(np.abs(log_ratio))))
-        shift = PlatformShift(sd, (TAIL + 1) / (TAIL + (log_ratio / sd) ** 2))
+        sd = max(MIN_EFFECT_SD, MAD_TO_SD * float(np.median(np.abs(log_ratio))))
+        shift = PlatformShift(sd, (T_DF + 1) / (T_DF + (log_ratio / sd) ** 2))
         if change < TOLERANCE:
             break
     return shift
 
 
 def solve_robust_nnls(signature: np.ndarray, bulk: np.ndarray, shift: PlatformShift, *, counts: bool) -> np.ndarray:
-    """Fit bulk by non-negative combinations of profiles that bulk sees with a known spread of platform shifts.
+    """Solve non-negative least squares with a known platform effect by iterative reweighting.
 
-    Least squares are weighted by the trust in a gene over the variance of shift and counting; weights and solution are
-    found in turn, as a running mean, for each sample until it does not move.
+    The weight of a gene is its ``trust`` divided by the variance of platform effect and counting noise. Each new
+    solution is averaged with the previous one until convergence of each sample.
 
     Parameters
     ----------
@@ -125,24 +129,24 @@ def solve_robust_nnls(signature: np.ndarray, bulk: np.ndarray, shift: PlatformSh
 
 
 def sizes_from_spike_ins(rna_shares: np.ndarray, ratio: np.ndarray, sizes: np.ndarray) -> np.ndarray | None:
-    """Estimate RNA per cell of each type from samples that hold equally many cells and equally much spike-in.
+    """Estimate RNA per cell of each type from samples with equal numbers of cells and equal amounts of spike-in.
 
-    The ratio of RNA to spike-ins is then proportional to the mean RNA per cell, ``1 / sum(share / size)``. Sizes are the most
-    probable ones, log-normal around the given ones. Where samples hold equally much RNA instead, the ratio does not follow
-    the composition; then nothing is learned.
+    The ratio of RNA to spike-ins is then proportional to the mean RNA per cell, ``1 / sum(share / size)``. The sizes
+    are maximum a posteriori estimates with a log-normal prior around the given sizes. If samples have equal amounts of
+    RNA instead, the ratio does not depend on the composition, and no sizes are returned.
 
     Parameters
     ----------
     rna_shares
-        Samples × cell types.
+        RNA fractions, samples × cell types.
     ratio
         RNA per spike-in, length samples, positive.
     sizes
-        Of the cells in the reference, length cell types.
+        Cell sizes of the reference, length cell types.
 
     Returns
     -------
-    Sizes, length cell types; None where the ratio does not follow the composition.
+    Sizes, length cell types; None if the ratio does not depend on the composition.
     """
     if len(ratio) <= 2:
         return None
@@ -152,7 +156,7 @@ def sizes_from_spike_ins(rna_shares: np.ndarray, ratio: np.ndarray, sizes: np.nd
     power = (expected**2).sum()
     slope = (expected @ observed) / max(power, np.finfo(float).tiny)
     variance = ((observed - slope * expected) ** 2).sum() / (len(ratio) - 2)
-    if not slope * np.sqrt(power) > EVIDENCE * np.sqrt(variance):
+    if not slope * np.sqrt(power) > MIN_SLOPE_T * np.sqrt(variance):
         return None
     sd = SPIKE_IN_SD
 
@@ -164,30 +168,82 @@ def sizes_from_spike_ins(rna_shares: np.ndarray, ratio: np.ndarray, sizes: np.nd
     for _ in range(5):
         log_sizes = least_squares(misfit, log_sizes).x
         squares = ((misfit(log_sizes)[: len(ratio)] * sd) ** 2).sum()
-        sd = np.sqrt((squares + SPIKE_IN_WEIGHT * SPIKE_IN_SD**2) / (len(ratio) + SPIKE_IN_WEIGHT))
+        sd = np.sqrt((squares + SPIKE_IN_PRIOR_SAMPLES * SPIKE_IN_SD**2) / (len(ratio) + SPIKE_IN_PRIOR_SAMPLES))
     return np.exp(log_sizes)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RobustNNLSState(State):
+    """Signature and platform effect of the training bulk.
+
+    Parameters
+    ----------
+    signature
+        Cell types × genes.
+    shift
+        Platform effect, from :func:`learn_shift`.
+    counts
+        Whether the bulk is counts.
+    """
+
+    signature: np.ndarray
+    shift: PlatformShift
+    counts: bool
+
+    def predict(self, expression: np.ndarray) -> np.ndarray:
+        """Return weights, samples × cell types."""
+        present = present_genes(expression)
+        shift = PlatformShift(self.shift.sd, self.shift.trust[present])
+        return solve_robust_nnls(self.signature[:, present], expression[:, present], shift, counts=self.counts)
+
+
+def with_sizes_from_spike_ins(
+    state: RobustNNLSState, expression: np.ndarray, ratio: np.ndarray, sizes: np.ndarray
+) -> RobustNNLSState:
+    """Return the state with cell sizes estimated from spike-ins, or unchanged if they cannot be estimated.
+
+    Parameters
+    ----------
+    state
+        State whose signature has the given cell sizes.
+    expression
+        Bulk, samples × genes.
+    ratio
+        RNA per spike-in of each sample; NaN if unknown.
+    sizes
+        Cell sizes, length cell types; 0 for types without cells.
+    """
+    there = sizes > 0
+    rna = (state.predict(expression) * sizes)[:, there]
+    known = (ratio > 0) & rna.any(axis=1)
+    learned = sizes_from_spike_ins(to_shares(rna[known]), ratio[known], sizes[there])
+    if learned is None:
+        return state
+    signature = state.signature.copy()
+    signature[there] *= (learned / sizes[there])[:, None]
+    return replace(state, signature=signature, summary=f"{state.summary}, cell sizes from spike-ins")
+
+
 class RobustNNLS(SignatureModel):
-    """Non-negative least squares whose genes count by how well the reference explains them in the cohort.
+    """Non-negative least squares with gene weights from a robust estimate of the platform effect.
 
-    Single cells and bulk see genes with different efficiency, a few of them by orders of magnitude. The bulk samples need
-    no measured fractions to show which: the shift of each gene is what the best mixture of profiles leaves unexplained in
-    their mean. Genes far from the others lose their weight, and all are compared on a relative scale as far as counting
-    noise permits. The default of :func:`scdeconv.tl.train` without pairs.
+    Single-cell and bulk platforms measure genes with different efficiency, for some genes by orders of magnitude. The
+    platform effect of a gene is estimated as the log ratio of the mean bulk to its fit by the profiles. This needs no
+    measured fractions. Genes with an outlying effect get a low weight. All genes are fitted on a relative scale,
+    limited by counting noise. The default of :func:`scdeconv.tl.train` without pairs.
 
-    Where bulk has spike-ins (see :func:`scdeconv.pp.pair`) whose share follows the composition, they tell the RNA content
-    of the cell types, starting from that of the reference.
+    If the bulk has spike-ins (see :func:`scdeconv.pp.pair`) and their share depends on the composition, the RNA content
+    of the cell types is estimated from them, with the reference as prior.
 
     Parameters
     ----------
     mdata
-        From :func:`scdeconv.pp.pair`. The selected genes are used, all where none are selected.
+        From :func:`scdeconv.pp.pair`. The selected genes are used, or all genes if none were selected.
 
     Notes
     -----
-    Our own, in the line of DWLS (relative errors) and of robust regression. Weights learned from the training bulk are
-    kept: predictions do not depend on which samples are predicted together.
+    Developed for this library, based on DWLS (relative errors) and robust regression. The gene weights are estimated in
+    training. Predictions therefore do not depend on the other samples.
 
     Examples
     --------
@@ -212,39 +268,24 @@ class RobustNNLS(SignatureModel):
         genes_per_type=100,
     )
 
-    def _fit(self, without: Collection[str]) -> None:
-        super()._fit(without)
-        mdata = self._require_data()
-        bulk = mdata[keys.BULK]
-        kept = ~bulk.obs[keys.DONOR].isin(without).to_numpy()
-        expression = values_of(bulk, kept, self.genes_)
-        self.counts_ = mdata.uns.get(keys.UNS, {}).get("pair", {}).get("bulk_unit") == "counts"
-        self.shift_sd_, self.trust_ = learn_shift(self.signature_, expression, counts=self.counts_)
-        if keys.RNA_PER_SPIKE_IN in bulk.obs:
-            ratio = bulk.obs[keys.RNA_PER_SPIKE_IN].to_numpy(dtype=float)[kept]
-            self._take_sizes_from_spike_ins(expression, ratio, self._reference.profiles(without)[1])
+    state_type = RobustNNLSState
 
-    def _take_sizes_from_spike_ins(self, expression: np.ndarray, ratio: np.ndarray, sizes: np.ndarray) -> None:
-        # a type may have no cells where donors are held out
-        there = sizes > 0
-        rna = (self._fractions(expression) * sizes)[:, there]
-        known = (ratio > 0) & rna.any(axis=1)
-        learned = sizes_from_spike_ins(to_shares(rna[known]), ratio[known], sizes[there])
-        if learned is not None:
-            self.signature_[there] *= (learned / sizes[there])[:, None]
-            self.summary_ += ", cell sizes from spike-ins"
+    def fit(self, data: PairedData, without: Collection[str] = ()) -> RobustNNLSState:
+        """Estimate the platform effect from the bulk and, with spike-ins, the cell sizes.
 
-    def _fractions(self, expression: np.ndarray) -> np.ndarray:
-        present = ~np.isnan(expression).any(axis=0)
-        shift = PlatformShift(self.shift_sd_, self.trust_[present])
-        signature = self.signature_[:, present]
-        return solve_robust_nnls(signature, expression[:, present], shift, counts=self.counts_)
+        Parameters
+        ----------
+        data, without
+            As for :meth:`scdeconv.models.CrossFittedModel.fit`.
 
-    def _arrays(self) -> dict[str, np.ndarray]:
-        state = {"trust": self.trust_, "shift_sd": np.array(self.shift_sd_), "counts": np.array(self.counts_)}
-        return super()._arrays() | state
-
-    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
-        super()._restore(arrays)
-        self.trust_, self.shift_sd_ = arrays["trust"], float(arrays["shift_sd"])
-        self.counts_ = bool(arrays["counts"])
+        Returns
+        -------
+        The learned state, a ``RobustNNLSState``.
+        """
+        expression, signature = data.bulk(without), self.signature(data, without)
+        shift = learn_shift(signature, expression, counts=data.is_counts)
+        state = RobustNNLSState(signature=signature, shift=shift, counts=data.is_counts, summary=describe(data))
+        if keys.RNA_PER_SPIKE_IN not in data.samples:
+            return state
+        ratio = data.samples[keys.RNA_PER_SPIKE_IN].to_numpy(dtype=float)[data.kept(without)]
+        return with_sizes_from_spike_ins(state, expression, ratio, data.cell_sizes(without))

@@ -1,38 +1,50 @@
-"""Robust linear regression: least squares in which genes that fit badly count for little."""
+"""Robust linear regression: Huber's M-estimator by iteratively reweighted least squares."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scdeconv._stats.least_squares import MAX_ITERATIONS, solve_huber
 from scdeconv.models._record import Method
-from scdeconv.models._signature_model import SignatureModel
+from scdeconv.models._signature_model import SignatureModel, SignatureState
 
 if TYPE_CHECKING:
     from mudata import MuData
 
 
-class RobustRegression(SignatureModel):
-    """Robust linear regression on the profiles: Huber's M-estimator; negative coefficients become zero.
+@dataclass(frozen=True, kw_only=True)
+class RobustRegressionState(SignatureState):
+    """Signature, solved by Huber's M-estimator."""
 
-    Genes that no mixture of the profiles explains lose their weight sample by sample. The profiles are mean counts per
-    cell, so the fractions are shares of cells. Needs no pairs.
+    max_iterations: int
+
+    def solve(self, signature: np.ndarray, bulk: np.ndarray) -> np.ndarray:
+        """Return weights, samples × cell types."""
+        return np.maximum(solve_huber(signature, bulk, max_iterations=self.max_iterations), 0)
+
+
+class RobustRegression(SignatureModel):
+    """Robust linear regression on the profiles: Huber's M-estimator; negative coefficients are set to zero.
+
+    Genes with large residuals get a low weight, separately for each sample. The profiles are mean counts per cell, so
+    the fractions are cell fractions. Needs no pairs.
 
     Parameters
     ----------
     mdata
-        From :func:`scdeconv.pp.pair`. The selected genes are used, all where none are selected.
+        From :func:`scdeconv.pp.pair`. The selected genes are used, or all genes if none were selected.
     max_iterations
-        Rounds of reweighting; 20 is the default of ``MASS::rlm``, benchmarks set 100 and more.
+        Maximum number of reweighting iterations. 20 is the default of ``MASS::rlm``; benchmarks use 100 and more.
 
     Notes
     -----
-    The algorithm and constants of ``MASS::rlm(signature, sample)`` (Venables & Ripley 2002; Huber 1964), without an
-    intercept as in granulator; Avila Cobos et al. (2020) fit one and drop it. Without noise and for a sample that is
-    zero there is nothing to reweight. Where ``rlm`` refuses a singular signature, types with identical profiles share
-    their weight. A sample without any expression gets equal fractions.
+    Algorithm and constants are those of ``MASS::rlm(signature, sample)`` (Venables & Ripley 2002; Huber 1964). There is
+    no intercept, as in granulator; Avila Cobos et al. (2020) fit an intercept and drop it. Samples without residuals
+    are not reweighted. ``rlm`` refuses a singular signature; here types with identical profiles get equal fractions. A
+    sample without expression gets equal fractions.
 
     Examples
     --------
@@ -55,13 +67,14 @@ class RobustRegression(SignatureModel):
         summary="Huber's robust regression on the profiles",
         reference="Huber 1964",
     )
+    state_type = RobustRegressionState
 
     def __init__(self, mdata: MuData | None = None, *, max_iterations: int = MAX_ITERATIONS) -> None:
         if max_iterations < 1:
-            msg = f"Expected max_iterations of at least 1, found {max_iterations}."
+            msg = f"Expected max_iterations of at least 1, found {max_iterations}. Use a positive integer."
             raise ValueError(msg)
         super().__init__(mdata)
         self.parameters_ = {"max_iterations": max_iterations}
 
-    def _solve(self, signature: np.ndarray, bulk: np.ndarray) -> np.ndarray:
-        return np.maximum(solve_huber(signature, bulk, max_iterations=self.parameters_["max_iterations"]), 0)
+    def _settings(self) -> dict[str, object]:
+        return dict(self.parameters_)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -11,33 +13,38 @@ from mudata import MuData
 from scdeconv._data import keys
 from scdeconv._data.matrix import to_dense
 from scdeconv._nn import LOSSES, Perceptrons, TrainingData, fit
-from scdeconv.models._neural import NeuralModel, Source
+from scdeconv.io import curves_of
+from scdeconv.models._neural import NeuralModel, Source, arrays_of, with_arrays
 from scdeconv.models._record import Method
+from scdeconv.models._state import State
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+# widths and dropout rates of the hidden layers, from scaden 1.1.2
 MEMBERS = {
     "m256": ((256, 128, 64, 32), (0.0, 0.0, 0.0, 0.0)),
     "m512": ((512, 256, 128, 64), (0.0, 0.3, 0.2, 0.1)),
     "m1024": ((1024, 512, 256, 128), (0.0, 0.6, 0.3, 0.1)),
 }
+# hyperparameters of scaden 1.1.2
 LEARNING_RATE = 1e-4
 ADAM_EPSILON = 1e-7
 BATCH_SIZE = 128
+# samples per chunk, limits memory; set by hand
 ROWS_AT_ONCE = 500
 
 
 def scaden_input(expression: np.ndarray) -> np.ndarray:
-    """Return log2(x + 1), scaled to 0–1 within each sample; missing genes (NaN) count as 0."""
+    """Return log2(x + 1), scaled to 0–1 within each sample; missing genes (NaN) are 0."""
     logs = np.log2(np.nan_to_num(expression) + 1)
     low, high = logs.min(axis=1, keepdims=True), logs.max(axis=1, keepdims=True)
     return (logs - low) / np.maximum(high - low, np.finfo(float).tiny)
 
 
 class ScadenNetwork(torch.nn.Module):
-    """The three members of the ensemble; returns their logits, members × samples × types."""
+    """Three members of the ensemble; returns their logits, members × samples × cell types."""
 
     def __init__(self, n_genes: int, n_types: int) -> None:
         super().__init__()
@@ -46,16 +53,39 @@ class ScadenNetwork(torch.nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return logits, members × samples × types."""
+        """Return logits, members × samples × cell types."""
         return torch.cat([member(x) for member in self.members.values()])
 
 
-class Scaden(NeuralModel):
-    """An ensemble of three networks trained on simulated bulk, or on pairs as in the SimpleDNN paper.
+@dataclass(frozen=True, kw_only=True)
+class ScadenState(State):
+    """Weights of the three networks by name."""
 
-    Constants are those of scaden 1.1.2: three members of four hidden layers, mean squared error, Adam with learning rate
-    1e-4 and epsilon 1e-7, batches of 128, 5,000 steps, no validation and no early stopping; input log2(x + 1), scaled to
-    0–1 within each sample; genes whose variance over the bulk samples is above ``var_cutoff``.
+    weights: dict[str, np.ndarray]
+
+    @cached_property
+    def network(self) -> ScadenNetwork:
+        """Networks of the ensemble."""
+        last = max(name for name in self.weights if name.startswith("members.m256") and name.endswith("bias"))
+        sizes = self.weights["members.m256.0.weight"].shape[1], self.weights[last].shape[-1]
+        network: ScadenNetwork = with_arrays(partial(ScadenNetwork, *sizes), self.weights)
+        return network
+
+    @torch.no_grad()
+    def predict(self, expression: np.ndarray) -> np.ndarray:
+        """Return the mean over networks, samples × cell types."""
+        logits = self.network(torch.as_tensor(scaden_input(expression), dtype=torch.float32))
+        fractions: np.ndarray = torch.softmax(logits, dim=-1).mean(dim=0).numpy().astype(float)
+        return fractions
+
+
+class Scaden(NeuralModel):
+    """Ensemble of three networks, trained on simulated bulk or, as in the SimpleDNN paper, on pairs.
+
+    Architecture and hyperparameters are those of scaden 1.1.2: three members with four hidden layers, mean squared
+    error, Adam with learning rate 1e-4 and epsilon 1e-7, batch size 128, 5,000 steps, no validation and no early
+    stopping. The input is log2(x + 1), scaled to 0–1 within each sample. Genes with a variance above ``var_cutoff``
+    over the bulk samples are used.
 
     Parameters
     ----------
@@ -63,11 +93,11 @@ class Scaden(NeuralModel):
         A MuData from :func:`scdeconv.pp.pair` (with ``simulated``, from :func:`scdeconv.pp.simulate`), or an AnnData of
         bulk samples with measured fractions, after :meth:`setup_mudata` or :meth:`setup_anndata`.
     loss
-        ``"mse"`` as in the program; ``"l1"`` as its documentation says and as the SimpleDNN paper runs it.
+        ``"mse"`` as in the scaden program; ``"l1"`` as in its documentation and in the SimpleDNN paper.
     var_cutoff
-        Smallest variance of a gene over the bulk samples on the linear scale. Not used where genes were selected.
+        Minimum variance of a gene over the bulk samples, linear scale. Ignored if genes were selected.
     train_on
-        ``"simulated"`` bulk (by default) or ``"pairs"``.
+        ``"simulated"`` (default) bulk or ``"pairs"``.
 
     Examples
     --------
@@ -93,7 +123,25 @@ class Scaden(NeuralModel):
         stochastic=True,
         selects_genes=True,
     )
-    members: ClassVar = MEMBERS
+    state_type = ScadenState
+
+    @classmethod
+    def tuning_space(cls) -> dict[str, Any]:
+        """Return the default search space of :func:`scdeconv.tl.tune`, without the number of genes.
+
+        Returns
+        -------
+        Dictionary from argument names to choices or Optuna distributions.
+        """
+        from optuna.distributions import FloatDistribution, IntDistribution
+
+        return {
+            "loss": ["mse", "l1"],
+            "max_steps": IntDistribution(1000, 10000, log=True),
+            "n_samples": IntDistribution(500, 8000, log=True),
+            "cells_per_sample": [50, 100, 500],
+            "sparse_share": FloatDistribution(0.0, 1.0),
+        }
 
     def __init__(
         self,
@@ -104,41 +152,40 @@ class Scaden(NeuralModel):
         train_on: Source | None = None,
     ) -> None:
         if loss not in ("mse", "l1"):
-            msg = f"Expected loss 'mse' or 'l1', found {loss!r}."
+            msg = f"Expected loss to be 'mse' or 'l1', found {loss!r}. Use one of them."
             raise ValueError(msg)
-        self.loss = loss
-        super().__init__(data, train_on, {"loss": loss, "var_cutoff": var_cutoff})
+        super().__init__(data, {"train_on": train_on, "loss": loss, "var_cutoff": var_cutoff})
         if isinstance(data, MuData) and keys.SELECTED not in data[keys.BULK].var:
-            self.genes_ = _varying_genes(data[keys.BULK], var_cutoff)
+            self._training_genes = _varying_genes(data[keys.BULK], var_cutoff)
 
     def train(self, *, max_steps: int = 5000, accelerator: str = "auto", seed: int = 0, **trainer_kwargs: Any) -> None:
-        """Train the three members for a fixed number of steps. Ctrl-C ends training and keeps what was learned.
+        """Train the three members for a fixed number of steps. Ctrl-C stops the training and keeps the current weights.
 
         Parameters
         ----------
         max_steps
-            Optimiser steps.
+            Number of optimiser steps.
         accelerator
             As in Lightning: ``"auto"``, ``"cpu"``, ``"gpu"``.
         seed
-            Seed of everything; the global random state is left alone.
+            Random seed. The global random state does not change.
         **trainer_kwargs
-            Handed to ``lightning.Trainer``.
+            Passed to ``lightning.Trainer``.
         """
         rows = self._training_rows()
-        x = torch.empty(len(rows.rows), len(self.genes_))
-        # the one dense copy of the training samples
+        x = torch.empty(len(rows.rows), len(rows.columns))
+        # only one dense copy of the training samples, to save memory
         for start in range(0, len(x), ROWS_AT_ONCE):
             end = start + ROWS_AT_ONCE
             x[start:end] = torch.as_tensor(scaden_input(rows.dense(start, end)))
         targets = torch.as_tensor(rows.fractions, dtype=torch.float32)
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
-            self.module = ScadenNetwork(x.shape[1], len(self.cell_types_))
+            network = ScadenNetwork(x.shape[1], targets.shape[-1])
             plan = fit(
-                self.module,
+                network,
                 TrainingData(x, targets, torch.ones(len(MEMBERS), len(x))),
-                LOSSES[self.loss],
+                LOSSES[self.parameters_["loss"]],
                 max_steps=max_steps,
                 batch_size=BATCH_SIZE,
                 learning_rate=LEARNING_RATE,
@@ -147,17 +194,9 @@ class Scaden(NeuralModel):
                 description="training Scaden",
                 **trainer_kwargs,
             )
-        self.history_ = plan.history()
-        self.summary_ = f"{len(x)} {self.train_on} samples, {len(self.genes_)} genes, {max_steps} steps"
-        self.seed_, self.interrupted_, self.is_trained_ = seed, plan.stop, True
-
-    @torch.no_grad()
-    def _fractions(self, expression: np.ndarray) -> np.ndarray:
-        logits = self.module(torch.as_tensor(scaden_input(expression), dtype=torch.float32))
-        return torch.softmax(logits, dim=-1).mean(dim=0).numpy().astype(float)
-
-    def _make_module(self, arrays: dict[str, np.ndarray]) -> ScadenNetwork:
-        return ScadenNetwork(arrays["members.m256.0.weight"].shape[1], len(self.cell_types_))
+        summary = f"{len(x)} {self.train_on} samples, {x.shape[1]} genes, {max_steps} steps"
+        record = self._record(summary, seed=seed, interrupted=plan.stop, curves=curves_of(plan.history()))
+        self._store(ScadenState(weights=arrays_of(network), summary=summary), record)
 
 
 def _varying_genes(bulk: AnnData, var_cutoff: float) -> pd.Index:
@@ -166,8 +205,9 @@ def _varying_genes(bulk: AnnData, var_cutoff: float) -> pd.Index:
         varying = to_dense(bulk.X).var(axis=0, ddof=1) > var_cutoff
     if not varying.any():
         msg = (
-            f"Expected genes whose variance over the {bulk.n_obs} bulk samples is above {var_cutoff:g}, found none. Lower "
-            "var_cutoff, give more samples, or call pp.select_genes(mdata) first."
+            f"Expected genes with a variance above var_cutoff={var_cutoff:g} over the {bulk.n_obs} bulk samples, found "
+            "none. "
+            "Lower var_cutoff, add samples, or call pp.select_genes(mdata) first."
         )
         raise ValueError(msg)
     return bulk.var_names[varying]

@@ -1,13 +1,14 @@
-"""Ridge regression on bulk simulated from what the pairs teach."""
+"""Ridge regression on bulk simulated from the calibration of the pairs."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scdeconv.models._cross_fitted import CrossFittedModel
 from scdeconv.models._record import Method
-from scdeconv.models.paired.ridge import Ridge
+from scdeconv.models.paired.ridge import RidgeState, fit_ridge
 from scdeconv.pp import BROAD, fit_calibration
 
 if TYPE_CHECKING:
@@ -15,16 +16,18 @@ if TYPE_CHECKING:
 
     from mudata import MuData
 
+    from scdeconv._data.paired_data import PairedData
 
-class SimulationRidge(Ridge):
-    """The same regression on bulk simulated from the calibration that the pairs teach (:func:`scdeconv.pp.calibrate`).
+
+class SimulationRidge(CrossFittedModel):
+    """Ridge regression (:class:`Ridge`) on bulk simulated from the calibration (:func:`scdeconv.pp.calibrate`).
 
     Parameters
     ----------
     mdata
-        From :func:`scdeconv.pp.pair`. The selected genes are used, all where none are selected.
+        From :func:`scdeconv.pp.pair`. The selected genes are used, or all genes if none were selected.
     n_simulated
-        Simulated samples.
+        Number of simulated samples.
 
     Examples
     --------
@@ -50,20 +53,52 @@ class SimulationRidge(Ridge):
         genes_per_type=150,
     )
 
+    state_type = RidgeState
+
+    @classmethod
+    def tuning_space(cls) -> dict[str, Any]:
+        """Return the default search space of :func:`scdeconv.tl.tune`, without the number of genes.
+
+        Returns
+        -------
+        Dictionary from argument names to choices or Optuna distributions.
+        """
+        from optuna.distributions import IntDistribution
+
+        return {"n_simulated": IntDistribution(250, 8000, log=True)}
+
     def __init__(self, mdata: MuData | None = None, *, n_simulated: int = 1000) -> None:
         super().__init__(mdata)
-        self.n_simulated = n_simulated
         self.parameters_ = {"n_simulated": n_simulated}
 
     def train(self, *, held_out: bool = True, seed: int = 0) -> None:
-        """Calibrate, simulate with this seed, and regress; ``held_out`` as for the other linear methods."""
-        self.seed_ = seed
-        super().train(held_out=held_out)
+        """Calibrate, simulate bulk and fit the regression.
 
-    def _rows(self, without: Collection[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        calibration = fit_calibration(
-            self._require_data(), self._reference, self.genes_, without=without, batch_key=self._batch_key
-        )
-        rng = np.random.default_rng(self.seed_)
-        fractions = calibration.draw_compositions(self.n_simulated, BROAD, rng)
-        return calibration.draw_bulk(fractions, rng), fractions, np.arange(self.n_simulated)
+        Parameters
+        ----------
+        held_out
+            As for :meth:`scdeconv.models.CrossFittedModel.train`.
+        seed
+            Seed of the simulation.
+        """
+        self._train(held_out=held_out, seed=seed)
+
+    def fit(self, data: PairedData, without: Collection[str] = (), *, seed: int = 0) -> RidgeState:
+        """Regress the fractions of simulated bulk on its expression.
+
+        Parameters
+        ----------
+        data, without
+            As for :meth:`scdeconv.models.CrossFittedModel.fit`.
+        seed
+            Seed of the simulation.
+
+        Returns
+        -------
+        The learned state, a ``RidgeState``.
+        """
+        n_simulated = self.parameters_["n_simulated"]
+        calibration = fit_calibration(data, without, batch_key=data.batch_key)
+        rng = np.random.default_rng(seed)
+        fractions = calibration.draw_compositions(n_simulated, BROAD, rng)
+        return fit_ridge(calibration.draw_bulk(fractions, rng), fractions, np.arange(n_simulated))

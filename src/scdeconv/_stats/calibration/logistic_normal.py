@@ -1,4 +1,4 @@
-"""Reading compositions from bulk whose differences from single cells are known."""
+"""MAP estimation of compositions from bulk under a logistic-normal model."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from scdeconv._stats.expression import LEVEL, log_shares
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# samples solved at once, and the Gauss-Newton steps: how many, how far, and when to stop
-ROWS_AT_ONCE = 128
+# samples per chunk, maximum number of Gauss-Newton steps, and limits of a step in log-ratio units (set by hand)
+SAMPLES_PER_CHUNK = 128
 MAX_STEPS = 30
-LONGEST_STEP = 2.0
-TOLERANCE = 5e-3
+MAX_STEP_LENGTH = 2.0
+STEP_TOLERANCE = 5e-3
 
 
 @dataclass
 class LogisticNormalModel:
     """Log-ratios ``z ~ N(mean, covariance)`` and log expression ``log_shares(softmax(z) @ profiles) + shift + noise``.
 
-    The noise has covariance ``factors.T @ factors + diag(variance)``, to which counting adds by the depth of a sample
-    where bulk is counts (``counted``).
+    The noise covariance is ``factors.T @ factors + diag(variance)``. For counts (``counted``), the Poisson variance at
+    the sample's library size is added.
     """
 
     mean: np.ndarray
@@ -39,37 +39,37 @@ class LogisticNormalModel:
     counted: np.ndarray
 
     def expected(self, ratios: np.ndarray) -> np.ndarray:
-        """Return the log expression of samples with these log-ratios, samples × genes."""
+        """Return the expected log expression given log-ratios, samples × genes."""
         return log_shares(softmax(ratios, axis=-1) @ self.profiles) + self.shift
 
     def solve(self, log: np.ndarray, depths: np.ndarray) -> np.ndarray:
-        """Return the most probable log-ratios of each sample, by Gauss-Newton steps.
+        """Return the MAP log-ratios of each sample by Gauss-Newton steps.
 
         Parameters
         ----------
         log
             Log expression, samples × genes.
         depths
-            Total of each sample over these genes.
+            Library size of each sample over these genes.
 
         Returns
         -------
-        Samples × cell types; ``softmax`` of it are the fractions.
+        Log-ratios, samples × cell types. Their softmax gives the fractions.
         """
         return _in_chunks(GaussNewton(self).solve, log, depths)
 
     def noise_level(self, log: np.ndarray, depths: np.ndarray, ratios: np.ndarray) -> np.ndarray:
-        """Return, per sample, the root mean square of its noise in units of what the model expects.
+        """Return the root mean square of each sample's standardised residuals, length samples.
 
-        Real samples are below 1, since the model allows for more noise than the pairs showed. ``ratios`` are what
-        :meth:`solve` returned.
+        Values of real samples are usually below 1, because the model adds noise to that of the pairs. ``ratios`` is the
+        result of :meth:`solve`.
         """
         return _in_chunks(GaussNewton(self).noise_level, log, depths, ratios)
 
 
 def _in_chunks(function: Callable[..., np.ndarray], *arrays: np.ndarray) -> np.ndarray:
-    """Apply a function to some rows of the arrays at a time, in as many threads as there are cores."""
-    chunks = [slice(start, start + ROWS_AT_ONCE) for start in range(0, len(arrays[0]), ROWS_AT_ONCE)]
+    """Apply a function to chunks of rows in parallel threads and concatenate the results."""
+    chunks = [slice(start, start + SAMPLES_PER_CHUNK) for start in range(0, len(arrays[0]), SAMPLES_PER_CHUNK)]
     # element-wise work dominates: use threads over chunks
     with threadpool_limits(1, "blas"):
         parallel = Parallel(n_jobs=-1 if len(chunks) > 1 else 1, require="sharedmem")
@@ -77,12 +77,12 @@ def _in_chunks(function: Callable[..., np.ndarray], *arrays: np.ndarray) -> np.n
 
 
 class GaussNewton:
-    """Gauss-Newton steps towards the most probable log-ratios, of many samples at once.
+    """Gauss-Newton solver for the MAP log-ratios of many samples.
 
-    With shares s of the genes in a mixture of fractions f, the derivative of log expression by log-ratio k is ``f_k a (P_k -
-    p_k s)``: P are the profiles, p their sums, a a factor of each gene. So all that a step needs, sums over genes of products
-    of derivatives, factors and noise, are sums of products of profiles and factors, weighted by gene. Those products are the
-    same for all samples, and the sums are matrix products.
+    Let f be the fractions, s the gene shares of the mixture, P the profiles, p their sums and a a factor per gene. The
+    derivative of log expression with respect to log-ratio k is ``f_k a (P_k - p_k s)``. A step needs sums over genes of
+    products of derivatives, factors and residuals. These are gene-weighted sums of products of profiles and factors.
+    The products are the same for all samples and are computed once. The sums are then matrix products.
     """
 
     def __init__(self, model: LogisticNormalModel) -> None:
@@ -98,23 +98,23 @@ class GaussNewton:
         self.mixed_products = np.einsum("gk,gf->gkf", self.profiles, self.factors).reshape(
             len(self.profiles), self.sums.size * len(model.factors)
         )
-        # log-ratios sum to zero: the precision of their sum is irrelevant, and made finite
+        # log-ratios sum to zero, so the covariance is singular: add precision in this direction
         self.precision = np.linalg.pinv(model.covariance) + 1 / len(model.mean)
 
     def solve(self, log: np.ndarray, depths: np.ndarray) -> np.ndarray:
-        """Return the log-ratios, samples × cell types, as :meth:`LogisticNormalModel.solve`, from the mean composition on."""
+        """Return the MAP log-ratios, samples × cell types, with the prior mean as start."""
         ratios = np.tile(self.model.mean, (len(log), 1))
         before, lengths = np.zeros_like(ratios), np.ones(len(log))
         rows = np.arange(len(log))
         for _ in range(MAX_STEPS):
-            step = np.clip(self.step(log[rows], depths[rows], ratios[rows]), -LONGEST_STEP, LONGEST_STEP)
-            # where a type is rare, full steps oscillate: halve on reversal, else double
+            step = np.clip(self.step(log[rows], depths[rows], ratios[rows]), -MAX_STEP_LENGTH, MAX_STEP_LENGTH)
+            # full steps oscillate for rare types: halve on reversal, else double
             turns = (step * before[rows]).sum(axis=1) < 0
             lengths[rows] = np.where(turns, lengths[rows] / 2, np.minimum(2 * lengths[rows], 1))
             step *= lengths[rows, None]
             ratios[rows] += step
             before[rows] = step
-            rows = rows[np.abs(step).max(axis=1) > TOLERANCE]
+            rows = rows[np.abs(step).max(axis=1) > STEP_TOLERANCE]
             if not len(rows):
                 break
         return ratios
@@ -139,7 +139,7 @@ class GaussNewton:
         with_types -= with_shares + with_shares.transpose(0, 2, 1)
         with_types += np.einsum("sg,sg->s", weights, shares)[:, None, None] * np.outer(self.sums, self.sums)
 
-        # Woodbury's identity: what the factors explain is taken off
+        # Woodbury identity: subtract the part explained by the factors
         each = fractions[:, :, None]
         with_factors *= each
         others = np.concatenate([with_factors.transpose(0, 2, 1), noise_sums[:, :, None]], axis=2)
@@ -150,7 +150,7 @@ class GaussNewton:
         return (np.linalg.solve(self.precision + curvature, gradient + curvature @ away) - away)[:, :, 0]
 
     def noise_level(self, log: np.ndarray, depths: np.ndarray, ratios: np.ndarray) -> np.ndarray:
-        """Return the noise of each sample, as in :meth:`LogisticNormalModel.noise_level`, given the log-ratios."""
+        """Return the result of :meth:`LogisticNormalModel.noise_level` for one chunk of samples."""
         *_, noise, weights = self._noise(log, depths, ratios)
         inner = np.eye(len(self.model.factors)) + _symmetric(weights @ self.factor_products, self.of_factors)
         projected = (weights * noise) @ self.factors
@@ -159,7 +159,7 @@ class GaussNewton:
         return np.sqrt(squares / log.shape[1])
 
     def _noise(self, log: np.ndarray, depths: np.ndarray, ratios: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return fractions, totals and shares of their mixtures, and the noise with the inverse of its variance by gene."""
+        """Return fractions, totals and gene shares of the mixtures, residuals and inverse residual variances."""
         fractions = softmax(ratios, axis=1)
         shares = fractions @ self.profiles.T
         totals = np.maximum(shares.sum(axis=1, keepdims=True), np.finfo(float).tiny)
@@ -169,7 +169,7 @@ class GaussNewton:
         return fractions, totals, shares, noise, 1 / (self.model.variance + self._counting(linear, depths))
 
     def _counting(self, linear: np.ndarray, depths: np.ndarray) -> np.ndarray:
-        """Return :func:`counting_variance` of expected expression, which is ``log(linear) + shift``, without an exponential."""
+        """Return :func:`counting_variance` of ``log(linear) + shift`` without computing an exponential."""
         if not self.model.counted:
             return 0 * linear
         inverse = 1 / np.maximum(linear * self.scale, 1)
@@ -177,7 +177,7 @@ class GaussNewton:
 
 
 def _symmetric(upper: np.ndarray, places: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """Return symmetric matrices from their upper triangles, samples × entries."""
+    """Return symmetric matrices from upper triangles (samples × entries)."""
     size = places[0][-1] + 1 if len(places[0]) else 0
     full = np.empty((len(upper), size, size))
     full[:, places[0], places[1]] = full[:, places[1], places[0]] = upper
@@ -185,6 +185,6 @@ def _symmetric(upper: np.ndarray, places: tuple[np.ndarray, np.ndarray]) -> np.n
 
 
 def counting_variance(log: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    """Return the variance that Poisson counts of samples of this depth have in log expression (delta method)."""
+    """Return the Poisson variance of log expression at a library size (delta method)."""
     level = LEVEL * log.shape[-1]
     return level * np.expm1(np.maximum(log, 0)) / np.maximum(depth, 1) * np.exp(-2 * np.maximum(log, 0))

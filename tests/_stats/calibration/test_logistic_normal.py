@@ -1,4 +1,4 @@
-"""Reading compositions from bulk by the calibrated model, against dense matrices and a general optimiser."""
+"""MAP compositions under the calibrated model, compared with dense matrices and a general optimiser."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import softmax
 
+from scdeconv._stats.calibration.logistic_normal import GaussNewton, LogisticNormalModel, counting_variance
 from scdeconv._stats.expression import LEVEL
-from scdeconv._stats.logistic_normal import GaussNewton, LogisticNormalModel, counting_variance
 
 
 def make_model(n_types=4, n_genes=25, n_factors=3, *, spread=0.6, noise=1.0, seed=0):
@@ -48,7 +48,7 @@ def expression_by_hand(model, z):
     return np.log(1 + LEVEL * len(mixed) * mixed / mixed.sum()) + model.shift
 
 
-def test_expected_is_the_log_share_of_the_mixed_profiles_shifted():
+def test_expected_is_the_shifted_log_profile_mixture():
     model = make_model()
     z, _ = draw(model, 5)
     for row, ratios in zip(model.expected(z), z, strict=True):
@@ -57,7 +57,7 @@ def test_expected_is_the_log_share_of_the_mixed_profiles_shifted():
 
 @pytest.mark.parametrize("n_factors", [0, 1, 6])
 @pytest.mark.parametrize("counted", [False, True])
-def test_step_is_that_of_gauss_newton_with_dense_matrices(n_factors, counted):
+def test_step_equals_dense_gauss_newton(n_factors, counted):
     """Derivatives by finite differences, the inverse of the whole noise covariance, one sample at a time."""
     model = make_model(n_factors=n_factors)
     model.counted = np.array(counted)
@@ -81,7 +81,7 @@ def test_step_is_that_of_gauss_newton_with_dense_matrices(n_factors, counted):
 
 
 @pytest.mark.parametrize("spread", [0.6, 2.5])
-def test_absent_types_settle_where_full_steps_go_to_and_fro(spread):
+def test_absent_types_converge_despite_oscillating_steps(spread):
     model = make_model(7, 300, 12, spread=spread, seed=3)
     rng = np.random.default_rng(0)
     z = np.log(rng.dirichlet(np.full(7, 0.3), 300) + 1e-6)
@@ -94,7 +94,7 @@ def test_absent_types_settle_where_full_steps_go_to_and_fro(spread):
     assert left.max() < 0.05
 
 
-def test_sample_of_few_counts_stays_nearer_to_the_mean_composition():
+def test_low_counts_shrink_towards_the_mean_composition():
     model = make_model(n_genes=60)
     model.counted = np.array(True)
     z, x = draw(model, 50)
@@ -103,7 +103,7 @@ def test_sample_of_few_counts_stays_nearer_to_the_mean_composition():
 
 
 @pytest.mark.parametrize(("n_types", "n_genes"), [(2, 10), (4, 25), (7, 5)])
-def test_solution_is_the_conditional_mean_of_a_gaussian_where_the_model_is_linear(n_types, n_genes):
+def test_linear_model_gives_the_gaussian_conditional_mean(n_types, n_genes):
     """With compositions near their mean: E[z | x] = mean + S_zx S_xx^-1 (x - centre), the covariances written out."""
     model = make_model(n_types, n_genes, spread=1e-3, noise=1e-6)
     z, x = draw(model, 20)
@@ -116,14 +116,14 @@ def test_solution_is_the_conditional_mean_of_a_gaussian_where_the_model_is_linea
     s_xx = slope.T @ model.covariance @ slope + noise_covariance(model)
     expected = (x - centre) @ np.linalg.solve(s_xx, s_zx.T)
     np.testing.assert_allclose(solve(model, x) - model.mean, expected, atol=1e-5)
-    # the data were neither ignored nor believed blindly
+    # the prior and the data both have influence
     explained = np.corrcoef(expected.ravel(), (z - model.mean).ravel())[0, 1]
     assert 0.2 < explained < 0.9999
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_solution_is_the_most_probable_composition(seed):
-    """A general optimiser over a basis of the log-ratios that sum to zero ends at the same place."""
+    """A general optimiser over a basis of the log-ratios that sum to zero finds the same solution."""
     model = make_model(seed=seed)
     _, x = draw(model, 4, seed=seed)
     basis = np.linalg.svd(np.eye(4) - 1 / 4)[0][:, :3]
@@ -136,7 +136,7 @@ def test_solution_is_the_most_probable_composition(seed):
 
     for ratios, sample in zip(solve(model, x), x, strict=True):
         best = minimize(surprise, np.zeros(3), args=(sample,), tol=1e-10)
-        # Gauss-Newton ends where the gradient is that of the same sum of squares
+        # Gauss-Newton converges where the gradient of the same sum of squares is zero
         np.testing.assert_allclose(softmax(ratios), softmax(model.mean + basis @ best.x), atol=2e-3)
 
 
@@ -149,7 +149,7 @@ def test_solution_recovers_compositions_and_beats_the_mean():
     np.testing.assert_allclose(solve(model, x).sum(axis=1), 0, atol=1e-6)
 
 
-def test_noise_free_samples_far_from_the_mean_are_recovered_where_noise_is_small():
+def test_low_noise_recovers_atypical_samples():
     model = make_model(n_genes=60, noise=1e-6, spread=2.0)
     fractions = np.array([[0.9, 0.05, 0.03, 0.02], [0.02, 0.48, 0.48, 0.02], [0.25, 0.25, 0.25, 0.25]])
     logs = np.log(fractions)
@@ -166,7 +166,7 @@ def test_solutions_do_not_depend_on_the_batch():
 
 
 @pytest.mark.parametrize("factor", [1.0, 3.0])
-def test_noise_level_of_samples_of_the_model_is_near_one_and_grows_with_the_noise(factor):
+def test_noise_level_is_one_under_the_model(factor):
     model = make_model(n_genes=200)
     _, x = draw(model, 500, noise=factor)
     level = model.noise_level(x, np.ones(len(x)), solve(model, x))
@@ -174,7 +174,7 @@ def test_noise_level_of_samples_of_the_model_is_near_one_and_grows_with_the_nois
     assert np.sqrt((level**2).mean()) == pytest.approx(factor, rel=0.05)
 
 
-def test_noise_level_is_the_whitened_rest_of_a_sample():
+def test_noise_level_is_the_whitened_residual():
     model = make_model()
     _, x = draw(model, 5)
     inverse = np.linalg.inv(noise_covariance(model))
@@ -184,7 +184,7 @@ def test_noise_level_is_the_whitened_rest_of_a_sample():
 
 
 @pytest.mark.parametrize("depth", [2e4, 1e6])
-def test_counting_variance_is_that_of_poisson_counts(depth):
+def test_counting_variance_equals_simulated_poisson_counts(depth):
     rng = np.random.default_rng(0)
     shares = np.array([0.5, 1, 1, 2, 5, 10, 20, 60]) / 99.5
     log = np.log1p(LEVEL * 8 * shares)
@@ -193,7 +193,7 @@ def test_counting_variance_is_that_of_poisson_counts(depth):
     np.testing.assert_allclose(counting_variance(log, np.array(depth)), observed, rtol=0.03)
 
 
-def test_counting_variance_falls_with_depth_and_is_none_below_zero():
+def test_counting_variance_falls_with_depth():
     log = np.array([[-1.0, 0.0, 1.0, 3.0]])
     variance = counting_variance(log, np.array([[10.0], [1000.0]]))
     np.testing.assert_allclose(variance[0], 100 * variance[1])

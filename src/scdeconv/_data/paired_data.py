@@ -1,0 +1,212 @@
+"""Training data of a method: pairs, bulk and reference over the model's genes, without held-out donors."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+from scdeconv._data import keys
+from scdeconv._data.annotated import values_of
+from scdeconv._data.reference import CellStates, Reference
+from scdeconv._data.units import COUNTS
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    import numpy as np
+    import pandas as pd
+    from mudata import MuData
+
+
+class Pairs(NamedTuple):
+    """Bulk samples with measured fractions."""
+
+    #: Samples × genes.
+    expression: np.ndarray
+    #: Samples × cell types.
+    fractions: np.ndarray
+    #: Donor of each sample (str).
+    donors: np.ndarray
+
+
+class PairedData:
+    """Training data that the ``fit`` of a method reads: pairs, bulk and reference over the model's genes.
+
+    The methods take ``without``, the donors to exclude from bulk and reference. This allows cross-fitting of ``fit``.
+
+    Parameters
+    ----------
+    mdata
+        From :func:`scdeconv.pp.pair`.
+    genes
+        Genes of the model.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> mdata = scdeconv.pp.pair(
+    ...     *scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    ... )  # doctest: +ELLIPSIS
+    paired 6 donors ...
+    >>> data = scdeconv.models.PairedData(mdata, mdata["bulk"].var_names)
+    >>> first = data.pairs().donors[0]
+    >>> data.pairs().expression.shape, data.pairs(without=[first]).expression.shape
+    ((6, 300), (5, 300))
+    >>> data.profiles().shape, len(data.cell_types)
+    ((7, 300), 7)
+    """
+
+    def __init__(self, mdata: MuData, genes: pd.Index) -> None:
+        self.mdata = mdata
+        self.genes = genes
+        self._cell_states: dict[str, CellStates] = {}
+
+    @property
+    def samples(self) -> pd.DataFrame:
+        """Metadata of all bulk samples (``obs`` of the bulk modality)."""
+        return self.mdata[keys.BULK].obs
+
+    @cached_property
+    def cell_types(self) -> list[str]:
+        """Names of the cell types."""
+        return list(self.mdata[keys.PROFILES].obs[keys.CELL_TYPE])
+
+    @cached_property
+    def reference(self) -> Reference:
+        """Single-cell reference: profiles and sums of counts per donor and cell type."""
+        return Reference(self.mdata, self.genes)
+
+    @property
+    def bulk_unit(self) -> str | None:
+        """Unit of the bulk, as recorded by :func:`scdeconv.pp.pair`."""
+        unit: str | None = self._record("pair").get("bulk_unit")
+        return unit
+
+    @property
+    def is_counts(self) -> bool:
+        """Whether the bulk is counts."""
+        return self.bulk_unit == COUNTS
+
+    @property
+    def batch_key(self) -> str | None:
+        """Column of ``samples`` with the batch, as passed to :func:`scdeconv.pp.calibrate`; None without batches."""
+        key: str | None = self._record("calibrate").get("batch_key")
+        return key
+
+    def _record(self, step: str) -> dict:
+        record: dict = self.mdata.uns.get(keys.UNS, {}).get(step, {})
+        return record
+
+    def kept(self, without: Collection[str] = ()) -> np.ndarray:
+        """Return a mask of the bulk samples of all donors but the excluded ones.
+
+        Parameters
+        ----------
+        without
+            Donors to exclude.
+
+        Returns
+        -------
+        Boolean array, length samples. Samples without measured fractions are included.
+        """
+        kept: np.ndarray = ~self.samples[keys.DONOR].isin(without).to_numpy()
+        return kept
+
+    def paired(self, without: Collection[str] = ()) -> np.ndarray:
+        """Return a mask of the bulk samples with measured fractions.
+
+        Parameters
+        ----------
+        without
+            Donors to exclude.
+
+        Returns
+        -------
+        Boolean array, length samples.
+        """
+        measured = self.mdata[keys.BULK].obsm[keys.MEASURED].notna().all(axis=1).to_numpy()
+        paired: np.ndarray = measured & self.kept(without)
+        return paired
+
+    def bulk(self, without: Collection[str] = ()) -> np.ndarray:
+        """Return the expression of the bulk samples, with or without measured fractions.
+
+        Parameters
+        ----------
+        without
+            Donors to exclude.
+
+        Returns
+        -------
+        Samples × genes.
+        """
+        return values_of(self.mdata[keys.BULK], self.kept(without), self.genes)
+
+    def pairs(self, without: Collection[str] = ()) -> Pairs:
+        """Return the bulk samples with measured fractions.
+
+        Parameters
+        ----------
+        without
+            Donors to exclude.
+
+        Returns
+        -------
+        Named tuple of ``expression`` (samples × genes), ``fractions`` (samples × cell types) and ``donors`` (str,
+        length
+        samples).
+        """
+        rows = self.paired(without)
+        bulk = self.mdata[keys.BULK]
+        return Pairs(
+            values_of(bulk, rows, self.genes),
+            bulk.obsm[keys.MEASURED].to_numpy(dtype=float)[rows],
+            bulk.obs[keys.DONOR].to_numpy()[rows].astype(str),
+        )
+
+    def cell_states(self, key: str, without: Collection[str] = ()) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the counts of the cell states.
+
+        Parameters
+        ----------
+        key
+            Column of the cells' ``obs`` with the cell state. The cells are read once for each column.
+        without
+            Donors to exclude.
+
+        Returns
+        -------
+        Sums of counts (states × genes), total counts over all genes (length states), and the index of the cell type of
+        each state (length states).
+        """
+        if key not in self._cell_states:
+            self._cell_states[key] = CellStates(self.mdata[keys.CELLS], key, self.cell_types)
+        return self._cell_states[key].profiles(self.genes, without)
+
+    def profiles(self, without: Collection[str] = ()) -> np.ndarray:
+        """Return the mean counts per cell of each cell type.
+
+        Parameters
+        ----------
+        without
+            Donors to exclude.
+
+        Returns
+        -------
+        Cell types × genes.
+        """
+        return self.reference.profiles(without)[0]
+
+    def cell_sizes(self, without: Collection[str] = ()) -> np.ndarray:
+        """Return the mean total counts per cell of each cell type.
+
+        Parameters
+        ----------
+        without
+            Donors to exclude.
+
+        Returns
+        -------
+        Mean total counts over all genes, length cell types.
+        """
+        return self.reference.profiles(without)[1]

@@ -1,0 +1,211 @@
+"""Base class of the methods with a pure ``fit``, which is cross-fitted over donors."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from scdeconv._data import keys
+from scdeconv._data.paired_data import PairedData
+from scdeconv._stats.compositions import to_fractions
+from scdeconv._stats.conformal import HeldOut
+from scdeconv._stats.familiarity import Familiarity
+from scdeconv.pp import FEWEST_PAIRS
+
+from ._base import DeconvolutionModel, DeconvolutionRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    import pandas as pd
+    from mudata import MuData
+
+    from ._state import State
+
+# maximum number of donor folds for out-of-fold errors; set by hand
+MAX_DONOR_FOLDS = 10
+NO_DATA = "Expected training data, found a loaded model without data. Create a new model from a MuData."
+
+
+def input_genes(mdata: MuData) -> pd.Index:
+    """Return the selected genes of the bulk modality, or all genes if none were selected."""
+    var = mdata[keys.BULK].var
+    return var.index[var[keys.SELECTED].to_numpy(dtype=bool)] if keys.SELECTED in var else var.index
+
+
+class CrossFittedModel(DeconvolutionModel):
+    """Base class of the methods with a pure ``fit``, which is cross-fitted over donors. Derive your own methods from it.
+
+    A method is a class with a ``record``, a ``state_type`` and ``fit``. ``fit`` reads data and returns a state. It changes
+    neither the model nor the data. ``train`` fits the method to all donors. It also fits the method once without each
+    fold of donors to estimate the errors on new donors.
+
+    Parameters
+    ----------
+    mdata
+        From :func:`scdeconv.pp.pair`.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> import numpy as np
+    >>> import scdeconv
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class Shares(scdeconv.models.State):
+    ...     profiles: np.ndarray
+    ...
+    ...     def predict(self, expression):
+    ...         return np.linalg.lstsq(self.profiles.T, np.nan_to_num(expression).T, rcond=None)[0].T
+    >>> @scdeconv.models.register
+    ... class LeastSquares(scdeconv.models.CrossFittedModel):
+    ...     record = scdeconv.models.Method(
+    ...         key="least_squares", family="reference", needs=("profiles",), summary="least squares", reference="me"
+    ...     )
+    ...     state_type = Shares
+    ...
+    ...     def fit(self, data, without=()):
+    ...         return Shares(profiles=data.profiles(without))
+    >>> mdata = scdeconv.pp.pair(
+    ...     *scdeconv.datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100))
+    ... )  # doctest: +ELLIPSIS
+    paired 6 donors ...
+    >>> model = scdeconv.tl.train(mdata, "least_squares")
+    least_squares: 300 genes
+    >>> model.predict(mdata["bulk"]).shape
+    (12, 7)
+    """
+
+    modalities: ClassVar[tuple[str, ...]] = (keys.BULK, keys.PROFILES)
+    # minimum number of paired donors for cross-fitting
+    fewest_to_hold_out: ClassVar[int] = FEWEST_PAIRS + 1
+
+    def __init__(self, mdata: MuData | None = None) -> None:
+        self.mdata = mdata
+        self.parameters_ = {}
+
+    @classmethod
+    def setup_mudata(cls, mdata: MuData) -> None:
+        """Check that the data have the modalities that the method needs. Nothing is written.
+
+        Parameters
+        ----------
+        mdata
+            From :func:`scdeconv.pp.pair`.
+
+        Raises
+        ------
+        KeyError
+            If a required modality is missing.
+        """
+        if set(cls.modalities) - set(mdata.mod):
+            made = "pp.pair(cells, bulk)" if {keys.CELLS, keys.SUMS} & set(cls.modalities) else "pp.pair"
+            msg = (
+                f"Expected modalities {list(cls.modalities)} in mdata, found {sorted(mdata.mod)}. Create mdata with "
+                f"{made}."
+            )
+            raise KeyError(msg)
+
+    @abstractmethod
+    def fit(self, data: PairedData, without: Collection[str] = ()) -> State:
+        """Fit the method to paired data. The function is pure: it changes neither the model nor the data.
+
+        Parameters
+        ----------
+        data
+            Pairs, bulk and reference over the model's genes.
+        without
+            Donors to exclude from pairs, bulk and reference.
+
+        Returns
+        -------
+        The learned state, of the class ``state_type``.
+        """
+
+    def train(self, *, held_out: bool = True) -> None:
+        """Fit the method to all donors.
+
+        Parameters
+        ----------
+        held_out
+            Also compute out-of-fold predictions over at most 10 folds of donors. Prediction intervals need them.
+        """
+        self._train(held_out=held_out)
+
+    def _train(self, *, held_out: bool, seed: int | None = None, **settings: Any) -> None:
+        """Cross-fit, fit to all donors and store the result; ``seed`` and ``settings`` are passed to ``fit``."""
+        if seed is not None:
+            settings["seed"] = seed
+        data = PairedData(self._require_data(), self._input_genes())
+        state, predicted, familiarity = self._learn(data, held_out=held_out, **settings)
+        summary = state.summary or f"{len(data.genes)} genes"
+        if predicted is not None and "pairs" in self.record.needs and self.record.key != keys.BASELINE:
+            summary += f"; {predicted.describe()}"
+        record = DeconvolutionRecord(
+            genes=list(data.genes),
+            cell_types=self._output_types(data),
+            summary=summary,
+            seed=seed,
+            bulk_unit=data.bulk_unit,
+            held_out=predicted,
+            familiarity=familiarity,
+        )
+        self._store(state, record)
+
+    def _learn(
+        self, data: PairedData, *, held_out: bool, **settings: Any
+    ) -> tuple[State, HeldOut | None, Familiarity | None]:
+        """Return the state fitted to all donors, out-of-fold predictions and familiarity."""
+        predicted, familiarity = self.cross_fit(data, **settings) if held_out else (None, None)
+        return self.fit(data, **settings), predicted, familiarity
+
+    def _require_data(self) -> MuData:
+        if self.mdata is None:
+            raise RuntimeError(NO_DATA)
+        return self.mdata
+
+    def _input_genes(self) -> pd.Index:
+        return input_genes(self._require_data())
+
+    def _output_types(self, data: PairedData) -> list[str]:
+        return data.cell_types
+
+    def _folds(self, donors: list[str]) -> list[list[str]]:
+        """Return the folds of donors that are held out together."""
+        return [donors[fold::MAX_DONOR_FOLDS] for fold in range(min(MAX_DONOR_FOLDS, len(donors)))]
+
+    def cross_fit(
+        self, data: PairedData, without: Collection[str] = (), **settings: Any
+    ) -> tuple[HeldOut | None, Familiarity | None]:
+        """Predict each fold of donors with a state fitted without that fold. Pure, like :meth:`fit`.
+
+        Parameters
+        ----------
+        data, without
+            As for :meth:`fit`.
+        **settings
+            Further arguments of :meth:`fit`.
+
+        Returns
+        -------
+        Out-of-fold predictions, and the compositions and noise levels of the donors if the method estimates noise. Both
+        are None if there are too few donors.
+        """
+        pairs = data.pairs(without)
+        donors = sorted(set(pairs.donors))
+        if len(donors) < self.fewest_to_hold_out:
+            return None, None
+        measured = pairs.fractions
+        if self.fraction_kind == "rna":
+            measured = to_fractions(measured * data.cell_sizes(without))
+        predicted, noise = np.empty_like(measured), np.full(len(measured), np.nan)
+        for members in self._folds(donors):
+            rows = np.isin(pairs.donors, members)
+            estimate = self.fit(data, [*without, *members], **settings).estimate(pairs.expression[rows])
+            predicted[rows] = estimate.fractions
+            if estimate.noise is not None:
+                noise[rows] = estimate.noise
+        held_out = HeldOut(measured, predicted, pairs.donors)
+        known = not np.isnan(noise).any()
+        return held_out, Familiarity.from_held_out(noise, measured, pairs.donors) if known else None

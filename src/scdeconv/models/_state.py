@@ -1,0 +1,115 @@
+"""Learned state of a method: a frozen dataclass that predicts fractions from expression."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from scdeconv._stats.compositions import to_fractions
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Estimates of bulk samples.
+
+    Attributes
+    ----------
+    fractions
+        Samples × cell types; rows sum to 1.
+    spread
+        Standard deviation over the members of an ensemble, on the scale arcsin(sqrt(fraction)), samples × cell types. 0
+        for a single model.
+    noise
+        Root mean square of the residual, relative to its expected value, length samples. None if the method does not
+        estimate noise.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import scdeconv
+    >>> estimate = scdeconv.models.Estimate(np.array([[0.25, 0.75]]), noise=np.array([1.1]))
+    >>> estimate.fractions
+    array([[0.25, 0.75]])
+    >>> estimate.spread
+    0.0
+    """
+
+    fractions: np.ndarray
+    spread: np.ndarray | float = 0.0
+    noise: np.ndarray | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """Base class of the learned states: arrays and plain values only.
+
+    A subclass is a frozen dataclass with ``predict``. Its fields are arrays, numbers, text, None, lists of these, or
+    dataclasses of such fields; :meth:`~scdeconv.models.CrossFittedModel.save` writes them to files.
+
+    Parameters
+    ----------
+    summary
+        Description of the training data in one line; printed by :func:`scdeconv.tl.train`.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> import numpy as np
+    >>> import scdeconv
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class Constant(scdeconv.models.State):
+    ...     mean: np.ndarray
+    ...
+    ...     def predict(self, expression):
+    ...         return np.tile(self.mean, (len(expression), 1))
+    >>> Constant(mean=np.array([1.0, 3.0])).estimate(np.ones((1, 5))).fractions
+    array([[0.25, 0.75]])
+    """
+
+    summary: str = ""
+
+    @abstractmethod
+    def predict(self, expression: np.ndarray) -> np.ndarray:
+        """Return non-negative weights of the cell types.
+
+        Parameters
+        ----------
+        expression
+            Samples × genes of the model, linear scale. Missing genes are NaN in all samples.
+
+        Returns
+        -------
+        Weights, samples × cell types. :meth:`estimate` clips them at 0 and divides them by their sum.
+        """
+
+    def estimate(self, expression: np.ndarray) -> Estimate:
+        """Return fractions, spread and noise of the samples.
+
+        Parameters
+        ----------
+        expression
+            As for :meth:`predict`.
+
+        Returns
+        -------
+        Fractions and, for methods that estimate them, spread and noise.
+        """
+        return Estimate(to_fractions(self.predict(expression)))
+
+    def quality(self, expression: np.ndarray, fractions: np.ndarray) -> dict[str, np.ndarray] | None:
+        """Return measures of the goodness of fit.
+
+        Parameters
+        ----------
+        expression
+            As for :meth:`predict`.
+        fractions
+            Estimated fractions, samples × cell types.
+
+        Returns
+        -------
+        Dictionary from names to arrays of length samples; None (the default) if the method has no such measures.
+        """
+        return None
