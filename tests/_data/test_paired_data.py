@@ -171,7 +171,7 @@ def test_mean_cells_by_donor_equal_an_explicit_loop(pairs, kind):
     cells, genes = pairs["sc"], pairs["bulk"].var_names[5:60]
     data = PairedData(pairs, genes)
     means, n_cells = data.reference.mean_cells_by_donor(without)
-    donors = [name for name in pairs["sums"].obs["donor"].unique() if name not in without]
+    donors = [name for name in pairs["sc"].obs["donor"].astype(str).unique() if name not in without]
     assert means.shape == (len(donors), len(data.cell_types), len(genes))
     dense, total = cells[:, genes].X.toarray(), cells.obs["total"].to_numpy()
     for i, donor in enumerate(donors):

@@ -38,10 +38,10 @@ def average_cells(cells: AnnData, cell_types: list[str], genes: pd.Index) -> tup
     n_cells
         Number of cells, donors × cell types.
     donors
-        Sorted donor names.
+        Donor names, in the order of their first cells.
     """
     type_of = pd.Index(cell_types).get_indexer(cells.obs[keys.CELL_TYPE].astype(str))
-    donor_of, donors = pd.factorize(cells.obs[keys.DONOR].astype(str), sort=True)
+    donor_of, donors = pd.factorize(cells.obs[keys.DONOR].astype(str))
     totals, n_types = cells.obs["total"].to_numpy(dtype=float), len(cell_types)
     group = donor_of * n_types + type_of
     n_cells = np.bincount(group, minlength=len(donors) * n_types)
