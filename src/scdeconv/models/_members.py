@@ -10,11 +10,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from scdeconv._nn import LOSSES, Ensemble, TrainingData, fit
+from scdeconv._nn import LOSSES, Ensemble, TrainingData, fit, with_weights
 from scdeconv._stats.expression import log_shares, to_shares
 from scdeconv._stats.ridge import LEAST_SD
-
-from ._neural import with_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -51,7 +49,7 @@ class Networks:
         n_members, _, n_types = self.weights[last].shape
         sizes = n_members, len(self.weights["centre"]), n_types
         make = partial(Ensemble, *sizes, self.hidden, self.dropout, linear=self.linear)
-        ensemble: Ensemble = with_arrays(make, self.weights)
+        ensemble: Ensemble = with_weights(make, self.weights)
         return ensemble
 
 

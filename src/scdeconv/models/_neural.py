@@ -1,4 +1,4 @@
-"""Base class of the neural networks: scvi-tools registration, training rows, conversion of networks to arrays."""
+"""Base class of the neural networks: scvi-tools registration and training rows."""
 
 from __future__ import annotations
 
@@ -8,40 +8,24 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import mudata
 import numpy as np
-import torch
 from scvi.data import AnnDataManager
 from scvi.data.fields import LayerField, ObsmField
 from scvi.model.base import BaseModelClass
 
 from scdeconv._data import keys
 from scdeconv._data.matrix import Matrix, to_dense
+from scdeconv._data.paired_data import PairedData
 from scdeconv._nn import quiet
 
 from ._base import DeconvolutionModel, DeconvolutionRecord
 from ._cross_fitted import NO_DATA, input_genes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     import pandas as pd
     from anndata import AnnData
     from mudata import MuData
 
 Source = Literal["pairs", "simulated"]
-
-
-def arrays_of(network: torch.nn.Module) -> dict[str, np.ndarray]:
-    """Return the weights and buffers of a network by name."""
-    return {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
-
-
-def with_arrays(make: Callable[[], torch.nn.Module], arrays: Mapping[str, np.ndarray]) -> Any:
-    """Return a new network in evaluation mode. It shares memory with the arrays."""
-    # the meta device draws no initial weights, so the global random state does not change
-    with torch.device("meta"):
-        network = make()
-    network.load_state_dict({name: torch.as_tensor(array) for name, array in arrays.items()}, assign=True)
-    return network.eval()
 
 
 @dataclass
@@ -210,6 +194,6 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
 
     def _record(self, summary: str, **parts: Any) -> DeconvolutionRecord:
         """Return the training record; ``parts`` are further fields."""
-        unit = None if self.mdata is None else self.mdata.uns.get(keys.UNS, {}).get("pair", {}).get("bulk_unit")
+        unit = None if self.mdata is None else PairedData(self.mdata, self._training_genes).bulk_unit
         genes, cell_types = list(self._training_genes), self._training_types
         return DeconvolutionRecord(genes=genes, cell_types=cell_types, bulk_unit=unit, summary=summary, **parts)

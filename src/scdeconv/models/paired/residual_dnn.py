@@ -11,7 +11,7 @@ import torch
 from scipy.special import softmax
 
 from scdeconv._data.paired_data import PairedData
-from scdeconv._nn import Ensemble, TrainingData
+from scdeconv._nn import Ensemble, TrainingData, seeded, weights_of
 from scdeconv._stats.conformal import HeldOut, angle
 from scdeconv._stats.familiarity import Familiarity
 from scdeconv.io import curves_of
@@ -28,7 +28,7 @@ from scdeconv.models._members import (
     tensor,
     train_members,
 )
-from scdeconv.models._neural import NeuralModel, TrainingRows, arrays_of
+from scdeconv.models._neural import NeuralModel, TrainingRows
 from scdeconv.models._record import Method
 from scdeconv.models._state import Estimate, State
 from scdeconv.models.paired._starts import Starts, with_simulated
@@ -222,8 +222,7 @@ class ResidualDNN(NeuralModel):
             **trainer_kwargs,
         }
         starts = Starts(self._base, PairedData(self._paired_mdata(), self._training_genes), chosen["simulate"], seed)
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            torch.manual_seed(seed)
+        with seeded(seed):
             trained = train_members(
                 partial(self._assemble, rows, starts),
                 held,
@@ -250,7 +249,7 @@ class ResidualDNN(NeuralModel):
         final = [starts.without(()).base] if trained.refitted else bases
         hidden, dropout = chosen["hidden"], chosen["dropout"]
         states = [
-            ResidualDNNState(bases=of, networks=Networks(arrays_of(network), hidden, dropout, linear=True))
+            ResidualDNNState(bases=of, networks=Networks(weights_of(network), hidden, dropout, linear=True))
             for of, network in ((bases, trained.held_out), (final, trained.final))
         ]
         if not trained.best_epoch:

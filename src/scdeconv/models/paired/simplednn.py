@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from scdeconv._nn import Ensemble, TrainingData
+from scdeconv._nn import Ensemble, TrainingData, seeded, weights_of
 from scdeconv._stats.conformal import HeldOut, angle
 from scdeconv._stats.expression import fill_missing, log_shares
 from scdeconv.io import curves_of
@@ -25,7 +25,7 @@ from scdeconv.models._members import (
     tensor,
     train_members,
 )
-from scdeconv.models._neural import NeuralModel, Source, TrainingRows, arrays_of
+from scdeconv.models._neural import NeuralModel, Source, TrainingRows
 from scdeconv.models._record import Method
 from scdeconv.models._state import Estimate, State
 
@@ -153,7 +153,6 @@ class SimpleDNN(NeuralModel):
             msg = (
                 f"Expected arguments of SimpleDNN, found {sorted(moved)}. SimpleDNN (method='simplednn') is trained on pairs "
                 "only. For a network that corrects a base method, use ResidualDNN (method='residual_dnn')."
-                "ResidualDNN (method='residual_dnn')."
             )
             raise TypeError(msg)
         widths, rates = check_network(hidden, dropout, loss)
@@ -210,8 +209,7 @@ class SimpleDNN(NeuralModel):
             "accelerator": accelerator,
             **trainer_kwargs,
         }
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            torch.manual_seed(seed)
+        with seeded(seed):
             trained = train_members(
                 partial(self._assemble, rows),
                 held,
@@ -231,7 +229,7 @@ class SimpleDNN(NeuralModel):
             f"{trained.best_epoch}; {held_out.describe()}"
         )
         hidden, dropout = self.parameters_["hidden"], self.parameters_["dropout"]
-        networks = Networks(arrays_of(trained.final), hidden, dropout, linear=False)
+        networks = Networks(weights_of(trained.final), hidden, dropout, linear=False)
         record = self._record(
             summary,
             seed=seed,

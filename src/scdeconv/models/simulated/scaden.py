@@ -12,9 +12,9 @@ from mudata import MuData
 
 from scdeconv._data import keys
 from scdeconv._data.matrix import to_dense
-from scdeconv._nn import LOSSES, Perceptrons, TrainingData, fit
+from scdeconv._nn import LOSSES, Perceptrons, TrainingData, fit, seeded, weights_of, with_weights
 from scdeconv.io import curves_of
-from scdeconv.models._neural import NeuralModel, Source, arrays_of, with_arrays
+from scdeconv.models._neural import NeuralModel, Source
 from scdeconv.models._record import Method
 from scdeconv.models._state import State
 
@@ -68,7 +68,7 @@ class ScadenState(State):
         """Networks of the ensemble."""
         last = max(name for name in self.weights if name.startswith("members.m256") and name.endswith("bias"))
         sizes = self.weights["members.m256.0.weight"].shape[1], self.weights[last].shape[-1]
-        network: ScadenNetwork = with_arrays(partial(ScadenNetwork, *sizes), self.weights)
+        network: ScadenNetwork = with_weights(partial(ScadenNetwork, *sizes), self.weights)
         return network
 
     @torch.no_grad()
@@ -179,8 +179,7 @@ class Scaden(NeuralModel):
             end = start + ROWS_AT_ONCE
             x[start:end] = torch.as_tensor(scaden_input(rows.dense(start, end)))
         targets = torch.as_tensor(rows.fractions, dtype=torch.float32)
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            torch.manual_seed(seed)
+        with seeded(seed):
             network = ScadenNetwork(x.shape[1], targets.shape[-1])
             plan = fit(
                 network,
@@ -196,7 +195,7 @@ class Scaden(NeuralModel):
             )
         summary = f"{len(x)} {self.train_on} samples, {x.shape[1]} genes, {max_steps} steps"
         record = self._record(summary, seed=seed, interrupted=plan.stop, curves=curves_of(plan.history()))
-        self._store(ScadenState(weights=arrays_of(network), summary=summary), record)
+        self._store(ScadenState(weights=weights_of(network), summary=summary), record)
 
 
 def _varying_genes(bulk: AnnData, var_cutoff: float) -> pd.Index:
