@@ -159,7 +159,7 @@ class DeconvolutionModel(SavedModel):
             If the values are not linear expression, or if less than half of the model's genes are present.
         """
         expression = self._aligned(adata, layer)
-        fractions = self.state_.estimate(expression).fractions
+        fractions = self.state_.fractions(expression)
         return pd.DataFrame(fractions, index=adata.obs_names, columns=self.cell_types_)
 
     def estimate(

@@ -98,6 +98,20 @@ class State:
         """
         return Estimate(to_fractions(self.predict(expression)))
 
+    def fractions(self, expression: np.ndarray) -> np.ndarray:
+        """Return the fractions of :meth:`estimate`. Override it if the other results of ``estimate`` are expensive.
+
+        Parameters
+        ----------
+        expression
+            As for :meth:`predict`.
+
+        Returns
+        -------
+        Samples × cell types.
+        """
+        return self.estimate(expression).fractions
+
     def quality(self, expression: np.ndarray, fractions: np.ndarray) -> dict[str, np.ndarray] | None:
         """Return measures of the goodness of fit.
 

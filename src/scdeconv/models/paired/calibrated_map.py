@@ -51,9 +51,18 @@ class CalibratedMAPState(State):
 
     def estimate(self, expression: np.ndarray) -> Estimate:
         """Return fractions, and the noise of each sample relative to its expected value."""
+        ratios, noise = self.solve(expression)
+        return Estimate(softmax(ratios, axis=1), noise=noise)
+
+    def fractions(self, expression: np.ndarray) -> np.ndarray:
+        """Return fractions without the noise, samples × cell types."""
+        return self.predict(expression)
+
+    def solve(self, expression: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return log-ratios (samples × cell types) and noise (length samples) from one solution."""
         log, depths = self._log_and_totals(expression)
         ratios = self.model.solve(log, depths)
-        return Estimate(softmax(ratios, axis=1), noise=self.model.noise_level(log, depths, ratios))
+        return ratios, self.model.noise_level(log, depths, ratios)
 
     def log_expression(self, expression: np.ndarray) -> np.ndarray:
         """Return log expression with imputed missing genes, samples × genes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from scipy.special import softmax
 
 from scdeconv._data.paired_data import PairedData
-from scdeconv._nn import Ensemble, TrainingData, seeded, weights_of
+from scdeconv._nn import Ensemble, TrainingData, weights_of
 from scdeconv._stats.conformal import HeldOut, angle
 from scdeconv._stats.familiarity import Familiarity
 from scdeconv.io import curves_of
@@ -21,14 +21,12 @@ from scdeconv.models._members import (
     Trained,
     check_network,
     first_held_out,
-    member_folds,
     network_space,
     pair_data,
     standardise_input,
     tensor,
-    train_members,
 )
-from scdeconv.models._neural import NeuralModel, TrainingRows
+from scdeconv.models._pair_ensemble import PairEnsemble
 from scdeconv.models._record import Method
 from scdeconv.models._state import Estimate, State
 from scdeconv.models.paired._starts import Starts, with_simulated
@@ -40,6 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mudata import MuData
+
+    from scdeconv.models._neural import TrainingRows
 
 NOT_USED = "correction not confirmed by held-out donors: not used"
 
@@ -66,7 +66,17 @@ class ResidualDNNState(State):
 
     def members(self, expression: np.ndarray) -> np.ndarray:
         """Return the predicted fractions of each member, members × samples × cell types."""
-        ratios = np.stack([base.log_ratios(expression) for base in self.bases])
+        return self._corrected([base.log_ratios(expression) for base in self.bases], expression)
+
+    def members_and_noise(self, expression: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the members' fractions, and the noise by each base (bases × samples) if it is estimated."""
+        solved = [base.solve(expression) for base in self.bases]
+        levels = [level for _, level in solved if level is not None]
+        members = self._corrected([ratios for ratios, _ in solved], expression)
+        return members, np.stack(levels) if levels else None
+
+    def _corrected(self, log_ratios: list[np.ndarray], expression: np.ndarray) -> np.ndarray:
+        ratios = np.stack(log_ratios)
         if self.network is not None:
             ratios = ratios + correction(self.network, self.bases[0].log_expression(expression))
         fractions: np.ndarray = softmax(ratios, axis=-1)
@@ -78,14 +88,13 @@ class ResidualDNNState(State):
 
     def estimate(self, expression: np.ndarray) -> Estimate:
         """Return the mean and spread over members, and the noise if the base method estimates it."""
-        members = self.members(expression)
-        levels = [level for level in self.noise_levels(expression) if level is not None]
-        noise = np.mean(levels, axis=0) if levels else None
+        members, levels = self.members_and_noise(expression)
+        noise = None if levels is None else levels.mean(axis=0)
         return Estimate(members.mean(axis=0), spread=angle(members).std(axis=0), noise=noise)
 
-    def noise_levels(self, expression: np.ndarray) -> list[np.ndarray | None]:
-        """Return the noise estimated by each base method, length samples; None if it does not estimate noise."""
-        return [base.estimate(expression).noise for base in self.bases]
+    def fractions(self, expression: np.ndarray) -> np.ndarray:
+        """Return the mean over members without spread and noise, samples × cell types."""
+        return self.predict(expression)
 
 
 @torch.no_grad()
@@ -94,7 +103,7 @@ def correction(network: Ensemble, log: np.ndarray) -> np.ndarray:
     return network(tensor(log)).numpy().astype(float)
 
 
-class ResidualDNN(NeuralModel):
+class ResidualDNN(PairEnsemble):
     """Neural network that corrects the log-ratios of a base method.
 
     Each member of an ensemble is the sum of a multi-layer perceptron and a linear path, both initialised to zero. The
@@ -186,55 +195,9 @@ class ResidualDNN(NeuralModel):
         super().__init__(mdata, {**parameters, "simulate": simulate, "loss": loss})
         self._base = bases[base](mdata)
 
-    def train(
-        self,
-        *,
-        max_epochs: int = 200,
-        learning_rate: float = 3e-4,
-        weight_decay: float = 1e-2,
-        batch_size: int = 128,
-        patience: int = 10,
-        refit: bool = True,
-        accelerator: str = "auto",
-        seed: int = 0,
-        **trainer_kwargs: Any,
-    ) -> None:
-        """Train with held-out donors, then refit on all donors for the best number of epochs.
-
-        Parameters
-        ----------
-        max_epochs, learning_rate, weight_decay, batch_size, patience, refit, accelerator, seed, **trainer_kwargs
-            As for :meth:`SimpleDNN.train`.
-
-        Raises
-        ------
-        ValueError
-            If all samples are of one donor.
-        """
-        rows = self._training_rows()
-        chosen = self.parameters_
-        held = member_folds(rows.donors, chosen["n_members"], seed, refit=refit)
-        settings = {
-            "batch_size": batch_size,
-            "learning_rate": learning_rate,
-            "weight_decay": weight_decay,
-            "accelerator": accelerator,
-            **trainer_kwargs,
-        }
-        starts = Starts(self._base, PairedData(self._paired_mdata(), self._training_genes), chosen["simulate"], seed)
-        with seeded(seed):
-            trained = train_members(
-                partial(self._assemble, rows, starts),
-                held,
-                chosen["loss"],
-                n_members=chosen["n_members"],
-                max_epochs=max_epochs,
-                steps_per_epoch=max(1, (len(rows.donors) + (chosen["simulate"] or 0)) // batch_size),
-                patience=patience,
-                refit=refit,
-                settings=settings,
-            )
-        self._finish(rows, held, starts, trained, seed)
+    def _starts(self, seed: int) -> Starts:
+        data = PairedData(self._paired_mdata(), self._training_genes)
+        return Starts(self._base, data, self.parameters_["simulate"], seed)
 
     def _paired_mdata(self) -> MuData:
         if self.mdata is None:
@@ -255,12 +218,11 @@ class ResidualDNN(NeuralModel):
         if not trained.best_epoch:
             states = [replace(state, networks=None) for state in states]
         member, row = first_held_out(held)
-        held_out = HeldOut(rows.measured[row], states[0].members(rows.expression)[member, row], rows.donors[row])
-        levels = [level for level in states[0].noise_levels(rows.expression) if level is not None]
+        members, levels = states[0].members_and_noise(rows.expression)
+        held_out = HeldOut(rows.measured[row], members[member, row], rows.donors[row])
         familiarity = None
-        if levels and len(set(held_out.donors)) >= FEWEST_PAIRS:
-            noise = np.stack(levels)[member, row]
-            familiarity = Familiarity.from_held_out(noise, held_out.measured, held_out.donors)
+        if levels is not None and len(set(held_out.donors)) >= FEWEST_PAIRS:
+            familiarity = Familiarity.from_held_out(levels[member, row], held_out.measured, held_out.donors)
         summary = (
             f"{len(np.unique(rows.donors))} donors, {chosen['simulate'] or 0} simulated, {rows.expression.shape[1]} genes, "
             f"{chosen['n_members']} members, best epoch {trained.best_epoch}; {held_out.describe()}"

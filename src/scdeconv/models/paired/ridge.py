@@ -50,6 +50,10 @@ class RidgeState(State):
         """Return predicted log-ratios, samples × cell types."""
         return (self.log_expression(expression) - self.centre) / self.scale @ self.coefficients + self.intercept
 
+    def solve(self, expression: np.ndarray) -> tuple[np.ndarray, None]:
+        """Return log-ratios (samples × cell types); the regression does not estimate noise."""
+        return self.log_ratios(expression), None
+
     def predict(self, expression: np.ndarray) -> np.ndarray:
         """Return fractions, samples × cell types."""
         fractions: np.ndarray = softmax(self.log_ratios(expression), axis=1)

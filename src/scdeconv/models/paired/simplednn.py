@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from scdeconv._nn import Ensemble, TrainingData, seeded, weights_of
+from scdeconv._nn import Ensemble, TrainingData, weights_of
 from scdeconv._stats.conformal import HeldOut, angle
 from scdeconv._stats.expression import fill_missing, log_shares
 from scdeconv.io import curves_of
 from scdeconv.models._members import (
     LossName,
     Networks,
+    Trained,
     check_network,
     first_held_out,
-    member_folds,
     network_space,
     pair_data,
     standardise_input,
     tensor,
-    train_members,
 )
-from scdeconv.models._neural import NeuralModel, Source, TrainingRows
+from scdeconv.models._pair_ensemble import PairEnsemble
 from scdeconv.models._record import Method
 from scdeconv.models._state import Estimate, State
 
@@ -34,6 +33,8 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
     from mudata import MuData
+
+    from scdeconv.models._neural import Source, TrainingRows
 
 
 @torch.no_grad()
@@ -68,7 +69,7 @@ class SimpleDNNState(State):
         return Estimate(members.mean(axis=0), spread=angle(members).std(axis=0))
 
 
-class SimpleDNN(NeuralModel):
+class SimpleDNN(PairEnsemble):
     """Network of the SimpleDNN paper: a multi-layer perceptron from bulk expression to fractions, trained on pairs.
 
     Each member of an ensemble has hidden layers of linear, ReLU and dropout. The input is standardised log expression.
@@ -159,73 +160,13 @@ class SimpleDNN(NeuralModel):
         parameters = {"hidden": widths, "dropout": rates, "n_members": int(n_members), "loss": loss}
         super().__init__(data, {**parameters, "train_on": train_on})
 
-    def train(
-        self,
-        *,
-        max_epochs: int = 200,
-        learning_rate: float = 3e-4,
-        weight_decay: float = 1e-2,
-        batch_size: int = 128,
-        patience: int = 10,
-        refit: bool = True,
-        accelerator: str = "auto",
-        seed: int = 0,
-        **trainer_kwargs: Any,
-    ) -> None:
-        """Train with held-out donors, then refit on all donors for the best number of epochs.
-
-        The donors are split into folds. Each member holds out one fold. The best epoch has the lowest mean validation
-        loss; epoch 0 is the initial state. Ctrl-C stops the training and keeps the best weights so far.
-
-        Parameters
-        ----------
-        max_epochs
-            Maximum number of epochs.
-        learning_rate, weight_decay, batch_size
-            Hyperparameters of AdamW.
-        patience
-            Early stopping: number of epochs without a lower validation loss.
-        refit
-            Refit on all donors. If False, each member keeps its best weights on its held-out donors.
-        accelerator
-            As in Lightning: ``"auto"``, ``"cpu"``, ``"gpu"``.
-        seed
-            Random seed. The global random state does not change.
-        **trainer_kwargs
-            Passed to ``lightning.Trainer``.
-
-        Raises
-        ------
-        ValueError
-            If all samples are of one donor.
-        """
-        rows = self._training_rows()
-        n_members = self.parameters_["n_members"]
-        held = member_folds(rows.donors, n_members, seed, refit=refit)
-        settings = {
-            "batch_size": batch_size,
-            "learning_rate": learning_rate,
-            "weight_decay": weight_decay,
-            "accelerator": accelerator,
-            **trainer_kwargs,
-        }
-        with seeded(seed):
-            trained = train_members(
-                partial(self._assemble, rows),
-                held,
-                self.parameters_["loss"],
-                n_members=n_members,
-                max_epochs=max_epochs,
-                steps_per_epoch=max(1, len(rows.donors) // batch_size),
-                patience=patience,
-                refit=refit,
-                settings=settings,
-            )
+    def _finish(self, rows: TrainingRows, held: np.ndarray, starts: None, trained: Trained, seed: int) -> None:
+        """Predict the held-out donors and store the result."""
         member, row = first_held_out(held)
         predicted = members_fractions(trained.held_out, log_shares(rows.expression))[member, row]
         held_out = HeldOut(rows.measured[row], predicted, rows.donors[row])
         summary = (
-            f"{len(np.unique(rows.donors))} donors, {rows.expression.shape[1]} genes, {n_members} members, best epoch "
+            f"{len(np.unique(rows.donors))} donors, {rows.expression.shape[1]} genes, {self.parameters_['n_members']} members, best epoch "
             f"{trained.best_epoch}; {held_out.describe()}"
         )
         hidden, dropout = self.parameters_["hidden"], self.parameters_["dropout"]
@@ -239,7 +180,9 @@ class SimpleDNN(NeuralModel):
         )
         self._store(SimpleDNNState(networks=networks, summary=summary), record)
 
-    def _assemble(self, rows: TrainingRows, held: np.ndarray) -> tuple[Ensemble, TrainingData, TrainingData]:
+    def _assemble(
+        self, rows: TrainingRows, starts: None, held: np.ndarray
+    ) -> tuple[Ensemble, TrainingData, TrainingData]:
         """Return untrained networks, training data and validation data."""
         sizes = len(held), rows.expression.shape[1], rows.measured.shape[1]
         network = Ensemble(*sizes, self.parameters_["hidden"], self.parameters_["dropout"], linear=False)
