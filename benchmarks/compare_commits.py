@@ -1,4 +1,4 @@
-"""Print the largest difference between predictions at an earlier commit and now, for every method on three data sets.
+"""Compare the predictions of all methods at an earlier commit and now on three data sets.
 
     python benchmarks/compare_commits.py 5e0cb27
 
@@ -68,7 +68,7 @@ def data_sets():
 
 
 def predict(output: Path) -> None:
-    """Write the predictions of every method on every data set."""
+    """Write the predictions of all methods on all data sets."""
     from scdeconv import tl
 
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():

@@ -100,11 +100,11 @@ def main(seeds: list[int]) -> None:
         "Leave-one-donor-out cross-validation: each donor is predicted by a model that was trained on the other donors. Gene "
         "selection, calibration, penalties, scaling, early stopping and weights are computed again in each fold. Values are the "
         "mean over seeds, with the range in brackets. In the tables, the intervals of a donor are computed from the errors on "
-        "all other donors, in the same way for every method.",
+        "all other donors. The calculation is the same for all methods.",
         f"## Retina: {n_donors} pairs, {len(types) - 2} cell types",
         "Bulk and single nuclei of the same macular retina (Guo et al.). The authors published the profiles as means over "
-        "donors, so the held-out donor cannot be removed from them. This is an advantage for every method except the mean "
-        "composition.",
+        "donors, so the held-out donor cannot be removed from them. All methods except the mean "
+        "composition benefit from this.",
         markdown_table(summarise(table)),
         "NNLS and RobustNNLS use only the reference and no pairs. Their error is large because of the platform effect between "
         "nuclei and bulk. All methods that use pairs have a smaller RMSE than the mean composition.",

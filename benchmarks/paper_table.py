@@ -217,7 +217,7 @@ def main(seeds: list[int], output: Path, *, quick: bool) -> None:
             markdown_table(pd.concat([published, row_table]).rename_axis("model")),
             "**Data leakage.** All rows of a donor have the same bulk vector. A random split of rows therefore puts every donor in "
             "both training and test data. In the test, the model predicts the composition of a donor that it was trained on. The "
-            "remaining error is the sampling noise of the cells. This noise is a lower limit of the error for every model. It is "
+            "remaining error is the sampling noise of the cells. No model can have a smaller error than this noise. It is "
             "the variance of a subsample, (1 − Σp²) / (K·m) · (N − m) / (N − 1), for a donor with N cells, of which m are drawn, "
             "and K cell types. A look-up table from bulk vector to mean training composition uses no information on genes. Its "
             "expected error is floor × (1 + 1/n), with n training rows of the donor. This is the *attainable floor*.",

@@ -239,7 +239,7 @@ def accuracy(seed: int, n_genes: int, steps: int, python: str | None) -> dict[st
 
 
 def on_gpu() -> str:
-    """Return a table of the training of Scaden on GPU and CPU, or the reason why there is none."""
+    """Return a table of the training time of Scaden on GPU and CPU, or the reason why it was not measured."""
     if not torch.cuda.is_available():
         return 'Not measured: no GPU was available. `accelerator="auto"` would use it, with all data in GPU memory.'
     # one multiply-add per weight in the forward pass and two in the backward pass

@@ -152,9 +152,8 @@ class PairedData:
 
         Returns
         -------
-        Named tuple of ``expression`` (samples × genes), ``fractions`` (samples × cell types) and ``donors`` (str,
-        length
-        samples).
+        Named tuple of ``expression`` (samples × genes), ``fractions`` (samples × cell types) and ``donors`` (length
+        samples, str).
         """
         rows = self.paired(without)
         bulk = self.mdata[keys.BULK]

@@ -113,17 +113,14 @@ class HeldOut:
         -----
         Cross-conformal prediction (Vovk 2015) with donors as the exchangeable units (Dunn et al. 2023). Nonconformity
         scores are absolute errors on the scale arcsin(sqrt(fraction)), divided by the typical error of the cell type.
-        The
-        threshold is a quantile of the scores with equal weight for each donor. Its level is the lowest one for which
-        the
-        thresholds of all other donors cover the requested share of a donor's scores, on average over donors.
+        The threshold is a quantile of the scores with equal weight for each donor. Its level is the lowest one for
+        which the thresholds of all other donors cover the requested share of a donor's scores, on average over donors.
         """
         if not 0 < coverage <= self.widest_coverage():
             n_donors = len(np.unique(self.donors))
             msg = (
                 f"Expected coverage above 0 and at most {self.widest_coverage():.3f}, which is n / (n + 1) for the "
-                f"{n_donors} "
-                f"held-out donors, found {coverage}. Use a lower coverage or pair more donors."
+                f"{n_donors} held-out donors, found {coverage}. Use a lower coverage or pair more donors."
             )
             raise ValueError(msg)
         errors = np.abs(angle(self.measured) - angle(self.predicted))

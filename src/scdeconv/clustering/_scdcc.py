@@ -118,8 +118,7 @@ class ScDCC(ScDeepCluster):
         if len(unknown):
             msg = (
                 f"Expected constraints for cells in adata, found {len(unknown)} other cells: {examples(unknown)}. "
-                "Create "
-                "constraints with pp.constraints from these cells."
+                "Create constraints with pp.constraints from these cells."
             )
             raise ValueError(msg)
         self.pairs = {name: rows[pairs] for name, pairs in linked.items() if len(pairs)}

@@ -151,7 +151,6 @@ def check_batches(batches: np.ndarray, cell_types: np.ndarray, key: str | None) 
     if pd.Series(batches).groupby(cell_types).nunique().max() == 1:
         msg = (
             f"Expected a cell type with cells in at least two of the batches {names}, found none. Use the same cell "
-            "type "
-            "names in all batches."
+            "type names in all batches."
         )
         raise ValueError(msg)

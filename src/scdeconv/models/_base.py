@@ -97,8 +97,7 @@ class DeconvolutionModel(SavedModel):
         Returns
         -------
         Dictionary from argument names to a list of choices or an Optuna distribution; None if the method has no
-        arguments
-        to tune.
+        arguments to tune.
         """
         return None
 
@@ -201,8 +200,7 @@ class DeconvolutionModel(SavedModel):
         if {trained_on, found} == {COUNTS, TPM}:
             warn(
                 f"Expected {trained_on} in adata, the unit of the training bulk, found {found}. Estimates may be "
-                "wrong. "
-                f"Pass bulk samples in {trained_on}, or pair and train with bulk in {found}."
+                f"wrong. Pass bulk samples in {trained_on}, or pair and train with bulk in {found}."
             )
         return expression
 
@@ -218,10 +216,8 @@ class DeconvolutionModel(SavedModel):
         -------
         DataFrame of samples × measures; None for methods without quality measures. Models with a calibration return
         ``noise`` (root mean square of the residual, relative to its expected value), ``composition`` (largest distance
-        of
-        a cell type from the mean of the training donors, in standard deviations) and ``outside`` (True if one of them
-        is
-        more than 25 % above the maximum over the held-out training donors).
+        of a cell type from the mean of the training donors, in standard deviations) and ``outside`` (True if one of
+        them is more than 25 % above the maximum over the held-out training donors).
         """
         return self.estimate(adata, layer=layer).get("quality")
 
@@ -259,8 +255,7 @@ class DeconvolutionModel(SavedModel):
         if self.held_out_ is None:
             msg = (
                 f"Expected a model with held-out donors, found {type(self).__name__} without. Train a method on at "
-                "least 4 "
-                "paired donors to get prediction intervals."
+                "least 4 paired donors to get prediction intervals."
             )
             raise ValueError(msg)
         bounds = self.held_out_.intervals(fractions.to_numpy(), coverage, spread)

@@ -201,8 +201,7 @@ def load_model(dir_path: str | os.PathLike[str]) -> DeconvolutionModel:
     if name not in keys:
         msg = (
             f"Expected a deconvolution model in {str(dir_path)!r}, found {name}. Load a clustering model with its "
-            "class. "
-            "Register your own method with scdeconv.models.register before loading."
+            "class. Register your own method with scdeconv.models.register before loading."
         )
         raise ValueError(msg)
     return load_class(keys[name]).load(dir_path)

@@ -52,8 +52,7 @@ def history(history: Mapping[str, Any], *, ax: Axes | None = None) -> Axes:
     if not isinstance(history, Mapping):
         msg = (
             f"Expected history to be a mapping of losses, found {type(history).__name__}. Pass model.history of a "
-            "method "
-            "with epochs."
+            "method with epochs."
         )
         raise TypeError(msg)
     curves = {

@@ -33,8 +33,7 @@ def deal_donors(donors: Sequence[str], cv: CV, seed: int) -> list[list[str]]:
     if not isinstance(n_folds, (int, np.integer)) or not 2 <= n_folds <= len(donors):
         msg = (
             f"Expected cv 'leave-one-donor-out', 'rows', or 2 to {len(donors)} donor folds (the number of paired "
-            "donors), "
-            f"found {cv!r}. Correct cv."
+            f"donors), found {cv!r}. Correct cv."
         )
         raise ValueError(msg)
     order = np.random.default_rng(seed).permutation(donors)
@@ -52,9 +51,8 @@ def refuse_leakage(mdata: MuData, folds: Sequence[Sequence[str]], donors: pd.Ser
     repeated = int((frame.groupby("row")["fold"].nunique() > 1).sum())
     if shared or repeated:
         msg = (
-            f"Expected folds without shared donors and bulk rows, found {shared} donors and {repeated} identical rows "
-            "in "
-            "more than one fold. The score would be biased. Split by donor, merge repeated samples, or pass "
+            f"Expected folds without shared donors and bulk rows, found {shared} donors and {repeated} identical "
+            "rows in more than one fold. The score would be biased. Split by donor, merge repeated samples, or pass "
             "allow_leakage=True to reproduce a protocol with leakage."
         )
         raise ValueError(msg)

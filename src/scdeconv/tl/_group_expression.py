@@ -155,8 +155,7 @@ def group_expression(
     if size <= n_types:
         msg = (
             f"Expected more samples in a subset than cell types, found {n_all} samples ({size} in a subset) and "
-            f"{n_types} "
-            "types. Add samples or merge similar types."
+            f"{n_types} types. Add samples or merge similar types."
         )
         raise ValueError(msg)
     if np.linalg.matrix_rank(fractions) < n_types:

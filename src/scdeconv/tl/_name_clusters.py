@@ -195,9 +195,8 @@ def _read_clusters(problems: Problems, cells: AnnData, key: str) -> pd.Categoric
     labels = cells.obs[key]
     if labels.isna().any():
         problems.add(
-            f"Expected a cluster for every cell in cells.obs[{key!r}], found {int(labels.isna().sum())} cells without "
-            "cluster: "
-            f"{examples(labels.index[labels.isna()])}. Remove these cells."
+            f"Expected a cluster for every cell in cells.obs[{key!r}], found {int(labels.isna().sum())} cells "
+            f"without cluster: {examples(labels.index[labels.isna()])}. Remove these cells."
         )
         return pd.Categorical([])
     clusters = pd.Categorical(labels).remove_unused_categories().rename_categories(str)

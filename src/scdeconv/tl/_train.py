@@ -108,9 +108,8 @@ def fit_method(mdata: MuData, method: MethodLike, arguments: dict[str, Any]) -> 
     n_pairs = len(paired_donors(mdata))
     if "pairs" in needs and n_pairs < record.fewest_pairs:
         msg = (
-            f"Expected at least {record.fewest_pairs} paired donors for method {record.key!r}, found {n_pairs}. Use a "
-            "method "
-            "without pairs, such as method='nnls'."
+            f"Expected at least {record.fewest_pairs} paired donors for method {record.key!r}, found {n_pairs}. Use "
+            "a method without pairs, such as method='nnls'."
         )
         raise ValueError(msg)
     # registration and gene selection write to these modalities
@@ -212,7 +211,6 @@ def _compare_with_the_mean(held_out: HeldOut) -> None:
     error, of_mean = held_out.errors()
     if error >= of_mean:
         warn(
-            f"Expected an out-of-fold RMSE below that of the mean composition ({of_mean:.4f}), found {error:.4f}. The "
-            "model "
-            "is not better than the mean composition. Compare methods with tl.benchmark, or add pairs."
+            f"Expected an out-of-fold RMSE below that of the mean composition ({of_mean:.4f}), found {error:.4f}. "
+            "The model is not better than the mean composition. Compare methods with tl.benchmark, or add pairs."
         )

@@ -247,8 +247,8 @@ def _checked_space(
     elif cls.tuning_space() is None:
         problems.add(
             f"Expected search_space= for {cls.record.key!r}, which has no default search space, found none. Its "
-            "arguments are "
-            f"{sorted(known_arguments(method))}. Methods with a default are {sorted(methods_with_space())}."
+            f"arguments are {sorted(known_arguments(method))}. Methods with a default are "
+            f"{sorted(methods_with_space())}."
         )
     problems.raise_if_any()
     return default_space(mdata, method, fixed) if given is None else given

@@ -95,9 +95,8 @@ def _check_file(path: Path) -> None:
         found = str(error)
     if found != "ok":
         msg = (
-            f"Expected an intact study of tl.tune in {str(path)!r}, found: {found}. The file was not changed. Restore "
-            "a "
-            "backup, or move the file to start a new study."
+            f"Expected an intact study of tl.tune in {str(path)!r}, found: {found}. The file was not changed. "
+            "Restore a backup, or move the file to start a new study."
         )
         raise ValueError(msg)
 

@@ -165,8 +165,7 @@ class WeightedEnsemble(CrossFittedModel):
         if n_donors <= FEWEST_PAIRS:
             msg = (
                 f"Expected at least {FEWEST_PAIRS + 1} paired donors to estimate the weights of the members, found "
-                f"{n_donors}. "
-                "Use method='calibrated_map'."
+                f"{n_donors}. Use method='calibrated_map'."
             )
             raise ValueError(msg)
         found = [cls().cross_fit(data, without) for cls in MEMBERS.values()]

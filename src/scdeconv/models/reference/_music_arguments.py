@@ -39,8 +39,7 @@ def check_subjects(there: pd.DataFrame, *, covariance: bool) -> None:
     if few:
         msg = (
             f"Expected cells of at least {FEWEST_SUBJECTS} donors for every type, found fewer for {examples(few)}. "
-            "Merge "
-            "these types with others, remove them, or use method='nnls'."
+            "Merge these types with others, remove them, or use method='nnls'."
         )
         raise ValueError(msg)
     n_complete = int(there.all(axis=1).sum())
@@ -103,16 +102,15 @@ def given_markers(
         if len(members) > 1 and mask[row].sum() < len(members):
             msg = (
                 f"Expected at least {len(members)} group_markers of group {name!r} among the model's {len(genes)} "
-                "genes, "
-                f"found {mask[row].sum()}. Pass genes that differ between {examples(members)}, or group_markers=None."
+                f"genes, found {mask[row].sum()}. Pass genes that differ between {examples(members)}, or "
+                "group_markers=None."
             )
             raise ValueError(msg)
     left = int((~mask.any(axis=0)).sum())
     if left < n_groups:
         msg = (
             f"Expected at least {n_groups} genes outside group_markers to estimate the {n_groups} groups, found "
-            f"{left}. "
-            "Pass fewer group_markers."
+            f"{left}. Pass fewer group_markers."
         )
         raise ValueError(msg)
     return mask

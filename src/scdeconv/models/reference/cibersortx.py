@@ -157,9 +157,8 @@ class CIBERSORTx(CIBERSORT):
         mdata = self._require_data()
         if self.parameters_["batch_correction"] == "S" and keys.CELLS not in mdata.mod:
             msg = (
-                f"Expected cells in mdata['{keys.CELLS}'] for batch_correction='S', found {sorted(mdata.mod)}. Create "
-                "mdata "
-                "with pp.pair(cells, bulk), or use batch_correction='B'."
+                f"Expected cells in mdata['{keys.CELLS}'] for batch_correction='S', found {sorted(mdata.mod)}. "
+                "Create mdata with pp.pair(cells, bulk), or use batch_correction='B'."
             )
             raise KeyError(msg)
         super().train(held_out=held_out)

@@ -204,9 +204,8 @@ def _varying_genes(bulk: AnnData, var_cutoff: float) -> pd.Index:
         varying = to_dense(bulk.X).var(axis=0, ddof=1) > var_cutoff
     if not varying.any():
         msg = (
-            f"Expected genes with a variance above var_cutoff={var_cutoff:g} over the {bulk.n_obs} bulk samples, found "
-            "none. "
-            "Lower var_cutoff, add samples, or call pp.select_genes(mdata) first."
+            f"Expected genes with a variance above var_cutoff={var_cutoff:g} over the {bulk.n_obs} bulk samples, "
+            "found none. Lower var_cutoff, add samples, or call pp.select_genes(mdata) first."
         )
         raise ValueError(msg)
     return bulk.var_names[varying]
