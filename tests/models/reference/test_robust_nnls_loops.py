@@ -4,35 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from robust_nnls_data import make_bulk, solve
 from scipy.optimize import nnls
 
 from scdeconv.models.reference import robust_nnls as _robust_nnls
-from scdeconv.models.reference.robust_nnls import PlatformShift, learn_shift, solve_robust_nnls
-
-SIZES = np.array([1000.0, 4000.0, 2000.0, 9000.0])
-
-
-def solve(signature, bulk, *, counts, shift=None):
-    """Learn the shift from the bulk itself unless it is given, then solve."""
-    shift = learn_shift(signature, bulk, counts=counts) if shift is None else shift
-    return solve_robust_nnls(signature, bulk, shift, counts=counts), shift
-
-
-def make_signature(rng, sizes=SIZES, n_genes=200):
-    """Mean counts per cell."""
-    return sizes[:, None] * rng.dirichlet(np.full(n_genes, 0.5), len(sizes))
-
-
-def make_bulk(seed, n_samples=15, *, shift_sd=0.0, n_far=0, n_genes=200):
-    """Signature, gene shares of bulk and fractions; genes have a platform shift, a few of them a hundredfold."""
-    rng = np.random.default_rng(seed)
-    signature = make_signature(rng, n_genes=n_genes)
-    fractions = rng.dirichlet(np.ones(len(signature)), n_samples)
-    shift = np.exp(shift_sd * rng.normal(size=n_genes))
-    far = rng.choice(n_genes, n_far, replace=False)
-    shift[far] *= 100
-    bulk = fractions @ signature * shift
-    return signature, bulk / bulk.sum(axis=1, keepdims=True), fractions, far
+from scdeconv.models.reference.robust_nnls import PlatformShift, learn_shift
 
 
 def one_iteration_by_loops(signature, bulk, *, counts, sd, trust):

@@ -7,54 +7,11 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from anndata import AnnData
+from robust_nnls_data import SPIKE_INS, as_samples, make_mdata, make_signature, rmse, train
 
 from scdeconv import pp, tl
 from scdeconv.models import RobustNNLS
 from scdeconv.models.reference.robust_nnls import sizes_from_spike_ins
-
-TYPES = ["B cell", "NK cell", "T cell", "monocyte"]
-SIZES = np.array([1000.0, 4000.0, 2000.0, 9000.0])
-SPIKE_INS = [f"ERCC-{i:05d}" for i in range(4)]
-
-
-def rmse(predicted, measured):
-    return float(np.sqrt(((np.asarray(predicted) - np.asarray(measured)) ** 2).mean()))
-
-
-def make_signature(rng, sizes=SIZES, n_genes=200):
-    """Mean counts per cell."""
-    return sizes[:, None] * rng.dirichlet(np.full(n_genes, 0.5), len(sizes))
-
-
-def make_mdata(signature, bulk):
-    """Pair bulk with the profiles alone; ``bulk`` is samples × genes, spike-ins may be among them."""
-    genes = [f"G{i}" for i in range(signature.shape[1])]
-    profiles = AnnData(signature, obs=pd.DataFrame(index=TYPES), var=pd.DataFrame(index=genes))
-    names = genes + SPIKE_INS[: bulk.shape[1] - len(genes)]
-    samples = AnnData(bulk, obs=pd.DataFrame(index=[f"s{i}" for i in range(len(bulk))]), var=pd.DataFrame(index=names))
-    with pytest.warns(UserWarning, match="no donor is paired|paired donors"):
-        return pp.pair(bulk=samples, profiles=profiles)
-
-
-def train(signature, bulk):
-    model = RobustNNLS(make_mdata(signature, bulk))
-    model.train()
-    return model
-
-
-def as_samples(bulk):
-    samples = AnnData(bulk)
-    samples.var_names = [f"G{i}" for i in range(bulk.shape[1])]
-    return samples
-
-
-@pytest.fixture
-def silence():
-    """No warning is allowed in this context."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
 
 
 def spiked(seed, *, equal, n_samples=30, sd=0.1, n_types=4):
