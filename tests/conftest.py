@@ -338,3 +338,13 @@ def fit_music(y, design, size, sigma, *, quirk=True, covariance=False):
 def music_by_loops():
     """A function that fits one sample without zeros; the design is genes × cell types."""
     return fit_music
+
+
+@pytest.fixture
+def mixed():
+    """Signature, bulk with noise and a tenth of outlier genes, and weights of 12 samples."""
+    rng = np.random.default_rng(0)
+    signature, weights = rng.gamma(0.5, 1, (4, 120)), rng.dirichlet(np.ones(4), 12)
+    bulk = weights @ signature * rng.lognormal(0, 0.2, (12, 120))
+    bulk[:, :12] *= 20
+    return signature, bulk, weights

@@ -285,16 +285,6 @@ def test_ten_thousand_samples_equal_a_loop():
     np.testing.assert_allclose(solve(signature, bulk), one_by_one(signature, bulk), atol=1e-9)
 
 
-@pytest.fixture
-def mixed():
-    """Signature, bulk with noise and a tenth of outlier genes, and weights of 12 samples."""
-    rng = np.random.default_rng(0)
-    signature, weights = rng.gamma(0.5, 1, (4, 120)), rng.dirichlet(np.ones(4), 12)
-    bulk = weights @ signature * rng.lognormal(0, 0.2, (12, 120))
-    bulk[:, :12] *= 20
-    return signature, bulk, weights
-
-
 def plain_rlm(signature, sample, max_iterations=20, tolerance=1e-4):
     """The loop of MASS::rlm for one sample."""
     solution = np.linalg.lstsq(signature.T, sample, rcond=None)[0]

@@ -30,6 +30,8 @@ class Files:
         self.path = path
         self.json, self.npz = path / "model.json", path / "weights.npz"
 
+    hash_of = staticmethod(hash_of)
+
     def read(self):
         return json.loads(self.json.read_text())
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 from copy import deepcopy
 from typing import Any
@@ -13,12 +11,6 @@ import pytest
 
 from scdeconv._version import __version__
 
-
-def hash_of(description):
-    plain = {key: value for key, value in description.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
-
-
 # format
 
 
@@ -27,7 +19,7 @@ def test_files_are_json_and_plain_arrays(files, model):
     assert sorted(path.name for path in files.path.iterdir()) == ["model.json", "weights.npz"]
     assert description["class"] == type(model).__name__
     assert (description["format"], description["version"]) == (2, __version__)
-    assert description["sha256"] == hash_of(description)
+    assert description["sha256"] == files.hash_of(description)
     arrays = files.arrays()
     assert {name: (kind["shape"], kind["dtype"]) for name, kind in description["arrays"].items()} == {
         name: (list(array.shape), array.dtype.str) for name, array in arrays.items()

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from familiarity_loops import distance_by_loops
 
 from scdeconv import datasets, pp, tl
 from scdeconv._data.modalities import make_mudata
-from scdeconv._stats.familiarity import LEAST_SPREAD, MARGIN
+from scdeconv._stats.familiarity import MARGIN
 
 QUICK = {"max_epochs": 2, "hidden": (4,), "n_members": 2}
 
@@ -63,16 +64,6 @@ def strange(learned):
     mdata, _, calibration, _ = learned
     counts = calibration.draw_bulk(np.array([[0.01, 0.01, 0.01, 0.97]]), np.random.default_rng(1))
     return AnnData(counts, obs=pd.DataFrame(index=["strange0"]), var=mdata["bulk"].var[[]].copy())
-
-
-def distance_by_loops(sample, others):
-    """Standard deviations, on the angular scale, of the most unusual type."""
-    angles = [[np.arcsin(np.sqrt(value)) for value in row] for row in others]
-    columns = list(zip(*angles, strict=True))
-    return max(
-        abs(np.arcsin(np.sqrt(sample[k])) - np.mean(columns[k])) / (np.std(columns[k], ddof=1) + LEAST_SPREAD)
-        for k in range(len(sample))
-    )
 
 
 def test_repeated_samples_do_not_change_the_limits(pairs):

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from dwls_data import noisy_mixtures
 from scipy.optimize import nnls
 
 from scdeconv._stats.expression import to_shares
 from scdeconv._stats.solvers import dampened_weights
 from scdeconv._stats.solvers.dampened_weights import Halves, choose_caps, solve_dwls
-
-
-def noisy_mixtures(seed=0, n_samples=4, n_types=4, n_genes=60):
-    rng = np.random.default_rng(seed)
-    signature = rng.gamma(0.4, 1, (n_types, n_genes))
-    weights = rng.dirichlet(np.ones(n_types), n_samples)
-    return signature, weights @ signature * rng.lognormal(0, 0.4, (n_samples, n_genes)), weights
 
 
 def plain_cap(signature, sample, start, halves):

@@ -6,24 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from dwls_data import TYPES, make_profiles
 
 from scdeconv import pp, tl
 from scdeconv._stats.expression import to_shares
 from scdeconv.models import DWLS
 
-TYPES = ["Alpha cell", "Beta cell", "Delta cell", "Duct cell", "Mast cell", "T cell"]
 SIZES = np.array([3.0, 2.0, 1.0, 4.0, 1.5, 1.0])
 OPTIONS = [{}, {"hierarchical": True}, {"unknown": True}, {"unknown": True, "hierarchical": True}]
-
-
-def make_profiles(seed=0, n_genes=800, similar=0.3):
-    """RNA shares of six types: the first two differ by this log-fold change, the others also by their own markers."""
-    rng = np.random.default_rng(seed)
-    own = rng.normal(0, 0.6, (len(TYPES), n_genes))
-    marker = np.flatnonzero(rng.random(n_genes) < 0.2)
-    own[rng.integers(0, len(TYPES), len(marker)), marker] += 2.5
-    own[1] = own[0] + similar * rng.normal(size=n_genes)
-    return to_shares(np.exp(rng.normal(0, 1.1, n_genes) + own))
 
 
 def as_profiles(counts, names=TYPES):

@@ -14,22 +14,6 @@ TYPES = ["B cell", "NK cell", "T cell"]
 SIZES = np.array([1.0, 4.0, 10.0])
 
 
-@pytest.fixture
-def profiles():
-    """Mean counts per cell of three types of very different size, 60 genes."""
-    shares = np.random.default_rng(0).dirichlet(np.full(60, 0.5), size=3)
-    adata = AnnData(SIZES[:, None] * 1000 * shares, obs=pd.DataFrame({"cell_type": TYPES}, index=TYPES))
-    adata.var_names = [f"G{i}" for i in range(60)]
-    return adata
-
-
-@pytest.fixture
-def shares():
-    values = np.random.default_rng(1).dirichlet(np.ones(3), size=5)
-    values[0] = [0, 0.25, 0.75]
-    return pd.DataFrame(values, [f"s{i}" for i in range(5)], TYPES)
-
-
 def mixtures(profiles, shares, cells=300):
     """Noise-free bulk: sums of the given numbers of cells per type."""
     return AnnData(cells * shares.to_numpy() @ profiles.X, obs=shares[[]], var=profiles.var)

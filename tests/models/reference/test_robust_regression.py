@@ -14,31 +14,6 @@ TYPES = ["B cell", "NK cell", "T cell"]
 SIZES = np.array([1.0, 4.0, 10.0])
 
 
-@pytest.fixture
-def mixed():
-    """Signature, bulk with noise and a tenth of outlier genes, and weights of 12 samples."""
-    rng = np.random.default_rng(0)
-    signature, weights = rng.gamma(0.5, 1, (4, 120)), rng.dirichlet(np.ones(4), 12)
-    bulk = weights @ signature * rng.lognormal(0, 0.2, (12, 120))
-    bulk[:, :12] *= 20
-    return signature, bulk, weights
-
-
-@pytest.fixture
-def profiles():
-    shares = np.random.default_rng(0).dirichlet(np.full(60, 0.5), size=3)
-    adata = AnnData(SIZES[:, None] * 1000 * shares, obs=pd.DataFrame({"cell_type": TYPES}, index=TYPES))
-    adata.var_names = [f"G{i}" for i in range(60)]
-    return adata
-
-
-@pytest.fixture
-def shares():
-    values = np.random.default_rng(1).dirichlet(np.ones(3), size=5)
-    values[0] = [0, 0.25, 0.75]
-    return pd.DataFrame(values, [f"s{i}" for i in range(5)], TYPES)
-
-
 def mixtures(profiles, shares):
     return AnnData(300 * shares.to_numpy() @ profiles.X, obs=shares[[]], var=profiles.var)
 
