@@ -12,7 +12,7 @@ from anndata import AnnData
 from scdeconv import datasets, pp
 from scdeconv._data.modalities import columns_stay
 from scdeconv._stats.markers import marker_ratio
-from scdeconv.pp._constraint_sources import centred_log_levels, link_by_distance, marker_scores
+from scdeconv.pp._constraints.sources import centred_log_levels, link_by_distance, marker_scores
 
 NO_PAIRS = np.zeros((0, 2), dtype=int)
 

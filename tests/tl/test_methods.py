@@ -98,8 +98,8 @@ def test_methods_are_named_in_few_other_files():
         "_data/keys.py",
         "tl/_train.py",
         "tl/_benchmark.py",
-        "tl/_tune.py",
-        "tl/_tune_space.py",
+        "tl/_tuning/search.py",
+        "tl/_tuning/space.py",
         "cli/_demo.py",
     }
 

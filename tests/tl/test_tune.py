@@ -14,8 +14,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from scdeconv import metrics, pp, tl
 from scdeconv._data.modalities import read_mudata, write_mudata
-from scdeconv.tl import _benchmark, _folds, _tune, _tune_run
-from scdeconv.tl._tune_space import Space, default_arguments, default_space, methods_with_space
+from scdeconv.tl import _benchmark, _folds
+from scdeconv.tl._tuning import run, search
+from scdeconv.tl._tuning.space import Space, default_arguments, default_space, methods_with_space
 
 PENALTY = {"penalty": FloatDistribution(1e-6, 1e2, log=True)}
 QUICK = {"max_epochs": 1, "n_members": 2, "simulate": 20}
@@ -32,19 +33,19 @@ def calls(monkeypatch):
         level = 0.001 * len(set(held_out.obs_names) & {"donor_1", "donor_2"})
         return 0.01 + level + (0.2 if penalty is None else 0.01 * (np.log10(penalty) + 1) ** 2)
 
-    monkeypatch.setattr(_tune_run, "fold_error", error)
+    monkeypatch.setattr(run, "fold_error", error)
     return seen
 
 
 def stop_at(monkeypatch, n, act):
     """Call a function in place of the n-th fold."""
-    fold_error, seen = _tune_run.fold_error, []
+    fold_error, seen = run.fold_error, []
 
     def stopping(*args):
         seen.append(1)
         return act() if len(seen) == n else fold_error(*args)
 
-    monkeypatch.setattr(_tune_run, "fold_error", stopping)
+    monkeypatch.setattr(run, "fold_error", stopping)
 
 
 def same_trials(first, second):
@@ -125,7 +126,7 @@ def test_pruned_trials_are_never_chosen(pairs, monkeypatch):
         return {0: 0.5, 1: 0.1}.get(trial, 0.9 if trial > 8 else 0.4 - 0.01 * trial) + 0.001 * fold
 
     computed = []
-    monkeypatch.setattr(_tune_run, "fold_error", error)
+    monkeypatch.setattr(run, "fold_error", error)
     tuning = tl.tune(pairs, "nonnegative_ridge", PENALTY, n_trials=12, cv=5)
     assert list(tuning.trials["state"][9:]) == ["pruned"] * 3
     assert tuning.trials["rmse"][9:].isna().all()
@@ -193,7 +194,7 @@ def test_tuning_excludes_donors_of_the_outer_fold(pairs, monkeypatch):
 
     monkeypatch.setattr(_benchmark, "hold_out", split)
     monkeypatch.setattr(_folds, "fit_method", fit)
-    monkeypatch.setattr(_tune, "fit_method", fit)
+    monkeypatch.setattr(search, "fit_method", fit)
     tl.cross_validate(pairs, "ridge", cv=3, tune={"n_trials": 2, "cv": 2})
     # in each outer fold: the baseline and two trials in two inner folds, and the refit
     assert [fold for fold, _ in fits] == [1] * 7 + [2] * 7 + [3] * 7
@@ -359,7 +360,7 @@ def test_ctrl_c_ends_nested_cross_validation(pairs, calls, monkeypatch):
 
 
 def test_ctrl_c_during_training_ends_tuning(pairs, interrupt_after, monkeypatch):
-    fold_error, n_folds = _tune_run.fold_error, []
+    fold_error, n_folds = run.fold_error, []
 
     def then_endless(training, held_out, method, arguments):
         n_folds.append(1)
@@ -368,7 +369,7 @@ def test_ctrl_c_during_training_ends_tuning(pairs, interrupt_after, monkeypatch)
             arguments = {**arguments, "max_epochs": 10**6, "patience": 10**6}
         return fold_error(training, held_out, method, arguments)
 
-    monkeypatch.setattr(_tune_run, "fold_error", then_endless)
+    monkeypatch.setattr(run, "fold_error", then_endless)
     with pytest.warns(UserWarning, match="best of 1 trials"):
         tuning = tl.tune(pairs, "residual_dnn", {"hidden": [(4,), (5,)]}, n_trials=3, cv=2, **QUICK)
     assert len(tuning.trials) == 1
@@ -408,7 +409,7 @@ def test_diverged_trial_counts_as_the_worst(pairs, monkeypatch):
 
 
 def test_all_problems_are_reported_before_computing(pairs, monkeypatch, tmp_path):
-    for module in (_tune, _folds):
+    for module in (search, _folds):
         monkeypatch.setattr(module, "fit_method", lambda *args: pytest.fail("computed before checking"))
     space = {"hiden": [(4,)], "dropout": 0.3, "loss": [], "n_members": [{1}], "learning_rate": [1e-3]}
     with pytest.raises(ValueError, match="tl.tune: 7 problems found") as error:

@@ -27,9 +27,9 @@ def grenade(tmp_path_factory):
         import signal
         import time
 
-        from scdeconv.tl import _tune_run
+        from scdeconv.tl._tuning import run
 
-        fold_error = _tune_run.fold_error
+        fold_error = run.fold_error
 
         def deadly(*args):
             with contextlib.suppress(FileNotFoundError):
@@ -38,7 +38,7 @@ def grenade(tmp_path_factory):
                 os.kill(os.getpid(), signal.SIGKILL)
             return fold_error(*args)
 
-        _tune_run.fold_error = deadly
+        run.fold_error = deadly
 
     ray.init(
         num_cpus=2,

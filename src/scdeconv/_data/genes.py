@@ -11,10 +11,10 @@ import scipy.sparse as sp
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import subset
+from scdeconv._data.checks import Problems, check_expression, check_names, examples
 from scdeconv._data.chunks import in_rows
 from scdeconv._data.labels import as_text
 from scdeconv._data.matrix import Matrix, get_matrix, in_memory, is_lazy, take_columns, to_dense
-from scdeconv._data.validation import Problems, check_expression, check_names, examples
 from scdeconv._data.warnings import warn
 
 if TYPE_CHECKING:

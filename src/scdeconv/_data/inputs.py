@@ -10,10 +10,7 @@ import pandas as pd
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata
-from scdeconv._data.genes import columns_that_match, is_ensembl, strip_versions, sum_duplicates
-from scdeconv._data.labels import as_text, plain_table
-from scdeconv._data.matrix import get_matrix, in_memory, take_columns
-from scdeconv._data.validation import (
+from scdeconv._data.checks import (
     Problems,
     check_cell_type_names,
     check_expression,
@@ -21,6 +18,9 @@ from scdeconv._data.validation import (
     check_names,
     examples,
 )
+from scdeconv._data.genes import columns_that_match, is_ensembl, strip_versions, sum_duplicates
+from scdeconv._data.labels import as_text, plain_table
+from scdeconv._data.matrix import get_matrix, in_memory, take_columns
 from scdeconv._data.warnings import warn
 
 if TYPE_CHECKING:

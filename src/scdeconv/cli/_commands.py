@@ -10,8 +10,8 @@ import pandas as pd
 
 from scdeconv import pp, tl
 from scdeconv._data import keys
+from scdeconv._data.checks import examples
 from scdeconv._data.modalities import read_mudata, write_mudata
-from scdeconv._data.validation import examples
 from scdeconv._data.warnings import dependency_warnings_ignored
 from scdeconv.io import DESCRIPTION, is_annotated, read_annotated, read_bulk
 

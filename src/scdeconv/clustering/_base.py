@@ -13,8 +13,8 @@ from scvi.data import AnnDataManager
 from scvi.data.fields import CategoricalObsField, LayerField
 from scvi.model.base import BaseModelClass
 
+from scdeconv._data.checks import Problems, check_expression, check_names, examples
 from scdeconv._data.matrix import get_matrix, is_integer
-from scdeconv._data.validation import Problems, check_expression, check_names, examples
 from scdeconv._nn import quiet, with_weights
 from scdeconv.io import SavedModel, TrainingRecord, curves_of
 

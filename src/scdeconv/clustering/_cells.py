@@ -10,9 +10,9 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 
+from scdeconv._data.checks import examples
 from scdeconv._data.genes import find_genes, strip_versions
 from scdeconv._data.matrix import Matrix
-from scdeconv._data.validation import examples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from scdeconv._data.validation import Problems
+from scdeconv._data.checks import Problems
 from scdeconv._nn import CountAutoencoder, SoftClusters, clustering_loss, fit_cells, seeded, weights_of
 
 from ._base import CellState

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from scdeconv._data.validation import Problems
+from scdeconv._data.checks import Problems
 from scdeconv._nn import fit_cells, seeded, weights_of
 
 from . import _scgen_arithmetic as arithmetic

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from scdeconv._data.validation import Problems
+from scdeconv._data.checks import Problems
 
 from ._base import check_columns
 

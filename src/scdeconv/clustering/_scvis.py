@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from scdeconv._data.validation import Problems
+from scdeconv._data.checks import Problems
 from scdeconv._nn import fit_cells, layers, linear, seeded, weights_of
 
 from ._base import CellModel, CellState

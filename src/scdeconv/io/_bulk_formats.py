@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
+from scdeconv._data.checks import Problems, examples
 from scdeconv._data.labels import as_text
-from scdeconv._data.validation import Problems, examples
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

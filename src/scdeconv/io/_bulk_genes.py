@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from scdeconv._data.annotated import make_adata, subset
+from scdeconv._data.checks import Problems, examples
 from scdeconv._data.genes import is_ensembl, strip_versions, sum_duplicates
 from scdeconv._data.labels import as_text
 from scdeconv._data.matrix import layer_names
-from scdeconv._data.validation import Problems, examples
 from scdeconv.io._bulk_formats import read_fields
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scdeconv._data.validation import examples
+from scdeconv._data.checks import examples
 from scdeconv._version import __version__
 
 from ._plain import to_plain

@@ -9,7 +9,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from scdeconv._data.validation import examples
+from scdeconv._data.checks import examples
 
 ARRAY = "array"
 CLASS = "class"

@@ -12,11 +12,11 @@ import pandas as pd
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata
+from scdeconv._data.checks import Problems, examples
 from scdeconv._data.genes import is_ensembl
 from scdeconv._data.labels import as_text
 from scdeconv._data.matrix import Matrix, is_integer, layer_names
 from scdeconv._data.progress import progress
-from scdeconv._data.validation import Problems, examples
 from scdeconv.io._bulk_formats import STAR, Table, name_samples, plain, read_table
 from scdeconv.io._bulk_genes import Names, are_transcripts, to_genes
 from scdeconv.io._files import is_annotated, read_annotated

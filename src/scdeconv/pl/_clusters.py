@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import PowerNorm
 
-from scdeconv._data.validation import examples
+from scdeconv._data.checks import examples
 from scdeconv.pl._style import CHARACTER, PALETTE, category_colors, draw_boxes
 
 if TYPE_CHECKING:

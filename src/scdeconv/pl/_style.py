@@ -13,8 +13,8 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from matplotlib.ticker import MaxNLocator
 
+from scdeconv._data.checks import examples
 from scdeconv._data.keys import UNS
-from scdeconv._data.validation import examples
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -9,10 +9,8 @@ from scdeconv.io import read_signature
 from ._augment import augment
 from ._calibrate import calibrate, centred_log_ratio, fit_calibration
 from ._calibration import Calibration
-from ._constraint_inputs import read_markers
-from ._constraints import Constraints
+from ._constraints import Constraints, constraints, read_markers
 from ._hold_out import hold_out
-from ._make_constraints import constraints
 from ._pair import FEWEST_PAIRS, pair, paired_donors
 from ._select_genes import select_genes
 from ._signature import signature

@@ -9,6 +9,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scdeconv._data import keys
+from scdeconv._data.checks import Problems
 from scdeconv._data.genes import SPIKE_IN_PREFIX, set_spike_ins_aside
 from scdeconv._data.inputs import (
     cell_probabilities,
@@ -24,7 +25,6 @@ from scdeconv._data.inputs import (
 from scdeconv._data.modalities import make_mudata
 from scdeconv._data.reference import count_cells, expect_cells, make_profiles, make_pseudobulk, round_counts, sum_cells
 from scdeconv._data.units import unit_of
-from scdeconv._data.validation import Problems
 from scdeconv._data.warnings import warn
 
 if TYPE_CHECKING:

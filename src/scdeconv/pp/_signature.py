@@ -9,9 +9,9 @@ import pandas as pd
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import subset
+from scdeconv._data.checks import Problems, examples
 from scdeconv._data.matrix import to_dense
 from scdeconv._data.reference import Reference
-from scdeconv._data.validation import Problems, examples
 from scdeconv._stats.markers import (
     GENES_PER_TYPE,
     best_depth,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from anndata import AnnData
 
 from scdeconv._data import keys
+from scdeconv._data.checks import examples
 from scdeconv._data.genes import strip_versions
-from scdeconv._data.validation import examples
 from scdeconv._data.warnings import warn
 
 from ._pair import join

@@ -5,13 +5,14 @@ from __future__ import annotations
 from ._benchmark import benchmark, cross_validate
 from ._cluster import cluster
 from ._convert import convert_fractions
+from ._evaluate import evaluate
 from ._expression import expression
 from ._group_expression import group_expression
 from ._methods import methods
 from ._name_clusters import name_clusters
-from ._predict import evaluate, predict
+from ._predict import predict
 from ._train import default_method, train
-from ._tune import Tuning, tune
+from ._tuning import Tuning, tune
 
 __all__ = [
     "Tuning",

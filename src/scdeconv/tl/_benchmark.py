@@ -19,7 +19,7 @@ from scdeconv.pp import hold_out, paired_donors
 
 from ._folds import CV, arguments_in_folds, deal_donors, pack, predict_unseen, refuse_leakage, truth_for, unpack
 from ._train import fit_method, split_arguments, take_preparation
-from ._tune import tune as tune_method
+from ._tuning import tune as tune_method
 
 if TYPE_CHECKING:
     from mudata import MuData

@@ -9,8 +9,8 @@ import numpy as np
 from scdeconv import clustering
 from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata
+from scdeconv._data.checks import check_key, examples
 from scdeconv._data.matrix import get_matrix
-from scdeconv._data.validation import check_key, examples
 from scdeconv._version import __version__
 
 from ._train import split_arguments

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scdeconv._data import keys
-from scdeconv._data.validation import check_key, examples
+from scdeconv._data.checks import check_key, examples
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

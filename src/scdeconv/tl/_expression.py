@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scdeconv._data import keys
+from scdeconv._data.checks import check_key
 from scdeconv._data.genes import strip_versions
-from scdeconv._data.validation import check_key
 from scdeconv._version import __version__
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from scipy.stats import false_discovery_control, t
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata
+from scdeconv._data.checks import Problems, check_expression, check_fractions
 from scdeconv._data.matrix import get_matrix, to_dense
 from scdeconv._data.progress import progress
-from scdeconv._data.validation import Problems, check_expression, check_fractions
 from scdeconv._stats.expression import to_shares
 from scdeconv.models import solve_nonnegative
 

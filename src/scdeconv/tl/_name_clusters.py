@@ -10,10 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scdeconv._data import keys
-from scdeconv._data.genes import strip_versions
-from scdeconv._data.matrix import Matrix, get_matrix, layer_names, to_dense
-from scdeconv._data.reference import indicator
-from scdeconv._data.validation import (
+from scdeconv._data.checks import (
     Problems,
     check_cell_type_names,
     check_expression,
@@ -21,6 +18,9 @@ from scdeconv._data.validation import (
     check_names,
     examples,
 )
+from scdeconv._data.genes import strip_versions
+from scdeconv._data.matrix import Matrix, get_matrix, layer_names, to_dense
+from scdeconv._data.reference import indicator
 from scdeconv._stats.markers import choose, score_by_reference
 from scdeconv._stats.rounding import deviations_from_mean
 from scdeconv._version import __version__

@@ -10,8 +10,8 @@ import scipy.sparse as sp
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata
+from scdeconv._data.checks import Problems, examine, report_expression
 from scdeconv._data.chunks import product
-from scdeconv._data.validation import Problems, examine, report_expression
 
 if TYPE_CHECKING:
     from collections.abc import Callable

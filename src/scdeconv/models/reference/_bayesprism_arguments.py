@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from scdeconv._data import keys
+from scdeconv._data.checks import examples
 from scdeconv._data.genes import is_ensembl
-from scdeconv._data.validation import examples
 
 if TYPE_CHECKING:
     from mudata import MuData

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from scdeconv._data import keys
+from scdeconv._data.checks import examples
 from scdeconv._data.genes import strip_versions
 from scdeconv._data.reference import count_cells
-from scdeconv._data.validation import examples
 from scdeconv._stats.solvers.subject_weights import FEWEST_SUBJECTS
 
 if TYPE_CHECKING:

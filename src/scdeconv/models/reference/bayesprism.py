@@ -10,9 +10,9 @@ import pandas as pd
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import values_of
+from scdeconv._data.checks import examples
 from scdeconv._data.matrix import Matrix, to_dense
 from scdeconv._data.reference import membership
-from scdeconv._data.validation import examples
 from scdeconv._stats.expression import to_shares
 from scdeconv._stats.solvers.read_mixtures import fixed_point, floor_profiles, is_outlier, lift, mix, update_profiles
 from scdeconv.models._cross_fitted import CrossFittedModel

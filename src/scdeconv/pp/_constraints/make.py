@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from scdeconv._data.checks import Problems, check_names, examples
 from scdeconv._data.matrix import layer_names
-from scdeconv._data.validation import Problems, check_names, examples
 from scdeconv._data.warnings import warn
 from scdeconv._stats.links import find_anchors, link_by_label, without_contradictions
 
-from ._constraint_inputs import read_cells, read_labels, read_markers, read_pairs, read_protein
-from ._constraint_sources import link_by_distance, marker_scores
-from ._constraints import Constraints
+from .constraints import Constraints
+from .inputs import read_cells, read_labels, read_markers, read_pairs, read_protein
+from .sources import link_by_distance, marker_scores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -6,7 +6,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ._folds import fold_error, pack, unpack
+from scdeconv.tl._folds import fold_error, pack, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from scdeconv.models import MethodLike
 
-    from ._tune_study import Study
+    from .study import Study
 
 Fold = tuple["MuData", "AnnData"]
 

@@ -9,21 +9,20 @@ import numpy as np
 import pandas as pd
 
 from scdeconv._data import keys
+from scdeconv._data.checks import Problems
 from scdeconv._data.progress import progress
-from scdeconv._data.validation import Problems
 from scdeconv._data.warnings import warn
 from scdeconv.models import DeconvolutionModel, MethodLike, resolve
 from scdeconv.pp import hold_out, paired_donors
-
-from ._folds import arguments_in_folds, deal_donors, fold_error, refuse_leakage
-from ._train import default_method, fit_method, split_arguments, take_preparation
+from scdeconv.tl._folds import arguments_in_folds, deal_donors, fold_error, refuse_leakage
+from scdeconv.tl._train import default_method, fit_method, split_arguments, take_preparation
 
 if TYPE_CHECKING:
     import os
 
     from mudata import MuData
 
-    from ._tune_space import SearchSpace
+    from .space import SearchSpace
 
 
 @dataclass(frozen=True, repr=False)
@@ -162,9 +161,9 @@ def tune(
     from optuna.distributions import distribution_to_json
     from optuna.trial import TrialState
 
-    from ._tune_run import RayCluster, ThisProcess, run_trials
-    from ._tune_space import Space, default_arguments
-    from ._tune_study import Study, data_fingerprint
+    from .run import RayCluster, ThisProcess, run_trials
+    from .space import Space, default_arguments
+    from .study import Study, data_fingerprint
 
     method = default_method(mdata) if method is None else method
     cls, parameters = resolve(method)
@@ -227,7 +226,7 @@ def _checked_space(
     fixed: dict[str, Any],
 ) -> SearchSpace:
     """Return the search space; raise ``ValueError`` with all problems of the arguments."""
-    from ._tune_space import default_space, known_arguments, methods_with_space, problems_of_space
+    from .space import default_space, known_arguments, methods_with_space, problems_of_space
 
     cls, _ = resolve(method)
     split_arguments(cls, take_preparation(fixed)[1])

@@ -11,8 +11,7 @@ from optuna.trial import create_trial
 
 from scdeconv._data import keys
 from scdeconv.models import load_class, records, resolve
-
-from ._train import PREPARATION, keyword_arguments
+from scdeconv.tl._train import PREPARATION, keyword_arguments
 
 if TYPE_CHECKING:
     from mudata import MuData

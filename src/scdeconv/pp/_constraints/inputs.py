@@ -10,12 +10,12 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
+from scdeconv._data.checks import Problems, check_expression, check_names, examples
 from scdeconv._data.genes import strip_versions
 from scdeconv._data.matrix import get_matrix
-from scdeconv._data.validation import Problems, check_expression, check_names, examples
 from scdeconv._data.warnings import warn
 
-from ._constraints import Constraints
+from .constraints import Constraints
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,9 +15,9 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from scdeconv._data import keys
+from scdeconv._data.checks import Problems
 from scdeconv._data.matrix import to_dense
 from scdeconv._data.progress import quiet
-from scdeconv._data.validation import Problems
 
 if TYPE_CHECKING:
     import os
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from mudata import MuData
 
-    from ._tune_space import Space
+    from .space import Space
 
 NAME = "scdeconv"
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)

@@ -1,0 +1,7 @@
+"""Constraints for clustering of cells."""
+
+from __future__ import annotations
+
+from .constraints import Constraints
+from .inputs import read_markers
+from .make import constraints
