@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from scdeconv._data import keys
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     AnyFunction = TypeVar("AnyFunction", bound=Callable[..., object])
 
@@ -80,6 +82,17 @@ def by_column(formula: Callable[[NDArray, NDArray], NDArray]) -> Metric:
     for name in ("__module__", "__name__", "__qualname__", "__doc__"):
         setattr(metric, name, getattr(formula, name))
     return documented(metric)  # type: ignore[return-value]
+
+
+def measured_shares(measured: pd.DataFrame, cell_types: Collection[str]) -> pd.DataFrame:
+    """Return measured fractions as shares of the cell types that a method estimates.
+
+    If the method does not estimate the unmeasured rest, the rest is removed and each row is divided by its sum.
+    """
+    if keys.UNMEASURED not in measured or keys.UNMEASURED in cell_types:
+        return measured
+    types = measured.drop(columns=keys.UNMEASURED)
+    return types.div(types.sum(axis=1), axis=0)
 
 
 def align_fractions(measured: Table, predicted: Table) -> tuple[NDArray, NDArray, pd.Index]:

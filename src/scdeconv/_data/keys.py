@@ -26,6 +26,9 @@ MEASURED_VARIANCE = "measured_variance"
 AUGMENTED = "augmented_fractions"
 FRACTIONS = "fractions"
 
+# column of measured fractions: the part of each sample that was not measured
+UNMEASURED = "Unmeasured"
+
 # key of uns[UNS] with the calibration fitted to pairs
 CALIBRATION = "calibration"
 
