@@ -170,7 +170,7 @@ class DeconvolutionModel(SavedModel):
         - ``fractions`` as from :meth:`predict`;
         - ``lower`` and ``upper`` with ``coverage``, as from :meth:`predict_interval`;
         - ``quality`` as from :meth:`quality`, for models with quality measures;
-        - ``source`` with the column ``source``: ``"new"``, or for training samples ``"out-of-fold"`` or
+        - ``source``, if there are training samples, with the column ``source``: ``"new"``, ``"out-of-fold"`` or
           ``"in-sample"`` (the fit).
         """
         expression = self._aligned(adata, layer)
@@ -187,7 +187,8 @@ class DeconvolutionModel(SavedModel):
             found["quality"] = pd.DataFrame(quality, index=adata.obs_names)
         elif self.familiarity_ is not None and estimate.noise is not None:
             found["quality"] = self.familiarity_.quality(estimate.noise, found["fractions"])
-        found["source"] = pd.DataFrame({"source": source}, index=adata.obs_names)
+        if (source != NEW).any():
+            found["source"] = pd.DataFrame({"source": source}, index=adata.obs_names)
         return found
 
     def _replace_fit(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from scdeconv._data import keys
 from scdeconv._data.checks import check_key, examples
@@ -87,7 +88,7 @@ def predict(
     """
     check_key(key_added)
     found = model.estimate(adata, coverage=coverage, layer=layer, in_sample=in_sample)
-    source = found.pop("source")["source"]
+    source = found.pop("source", pd.DataFrame(columns=["source"]))["source"]
     trained_on = {kind: list(source.index[source == label]) for kind, label in SOURCES.items()}
     _report_training_samples(trained_on, in_sample=in_sample)
     quality = found.get("quality")
