@@ -93,8 +93,7 @@ def find_genes(adata: AnnData, genes: pd.Index, *, layer: str | None = None) -> 
     names = strip_versions(adata.var_names)
     check_names(problems, adata.obs_names, names, "adata")
     check_expression(problems, adata, matrix, "adata", logged="log1p" in adata.uns and layer is None)
-    positions = pd.Series(np.arange(len(names)), index=names)
-    positions = positions[~positions.index.duplicated()].reindex(genes, fill_value=-1)
+    positions = _columns_of(names, genes)
     missing = genes[positions < 0]
     share = 1 - len(missing) / max(len(genes), 1)
     if share < MIN_SHARED_GENES:
@@ -116,7 +115,21 @@ def find_genes(adata: AnnData, genes: pd.Index, *, layer: str | None = None) -> 
             f"{len(missing)} of the model's {len(genes)} genes ({1 - share:.0%}) are not in adata: "
             f"{examples(missing)}. The estimate uses the remaining genes."
         )
-    return matrix, positions.to_numpy(dtype=int)
+    return matrix, positions
+
+
+def read_genes(adata: AnnData, genes: pd.Index, *, layer: str | None = None) -> np.ndarray:
+    """Return the expression of the given genes without checks, samples × genes; missing genes are NaN columns."""
+    columns = _columns_of(strip_versions(adata.var_names), genes)
+    values = to_dense(take_columns(get_matrix(adata, layer, "adata"), columns))
+    values[:, columns < 0] = np.nan
+    return values
+
+
+def _columns_of(names: pd.Index, genes: pd.Index) -> np.ndarray:
+    """Return the position of each of ``genes`` in ``names``; -1 for missing genes."""
+    positions = pd.Series(np.arange(len(names)), index=names)
+    return positions[~positions.index.duplicated()].reindex(genes, fill_value=-1).to_numpy(dtype=int)
 
 
 def align_genes(adata: AnnData, genes: pd.Index, *, layer: str | None = None) -> np.ndarray:

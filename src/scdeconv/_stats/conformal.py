@@ -75,6 +75,21 @@ class HeldOut:
         """
         return "out-of-fold RMSE {:.4f} (mean composition {:.4f})".format(*self.errors())
 
+    def without(self, donor: str) -> HeldOut:
+        """Return the predictions of all other donors.
+
+        Parameters
+        ----------
+        donor
+            Donor to leave out.
+
+        Returns
+        -------
+        The rows of the other donors.
+        """
+        others = self.donors != donor
+        return HeldOut(self.measured[others], self.predicted[others], self.donors[others])
+
     def widest_coverage(self) -> float:
         """Return the highest possible coverage of :meth:`intervals`.
 

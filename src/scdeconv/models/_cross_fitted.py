@@ -14,7 +14,8 @@ from scdeconv._stats.conformal import HeldOut
 from scdeconv._stats.familiarity import Familiarity
 from scdeconv.pp import FEWEST_PAIRS
 
-from ._base import DeconvolutionModel, DeconvolutionRecord
+from ._base import DeconvolutionModel
+from ._training_record import DeconvolutionRecord, TrainingSamples
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -142,6 +143,10 @@ class CrossFittedModel(DeconvolutionModel):
         summary = state.summary or f"{len(data.genes)} genes"
         if predicted is not None and "pairs" in self.record.needs and self.record.key != keys.BASELINE:
             summary += f"; {predicted.describe()}"
+        samples = None
+        if self.record.family == "paired" and data.paired().any():
+            n_held_out = 0 if predicted is None else len(predicted.predicted)
+            samples = TrainingSamples.of(data.mdata[keys.BULK], data.paired(), np.arange(n_held_out))
         record = DeconvolutionRecord(
             genes=list(data.genes),
             cell_types=self._output_types(data),
@@ -150,6 +155,7 @@ class CrossFittedModel(DeconvolutionModel):
             bulk_unit=data.bulk_unit,
             held_out=predicted,
             familiarity=familiarity,
+            samples=samples,
         )
         self._store(state, record)
 

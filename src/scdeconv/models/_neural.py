@@ -17,10 +17,13 @@ from scdeconv._data.matrix import Matrix, to_dense
 from scdeconv._data.paired_data import PairedData
 from scdeconv._nn import quiet
 
-from ._base import DeconvolutionModel, DeconvolutionRecord
+from ._base import DeconvolutionModel
 from ._cross_fitted import NO_DATA, input_genes
+from ._training_record import DeconvolutionRecord, TrainingSamples
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
     from anndata import AnnData
     from mudata import MuData
@@ -192,8 +195,24 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
         super()._store(state, training)
         self.module = state.network
 
-    def _record(self, summary: str, **parts: Any) -> DeconvolutionRecord:
-        """Return the training record; ``parts`` are further fields."""
+    def _record(
+        self, summary: str, rows: TrainingRows, held_out_rows: Sequence[int] | np.ndarray = (), **parts: Any
+    ) -> DeconvolutionRecord:
+        """Return the training record.
+
+        Parameters
+        ----------
+        summary
+            Description in one line.
+        rows
+            Training samples.
+        held_out_rows
+            Training sample of each out-of-fold prediction.
+        **parts
+            Further fields.
+        """
+        if self.train_on == "pairs":
+            parts["samples"] = TrainingSamples.of(self.adata, rows.rows, np.asarray(held_out_rows, dtype=int))
         unit = None if self.mdata is None else PairedData(self.mdata, self._training_genes).bulk_unit
         genes, cell_types = list(self._training_genes), self._training_types
         return DeconvolutionRecord(genes=genes, cell_types=cell_types, bulk_unit=unit, summary=summary, **parts)

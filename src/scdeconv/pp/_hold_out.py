@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 # steps to repeat, in this order: a simulation may use the calibration
+# records of steps that learn nothing from other donors
+KEPT_RECORDS = ("pair", "augment")
+# tables of bulk samples that learn nothing from other donors
+KEPT_TABLES = (keys.MEASURED, keys.MEASURED_CELLS, keys.MEASURED_VARIANCE, keys.AUGMENTED)
 REDONE: dict[str, Callable[..., object]] = {"calibrate": calibrate, "simulate": simulate, "select_genes": select_genes}
 
 
@@ -27,6 +31,7 @@ def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
     """Split the data into training data without held-out donors and bulk of the held-out donors.
 
     Bulk and cells of the held-out donors are removed. Profiles and pseudobulk are recomputed from the remaining donors.
+    Everything else that was learned from all donors is removed, such as estimates in ``obsm``.
     Calibration, simulation and gene selection are repeated with the arguments recorded in ``mdata.uns["scdeconv"]``.
     Profiles that were passed instead of cells and a user-defined ``var["selected"]`` are not changed. They may contain
     information from the held-out donors.
@@ -72,6 +77,10 @@ def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
         raise ValueError(msg)
     out = bulk.obs[keys.DONOR].isin(donors).to_numpy()
     held_out, kept = subset(bulk, out), subset(bulk, ~out)
+    for part in (held_out, kept):
+        for name in set(part.obsm) - set(KEPT_TABLES):
+            del part.obsm[name]
+        part.uns.clear()
     modalities = {keys.BULK: kept}
     if keys.CELLS in mdata.mod:
         all_types = list(mdata[keys.PROFILES].obs[keys.CELL_TYPE])
@@ -87,7 +96,7 @@ def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
             modalities[keys.PSEUDOBULK] = subset(pseudobulk, ~pseudobulk.obs[keys.DONOR].isin(donors).to_numpy())
     train = make_mudata(modalities)
     steps = mdata.uns.get(keys.UNS, {})
-    train.uns[keys.UNS] = {name: record for name, record in steps.items() if name not in REDONE}
+    train.uns[keys.UNS] = {name: steps[name] for name in KEPT_RECORDS if name in steps}
     for name, step in REDONE.items():
         if name in steps:
             step(train, **steps[name])

@@ -43,10 +43,11 @@ def _interval_scores(measured: pd.DataFrame, predicted: pd.DataFrame, donors: pd
     """Return coverage and width of the prediction intervals of each donor, from the errors of the other donors."""
     of_sample = donors[measured.index].to_numpy().astype(str)
     true, estimate = measured.to_numpy(), predicted[measured.columns].to_numpy()
+    held_out = HeldOut(true, estimate, of_sample)
     inside, width = np.full(true.shape, np.nan), np.full(true.shape, np.nan)
     for donor in np.unique(of_sample):
         mine = of_sample == donor
-        others = HeldOut(true[~mine], estimate[~mine], of_sample[~mine])
+        others = held_out.without(donor)
         if others.widest_coverage() >= COVERAGE:
             lower, upper = others.intervals(estimate[mine], COVERAGE)
             inside[mine], width[mine] = (lower <= true[mine]) & (true[mine] <= upper), upper - lower

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pandas as pd
+
 from scdeconv._data import keys
 from scdeconv._data.checks import check_key, examples
 from scdeconv._data.warnings import warn
@@ -14,6 +17,9 @@ if TYPE_CHECKING:
 
     from scdeconv.models import DeconvolutionModel
 
+# key of the record and value of "source" in the estimate of a model
+SOURCES = {"out_of_fold": "out-of-fold", "in_sample": "in-sample"}
+
 
 def predict(
     adata: AnnData,
@@ -22,8 +28,13 @@ def predict(
     key_added: str = keys.FRACTIONS,
     coverage: float | None = None,
     layer: str | None = None,
+    in_sample: bool = False,
 ) -> None:
     """Predict the composition of bulk samples.
+
+    The fit of a sample that a model was trained on is no estimate of its composition. Models that learn from measured
+    fractions recognise these samples by their expression. They get the out-of-fold predictions and intervals of the
+    training, which a printed line says.
 
     Parameters
     ----------
@@ -37,6 +48,8 @@ def predict(
         Also write prediction intervals with this coverage, at most n / (n + 1) for n training donors.
     layer
         Layer to read instead of ``X``.
+    in_sample
+        Write the fit of the training samples instead of their out-of-fold predictions.
 
     Writes
     ------
@@ -48,7 +61,8 @@ def predict(
         Quality measures of each sample (see ``model.quality``), for models that have them. A warning lists samples that
         differ from the training donors. Tables of an earlier prediction with these keys are removed.
     ``adata.uns["scdeconv"][key_added]``
-        Method, version, parameters, kind of fractions (cell or RNA), number of genes and seed.
+        Method, version, parameters, kind of fractions (cell or RNA), number of genes and seed. Also the names of the
+        training samples: ``out_of_fold``, and ``in_sample`` for those with the fit.
 
     Raises
     ------
@@ -73,7 +87,10 @@ def predict(
     (12, 7)
     """
     check_key(key_added)
-    found = model.estimate(adata, coverage=coverage, layer=layer)
+    found = model.estimate(adata, coverage=coverage, layer=layer, in_sample=in_sample)
+    source = found.pop("source", pd.DataFrame(columns=["source"]))["source"]
+    trained_on = {kind: list(source.index[source == label]) for kind, label in SOURCES.items()}
+    _report_training_samples(trained_on, in_sample=in_sample)
     quality = found.get("quality")
     if quality is not None:
         outside = list(quality.index[quality["outside"]]) if "outside" in quality else []
@@ -95,4 +112,21 @@ def predict(
         "n_genes": len(model.genes_),
         "seed": model.seed_,
         **({} if coverage is None else {"coverage": coverage}),
+        **{kind: np.array(names, dtype=object) for kind, names in trained_on.items() if names},
     }
+
+
+def _report_training_samples(trained_on: dict[str, list[str]], *, in_sample: bool) -> None:
+    """Print which samples have out-of-fold predictions; warn about samples with the fit."""
+    held_out, fitted = trained_on["out_of_fold"], trained_on["in_sample"]
+    if held_out:
+        print(
+            f"predict: {len(held_out)} samples were training samples; they get their out-of-fold predictions "
+            f"({examples(held_out)}). in_sample=True returns the fit."
+        )
+    if fitted:
+        way_out = "" if in_sample else " Train on at least 4 paired donors to get out-of-fold predictions."
+        warn(
+            f"{len(fitted)} samples were training samples and get the fit, which is no estimate of their composition: "
+            f"{examples(fitted)}.{way_out}"
+        )
