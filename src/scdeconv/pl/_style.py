@@ -39,43 +39,10 @@ PALETTE = (
 )
 
 
-def get_fractions(adata: AnnData, key: str) -> pd.DataFrame:
-    """Return ``adata.obsm[key]``, samples × cell types; raise an error if it is missing or no DataFrame."""
-    if key not in adata.obsm:
-        msg = f"Expected {key!r} in adata.obsm, found {sorted(adata.obsm)}. Run tl.predict or pass another key."
-        raise KeyError(msg)
-    table = adata.obsm[key]
-    if not isinstance(table, pd.DataFrame):
-        msg = (
-            f"Expected a DataFrame of samples × cell types in adata.obsm[{key!r}], found {type(table).__name__}. "
-            "Convert it to a DataFrame with the cell types as columns."
-        )
-        raise TypeError(msg)
-    return table.rename(columns=str)
-
-
 def fraction_label(adata: AnnData, key: str) -> str:
     """Return the axis label of the fractions: cell fractions or RNA fractions."""
     kind = adata.uns.get(UNS, {}).get(key, {}).get("fraction_kind", "cell")
     return "RNA fraction" if kind == "rna" else "cell fraction"
-
-
-def get_pairs(adata: AnnData, key: str, measured_key: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return measured and predicted fractions of the measured samples; a cell type missing in one table is 0 there."""
-    measured, predicted = get_fractions(adata, measured_key), get_fractions(adata, key)
-    known = measured.notna().all(axis=1).to_numpy()
-    if not known.any():
-        msg = (
-            f"Expected measured fractions in adata.obsm[{measured_key!r}], found {len(measured)} rows of NaN. Use "
-            "another key."
-        )
-        raise ValueError(msg)
-    first, second = measured[known], predicted[known]
-    return _with_columns_of(first, second), _with_columns_of(second, first)
-
-
-def _with_columns_of(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
-    return table.reindex(columns=table.columns.union(other.columns, sort=False), fill_value=0.0)
 
 
 def cell_type_colors(adata: AnnData, key: str, cell_types: pd.Index) -> dict[Hashable, str]:
