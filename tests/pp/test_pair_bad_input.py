@@ -331,7 +331,7 @@ def nothing_computed(monkeypatch, capsys):
         raise AssertionError
 
     for name in ("make_reference", "make_mudata", "_measure", "unit_of"):
-        monkeypatch.setattr(f"scdeconv.pp._pair.{name}", computed)
+        monkeypatch.setattr(f"scdeconv.pp._join.{name}", computed)
     yield
     assert not capsys.readouterr().out
 

@@ -9,7 +9,7 @@ from scdeconv._data.annotated import subset
 from scdeconv._data.modalities import make_mudata
 
 from ._calibrate import calibrate
-from ._pair import make_reference
+from ._join import make_reference
 from ._select_genes import select_genes
 from ._simulate import simulate
 

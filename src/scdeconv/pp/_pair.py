@@ -4,32 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-import pandas as pd
-from anndata import AnnData
-
 from scdeconv._data import keys
-from scdeconv._data.checks import Problems
-from scdeconv._data.genes import SPIKE_IN_PREFIX, set_spike_ins_aside
-from scdeconv._data.inputs import (
-    cell_probabilities,
-    check_donor_names,
-    check_genes,
-    given_fractions,
-    is_logged,
-    read_table,
-    set_cell_types,
-    set_donors,
-    take_genes,
-)
-from scdeconv._data.modalities import make_mudata
-from scdeconv._data.reference import count_cells, expect_cells, make_profiles, make_pseudobulk, round_counts, sum_cells
-from scdeconv._data.units import unit_of
+from scdeconv._data.reference import count_cells
 from scdeconv._data.warnings import warn
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from ._join import join
 
+if TYPE_CHECKING:
+    from anndata import AnnData
     from mudata import MuData
 
 FEWEST_PAIRS = 3  # minimum number of paired donors for methods that train on pairs (set by hand)
@@ -149,83 +131,6 @@ def pair(
     return mdata
 
 
-def join(
-    originals: Mapping[str, AnnData],
-    donor_key: str = keys.DONOR,
-    cell_type_key: str = keys.CELL_TYPE,
-    layer: str | None = None,
-    fractions_key: str = keys.MEASURED,
-    duplicates: Literal["error", "sum"] = "error",
-    probabilities_key: str | None = None,
-) -> MuData:
-    """Return the result of :func:`pair` without printing; ``originals`` maps its argument names to the inputs."""
-    problems = Problems("The inputs cannot be paired")
-    if "bulk" not in originals:
-        problems.add("Expected bulk, found None. Pass bulk=, an AnnData of samples × genes.")
-    if ("cells" in originals) == ("profiles" in originals):
-        found = "both" if "cells" in originals else "neither"
-        problems.add(f"Expected either cells or profiles, found {found}. Pass one of the two.")
-    if "pseudobulk" in originals and "profiles" not in originals:
-        problems.add(
-            "Expected profiles together with pseudobulk, found none. Omit pseudobulk: pair computes it from cells."
-        )
-    for name, adata in originals.items():
-        if not isinstance(adata, AnnData):
-            problems.add(f"Expected {name} as AnnData, found {type(adata).__name__}. Pass anndata.AnnData({name}).")
-    problems.raise_if_any()
-    if layer is not None and not any(layer in adata.layers for adata in originals.values()):
-        problems.add(f"Expected layer {layer!r} in cells or bulk, found it in neither. Pass an existing layer.")
-    tables = {name: read_table(problems, adata, name, layer, duplicates) for name, adata in originals.items()}
-    # spike-in names match for any gene identifiers
-    genes_of = {
-        name: table.var_names[~table.var_names.str.startswith(SPIKE_IN_PREFIX)] for name, table in tables.items()
-    }
-    check_genes(problems, genes_of, originals)
-    set_donors(problems, tables, donor_key)
-    set_cell_types(problems, tables, cell_type_key)
-    given = given_fractions(problems, originals["bulk"], fractions_key, tables)
-    probabilities = None
-    if probabilities_key is not None:
-        probabilities = cell_probabilities(problems, originals.get("cells"), probabilities_key, tables)
-    side = "cells" if "cells" in tables else "pseudobulk"
-    if side in tables and keys.DONOR in tables[side].obs:
-        bulk_donors, other_donors = (pd.Index(tables[name].obs[keys.DONOR].unique()) for name in ("bulk", side))
-        check_donor_names(problems, bulk_donors, other_donors, side)
-    problems.raise_if_any()
-
-    unit = unit_of(tables["bulk"].X)
-    n_spike_ins = set_spike_ins_aside(tables)
-    # cell sizes are sums over all genes, not over shared genes; signatures have them in obs["total"]
-    if "cells" in tables:
-        tables[keys.SUMS] = sum_cells(tables["cells"], logged=is_logged(originals["cells"], layer))
-    elif "total" not in tables["profiles"].obs:
-        tables["profiles"].obs["total"] = np.asarray(tables["profiles"].X.sum(axis=1)).ravel()
-    genes = tables["bulk"].var_names
-    for table in tables.values():
-        genes = genes[genes.isin(table.var_names)]
-    tables = {name: take_genes(table, genes) for name, table in tables.items()}
-    modalities = {keys.BULK: tables["bulk"]}
-    if "cells" in tables:
-        modalities |= {keys.CELLS: tables["cells"], keys.SUMS: tables[keys.SUMS]} | make_reference(tables[keys.SUMS])
-    else:
-        obs = tables["profiles"].obs
-        obs[keys.CELL_SIZE] = obs[keys.CELL_SIZE if keys.CELL_SIZE in obs else "total"].astype(float)
-        tables["profiles"].obs_names = obs[keys.CELL_TYPE].to_numpy()
-        modalities |= {name: tables[name] for name in (keys.PROFILES, keys.PSEUDOBULK) if name in tables}
-    _measure(modalities, given, probabilities)
-
-    mdata = make_mudata(modalities)
-    record = {"bulk_unit": unit, "n_genes": len(genes), "n_spike_ins": n_spike_ins}
-    mdata.uns[keys.UNS] = {"pair": record}
-    return mdata
-
-
-def make_reference(sums: AnnData) -> dict[str, AnnData]:
-    """Return profiles and pseudobulk computed from summed cells, by modality name."""
-    cell_types = list(sums.obs[keys.CELL_TYPE].cat.categories)
-    return {keys.PROFILES: make_profiles(sums, cell_types), keys.PSEUDOBULK: make_pseudobulk(sums)}
-
-
 def paired_donors(mdata: MuData) -> list[str]:
     """Return the donors of bulk samples with measured fractions, which are the training donors of paired methods.
 
@@ -253,32 +158,6 @@ def paired_donors(mdata: MuData) -> list[str]:
     bulk = mdata[keys.BULK]
     known = bulk.obsm[keys.MEASURED].notna().all(axis=1)
     return sorted(bulk.obs[keys.DONOR][known].unique())
-
-
-def _measure(
-    modalities: Mapping[str, AnnData], given: pd.DataFrame | None, probabilities: pd.DataFrame | None = None
-) -> None:
-    """Write the measured fractions of bulk: from the donor's cells, else from ``given``, else NaN."""
-    bulk = modalities[keys.BULK]
-    donors = list(bulk.obs[keys.DONOR])
-    cell_types = list(modalities[keys.PROFILES].obs[keys.CELL_TYPE])
-    measured = pd.DataFrame(np.nan, index=bulk.obs_names, columns=cell_types)
-    if given is not None:
-        measured = given[cell_types].set_axis(bulk.obs_names)
-    if keys.CELLS in modalities:
-        counts = count_cells(modalities[keys.SUMS], donors, cell_types).set_axis(bulk.obs_names)
-        total = counts.sum(axis=1)
-        counted = total > 0
-        expected = counts
-        if probabilities is not None:
-            tables = expect_cells(modalities[keys.CELLS], probabilities, donors, cell_types)
-            expected, variance = (table.set_axis(bulk.obs_names) for table in tables)
-            counts[:] = round_counts(expected.to_numpy())
-            bulk.obsm[keys.MEASURED_VARIANCE] = variance.div((total**2).where(counted), axis=0)
-        measured[counted] = expected[counted].div(total[counted], axis=0)
-        if counted.any():
-            bulk.obsm[keys.MEASURED_CELLS] = counts
-    bulk.obsm[keys.MEASURED] = measured
 
 
 def _distance(mdata: MuData) -> float:

@@ -12,7 +12,7 @@ from scdeconv._data.checks import examples
 from scdeconv._data.genes import strip_versions
 from scdeconv._data.warnings import warn
 
-from ._pair import join
+from ._join import join
 
 if TYPE_CHECKING:
     from mudata import MuData
