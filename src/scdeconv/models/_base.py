@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from scdeconv._data.chunks import first_rows
-from scdeconv._data.genes import align_genes, read_genes, strip_versions
+from scdeconv._data.gene_names import strip_versions
+from scdeconv._data.genes import align_genes, read_genes
 from scdeconv._data.matrix import get_matrix
 from scdeconv._data.units import COUNTS, TPM, unit_of
 from scdeconv._data.warnings import warn

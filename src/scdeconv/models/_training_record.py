@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scdeconv._data.annotated import values_of
-from scdeconv._data.genes import strip_versions
+from scdeconv._data.gene_names import strip_versions
 from scdeconv._stats.conformal import HeldOut
 from scdeconv._stats.familiarity import Familiarity
 from scdeconv._stats.fingerprint import Fingerprints, most_expressed
