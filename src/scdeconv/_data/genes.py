@@ -113,9 +113,7 @@ def _columns_of(names: pd.Index, genes: pd.Index) -> np.ndarray:
     return positions[~positions.index.duplicated()].reindex(genes, fill_value=-1).to_numpy(dtype=int)
 
 
-def align_genes(
-    adata: AnnData, genes: pd.Index, *, layer: str | None = None, may_be_empty: bool = False
-) -> np.ndarray:
+def align_genes(adata: AnnData, genes: pd.Index, *, layer: str | None = None, may_be_empty: bool = False) -> np.ndarray:
     """Return expression in the gene order of the model, samples × genes; missing genes are NaN columns."""
     matrix, columns = find_genes(adata, genes, layer=layer, may_be_empty=may_be_empty)
     values = to_dense(take_columns(matrix, columns))

@@ -48,9 +48,7 @@ def read_table(
     logged, may_be_small = is_logged(adata, layer), name == "profiles"
     before = len(problems.messages)
     may_be_empty = name in ("bulk", "cells")
-    check_expression(
-        problems, table, matrix, name, logged=logged, may_be_small=may_be_small, may_be_empty=may_be_empty
-    )
+    check_expression(problems, table, matrix, name, logged=logged, may_be_small=may_be_small, may_be_empty=may_be_empty)
     if name == "cells" and not is_lazy(matrix) and len(problems.messages) == before:
         return _cells_with_counts(problems, table)
     return table
@@ -98,7 +96,9 @@ def set_donors(problems: Problems, tables: Mapping[str, AnnData], donor_key: str
             donors = obs[donor_key]
         elif name == "cells":
             others = columns_of_donors(obs, tables["bulk"].obs[keys.DONOR]) if "bulk" in tables else {}
-            hint = "".join(f" Column {column!r} has donors of bulk ({examples(found)})." for column, found in others.items())
+            hint = "".join(
+                f" Column {column!r} has donors of bulk ({examples(found)})." for column, found in others.items()
+            )
             problems.add(
                 f"Expected the donor of each cell in cells.obs[{donor_key!r}], found columns {list(obs.columns)}."
                 f"{hint} Name the column with donor_key=."

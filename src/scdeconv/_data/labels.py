@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 Values = TypeVar("Values", pd.Series, pd.Index)
 
 # texts that programs write for missing values, in lower case
-MISSING_WORDS = frozenset({"", ".", "-", "--", "?", "na", "n/a", "#n/a", "<na>", "nan", "nat", "none", "null", "missing"})
+MISSING_WORDS = frozenset(
+    {"", ".", "-", "--", "?", "na", "n/a", "#n/a", "<na>", "nan", "nat", "none", "null", "missing"}
+)
 DECIMAL, WHOLE = re.compile(r"[+-]?\d+\.\d+"), re.compile(r"([+-]?\d+)\.0+")
 # a dash after a word and before a space or the end is a sign, as in "CD4- T cell"
 MINUS = re.compile(r"(?<=\w)-(?=[\s,;)]|$)")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 
+from scdeconv._data.checks import examples
 from scdeconv._data.chunks import first_rows
 from scdeconv._data.gene_names import strip_versions
 from scdeconv._data.genes import align_genes, read_genes
@@ -15,6 +16,7 @@ from scdeconv._data.units import COUNTS, TPM, unit_of
 from scdeconv._data.warnings import warn
 from scdeconv.io import SavedModel, TrainingRecord, refuse_failed_parts
 
+from ._state import Estimate
 from ._training_record import NEW, DeconvolutionRecord, held_out_intervals
 
 if TYPE_CHECKING:
@@ -27,6 +29,27 @@ if TYPE_CHECKING:
 
 # number of samples read to infer the unit; set by hand
 UNIT_CHECK_ROWS = 100
+# reads relative to the median training sample below which a sample has few reads: its counting noise is more than three
+# times that of the training samples
+FEW_READS = 0.1
+
+
+def to_all_rows(values: np.ndarray, usable: np.ndarray) -> np.ndarray:
+    """Return values of the usable samples as rows of all samples; the other rows are NaN."""
+    rows = np.full((len(usable), *values.shape[1:]), np.nan)
+    rows[usable] = values
+    return rows
+
+
+def quality_of_all(table: pd.DataFrame, usable: np.ndarray, names: pd.Index) -> pd.DataFrame:
+    """Return the quality of all samples: of those without reads NaN, and True in ``outside`` and ``few_reads``."""
+    if usable.all():
+        return table
+    rows = {
+        name: column.reindex(names, fill_value=name in ("outside", "few_reads")) if column.dtype == bool else column
+        for name, column in table.items()
+    }
+    return pd.DataFrame(rows, index=names)
 
 
 class DeconvolutionModel(SavedModel):
@@ -134,7 +157,7 @@ class DeconvolutionModel(SavedModel):
 
         Returns
         -------
-        Fractions, samples × cell types; rows sum to 1.
+        Fractions, samples × cell types; rows sum to 1. Rows of NaN for samples without reads in the model's genes.
 
         Raises
         ------
@@ -142,9 +165,15 @@ class DeconvolutionModel(SavedModel):
             If the model is not trained.
         ValueError
             If the values are not linear expression, or if less than half of the model's genes are present.
+
+        Warns
+        -----
+        UserWarning
+            If samples have no reads in the model's genes, or if the method found no composition of a sample.
         """
-        expression = self._aligned(adata, layer)
-        fractions, _, _ = self._replace_fit(adata, layer, self.state_.fractions(expression), in_sample=in_sample)
+        expression, usable = self._aligned(adata, layer)
+        fitted = self._fitted(self.state_.fractions(expression) if usable.any() else None, usable, adata.obs_names)
+        fractions, _, _ = self._replace_fit(adata, layer, fitted, in_sample=in_sample)
         return pd.DataFrame(fractions, index=adata.obs_names, columns=self.cell_types_)
 
     def estimate(
@@ -174,20 +203,21 @@ class DeconvolutionModel(SavedModel):
         - ``source``, if there are training samples, with the column ``source``: ``"new"``, ``"out-of-fold"`` or
           ``"in-sample"`` (the fit).
         """
-        expression = self._aligned(adata, layer)
-        estimate = self.state_.estimate(expression)
-        fractions, source, row = self._replace_fit(adata, layer, estimate.fractions, in_sample=in_sample)
+        expression, usable = self._aligned(adata, layer)
+        # a method need not accept a table without samples
+        estimate = self.state_.estimate(expression) if usable.any() else Estimate(np.empty((0, len(self.cell_types_))))
+        fitted = self._fitted(estimate.fractions, usable, adata.obs_names)
+        fractions, source, row = self._replace_fit(adata, layer, fitted, in_sample=in_sample)
         tables: dict[str, Any] = {"fractions": fractions}
         if coverage is not None:
-            tables["lower"], tables["upper"] = self._intervals(fractions, estimate.spread, row, coverage)
+            spread = estimate.spread if np.ndim(estimate.spread) == 0 else to_all_rows(estimate.spread, usable)
+            tables["lower"], tables["upper"] = self._intervals(fractions, spread, row, coverage)
         found = {
             name: pd.DataFrame(table, index=adata.obs_names, columns=self.cell_types_) for name, table in tables.items()
         }
-        quality = self.state_.quality(expression, fractions)
+        quality = self._quality(expression, estimate.noise, found["fractions"][usable])
         if quality is not None:
-            found["quality"] = pd.DataFrame(quality, index=adata.obs_names)
-        elif self.familiarity_ is not None and estimate.noise is not None:
-            found["quality"] = self.familiarity_.quality(estimate.noise, found["fractions"])
+            found["quality"] = quality_of_all(quality, usable, adata.obs_names)
         if (source != NEW).any():
             found["source"] = pd.DataFrame({"source": source}, index=adata.obs_names)
         return found
@@ -207,18 +237,60 @@ class DeconvolutionModel(SavedModel):
             fractions = np.where((row >= 0)[:, None], self.training_.held_out.predicted[row], fractions)
         return fractions, source, row
 
-    def _aligned(self, adata: AnnData, layer: str | None) -> np.ndarray:
-        """Return the expression of the model's genes; missing genes are NaN."""
+    def _aligned(self, adata: AnnData, layer: str | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return the expression of the model's genes in the samples that have reads in them, and the mask of these samples.
+
+        Missing genes are NaN. For a model without genes, a sample needs reads in any gene.
+        """
         self._require_trained()
-        expression = align_genes(adata, strip_versions(self.genes_), layer=layer)
+        expression = align_genes(adata, strip_versions(self.genes_), layer=layer, may_be_empty=True)
+        matrix = get_matrix(adata, layer, "adata")
         trained_on = self.training_.bulk_unit
-        found = unit_of(first_rows(get_matrix(adata, layer, "adata"))[:UNIT_CHECK_ROWS])
+        found = unit_of(first_rows(matrix)[:UNIT_CHECK_ROWS])
         if {trained_on, found} == {COUNTS, TPM}:
             warn(
                 f"Expected {trained_on} in adata, the unit of the training bulk, found {found}. Estimates may be "
                 f"wrong. Pass bulk samples in {trained_on}, or pair and train with bulk in {found}."
             )
-        return expression
+        totals = np.nansum(expression, axis=1) if len(self.genes_) else np.asarray(matrix.sum(axis=1)).ravel()
+        usable = totals > 0
+        if not usable.all():
+            warn(
+                f"{int((~usable).sum())} of {len(usable)} samples have no reads in the genes of the model, so their "
+                f"fractions are NaN: {examples(adata.obs_names[~usable])}."
+            )
+        return expression[usable], usable
+
+    def _fitted(self, fractions: np.ndarray | None, usable: np.ndarray, names: pd.Index) -> np.ndarray:
+        """Return the estimates of all samples; NaN and a warning for samples without a finite estimate."""
+        if fractions is None:
+            return np.full((len(usable), len(self.cell_types_)), np.nan)
+        fractions = to_all_rows(fractions, usable)
+        failed = usable & ~np.isfinite(fractions).all(axis=1)
+        if failed.any():
+            fractions[failed] = np.nan
+            warn(
+                f"{type(self).__name__} found no composition of {int(failed.sum())} samples, so their fractions are "
+                f"NaN: {examples(names[failed])}. Compare their expression with the training bulk."
+            )
+        return fractions
+
+    def _quality(
+        self, expression: np.ndarray, noise: np.ndarray | None, fractions: pd.DataFrame
+    ) -> pd.DataFrame | None:
+        """Return the quality measures of the samples with reads."""
+        table, measures = None, self.state_.quality(expression, fractions.to_numpy()) if len(fractions) else None
+        if measures is not None:
+            table = pd.DataFrame(measures, index=fractions.index)
+        elif self.familiarity_ is not None and noise is not None:
+            table = self.familiarity_.quality(noise, fractions)
+        median = self.training_.library_size
+        if median is None or not len(fractions):
+            return table
+        few = np.nansum(expression, axis=1) < FEW_READS * median
+        return (
+            pd.DataFrame(index=fractions.index).assign(few_reads=few) if table is None else table.assign(few_reads=few)
+        )
 
     def quality(self, adata: AnnData, *, layer: str | None = None, in_sample: bool = False) -> pd.DataFrame | None:
         """Return how well the model fits each sample.
@@ -230,7 +302,9 @@ class DeconvolutionModel(SavedModel):
 
         Returns
         -------
-        DataFrame of samples × measures; None for methods without quality measures. Models with a calibration return
+        DataFrame of samples × measures; None for methods without quality measures that were not trained on counts.
+        ``few_reads`` is True for samples with less than 10 % of the reads of the median training sample in the model's
+        genes. The values of samples without reads are NaN or True. Models with a calibration also return
         ``noise`` (root mean square of the residual, relative to its expected value), ``composition`` (largest distance
         of a cell type from the mean of the training donors, in standard deviations) and ``outside`` (True if one of
         them is more than 25 % above the maximum over the held-out training donors).
