@@ -46,26 +46,27 @@ def read_table(
     check_names(problems, table.obs_names, table.var_names, name)
     # mean counts per cell can all be small: only scanpy's log1p mark identifies log-transformed profiles
     logged, may_be_small = is_logged(adata, layer), name == "profiles"
-    before = len(problems.messages)
     may_be_empty = name in ("bulk", "cells")
     check_expression(problems, table, matrix, name, logged=logged, may_be_small=may_be_small, may_be_empty=may_be_empty)
-    if name == "cells" and not is_lazy(matrix) and len(problems.messages) == before:
-        return _cells_with_counts(problems, table)
     return table
 
 
-def _cells_with_counts(problems: Problems, cells: AnnData) -> AnnData:
-    """Return the cells with counts; warn about the others."""
+def leave_out_empty_cells(problems: Problems, tables: dict[str, AnnData]) -> None:
+    """Remove cells without counts, with a warning; donors without other cells are no pairs. Lazy cells are not read."""
+    cells = tables.get("cells")
+    if cells is None or is_lazy(cells.X) or problems.messages:
+        return
     empty = np.asarray(cells.X.sum(axis=1)).ravel() == 0
     if empty.all():
         problems.add("Expected cells with counts, found zeros only. Pass the layer with counts.")
     elif empty.any():
+        tables["cells"] = subset(cells, ~empty)
+        lost = cells.obs[keys.DONOR][~cells.obs[keys.DONOR].isin(tables["cells"].obs[keys.DONOR])].unique()
+        donors = f" Donors without other cells are no pairs: {examples(lost)}." if len(lost) else ""
         warn(
             f"{int(empty.sum())} of {cells.n_obs} cells have no counts and are left out: "
-            f"{examples(cells.obs_names[empty])}."
+            f"{examples(cells.obs_names[empty])}.{donors}"
         )
-        return subset(cells, ~empty)
-    return cells
 
 
 def is_logged(adata: AnnData, layer: str | None) -> bool:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 
-from scdeconv._data.checks import examples
 from scdeconv._data.chunks import first_rows
 from scdeconv._data.gene_names import strip_versions
 from scdeconv._data.genes import align_genes, read_genes
@@ -18,6 +17,7 @@ from scdeconv.io import SavedModel, TrainingRecord, refuse_failed_parts
 
 from ._state import Estimate
 from ._training_record import NEW, DeconvolutionRecord, held_out_intervals
+from ._usable import flag_few_reads, fractions_of_all, quality_of_all, to_all_rows, with_reads
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -29,27 +29,6 @@ if TYPE_CHECKING:
 
 # number of samples read to infer the unit; set by hand
 UNIT_CHECK_ROWS = 100
-# reads relative to the median training sample below which a sample has few reads: its counting noise is more than three
-# times that of the training samples
-FEW_READS = 0.1
-
-
-def to_all_rows(values: np.ndarray, usable: np.ndarray) -> np.ndarray:
-    """Return values of the usable samples as rows of all samples; the other rows are NaN."""
-    rows = np.full((len(usable), *values.shape[1:]), np.nan)
-    rows[usable] = values
-    return rows
-
-
-def quality_of_all(table: pd.DataFrame, usable: np.ndarray, names: pd.Index) -> pd.DataFrame:
-    """Return the quality of all samples: of those without reads NaN, and True in ``outside`` and ``few_reads``."""
-    if usable.all():
-        return table
-    rows = {
-        name: column.reindex(names, fill_value=name in ("outside", "few_reads")) if column.dtype == bool else column
-        for name, column in table.items()
-    }
-    return pd.DataFrame(rows, index=names)
 
 
 class DeconvolutionModel(SavedModel):
@@ -172,7 +151,9 @@ class DeconvolutionModel(SavedModel):
             If samples have no reads in the model's genes, or if the method found no composition of a sample.
         """
         expression, usable = self._aligned(adata, layer)
-        fitted = self._fitted(self.state_.fractions(expression) if usable.any() else None, usable, adata.obs_names)
+        # a method need not accept a table without samples
+        fractions = self.state_.fractions(expression) if usable.any() else np.empty((0, len(self.cell_types_)))
+        fitted = fractions_of_all(fractions, usable, adata.obs_names)
         fractions, _, _ = self._replace_fit(adata, layer, fitted, in_sample=in_sample)
         return pd.DataFrame(fractions, index=adata.obs_names, columns=self.cell_types_)
 
@@ -204,9 +185,8 @@ class DeconvolutionModel(SavedModel):
           ``"in-sample"`` (the fit).
         """
         expression, usable = self._aligned(adata, layer)
-        # a method need not accept a table without samples
         estimate = self.state_.estimate(expression) if usable.any() else Estimate(np.empty((0, len(self.cell_types_))))
-        fitted = self._fitted(estimate.fractions, usable, adata.obs_names)
+        fitted = fractions_of_all(estimate.fractions, usable, adata.obs_names)
         fractions, source, row = self._replace_fit(adata, layer, fitted, in_sample=in_sample)
         tables: dict[str, Any] = {"fractions": fractions}
         if coverage is not None:
@@ -215,7 +195,10 @@ class DeconvolutionModel(SavedModel):
         found = {
             name: pd.DataFrame(table, index=adata.obs_names, columns=self.cell_types_) for name, table in tables.items()
         }
-        quality = self._quality(expression, estimate.noise, found["fractions"][usable])
+        quality = self.state_.quality(expression, fractions[usable]) if usable.any() else None
+        if quality is None and self.familiarity_ is not None and estimate.noise is not None:
+            quality = self.familiarity_.quality(estimate.noise, found["fractions"][usable])
+        quality = flag_few_reads(quality, expression, self.training_.library_size)
         if quality is not None:
             found["quality"] = quality_of_all(quality, usable, adata.obs_names)
         if (source != NEW).any():
@@ -253,44 +236,8 @@ class DeconvolutionModel(SavedModel):
                 f"wrong. Pass bulk samples in {trained_on}, or pair and train with bulk in {found}."
             )
         totals = np.nansum(expression, axis=1) if len(self.genes_) else np.asarray(matrix.sum(axis=1)).ravel()
-        usable = totals > 0
-        if not usable.all():
-            warn(
-                f"{int((~usable).sum())} of {len(usable)} samples have no reads in the genes of the model, so their "
-                f"fractions are NaN: {examples(adata.obs_names[~usable])}."
-            )
+        usable = with_reads(totals, adata.obs_names)
         return expression[usable], usable
-
-    def _fitted(self, fractions: np.ndarray | None, usable: np.ndarray, names: pd.Index) -> np.ndarray:
-        """Return the estimates of all samples; NaN and a warning for samples without a finite estimate."""
-        if fractions is None:
-            return np.full((len(usable), len(self.cell_types_)), np.nan)
-        fractions = to_all_rows(fractions, usable)
-        failed = usable & ~np.isfinite(fractions).all(axis=1)
-        if failed.any():
-            fractions[failed] = np.nan
-            warn(
-                f"{type(self).__name__} found no composition of {int(failed.sum())} samples, so their fractions are "
-                f"NaN: {examples(names[failed])}. Compare their expression with the training bulk."
-            )
-        return fractions
-
-    def _quality(
-        self, expression: np.ndarray, noise: np.ndarray | None, fractions: pd.DataFrame
-    ) -> pd.DataFrame | None:
-        """Return the quality measures of the samples with reads."""
-        table, measures = None, self.state_.quality(expression, fractions.to_numpy()) if len(fractions) else None
-        if measures is not None:
-            table = pd.DataFrame(measures, index=fractions.index)
-        elif self.familiarity_ is not None and noise is not None:
-            table = self.familiarity_.quality(noise, fractions)
-        median = self.training_.library_size
-        if median is None or not len(fractions):
-            return table
-        few = np.nansum(expression, axis=1) < FEW_READS * median
-        return (
-            pd.DataFrame(index=fractions.index).assign(few_reads=few) if table is None else table.assign(few_reads=few)
-        )
 
     def quality(self, adata: AnnData, *, layer: str | None = None, in_sample: bool = False) -> pd.DataFrame | None:
         """Return how well the model fits each sample.

@@ -16,6 +16,7 @@ from scdeconv._data.inputs import (
     cell_probabilities,
     given_fractions,
     is_logged,
+    leave_out_empty_cells,
     read_table,
     set_cell_types,
     set_donors,
@@ -66,6 +67,7 @@ def join(
     )
     check_shared_genes(problems, bulk_genes, other_genes)
     sources = set_donors(problems, tables, donor_key)
+    leave_out_empty_cells(problems, tables)
     set_cell_types(problems, tables, cell_type_key)
     given = given_fractions(problems, originals["bulk"], fractions_key, tables)
     probabilities = None

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from scdeconv._data import keys
 from scdeconv._data.labels import as_labels, near_matches
 from scdeconv._data.warnings import warn
@@ -15,6 +13,8 @@ from .problems import Problems, examples
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import pandas as pd
 
 
 def check_donors_match(

@@ -15,11 +15,11 @@ from scdeconv._data.matrix import Matrix, to_dense
 from scdeconv._data.reference import membership
 from scdeconv._stats.expression import to_shares
 from scdeconv._stats.solvers.read_mixtures import fixed_point, floor_profiles, is_outlier, lift, mix, update_profiles
-from scdeconv.models._base import to_all_rows
 from scdeconv.models._cross_fitted import CrossFittedModel
 from scdeconv.models._record import Method
 from scdeconv.models._signature_model import present_genes
 from scdeconv.models._state import State
+from scdeconv.models._usable import to_all_rows
 from scdeconv.models.reference._bayesprism_arguments import check_states, is_noisy
 
 if TYPE_CHECKING:

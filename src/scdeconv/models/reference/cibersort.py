@@ -20,9 +20,9 @@ from scdeconv._stats.solvers.support_vectors import (
     solve_nu_svr,
     standardise,
 )
-from scdeconv.models._base import to_all_rows
 from scdeconv.models._record import Method
 from scdeconv.models._signature_model import SignatureModel, SignatureState, present_genes
+from scdeconv.models._usable import to_all_rows
 
 if TYPE_CHECKING:
     from anndata import AnnData

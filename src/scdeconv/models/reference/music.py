@@ -21,10 +21,10 @@ from scdeconv._stats.solvers.subject_weights import (
     subject_statistics,
     variance_of_fractions,
 )
-from scdeconv.models._base import to_all_rows
 from scdeconv.models._cross_fitted import CrossFittedModel
 from scdeconv.models._record import Method
 from scdeconv.models._state import State
+from scdeconv.models._usable import to_all_rows
 from scdeconv.models.reference._music_arguments import check_arguments, given_markers, group_members
 
 if TYPE_CHECKING:
