@@ -11,7 +11,8 @@ import scipy.sparse as sp
 import torch
 
 from scdeconv._data.checks import examples
-from scdeconv._data.genes import find_genes, strip_versions
+from scdeconv._data.gene_names import strip_versions
+from scdeconv._data.genes import find_genes
 from scdeconv._data.matrix import Matrix
 
 if TYPE_CHECKING:

@@ -156,6 +156,7 @@ class CrossFittedModel(DeconvolutionModel):
             held_out=predicted,
             familiarity=familiarity,
             samples=samples,
+            library_size=data.library_size,
         )
         self._store(state, record)
 
@@ -209,7 +210,8 @@ class CrossFittedModel(DeconvolutionModel):
         for members in self._folds(donors):
             rows = np.isin(pairs.donors, members)
             estimate = self.fit(data, [*without, *members], **settings).estimate(pairs.expression[rows])
-            predicted[rows] = estimate.fractions
+            # samples without an estimate count with equal fractions
+            predicted[rows] = np.where(np.isfinite(estimate.fractions), estimate.fractions, 1 / measured.shape[1])
             if estimate.noise is not None:
                 noise[rows] = estimate.noise
         held_out = HeldOut(measured, predicted, pairs.donors)

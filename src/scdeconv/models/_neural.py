@@ -70,8 +70,10 @@ class TrainingRows:
 
 
 def training_rows(adata: AnnData, genes: pd.Index) -> TrainingRows:
-    """Return the samples with measured fractions."""
+    """Return the samples with measured fractions and reads in the genes."""
+    columns = adata.var_names.get_indexer(genes)
     known = adata.obsm[keys.MEASURED].notna().all(axis=1).to_numpy()
+    known &= np.asarray(adata.X[:, columns].sum(axis=1)).ravel() > 0
     measured = adata.obsm[keys.MEASURED].to_numpy(dtype=float)[known]
     fractions = measured[:, None, :]
     if keys.AUGMENTED in adata.obsm:
@@ -81,7 +83,6 @@ def training_rows(adata: AnnData, genes: pd.Index) -> TrainingRows:
     donors = adata.obs[keys.DONOR].to_numpy()[known].astype(str)
     _, codes, sizes = np.unique(donors, return_inverse=True, return_counts=True)
     weights = 1 / sizes[codes]
-    columns = adata.var_names.get_indexer(genes)
     return TrainingRows(adata.X, np.flatnonzero(known), columns, measured, fractions, donors, weights / weights.mean())
 
 
@@ -213,6 +214,8 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
         """
         if self.train_on == "pairs":
             parts["samples"] = TrainingSamples.of(self.adata, rows.rows, np.asarray(held_out_rows, dtype=int))
-        unit = None if self.mdata is None else PairedData(self.mdata, self._training_genes).bulk_unit
+        if self.mdata is not None:
+            data = PairedData(self.mdata, self._training_genes)
+            parts |= {"bulk_unit": data.bulk_unit, "library_size": data.library_size}
         genes, cell_types = list(self._training_genes), self._training_types
-        return DeconvolutionRecord(genes=genes, cell_types=cell_types, bulk_unit=unit, summary=summary, **parts)
+        return DeconvolutionRecord(genes=genes, cell_types=cell_types, summary=summary, **parts)

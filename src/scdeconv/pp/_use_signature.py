@@ -9,7 +9,7 @@ from anndata import AnnData
 
 from scdeconv._data import keys
 from scdeconv._data.checks import examples
-from scdeconv._data.genes import strip_versions
+from scdeconv._data.gene_names import strip_versions
 from scdeconv._data.warnings import warn
 
 from ._join import join

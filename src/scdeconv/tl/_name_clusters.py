@@ -18,7 +18,7 @@ from scdeconv._data.checks import (
     check_names,
     examples,
 )
-from scdeconv._data.genes import strip_versions
+from scdeconv._data.gene_names import strip_versions
 from scdeconv._data.matrix import Matrix, get_matrix, layer_names, to_dense
 from scdeconv._data.reference import indicator
 from scdeconv._stats.markers import choose, score_by_reference

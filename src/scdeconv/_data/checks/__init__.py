@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from .cell_sizes import check_cell_sizes, check_expressed
+from .cell_types import near_types, report_differences
+from .donors import check_donors_match, columns_of_donors
 from .expression import Examined, check_expression, examine, report_expression
 from .fractions import SUM_TOLERANCE, check_fractions, check_numeric_table, check_whole_rows, unit_problem
-from .names import check_cell_type_names, check_key, check_names
-from .near_names import as_labels, near_matches, report_differences
+from .genes import MIN_SHARED_GENES, check_shared_genes
+from .labels import check_cell_type_names, check_labels, check_spellings
+from .names import check_key, check_names
 from .problems import Problems, examples

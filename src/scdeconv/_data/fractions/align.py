@@ -12,12 +12,12 @@ from scdeconv._data import keys
 from scdeconv._data.checks import (
     SUM_TOLERANCE,
     Problems,
-    as_labels,
     check_numeric_table,
     examples,
     report_differences,
     unit_problem,
 )
+from scdeconv._data.labels import as_labels, as_text
 from scdeconv._data.warnings import warn
 
 Table: TypeAlias = ArrayLike | pd.DataFrame
@@ -113,7 +113,7 @@ def _as_floats(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(table.to_numpy(dtype=float, na_value=np.nan), table.index, table.columns)
     for axis in (0, 1):
         if not table.axes[axis].equals(other.axes[axis]):
-            table = table.set_axis(as_labels(table.axes[axis]), axis=axis)
+            table = table.set_axis(as_text(as_labels(table.axes[axis])), axis=axis)
     return table
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from scdeconv._data import keys
-from scdeconv._data.checks import Problems, as_labels, check_numeric_table, check_whole_rows, examples
+from scdeconv._data.checks import Problems, check_numeric_table, check_whole_rows, examples
+from scdeconv._data.labels import as_labels, as_text
 from scdeconv._data.warnings import warn
 
 from .align import TITLE, align_tables
@@ -58,7 +59,7 @@ def get_fractions(adata: AnnData, key: str) -> pd.DataFrame:
             "Convert it to a DataFrame with the cell types as columns."
         )
         raise TypeError(msg)
-    return table.set_axis(as_labels(table.columns), axis=1)
+    return table.set_axis(as_text(as_labels(table.columns)), axis=1)
 
 
 def levels_of(adata: AnnData, key: str) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from scdeconv._data.checks import Problems, check_expression, check_names, examples
-from scdeconv._data.genes import strip_versions
+from scdeconv._data.gene_names import strip_versions
 from scdeconv._data.matrix import get_matrix
 from scdeconv._data.warnings import warn
 

@@ -1,4 +1,4 @@
-"""Names that probably mean the same: other spellings of cell types and samples, and finer cell types."""
+"""Cell types of two tables: names that probably mean the same, and finer types."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import re
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Literal
 
-import pandas as pd
-
 from scdeconv._data.keys import UNMEASURED
+from scdeconv._data.labels import near_matches
+
+from .problems import Problems, examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from .problems import Problems
+    import pandas as pd
 
 # words of cell-type names in other forms; a value of two words is one type
 SYNONYMS = {"mono": "monocyte", "dendritic": "dc", "regulatory": "reg"}
@@ -24,11 +25,6 @@ FILLERS = frozenset({"lymphocyte"})
 RESTS = frozenset({("other",), ("rest",), ("remainder",), ("unmeasured",), ("unknown",), ("unassigned",)})
 # minimum length and similarity of two words that differ by a typing error (set by hand)
 MIN_LETTERS, MIN_SIMILARITY = 5, 0.85
-
-
-def as_labels(names: pd.Index) -> pd.Index:
-    """Return names as text; whole floating-point numbers have no decimals, so that 1, 1.0 and "1" are equal."""
-    return pd.Index([f"{name:.0f}" if isinstance(name, float) and name.is_integer() else str(name) for name in names])
 
 
 def words_of_type(name: str) -> tuple[str, ...]:
@@ -45,22 +41,21 @@ def words_of_type(name: str) -> tuple[str, ...]:
     return tuple(sorted(words - FILLERS or words)) or (name.lower(),)
 
 
-def parts_of_sample(name: str) -> tuple[str, ...]:
-    """Return words and numbers of a sample name: lower case, without separators, leading zeros and R's leading X."""
-    parts = re.findall(r"[^\W\d_]+|\d+", re.sub(r"^X(?=\d)", "", name).lower())
-    return tuple(part.lstrip("0") or "0" for part in parts) or (name,)
+def near_types(types: Iterable[str], others: Iterable[str]) -> dict[str, str]:
+    """Return cell types without an equal name in ``others``, and the only name that probably means the same.
 
-
-def near_matches(
-    names: Iterable[str], others: Iterable[str], key: Callable[[str], tuple[str, ...]] = words_of_type
-) -> dict[str, str]:
-    """Return which of ``others`` each name probably is, if only one is possible."""
-    first, second = ({name: key(name) for name in side} for side in (names, others))
+    Names match nearly if they differ in case, separators, plural, "cell", "+" and the order of words, by an abbreviation or
+    by a typing error.
+    """
+    mine, theirs = list(types), list(others)
+    first = {name: words_of_type(name) for name in mine if name not in theirs}
+    second = {name: words_of_type(name) for name in theirs if name not in mine}
     found = _unique_pairs(first, second, lambda one, two: one == two)
-    rest = [{name: words for name, words in side.items()} for side in (first, second)]
-    for name, other in found.items():
-        del rest[0][name], rest[1][other]
-    return found | _unique_pairs(*rest, _misspelt) if key is words_of_type else found
+    rest = (
+        {name: words for name, words in side.items() if name not in matched}
+        for side, matched in ((first, found), (second, {*found.values()}))
+    )
+    return found | _unique_pairs(*rest, _misspelt)
 
 
 def finer_types(coarse: Iterable[str], fine: Iterable[str]) -> dict[str, list[str]]:
@@ -120,14 +115,20 @@ def report_differences(
     if measured.equals(other) and (what == "samples" or measured.is_unique):
         return
     absent, extra = measured.difference(other, sort=False), other.difference(measured, sort=False)
-    if not len(absent) and not len(extra) and measured.is_unique and other.is_unique:
+    repeated = [*measured[measured.duplicated()].unique(), *other[other.duplicated()].unique()]
+    if repeated:
+        problems.add(
+            f"Expected unique {what} in {names[0]} and {names[1]}, found {len(repeated)} repeated: {examples(repeated)}. "
+            "Sum or rename them."
+        )
+    if not len(absent) and not len(extra):
         return
     found = ", ".join(
         f"only {name if '.' not in name else f'in {name}'}: {list(side[:5])} ({len(side)})"
         for name, side in zip(names, (absent, extra), strict=True)
     )
-    axis, key = ("columns", words_of_type) if what == "cell types" else ("index", parts_of_sample)
-    near = near_matches(absent, extra, key)
+    axis, near_names = ("columns", near_types) if what == "cell types" else ("index", near_matches)
+    near = near_names(absent, extra)
     absent, extra = absent.drop(list(near)), extra.drop(list(near.values()))
     if what == "cell types":
         rest = [name for name in absent if words_of_type(name) in RESTS and UNMEASURED not in measured]
@@ -145,8 +146,6 @@ def report_differences(
             advice.append(f"If these are finer types, add them up: {table} = scdeconv.tl.merge_types({table}, {groups}).")
             absent, extra = (side.drop([*groups, *sum(groups.values(), [])], errors="ignore") for side in (absent, extra))
     if len(absent) or len(extra):
-        advice.append(
-            f"Select those of both tables, shared = {names[0]}.{axis}.intersection({names[1]}.{axis}), or pass arrays to "
-            "compare by position."
-        )
+        shared = f"Select those of both tables, shared = {names[0]}.{axis}.intersection({names[1]}.{axis}), or pass"
+        advice.append(f"{shared if measured.isin(other).any() else 'Rename them, or pass'} arrays to compare by position.")
     problems.add(f"Expected the same unique {what} in both tables, found {found}. {' '.join(advice)}")
