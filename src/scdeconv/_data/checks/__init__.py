@@ -6,7 +6,8 @@ from .cell_sizes import check_cell_sizes, check_expressed
 from .donors import check_donors_match, columns_of_donors
 from .expression import Examined, check_expression, examine, report_expression
 from .fractions import check_fractions
-from .genes import MIN_SHARED_GENES, check_shared_genes
+from .genes import MOSTLY_SHARED, check_shared_genes
 from .labels import check_cell_type_names, check_labels, check_spellings
 from .names import check_key, check_names
 from .problems import Problems, examples
+from .training import check_training_samples
