@@ -138,10 +138,7 @@ def set_cell_types(problems: Problems, tables: Mapping[str, AnnData], cell_type_
         labels = check_labels(problems, given, name, "cell type")
         order = as_text(as_labels(pd.Index(given.cat.categories))).unique()
         obs[keys.CELL_TYPE] = pd.Categorical(labels, categories=pd.Index(order, dtype=str))
-        # missing and differently spelled types are already reported
-        unseen = Problems(problems.title)
-        check_cell_type_names(unseen, order[~is_missing(order)], name)
-        problems.messages += [message for message in unseen.messages if "spelling" not in message]
+        check_cell_type_names(problems, order[~is_missing(order)], name, spellings=False)
         return
     obs = tables["profiles"].obs
     given = obs[cell_type_key] if cell_type_key in obs else pd.Series(obs.index, index=obs.index)

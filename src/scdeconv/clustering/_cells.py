@@ -237,6 +237,13 @@ def read_cells(
     counts = counts[:, columns * present]
     if not present.all():
         counts = sp.csr_matrix(counts) @ sp.diags(present.astype(float))
+    empty = adata.obs_names[np.asarray(counts.sum(axis=1)).ravel() == 0]
+    if len(empty):
+        msg = (
+            f"Expected counts in every cell in the genes of the model, found none in {len(empty)} cells: "
+            f"{examples(empty)}. Remove these cells."
+        )
+        raise ValueError(msg)
     together = len(scaling.mean) == 1
     codes = np.zeros(adata.n_obs, dtype=int) if together else _batch_codes(adata, batch_key, batches)
     return Cells(counts, codes, scaling, present)

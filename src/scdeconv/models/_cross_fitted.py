@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from scdeconv._data import keys
+from scdeconv._data.checks import check_training_samples
 from scdeconv._data.paired_data import PairedData
 from scdeconv._stats.compositions import to_fractions
 from scdeconv._stats.conformal import HeldOut
@@ -99,6 +100,8 @@ class CrossFittedModel(DeconvolutionModel):
         ------
         KeyError
             If a required modality is missing.
+        ValueError
+            If a bulk sample has no donor, if donors or cell types have two spellings, or if the fractions are invalid.
         """
         if set(cls.modalities) - set(mdata.mod):
             made = "pp.pair(cells, bulk)" if {keys.CELLS, keys.SUMS} & set(cls.modalities) else "pp.pair"
@@ -107,6 +110,7 @@ class CrossFittedModel(DeconvolutionModel):
                 f"{made}."
             )
             raise KeyError(msg)
+        check_training_samples(mdata[keys.BULK])
 
     @abstractmethod
     def fit(self, data: PairedData, without: Collection[str] = ()) -> State:

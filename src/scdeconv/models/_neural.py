@@ -13,6 +13,7 @@ from scvi.data.fields import LayerField, ObsmField
 from scvi.model.base import BaseModelClass
 
 from scdeconv._data import keys
+from scdeconv._data.checks import check_training_samples
 from scdeconv._data.matrix import Matrix, to_dense
 from scdeconv._data.paired_data import PairedData
 from scdeconv._nn import quiet
@@ -144,11 +145,10 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
         ------
         KeyError
             If ``obs["donor"]`` or ``obsm["measured_fractions"]`` is missing.
+        ValueError
+            If a sample has no donor, if donors or cell types have two spellings, or if the fractions are invalid.
         """
-        for container, key in (("obs", keys.DONOR), ("obsm", keys.MEASURED)):
-            if key not in getattr(adata, container):
-                msg = f"Expected {container}[{key!r}] in adata, found {list(getattr(adata, container))}. Call pp.pair."
-                raise KeyError(msg)
+        check_training_samples(adata)
         setup_method_args = cls._get_setup_method_args(**{"cls": cls, "adata": adata})
         fields = [LayerField("X", None, is_count_data=False), ObsmField("fractions", keys.MEASURED)]
         manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)

@@ -67,8 +67,21 @@ def check_spellings(problems: Problems, labels: Iterable[str], name: str, what: 
         )
 
 
-def check_cell_type_names(problems: Problems, cell_types: Iterable[object], name: str) -> pd.Index:
+def check_cell_type_names(
+    problems: Problems, cell_types: Iterable[object], name: str, *, spellings: bool = True
+) -> pd.Index:
     """Refuse cell types that are missing, repeated, "_index", contain "/", or are two spellings of one type.
+
+    Parameters
+    ----------
+    problems
+        Collected problems.
+    cell_types
+        Names of the types.
+    name
+        Name of the input in messages.
+    spellings
+        Whether to check the spellings and note changes. Not needed after :func:`check_labels`.
 
     Returns
     -------
@@ -100,8 +113,9 @@ def check_cell_type_names(problems: Problems, cell_types: Iterable[object], name
             f"Expected unique cell types in {name}, found {len(repeated)} repeated: {examples(repeated)}. "
             "Sum or rename them."
         )
-    check_spellings(problems, names, name, "cell type")
-    note_changes(problems, given, names, f"cell types of {name}")
+    if spellings:
+        check_spellings(problems, names, name, "cell type")
+        note_changes(problems, given, names, f"cell types of {name}")
     return names
 
 
