@@ -61,12 +61,11 @@ class HeldOut:
     def __post_init__(self) -> None:
         """Convert tables to arrays; raise ``ValueError`` for other samples or types, NaN, percent or counts."""
         tables = self.measured, self.predicted
-        if all(isinstance(table, pd.DataFrame) for table in tables) and not all(
-            first.equals(second) for first, second in zip(*(table.axes for table in tables), strict=True)
-        ):
+        frames = [table.axes for table in tables if isinstance(table, pd.DataFrame)]
+        if len(frames) > 1 and not all(first.equals(second) for first, second in zip(*frames, strict=True)):
             msg = (
                 "Expected measured and predicted with the same samples and cell types in the same order, found "
-                f"different names. Pass predicted.loc[measured.index, measured.columns]."
+                "different names. Pass predicted.loc[measured.index, measured.columns]."
             )
             raise ValueError(msg)
         self.measured, self.predicted = (

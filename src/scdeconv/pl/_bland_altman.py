@@ -60,7 +60,7 @@ def bland_altman(
     """
     measured, predicted = compared_tables(adata, key, measured_key)
     bias = metrics.bias(measured, predicted, per_type=True)
-    colors = cell_type_colors(adata, key, predicted.columns)
+    colors = cell_type_colors(adata, key, measured.columns)
     label = fraction_label(adata, key)
     xlabel = f"mean of measured and predicted {label}"
     panels = small_multiples(axes, measured.columns, xlabel, "predicted \N{MINUS SIGN} measured")

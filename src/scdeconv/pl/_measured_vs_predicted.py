@@ -58,7 +58,7 @@ def measured_vs_predicted(
     """
     measured, predicted = compared_tables(adata, key, measured_key)
     scores = [metric(measured, predicted, per_type=True) for metric in (metrics.ccc, metrics.rmse)]
-    colors = cell_type_colors(adata, key, predicted.columns)
+    colors = cell_type_colors(adata, key, measured.columns)
 
     xlabel, ylabel = f"measured {fraction_label(adata, measured_key)}", f"predicted {fraction_label(adata, key)}"
     panels = small_multiples(axes, measured.columns, xlabel, ylabel)

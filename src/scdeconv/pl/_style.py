@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from matplotlib.ticker import MaxNLocator
 
 from scdeconv._data.checks import examples
+from scdeconv._data.fractions import get_fractions
 from scdeconv._data.keys import UNS
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
     from matplotlib.axes import Axes
 
@@ -47,7 +48,10 @@ def fraction_label(adata: AnnData, key: str) -> str:
 
 def cell_type_colors(adata: AnnData, key: str, cell_types: pd.Index) -> dict[Hashable, str]:
     """Return the colour of each cell type from ``adata.uns`` (of this table or of all tables) or from the palette."""
-    return category_colors(adata, key if f"{key}_colors" in adata.uns else "cell_type", cell_types)
+    name = key if f"{key}_colors" in adata.uns else "cell_type"
+    # a list of colours has the order of the table; sums of its types have the colours of the palette
+    of_table = get_fractions(adata, key).columns
+    return category_colors(adata, name, of_table if cell_types.isin(of_table).all() else cell_types)
 
 
 def category_colors(adata: AnnData, key: str, names: pd.Index) -> dict[Hashable, str]:

@@ -9,9 +9,9 @@ import pandas as pd
 from anndata import AnnData
 
 from scdeconv._data import keys
-from scdeconv._data.checks import MOSTLY_SHARED, examples
+from scdeconv._data.checks import MOSTLY_SHARED, examples, near_types
 from scdeconv._data.gene_names import strip_versions
-from scdeconv._data.labels import as_labels, as_text, near_matches
+from scdeconv._data.labels import as_labels, as_text
 from scdeconv._data.warnings import warn
 
 from ._join import join
@@ -53,7 +53,7 @@ def use_signature(mdata: MuData, signature: AnnData) -> MuData:
     if set(measured.columns) == set(labels):
         bulk.obsm[keys.MEASURED] = measured
     elif measured.notna().any(axis=None):
-        near = near_matches(measured.columns, as_text(labels), words=True)
+        near = near_types(measured.columns, as_text(labels))
         nearly = f" Names that nearly match: {examples(f'{a} = {b}' for a, b in near.items())}." if near else ""
         warn(
             f"Expected measured fractions of the cell types of the signature ({examples(labels)}), found "

@@ -67,7 +67,10 @@ def evaluate(adata: AnnData, key: str = keys.FRACTIONS, *, measured_key: str = k
     scores = _scores(measured, predicted)
     levels = levels_covered_by(measured.columns, levels_of(adata, key))
     # levels overlap: no summary over them
-    sums = [pd.DataFrame({name: table[parts].sum(axis=1) for name, parts in levels.items()}) for table in (measured, predicted)]
+    sums = [
+        pd.DataFrame({name: table[parts].sum(axis=1) for name, parts in levels.items()})
+        for table in (measured, predicted)
+    ]
     of_levels = [_scores(*sums).iloc[: len(levels)]] if levels else []
     n_types = measured.shape[1]
     return pd.concat([scores.iloc[:n_types], *of_levels, scores.iloc[n_types:]])

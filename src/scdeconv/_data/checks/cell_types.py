@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from difflib import SequenceMatcher
+from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
 from scdeconv._data.keys import UNMEASURED
@@ -51,11 +52,9 @@ def near_types(types: Iterable[str], others: Iterable[str]) -> dict[str, str]:
     first = {name: words_of_type(name) for name in mine if name not in theirs}
     second = {name: words_of_type(name) for name in theirs if name not in mine}
     found = _unique_pairs(first, second, lambda one, two: one == two)
-    rest = (
-        {name: words for name, words in side.items() if name not in matched}
-        for side, matched in ((first, found), (second, {*found.values()}))
-    )
-    return found | _unique_pairs(*rest, _misspelt)
+    for name, other in found.items():
+        del first[name], second[other]
+    return found | _unique_pairs(first, second, _misspelt)
 
 
 def finer_types(coarse: Iterable[str], fine: Iterable[str]) -> dict[str, list[str]]:
@@ -118,7 +117,7 @@ def report_differences(
     repeated = [*measured[measured.duplicated()].unique(), *other[other.duplicated()].unique()]
     if repeated:
         problems.add(
-            f"Expected unique {what} in {names[0]} and {names[1]}, found {len(repeated)} repeated: {examples(repeated)}. "
+            f"Expected the same unique {what} in {names[0]} and {names[1]}, found {len(repeated)} repeated: {examples(repeated)}. "
             "Sum or rename them."
         )
     if not len(absent) and not len(extra):
@@ -143,9 +142,15 @@ def report_differences(
         if groups:
             # of an AnnData, all tables are merged
             table = name.split(".")[0]
-            advice.append(f"If these are finer types, add them up: {table} = scdeconv.tl.merge_types({table}, {groups}).")
-            absent, extra = (side.drop([*groups, *sum(groups.values(), [])], errors="ignore") for side in (absent, extra))
+            advice.append(
+                f"If these are finer types, add them up: {table} = scdeconv.tl.merge_types({table}, {groups})."
+            )
+            absent, extra = (
+                side.drop([*groups, *chain(*groups.values())], errors="ignore") for side in (absent, extra)
+            )
     if len(absent) or len(extra):
         shared = f"Select those of both tables, shared = {names[0]}.{axis}.intersection({names[1]}.{axis}), or pass"
-        advice.append(f"{shared if measured.isin(other).any() else 'Rename them, or pass'} arrays to compare by position.")
+        advice.append(
+            f"{shared if measured.isin(other).any() else 'Rename them, or pass'} arrays to compare by position."
+        )
     problems.add(f"Expected the same unique {what} in both tables, found {found}. {' '.join(advice)}")

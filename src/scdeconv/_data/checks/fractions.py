@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from .problems import Problems, examples
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # tolerance of the sum of a row of rounded fractions (set by hand)
 SUM_TOLERANCE = 0.01

@@ -120,9 +120,9 @@ def _as_floats(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
 def _with_unmeasured(true: pd.DataFrame, estimate: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
     """Return measured fractions with "Unmeasured" or "Unknown", and whether both tables have the same parts."""
     sums = true.sum(axis=1)
-    if keys.UNMEASURED not in true and (sums < 1 - SUM_TOLERANCE).any():
-        if ((estimate.sum(axis=1) - 1).abs() <= SUM_TOLERANCE).all():
-            true = true.assign(**{keys.UNMEASURED: (1 - sums).clip(lower=0)})
+    complete = ((estimate.sum(axis=1) - 1).abs() <= SUM_TOLERANCE).all()
+    if keys.UNMEASURED not in true and complete and (sums < 1 - SUM_TOLERANCE).any():
+        true = true.assign(**{keys.UNMEASURED: (1 - sums).clip(lower=0)})
     if keys.UNKNOWN in estimate and not {keys.UNKNOWN, keys.UNMEASURED} & {*true.columns}:
         true = true.assign(**{keys.UNKNOWN: 0.0})
     return true, (keys.UNMEASURED in true) == (keys.UNMEASURED in estimate)
