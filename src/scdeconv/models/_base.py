@@ -2,50 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 
 from scdeconv._data.chunks import first_rows
-from scdeconv._data.genes import align_genes, strip_versions
+from scdeconv._data.gene_names import strip_versions
+from scdeconv._data.genes import align_genes, read_genes
 from scdeconv._data.matrix import get_matrix
 from scdeconv._data.units import COUNTS, TPM, unit_of
 from scdeconv._data.warnings import warn
-from scdeconv._stats.conformal import HeldOut
-from scdeconv._stats.familiarity import Familiarity
 from scdeconv.io import SavedModel, TrainingRecord, refuse_failed_parts
+
+from ._state import Estimate
+from ._training_record import NEW, DeconvolutionRecord, held_out_intervals
+from ._usable import flag_few_reads, fractions_of_all, quality_of_all, to_all_rows, with_reads
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+    from scdeconv._stats.conformal import HeldOut
+    from scdeconv._stats.familiarity import Familiarity
 
     from ._record import Method
 
 # number of samples read to infer the unit; set by hand
 UNIT_CHECK_ROWS = 100
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeconvolutionRecord(TrainingRecord):
-    """Training record of a deconvolution model.
-
-    Parameters
-    ----------
-    cell_types
-        Columns of the estimates.
-    bulk_unit
-        Unit of the training bulk.
-    held_out
-        Out-of-fold predictions of the training donors.
-    familiarity
-        Compositions and noise levels of the training donors, the reference of the quality measures.
-    """
-
-    cell_types: list[str]
-    bulk_unit: str | None = None
-    held_out: HeldOut | None = None
-    familiarity: Familiarity | None = None
 
 
 class DeconvolutionModel(SavedModel):
@@ -136,8 +119,11 @@ class DeconvolutionModel(SavedModel):
         """Compositions and noise levels of the training donors; None for methods that do not estimate noise."""
         return self.training_.familiarity if self.is_trained_ else None
 
-    def predict(self, adata: AnnData, *, layer: str | None = None) -> pd.DataFrame:
+    def predict(self, adata: AnnData, *, layer: str | None = None, in_sample: bool = False) -> pd.DataFrame:
         """Estimate the composition of bulk samples.
+
+        Samples that the model was trained on are recognised by their expression. They get their out-of-fold
+        predictions, because the fit of a training sample is no estimate of its composition.
 
         Parameters
         ----------
@@ -145,10 +131,12 @@ class DeconvolutionModel(SavedModel):
             Bulk samples × genes, counts or TPM as in training. Genes are found by name; the object is not changed.
         layer
             Layer to read instead of ``X``.
+        in_sample
+            Return the fit of the training samples instead of their out-of-fold predictions.
 
         Returns
         -------
-        Fractions, samples × cell types; rows sum to 1.
+        Fractions, samples × cell types; rows sum to 1. Rows of NaN for samples without reads in the model's genes.
 
         Raises
         ------
@@ -156,83 +144,133 @@ class DeconvolutionModel(SavedModel):
             If the model is not trained.
         ValueError
             If the values are not linear expression, or if less than half of the model's genes are present.
+
+        Warns
+        -----
+        UserWarning
+            If samples have no reads in the model's genes, or if the method found no composition of a sample.
         """
-        expression = self._aligned(adata, layer)
-        fractions = self.state_.fractions(expression)
+        expression, usable = self._aligned(adata, layer)
+        # a method need not accept a table without samples
+        fractions = self.state_.fractions(expression) if usable.any() else np.empty((0, len(self.cell_types_)))
+        fitted = fractions_of_all(fractions, usable, adata.obs_names)
+        fractions, _, _ = self._replace_fit(adata, layer, fitted, in_sample=in_sample)
         return pd.DataFrame(fractions, index=adata.obs_names, columns=self.cell_types_)
 
     def estimate(
-        self, adata: AnnData, *, coverage: float | None = None, layer: str | None = None
+        self,
+        adata: AnnData,
+        *,
+        coverage: float | None = None,
+        layer: str | None = None,
+        in_sample: bool = False,
     ) -> dict[str, pd.DataFrame]:
         """Return fractions, intervals and quality of bulk samples in one pass over the data.
 
         Parameters
         ----------
-        adata, layer
+        adata, layer, in_sample
             As for :meth:`predict`.
         coverage
             Coverage of the prediction intervals, as for :meth:`predict_interval`. None: no intervals.
 
         Returns
         -------
-        Dictionary of DataFrames. ``fractions`` as from :meth:`predict`. With ``coverage``, ``lower`` and ``upper`` as
-        from
-        :meth:`predict_interval`. ``quality`` as from :meth:`quality`, for models with quality measures.
+        Dictionary of DataFrames with one row per sample:
+
+        - ``fractions`` as from :meth:`predict`;
+        - ``lower`` and ``upper`` with ``coverage``, as from :meth:`predict_interval`;
+        - ``quality`` as from :meth:`quality`, for models with quality measures;
+        - ``source``, if there are training samples, with the column ``source``: ``"new"``, ``"out-of-fold"`` or
+          ``"in-sample"`` (the fit).
         """
-        expression = self._aligned(adata, layer)
-        estimate = self.state_.estimate(expression)
-        found = {"fractions": pd.DataFrame(estimate.fractions, index=adata.obs_names, columns=self.cell_types_)}
+        expression, usable = self._aligned(adata, layer)
+        estimate = self.state_.estimate(expression) if usable.any() else Estimate(np.empty((0, len(self.cell_types_))))
+        fitted = fractions_of_all(estimate.fractions, usable, adata.obs_names)
+        fractions, source, row = self._replace_fit(adata, layer, fitted, in_sample=in_sample)
+        tables: dict[str, Any] = {"fractions": fractions}
         if coverage is not None:
-            found["lower"], found["upper"] = self._interval(found["fractions"], estimate.spread, coverage)
-        quality = self.state_.quality(expression, estimate.fractions)
+            spread = estimate.spread if np.ndim(estimate.spread) == 0 else to_all_rows(estimate.spread, usable)
+            tables["lower"], tables["upper"] = self._intervals(fractions, spread, row, coverage)
+        found = {
+            name: pd.DataFrame(table, index=adata.obs_names, columns=self.cell_types_) for name, table in tables.items()
+        }
+        quality = self.state_.quality(expression, fractions[usable]) if usable.any() else None
+        if quality is None and self.familiarity_ is not None and estimate.noise is not None:
+            quality = self.familiarity_.quality(estimate.noise, found["fractions"][usable])
+        quality = flag_few_reads(quality, expression, self.training_.library_size)
         if quality is not None:
-            found["quality"] = pd.DataFrame(quality, index=adata.obs_names)
-        elif self.familiarity_ is not None and estimate.noise is not None:
-            found["quality"] = self.familiarity_.quality(estimate.noise, found["fractions"])
+            found["quality"] = quality_of_all(quality, usable, adata.obs_names)
+        if (source != NEW).any():
+            found["source"] = pd.DataFrame({"source": source}, index=adata.obs_names)
         return found
 
-    def _aligned(self, adata: AnnData, layer: str | None) -> np.ndarray:
-        """Return the expression of the model's genes; missing genes are NaN."""
+    def _replace_fit(
+        self, adata: AnnData, layer: str | None, fractions: np.ndarray, *, in_sample: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return fractions with out-of-fold predictions of the training samples, and source and row of each sample.
+
+        Rows are those of ``held_out_``; -1 for all samples without out-of-fold predictions.
+        """
+        source, row = np.full(len(fractions), NEW, dtype=object), np.full(len(fractions), -1)
+        samples = self.training_.samples
+        if samples is not None:
+            source, row = samples.find(read_genes(adata, pd.Index(samples.genes), layer=layer), in_sample=in_sample)
+        if (row >= 0).any():
+            fractions = np.where((row >= 0)[:, None], self.training_.held_out.predicted[row], fractions)
+        return fractions, source, row
+
+    def _aligned(self, adata: AnnData, layer: str | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return the expression of the model's genes in the samples that have reads in them, and the mask of these samples.
+
+        Missing genes are NaN. For a model without genes, a sample needs reads in any gene.
+        """
         self._require_trained()
-        expression = align_genes(adata, strip_versions(self.genes_), layer=layer)
+        expression = align_genes(adata, strip_versions(self.genes_), layer=layer, may_be_empty=True)
+        matrix = get_matrix(adata, layer, "adata")
         trained_on = self.training_.bulk_unit
-        found = unit_of(first_rows(get_matrix(adata, layer, "adata"))[:UNIT_CHECK_ROWS])
+        found = unit_of(first_rows(matrix)[:UNIT_CHECK_ROWS])
         if {trained_on, found} == {COUNTS, TPM}:
             warn(
                 f"Expected {trained_on} in adata, the unit of the training bulk, found {found}. Estimates may be "
                 f"wrong. Pass bulk samples in {trained_on}, or pair and train with bulk in {found}."
             )
-        return expression
+        totals = np.nansum(expression, axis=1) if len(self.genes_) else np.asarray(matrix.sum(axis=1)).ravel()
+        usable = with_reads(totals, adata.obs_names)
+        return expression[usable], usable
 
-    def quality(self, adata: AnnData, *, layer: str | None = None) -> pd.DataFrame | None:
+    def quality(self, adata: AnnData, *, layer: str | None = None, in_sample: bool = False) -> pd.DataFrame | None:
         """Return how well the model fits each sample.
 
         Parameters
         ----------
-        adata, layer
+        adata, layer, in_sample
             As for :meth:`predict`.
 
         Returns
         -------
-        DataFrame of samples × measures; None for methods without quality measures. Models with a calibration return
+        DataFrame of samples × measures; None for methods without quality measures that were not trained on counts.
+        ``few_reads`` is True for samples with less than 10 % of the reads of the median training sample in the model's
+        genes. The values of samples without reads are NaN or True. Models with a calibration also return
         ``noise`` (root mean square of the residual, relative to its expected value), ``composition`` (largest distance
         of a cell type from the mean of the training donors, in standard deviations) and ``outside`` (True if one of
         them is more than 25 % above the maximum over the held-out training donors).
         """
-        return self.estimate(adata, layer=layer).get("quality")
+        return self.estimate(adata, layer=layer, in_sample=in_sample).get("quality")
 
     def predict_interval(
-        self, adata: AnnData, coverage: float = 0.9, *, layer: str | None = None
+        self, adata: AnnData, coverage: float = 0.9, *, layer: str | None = None, in_sample: bool = False
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return lower and upper bounds of the fractions of bulk samples.
 
         The bounds are derived from the out-of-fold errors of the training donors. If new donors come from the same
         population, the interval contains the fraction with probability ``coverage``, on average over samples and cell
-        types.
+        types. The bounds of a training sample are around its out-of-fold prediction, from the errors of the other
+        donors; NaN if these are too few for the coverage.
 
         Parameters
         ----------
-        adata, layer
+        adata, layer, in_sample
             As for :meth:`predict`.
         coverage
             Probability that the interval contains the fraction, at most n / (n + 1) for n training donors.
@@ -246,18 +284,20 @@ class DeconvolutionModel(SavedModel):
         ValueError
             If the number of training donors is too small for the coverage, or if no donors were held out.
         """
-        found = self.estimate(adata, coverage=coverage, layer=layer)
+        found = self.estimate(adata, coverage=coverage, layer=layer, in_sample=in_sample)
         return found["lower"], found["upper"]
 
-    def _interval(
-        self, fractions: pd.DataFrame, spread: np.ndarray | float, coverage: float
-    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def _intervals(
+        self, fractions: np.ndarray, spread: np.ndarray | float, row: np.ndarray, coverage: float
+    ) -> tuple[np.ndarray, np.ndarray]:
         if self.held_out_ is None:
             msg = (
                 f"Expected a model with held-out donors, found {type(self).__name__} without. Train a method on at "
                 "least 4 paired donors to get prediction intervals."
             )
             raise ValueError(msg)
-        bounds = self.held_out_.intervals(fractions.to_numpy(), coverage, spread)
-        lower, upper = (pd.DataFrame(bound, fractions.index, fractions.columns) for bound in bounds)
+        lower, upper = self.held_out_.intervals(fractions, coverage, spread)
+        known = row >= 0
+        if known.any():
+            lower[known], upper[known] = held_out_intervals(self.held_out_, row[known], coverage)
         return lower, upper

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from scdeconv._data import keys
+from scdeconv._data.checks import check_training_samples
 from scdeconv._data.paired_data import PairedData
 from scdeconv._stats.compositions import to_fractions
 from scdeconv._stats.conformal import HeldOut
 from scdeconv._stats.familiarity import Familiarity
 from scdeconv.pp import FEWEST_PAIRS
 
-from ._base import DeconvolutionModel, DeconvolutionRecord
+from ._base import DeconvolutionModel
+from ._training_record import DeconvolutionRecord, TrainingSamples
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -98,6 +100,8 @@ class CrossFittedModel(DeconvolutionModel):
         ------
         KeyError
             If a required modality is missing.
+        ValueError
+            If a bulk sample has no donor, if donors or cell types have two spellings, or if the fractions are invalid.
         """
         if set(cls.modalities) - set(mdata.mod):
             made = "pp.pair(cells, bulk)" if {keys.CELLS, keys.SUMS} & set(cls.modalities) else "pp.pair"
@@ -106,6 +110,7 @@ class CrossFittedModel(DeconvolutionModel):
                 f"{made}."
             )
             raise KeyError(msg)
+        check_training_samples(mdata[keys.BULK])
 
     @abstractmethod
     def fit(self, data: PairedData, without: Collection[str] = ()) -> State:
@@ -142,6 +147,10 @@ class CrossFittedModel(DeconvolutionModel):
         summary = state.summary or f"{len(data.genes)} genes"
         if predicted is not None and "pairs" in self.record.needs and self.record.key != keys.BASELINE:
             summary += f"; {predicted.describe()}"
+        samples = None
+        if self.record.family == "paired" and data.paired().any():
+            n_held_out = 0 if predicted is None else len(predicted.predicted)
+            samples = TrainingSamples.of(data.mdata[keys.BULK], data.paired(), np.arange(n_held_out))
         record = DeconvolutionRecord(
             genes=list(data.genes),
             cell_types=self._output_types(data),
@@ -150,6 +159,8 @@ class CrossFittedModel(DeconvolutionModel):
             bulk_unit=data.bulk_unit,
             held_out=predicted,
             familiarity=familiarity,
+            samples=samples,
+            library_size=data.library_size,
         )
         self._store(state, record)
 
@@ -203,7 +214,8 @@ class CrossFittedModel(DeconvolutionModel):
         for members in self._folds(donors):
             rows = np.isin(pairs.donors, members)
             estimate = self.fit(data, [*without, *members], **settings).estimate(pairs.expression[rows])
-            predicted[rows] = estimate.fractions
+            # samples without an estimate count with equal fractions
+            predicted[rows] = np.where(np.isfinite(estimate.fractions), estimate.fractions, 1 / measured.shape[1])
             if estimate.noise is not None:
                 noise[rows] = estimate.noise
         held_out = HeldOut(measured, predicted, pairs.donors)

@@ -110,10 +110,8 @@ def network_space() -> dict[str, Any]:
 
 
 def donor_folds(donors: np.ndarray, n_folds: int, rng: np.random.Generator) -> np.ndarray:
-    """Return the fold of each row. Folds are split by donor, or by row if there are fewer than three donors."""
+    """Return the fold of each row. All rows of a donor are in one fold."""
     unique, codes = np.unique(donors, return_inverse=True)
-    if len(unique) < 3:
-        unique, codes = np.arange(len(donors)), np.arange(len(donors))
     return (rng.permutation(len(unique)) % n_folds)[codes]
 
 

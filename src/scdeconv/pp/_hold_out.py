@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from scdeconv._data import keys
 from scdeconv._data.annotated import subset
+from scdeconv._data.checks import examples
+from scdeconv._data.labels import as_labels, as_text, near_matches
 from scdeconv._data.modalities import make_mudata
 
 from ._calibrate import calibrate
@@ -20,6 +24,10 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 # steps to repeat, in this order: a simulation may use the calibration
+# records of steps that learn nothing from other donors
+KEPT_RECORDS = ("pair", "augment")
+# tables of bulk samples that learn nothing from other donors
+KEPT_TABLES = (keys.MEASURED, keys.MEASURED_CELLS, keys.MEASURED_VARIANCE, keys.AUGMENTED)
 REDONE: dict[str, Callable[..., object]] = {"calibrate": calibrate, "simulate": simulate, "select_genes": select_genes}
 
 
@@ -27,6 +35,7 @@ def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
     """Split the data into training data without held-out donors and bulk of the held-out donors.
 
     Bulk and cells of the held-out donors are removed. Profiles and pseudobulk are recomputed from the remaining donors.
+    Everything else that was learned from all donors is removed, such as estimates in ``obsm``.
     Calibration, simulation and gene selection are repeated with the arguments recorded in ``mdata.uns["scdeconv"]``.
     Profiles that were passed instead of cells and a user-defined ``var["selected"]`` are not changed. They may contain
     information from the held-out donors.
@@ -63,15 +72,20 @@ def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
     (1, False)
     """
     bulk = mdata[keys.BULK]
-    unknown = sorted(set(donors) - set(bulk.obs[keys.DONOR]))
+    donors = list(as_text(as_labels(pd.Index(list(donors)))))
+    known = sorted(set(bulk.obs[keys.DONOR]))
+    unknown = sorted(set(donors) - set(known))
     if unknown:
-        msg = (
-            f"Expected donors of the bulk samples in donors, found {unknown}. "
-            f"Choose from {sorted(set(bulk.obs[keys.DONOR]))}."
-        )
+        near = near_matches(unknown, known)
+        nearly = f" Nearly matching: {examples(f'{ours} = {theirs}' for ours, theirs in near.items())}." if near else ""
+        msg = f"Expected donors of the bulk samples in donors, found {unknown}.{nearly} Choose from {known}."
         raise ValueError(msg)
     out = bulk.obs[keys.DONOR].isin(donors).to_numpy()
     held_out, kept = subset(bulk, out), subset(bulk, ~out)
+    for part in (held_out, kept):
+        for name in set(part.obsm) - set(KEPT_TABLES):
+            del part.obsm[name]
+        part.uns.clear()
     modalities = {keys.BULK: kept}
     if keys.CELLS in mdata.mod:
         all_types = list(mdata[keys.PROFILES].obs[keys.CELL_TYPE])
@@ -87,7 +101,7 @@ def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
             modalities[keys.PSEUDOBULK] = subset(pseudobulk, ~pseudobulk.obs[keys.DONOR].isin(donors).to_numpy())
     train = make_mudata(modalities)
     steps = mdata.uns.get(keys.UNS, {})
-    train.uns[keys.UNS] = {name: record for name, record in steps.items() if name not in REDONE}
+    train.uns[keys.UNS] = {name: steps[name] for name in KEPT_RECORDS if name in steps}
     for name, step in REDONE.items():
         if name in steps:
             step(train, **steps[name])

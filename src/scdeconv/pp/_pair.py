@@ -121,7 +121,8 @@ def pair(
             f"; fractions from {probabilities_key!r}, mean absolute difference to fractions from labels {distance:.3f}"
         )
     found = f"{record['n_genes']} shared genes ({shares}); bulk in {record['bulk_unit']}{aside}{soft}"
-    print(f"{_count_donors(mdata)}; {found}")
+    notes = f"; {record['notes']}" if "notes" in record else ""
+    print(f"{_count_donors(mdata)}; {found}{notes}")
     n_pairs = len(paired_donors(mdata))
     if n_pairs < FEWEST_PAIRS:
         warn(

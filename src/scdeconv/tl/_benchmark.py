@@ -12,12 +12,13 @@ from joblib import Parallel, delayed
 
 from scdeconv import metrics
 from scdeconv._data import keys
+from scdeconv._data.fractions import align_tables
 from scdeconv._data.progress import no_progress, progress
 from scdeconv._data.warnings import warn
 from scdeconv.models import HeldOut, built_in_methods, resolve
 from scdeconv.pp import hold_out, paired_donors
 
-from ._folds import CV, arguments_in_folds, deal_donors, pack, predict_unseen, refuse_leakage, truth_for, unpack
+from ._folds import CV, arguments_in_folds, deal_donors, pack, predict_unseen, refuse_leakage, unpack
 from ._train import fit_method, split_arguments, take_preparation
 from ._tuning import tune as tune_method
 
@@ -43,10 +44,11 @@ def _interval_scores(measured: pd.DataFrame, predicted: pd.DataFrame, donors: pd
     """Return coverage and width of the prediction intervals of each donor, from the errors of the other donors."""
     of_sample = donors[measured.index].to_numpy().astype(str)
     true, estimate = measured.to_numpy(), predicted[measured.columns].to_numpy()
+    held_out = HeldOut(true, estimate, of_sample)
     inside, width = np.full(true.shape, np.nan), np.full(true.shape, np.nan)
     for donor in np.unique(of_sample):
         mine = of_sample == donor
-        others = HeldOut(true[~mine], estimate[~mine], of_sample[~mine])
+        others = held_out.without(donor)
         if others.widest_coverage() >= COVERAGE:
             lower, upper = others.intervals(estimate[mine], COVERAGE)
             inside[mine], width[mine] = (lower <= true[mine]) & (true[mine] <= upper), upper - lower
@@ -155,7 +157,7 @@ def _run(parts: Any, label: str, seed: int, arguments: Mapping[str, Any]) -> pd.
     with no_progress():
         predicted = cross_validate(mdata, seed=seed, **arguments)
     seconds = time.perf_counter() - start
-    truth = truth_for(predicted, mdata[keys.BULK].obsm[keys.MEASURED].dropna())
+    truth, predicted = align_tables(mdata[keys.BULK].obsm[keys.MEASURED].dropna(), predicted)
     table = metrics.table(truth, predicted)
     table = table.join(_interval_scores(truth, predicted, mdata[keys.BULK].obs[keys.DONOR]))
     table = table.rename_axis("cell_type").reset_index()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pandas as pd
+
 from scdeconv._data import keys
 from scdeconv._data.checks import check_key, examples
 from scdeconv._data.warnings import warn
@@ -14,6 +17,9 @@ if TYPE_CHECKING:
 
     from scdeconv.models import DeconvolutionModel
 
+# key of the record and value of "source" in the estimate of a model
+SOURCES = {"out_of_fold": "out-of-fold", "in_sample": "in-sample"}
+
 
 def predict(
     adata: AnnData,
@@ -22,8 +28,13 @@ def predict(
     key_added: str = keys.FRACTIONS,
     coverage: float | None = None,
     layer: str | None = None,
+    in_sample: bool = False,
 ) -> None:
     """Predict the composition of bulk samples.
+
+    The fit of a sample that a model was trained on is no estimate of its composition. Models that learn from measured
+    fractions recognise these samples by their expression. They get the out-of-fold predictions and intervals of the
+    training, which a printed line says.
 
     Parameters
     ----------
@@ -37,18 +48,21 @@ def predict(
         Also write prediction intervals with this coverage, at most n / (n + 1) for n training donors.
     layer
         Layer to read instead of ``X``.
+    in_sample
+        Write the fit of the training samples instead of their out-of-fold predictions.
 
     Writes
     ------
     ``adata.obsm[key_added]``
-        DataFrame samples × cell types, rows sum to 1.
+        DataFrame samples × cell types, rows sum to 1. Rows of NaN for samples without reads in the model's genes.
     ``adata.obsm[f"{key_added}_lower"]``, ``adata.obsm[f"{key_added}_upper"]``
         Lower and upper bounds of the prediction intervals, with ``coverage``.
     ``adata.obsm[f"{key_added}_quality"]``
-        Quality measures of each sample (see ``model.quality``), for models that have them. A warning lists samples that
-        differ from the training donors. Tables of an earlier prediction with these keys are removed.
+        Quality measures of each sample (see ``model.quality``), for models that have them or were trained on counts.
+        Warnings list samples that differ from the training donors and samples with few reads. Tables of an earlier prediction with these keys are removed.
     ``adata.uns["scdeconv"][key_added]``
-        Method, version, parameters, kind of fractions (cell or RNA), number of genes and seed.
+        Method, version, parameters, kind of fractions (cell or RNA), number of genes and seed. Also the names of the
+        training samples: ``out_of_fold``, and ``in_sample`` for those with the fit.
 
     Raises
     ------
@@ -59,7 +73,7 @@ def predict(
     Warns
     -----
     UserWarning
-        If genes of the model are missing, if samples differ from the training donors, or if the unit (counts or TPM)
+        If genes of the model are missing, if samples have no or few reads in them, if samples differ from the training donors, or if the unit (counts or TPM)
         differs from the unit of the training bulk.
 
     Examples
@@ -73,15 +87,12 @@ def predict(
     (12, 7)
     """
     check_key(key_added)
-    found = model.estimate(adata, coverage=coverage, layer=layer)
-    quality = found.get("quality")
-    if quality is not None:
-        outside = list(quality.index[quality["outside"]]) if "outside" in quality else []
-        if outside:
-            warn(
-                f"{len(outside)} of {len(quality)} samples are outside the range of the training donors, such as "
-                f"{examples(outside)}. Their fractions are extrapolated. See adata.obsm['{key_added}_quality']."
-            )
+    found = model.estimate(adata, coverage=coverage, layer=layer, in_sample=in_sample)
+    source = found.pop("source", pd.DataFrame(columns=["source"]))["source"]
+    trained_on = {kind: list(source.index[source == label]) for kind, label in SOURCES.items()}
+    _report_training_samples(trained_on, in_sample=in_sample)
+    if "quality" in found:
+        _report_quality(found["quality"][found["fractions"].notna().all(axis=1)], key_added)
     for kind in ("lower", "upper", "quality"):
         # results of an earlier model must not remain
         adata.obsm.pop(f"{key_added}_{kind}", None)
@@ -95,4 +106,33 @@ def predict(
         "n_genes": len(model.genes_),
         "seed": model.seed_,
         **({} if coverage is None else {"coverage": coverage}),
+        **{kind: np.array(names, dtype=object) for kind, names in trained_on.items() if names},
     }
+
+
+def _report_training_samples(trained_on: dict[str, list[str]], *, in_sample: bool) -> None:
+    """Print which samples have out-of-fold predictions; warn about samples with the fit."""
+    held_out, fitted = trained_on["out_of_fold"], trained_on["in_sample"]
+    if held_out:
+        print(
+            f"predict: {len(held_out)} samples were training samples; they get their out-of-fold predictions "
+            f"({examples(held_out)}). in_sample=True returns the fit."
+        )
+    if fitted:
+        way_out = "" if in_sample else " Train on at least 4 paired donors to get out-of-fold predictions."
+        warn(
+            f"{len(fitted)} samples were training samples and get the fit, which is no estimate of their composition: "
+            f"{examples(fitted)}.{way_out}"
+        )
+
+
+def _report_quality(quality: pd.DataFrame, key: str) -> None:
+    """Warn about samples that differ from the training donors, and about samples with few reads."""
+    for column, finding in (
+        ("outside", "are outside the range of the training donors, such as {}. Their fractions are extrapolated"),
+        ("few_reads", "have less than 10 % of the reads of the training bulk, such as {}. Their fractions are noisy"),
+    ):
+        flagged = list(quality.index[quality[column]]) if column in quality else []
+        if flagged:
+            text = finding.format(examples(flagged))
+            warn(f"{len(flagged)} of {len(quality)} samples {text}. See adata.obsm['{key}_quality'].")

@@ -70,6 +70,7 @@ def report_expression(
     *,
     logged: bool = False,
     may_be_small: bool = False,
+    may_be_empty: bool = False,
 ) -> None:
     """Report values that are not expression on a linear scale, from summaries of row blocks."""
     n_nan, n_infinite = sum(part.n_nan for part in examined), sum(part.n_infinite for part in examined)
@@ -95,7 +96,7 @@ def report_expression(
             'whole numbers). Pass counts or TPM, e.g. with layer="counts" or as np.expm1 of the values.'
         )
     empty = np.flatnonzero(np.concatenate([part.totals for part in examined]) == 0)
-    if empty.size:
+    if empty.size and not may_be_empty:
         problems.add(
             f"Expected expression in every row of {name}, found {empty.size} rows of zeros: "
             f"{examples(adata.obs_names[empty])}. Remove these rows."
@@ -110,6 +111,7 @@ def check_expression(
     *,
     logged: bool = False,
     may_be_small: bool = False,
+    may_be_empty: bool = False,
 ) -> None:
     """Report values that are not expression on a linear scale; of a lazy matrix, check only the first block of rows."""
     if 0 in matrix.shape:
@@ -129,4 +131,6 @@ def check_expression(
         # several passes per block: keep the block in the processor cache
         size = max(1, CACHED_VALUES // matrix.shape[1])
         examined = [examine(matrix[start : start + size]) for start in range(0, len(matrix), size)]
-    report_expression(problems, examined, adata, name, logged=logged, may_be_small=may_be_small)
+    report_expression(
+        problems, examined, adata, name, logged=logged, may_be_small=may_be_small, may_be_empty=may_be_empty
+    )

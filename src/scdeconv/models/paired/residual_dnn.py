@@ -233,6 +233,8 @@ class ResidualDNN(PairEnsemble):
             summary += f"; {NOT_USED}"
         record = self._record(
             summary,
+            rows,
+            row,
             seed=seed,
             interrupted=trained.interrupted,
             curves=curves,

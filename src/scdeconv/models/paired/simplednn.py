@@ -173,6 +173,8 @@ class SimpleDNN(PairEnsemble):
         networks = Networks(weights_of(trained.final), hidden, dropout, linear=False)
         record = self._record(
             summary,
+            rows,
+            row,
             seed=seed,
             interrupted=trained.interrupted,
             curves=curves_of(trained.history),

@@ -194,7 +194,7 @@ class Scaden(NeuralModel):
                 **trainer_kwargs,
             )
         summary = f"{len(x)} {self.train_on} samples, {x.shape[1]} genes, {max_steps} steps"
-        record = self._record(summary, seed=seed, interrupted=plan.stop, curves=curves_of(plan.history()))
+        record = self._record(summary, rows, seed=seed, interrupted=plan.stop, curves=curves_of(plan.history()))
         self._store(ScadenState(weights=weights_of(network), summary=summary), record)
 
 

@@ -1,0 +1,132 @@
+"""Training record of a deconvolution model, and recognition of its training samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scdeconv._data.annotated import values_of
+from scdeconv._data.gene_names import strip_versions
+from scdeconv._stats.conformal import HeldOut
+from scdeconv._stats.familiarity import Familiarity
+from scdeconv._stats.fingerprint import Fingerprints, most_expressed
+from scdeconv.io import TrainingRecord
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+NEW, OUT_OF_FOLD, IN_SAMPLE = "new", "out-of-fold", "in-sample"
+
+
+@dataclass(frozen=True)
+class TrainingSamples:
+    """Fingerprints of the training samples and their rows in the out-of-fold predictions.
+
+    Parameters
+    ----------
+    genes
+        Genes of the fingerprints.
+    fingerprints
+        Fingerprints of the training samples.
+    held_out_row
+        Row of each training sample in the out-of-fold predictions; -1 if it was never held out.
+    """
+
+    genes: list[str]
+    fingerprints: Fingerprints
+    held_out_row: np.ndarray
+
+    @classmethod
+    def of(cls, bulk: AnnData, rows: np.ndarray, held_out_rows: np.ndarray) -> TrainingSamples:
+        """Remember training samples.
+
+        Parameters
+        ----------
+        bulk
+            Samples × genes.
+        rows
+            Mask or positions of the training samples.
+        held_out_rows
+            Training sample of each row of the out-of-fold predictions.
+        """
+        expression, genes = values_of(bulk, rows), strip_versions(bulk.var_names)
+        row_of = np.full(len(expression), -1)
+        row_of[held_out_rows] = np.arange(len(held_out_rows))
+        used = most_expressed(expression)
+        return cls(list(genes[used]), Fingerprints.of(expression[:, used]), row_of)
+
+    def find(self, expression: np.ndarray, *, in_sample: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Find training samples among samples to predict.
+
+        Parameters
+        ----------
+        expression
+            Samples × :attr:`genes`; missing genes are NaN.
+        in_sample
+            Use the fit for all training samples.
+
+        Returns
+        -------
+        source
+            ``"new"``, ``"out-of-fold"`` or ``"in-sample"`` for each sample.
+        row
+            Row in the out-of-fold predictions, for the samples with the source ``"out-of-fold"``; else -1.
+        """
+        sample = self.fingerprints.find(expression)
+        row = np.where((sample >= 0) & (not in_sample), self.held_out_row[sample], -1)
+        return np.where(row >= 0, OUT_OF_FOLD, np.where(sample >= 0, IN_SAMPLE, NEW)), row
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeconvolutionRecord(TrainingRecord):
+    """Training record of a deconvolution model.
+
+    Parameters
+    ----------
+    cell_types
+        Columns of the estimates.
+    bulk_unit
+        Unit of the training bulk.
+    held_out
+        Out-of-fold predictions of the training donors.
+    familiarity
+        Compositions and noise levels of the training donors, the reference of the quality measures.
+    samples
+        Fingerprints of the training samples; None for methods that do not learn from measured fractions.
+    library_size
+        Median number of reads of the training bulk in the model's genes; None if unknown or not counts.
+    """
+
+    cell_types: list[str]
+    bulk_unit: str | None = None
+    held_out: HeldOut | None = None
+    familiarity: Familiarity | None = None
+    samples: TrainingSamples | None = None
+    library_size: float | None = None
+
+
+def held_out_intervals(held_out: HeldOut, rows: np.ndarray, coverage: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return bounds of out-of-fold predictions from the errors of the other donors.
+
+    Parameters
+    ----------
+    held_out
+        Out-of-fold predictions.
+    rows
+        Rows of ``held_out`` to return.
+    coverage
+        Coverage of the intervals.
+
+    Returns
+    -------
+    Lower and upper bounds, rows × cell types; NaN if the other donors are too few for the coverage.
+    """
+    bounds = np.full((2, len(rows), held_out.predicted.shape[1]), np.nan)
+    for donor in np.unique(held_out.donors[rows]):
+        mine = held_out.donors[rows] == donor
+        others = held_out.without(donor)
+        if others.widest_coverage() >= coverage:
+            bounds[:, mine] = others.intervals(held_out.predicted[rows[mine]], coverage)
+    return bounds[0], bounds[1]
