@@ -21,6 +21,7 @@ from scdeconv._data.checks import (
 from scdeconv._data.genes import columns_that_match, is_ensembl, strip_versions, sum_duplicates
 from scdeconv._data.labels import as_text, plain_table
 from scdeconv._data.matrix import get_matrix, in_memory, take_columns
+from scdeconv._data.units import LOG, to_linear, unit_of
 from scdeconv._data.warnings import warn
 
 if TYPE_CHECKING:
@@ -30,12 +31,22 @@ if TYPE_CHECKING:
 
 
 def read_table(
-    problems: Problems, adata: AnnData, name: str, layer: str | None, duplicates: Literal["error", "sum"]
+    problems: Problems,
+    adata: AnnData,
+    name: str,
+    layer: str | None,
+    duplicates: Literal["error", "sum"],
+    *,
+    array: bool = False,
 ) -> AnnData:
-    """Return a minimal AnnData (matrix, obs, gene names without versions) and report its problems."""
+    """Return a minimal AnnData (matrix, obs, gene names without versions) and report its problems.
+
+    With ``array``, log2 intensities of bulk are exponentiated.
+    """
     layer = layer if layer in adata.layers else None
     # only cells may exceed the memory
     matrix = get_matrix(adata, layer, name, lazy=name == "cells")
+    may_be_logged = array and name == "bulk"
     var_names = strip_versions(adata.var_names)
     if duplicates == "sum" and not var_names.is_unique:
         matrix, var_names = sum_duplicates(matrix, var_names)
@@ -43,13 +54,22 @@ def read_table(
     check_names(problems, table.obs_names, table.var_names, name)
     # mean counts per cell can all be small: only scanpy's log1p mark identifies log-transformed profiles
     logged, may_be_small = is_logged(adata, layer), name == "profiles"
-    check_expression(problems, table, matrix, name, logged=logged, may_be_small=may_be_small)
+    check_expression(
+        problems, table, matrix, name, logged=logged, may_be_small=may_be_small, may_be_logged=may_be_logged
+    )
+    if may_be_logged:
+        table.X = to_linear(matrix)
     return table
 
 
 def is_logged(adata: AnnData, layer: str | None) -> bool:
     """Return whether scanpy marked the selected values as log-transformed."""
     return "log1p" in adata.uns and (layer is None or layer not in adata.layers)
+
+
+def is_logged_array(adata: AnnData, layer: str | None) -> bool:
+    """Return whether the selected values of array intensities are log2 values."""
+    return unit_of(get_matrix(adata, layer if layer in adata.layers else None, "bulk")) == LOG
 
 
 def take_genes(table: AnnData, genes: pd.Index) -> AnnData:

@@ -10,7 +10,7 @@ import pandas as pd
 from scdeconv._data.chunks import first_rows
 from scdeconv._data.genes import align_genes, read_genes, strip_versions
 from scdeconv._data.matrix import get_matrix
-from scdeconv._data.units import COUNTS, TPM, unit_of
+from scdeconv._data.units import ARRAY, OTHER_UNITS, unit_of
 from scdeconv._data.warnings import warn
 from scdeconv.io import SavedModel, TrainingRecord, refuse_failed_parts
 
@@ -201,7 +201,10 @@ class DeconvolutionModel(SavedModel):
         source, row = np.full(len(fractions), NEW, dtype=object), np.full(len(fractions), -1)
         samples = self.training_.samples
         if samples is not None:
-            source, row = samples.find(read_genes(adata, pd.Index(samples.genes), layer=layer), in_sample=in_sample)
+            source, row = samples.find(
+                read_genes(adata, pd.Index(samples.genes), layer=layer, array=self.training_.bulk_unit == ARRAY),
+                in_sample=in_sample,
+            )
         if (row >= 0).any():
             fractions = np.where((row >= 0)[:, None], self.training_.held_out.predicted[row], fractions)
         return fractions, source, row
@@ -209,10 +212,10 @@ class DeconvolutionModel(SavedModel):
     def _aligned(self, adata: AnnData, layer: str | None) -> np.ndarray:
         """Return the expression of the model's genes; missing genes are NaN."""
         self._require_trained()
-        expression = align_genes(adata, strip_versions(self.genes_), layer=layer)
         trained_on = self.training_.bulk_unit
+        expression = align_genes(adata, strip_versions(self.genes_), layer=layer, array=trained_on == ARRAY)
         found = unit_of(first_rows(get_matrix(adata, layer, "adata"))[:UNIT_CHECK_ROWS])
-        if {trained_on, found} == {COUNTS, TPM}:
+        if found in OTHER_UNITS.get(trained_on, ()):
             warn(
                 f"Expected {trained_on} in adata, the unit of the training bulk, found {found}. Estimates may be "
                 f"wrong. Pass bulk samples in {trained_on}, or pair and train with bulk in {found}."

@@ -11,6 +11,7 @@ from joblib import Parallel, delayed
 
 from scdeconv._data.matrix import get_matrix, to_dense
 from scdeconv._data.progress import progress
+from scdeconv._data.units import ARRAY, to_linear
 from scdeconv._stats.compositions import to_fractions
 from scdeconv._stats.solvers.support_vectors import (
     draw_null_mixtures,
@@ -209,7 +210,11 @@ class CIBERSORT(SignatureModel):
         values = super()._aligned(adata, layer)
         if not self.parameters_["quantile_normalise"]:
             return values
-        return quantile_normalise(values, to_dense(get_matrix(adata, layer, "adata")))
+        return quantile_normalise(values, self._all_genes(adata, layer))
+
+    def _all_genes(self, adata: AnnData, layer: str | None) -> np.ndarray:
+        matrix = get_matrix(adata, layer, "adata")
+        return to_dense(to_linear(matrix) if self.training_.bulk_unit == ARRAY else matrix)
 
     def absolute_scores(self, adata: AnnData, *, layer: str | None = None) -> pd.DataFrame:
         """Return scores of the absolute amount of each cell type, comparable between samples and between cell types.
@@ -241,7 +246,7 @@ class CIBERSORT(SignatureModel):
         expression = self._aligned(adata, layer)
         scores = self.state_.predict(expression)
         if kind == "sig.score":
-            everything = to_dense(get_matrix(adata, layer, "adata"))
+            everything = self._all_genes(adata, layer)
             if self.parameters_["quantile_normalise"]:
                 everything = quantile_normalise(everything, everything)
             level = np.nanmedian(expression, axis=1, keepdims=True) / max(np.median(everything), 1)
