@@ -11,7 +11,7 @@ from scdeconv._data.chunks import first_rows
 from scdeconv._data.gene_names import strip_versions
 from scdeconv._data.genes import align_genes, read_genes
 from scdeconv._data.matrix import get_matrix
-from scdeconv._data.units import COUNTS, TPM, unit_of
+from scdeconv._data.units import ARRAY, OTHER_UNITS, unit_of
 from scdeconv._data.warnings import warn
 from scdeconv.io import SavedModel, TrainingRecord, refuse_failed_parts
 
@@ -215,7 +215,10 @@ class DeconvolutionModel(SavedModel):
         source, row = np.full(len(fractions), NEW, dtype=object), np.full(len(fractions), -1)
         samples = self.training_.samples
         if samples is not None:
-            source, row = samples.find(read_genes(adata, pd.Index(samples.genes), layer=layer), in_sample=in_sample)
+            source, row = samples.find(
+                read_genes(adata, pd.Index(samples.genes), layer=layer, array=self.training_.bulk_unit == ARRAY),
+                in_sample=in_sample,
+            )
         if (row >= 0).any():
             fractions = np.where((row >= 0)[:, None], self.training_.held_out.predicted[row], fractions)
         return fractions, source, row
@@ -226,11 +229,12 @@ class DeconvolutionModel(SavedModel):
         Missing genes are NaN. For a model without genes, a sample needs reads in any gene.
         """
         self._require_trained()
-        expression = align_genes(adata, strip_versions(self.genes_), layer=layer, may_be_empty=True)
-        matrix = get_matrix(adata, layer, "adata")
         trained_on = self.training_.bulk_unit
+        genes = strip_versions(self.genes_)
+        expression = align_genes(adata, genes, layer=layer, array=trained_on == ARRAY, may_be_empty=True)
+        matrix = get_matrix(adata, layer, "adata")
         found = unit_of(first_rows(matrix)[:UNIT_CHECK_ROWS])
-        if {trained_on, found} == {COUNTS, TPM}:
+        if found in OTHER_UNITS.get(trained_on, ()):
             warn(
                 f"Expected {trained_on} in adata, the unit of the training bulk, found {found}. Estimates may be "
                 f"wrong. Pass bulk samples in {trained_on}, or pair and train with bulk in {found}."
