@@ -11,12 +11,12 @@ from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata, subset
 from scdeconv._data.checks import (
     Problems,
-    check_cell_sizes,
     check_cell_type_names,
     check_expression,
     check_fractions,
     check_labels,
     check_names,
+    check_positive_sizes,
     columns_of_donors,
     examples,
     near_types,
@@ -25,6 +25,7 @@ from scdeconv._data.gene_names import strip_versions
 from scdeconv._data.genes import sum_duplicates
 from scdeconv._data.labels import as_labels, as_text, is_missing, plain_table
 from scdeconv._data.matrix import get_matrix, in_memory, is_lazy, take_columns
+from scdeconv._data.units import LOG, to_linear, unit_of
 from scdeconv._data.warnings import warn
 
 if TYPE_CHECKING:
@@ -34,12 +35,22 @@ if TYPE_CHECKING:
 
 
 def read_table(
-    problems: Problems, adata: AnnData, name: str, layer: str | None, duplicates: Literal["error", "sum"]
+    problems: Problems,
+    adata: AnnData,
+    name: str,
+    layer: str | None,
+    duplicates: Literal["error", "sum"],
+    *,
+    array: bool = False,
 ) -> AnnData:
-    """Return a minimal AnnData (matrix, obs, gene names without versions) and report its problems."""
+    """Return a minimal AnnData (matrix, obs, gene names without versions) and report its problems.
+
+    With ``array``, log2 intensities of bulk are exponentiated.
+    """
     layer = layer if layer in adata.layers else None
     # only cells may exceed the memory
     matrix = get_matrix(adata, layer, name, lazy=name == "cells")
+    may_be_logged = array and name == "bulk"
     var_names = strip_versions(adata.var_names)
     if duplicates == "sum" and not var_names.is_unique:
         matrix, var_names = sum_duplicates(matrix, var_names)
@@ -47,8 +58,18 @@ def read_table(
     check_names(problems, table.obs_names, table.var_names, name)
     # mean counts per cell can all be small: only scanpy's log1p mark identifies log-transformed profiles
     logged, may_be_small = is_logged(adata, layer), name == "profiles"
-    may_be_empty = name in ("bulk", "cells")
-    check_expression(problems, table, matrix, name, logged=logged, may_be_small=may_be_small, may_be_empty=may_be_empty)
+    check_expression(
+        problems,
+        table,
+        matrix,
+        name,
+        logged=logged,
+        may_be_small=may_be_small,
+        may_be_logged=may_be_logged,
+        may_be_empty=name in ("bulk", "cells"),
+    )
+    if may_be_logged:
+        table.X = to_linear(matrix)
     return table
 
 
@@ -73,6 +94,11 @@ def leave_out_empty_cells(problems: Problems, tables: dict[str, AnnData]) -> Non
 def is_logged(adata: AnnData, layer: str | None) -> bool:
     """Return whether scanpy marked the selected values as log-transformed."""
     return "log1p" in adata.uns and (layer is None or layer not in adata.layers)
+
+
+def is_logged_array(adata: AnnData, layer: str | None) -> bool:
+    """Return whether the selected values of array intensities are log2 values."""
+    return unit_of(get_matrix(adata, layer if layer in adata.layers else None, "bulk")) == LOG
 
 
 def take_genes(table: AnnData, genes: pd.Index) -> AnnData:
@@ -145,7 +171,7 @@ def set_cell_types(problems: Problems, tables: Mapping[str, AnnData], cell_type_
     obs[keys.CELL_TYPE] = as_text(check_cell_type_names(problems, given, "profiles")).to_numpy()
     for column in (keys.CELL_SIZE, "total"):
         if column in obs:
-            check_cell_sizes(problems, obs[column], obs[keys.CELL_TYPE], f"profiles.obs[{column!r}]")
+            check_positive_sizes(problems, obs[column], obs[keys.CELL_TYPE], f"profiles.obs[{column!r}]")
 
 
 def given_fractions(

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from scdeconv._data import keys
-from scdeconv._data.checks import check_training_samples
+from scdeconv._data.checks import check_cell_sizes, check_paired
 from scdeconv._data.paired_data import PairedData
 from scdeconv._stats.compositions import to_fractions
 from scdeconv._stats.conformal import HeldOut
 from scdeconv._stats.familiarity import Familiarity
-from scdeconv.pp import FEWEST_PAIRS
+from scdeconv.pp import FEWEST_PAIRS, paired_donors
 
 from ._base import DeconvolutionModel
 from ._training_record import DeconvolutionRecord, TrainingSamples
@@ -101,7 +101,8 @@ class CrossFittedModel(DeconvolutionModel):
         KeyError
             If a required modality is missing.
         ValueError
-            If a bulk sample has no donor, if donors or cell types have two spellings, or if the fractions are invalid.
+            If the data were changed after pairing, if a bulk sample has no donor, if donors or cell types have two
+            spellings, or if the method needs unknown cell sizes.
         """
         if set(cls.modalities) - set(mdata.mod):
             made = "pp.pair(cells, bulk)" if {keys.CELLS, keys.SUMS} & set(cls.modalities) else "pp.pair"
@@ -110,7 +111,9 @@ class CrossFittedModel(DeconvolutionModel):
                 f"{made}."
             )
             raise KeyError(msg)
-        check_training_samples(mdata[keys.BULK])
+        check_paired(mdata)
+        if cls.record.uses_cell_sizes or ("pairs" not in cls.record.needs and not paired_donors(mdata)):
+            check_cell_sizes(mdata, cls.record.key)
 
     @abstractmethod
     def fit(self, data: PairedData, without: Collection[str] = ()) -> State:

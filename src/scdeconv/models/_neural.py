@@ -13,7 +13,7 @@ from scvi.data.fields import LayerField, ObsmField
 from scvi.model.base import BaseModelClass
 
 from scdeconv._data import keys
-from scdeconv._data.checks import check_training_samples
+from scdeconv._data.checks import check_cell_sizes, check_paired, check_training_samples
 from scdeconv._data.matrix import Matrix, to_dense
 from scdeconv._data.paired_data import PairedData
 from scdeconv._nn import quiet
@@ -174,7 +174,12 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
         ------
         KeyError
             If the modality is missing.
+        ValueError
+            If the data were changed after pairing, or if the method needs unknown cell sizes.
         """
+        check_paired(mdata)
+        if cls.record.uses_cell_sizes and train_on != "pairs":
+            check_cell_sizes(mdata, cls.record.key)
         cls.setup_anndata(cls._registered(mdata, train_on or cls.default_source()), **kwargs)
 
     @property

@@ -57,3 +57,8 @@ class Method:
     selects_genes: bool = False
     genes_per_type: int = GENES_PER_TYPE
     fewest_pairs: int = FEWEST_PAIRS
+
+    @property
+    def uses_cell_sizes(self) -> bool:
+        """Whether the estimates depend on the RNA content of the reference cells. Pairs determine it otherwise."""
+        return self.fraction_kind == "cell" and self.family != "paired"

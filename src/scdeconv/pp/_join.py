@@ -9,13 +9,21 @@ import pandas as pd
 from anndata import AnnData
 
 from scdeconv._data import keys
-from scdeconv._data.checks import Problems, check_donors_match, check_expressed, check_shared_genes, examples
+from scdeconv._data.checks import (
+    Problems,
+    check_donors_match,
+    check_expressed,
+    check_shared_genes,
+    examples,
+    remember_values,
+)
 from scdeconv._data.gene_names import Genes
 from scdeconv._data.genes import SPIKE_IN_PREFIX, set_spike_ins_aside
 from scdeconv._data.inputs import (
     cell_probabilities,
     given_fractions,
     is_logged,
+    is_logged_array,
     leave_out_empty_cells,
     read_table,
     set_cell_types,
@@ -23,8 +31,16 @@ from scdeconv._data.inputs import (
     take_genes,
 )
 from scdeconv._data.modalities import make_mudata
-from scdeconv._data.reference import count_cells, expect_cells, make_profiles, make_pseudobulk, round_counts, sum_cells
-from scdeconv._data.units import unit_of
+from scdeconv._data.reference import (
+    count_cells,
+    expect_cells,
+    make_profiles,
+    make_pseudobulk,
+    restore_cell_sizes,
+    round_counts,
+    sum_cells,
+)
+from scdeconv._data.units import choose_unit
 from scdeconv._data.warnings import warn
 
 if TYPE_CHECKING:
@@ -41,6 +57,8 @@ def join(
     fractions_key: str = keys.MEASURED,
     duplicates: Literal["error", "sum"] = "error",
     probabilities_key: str | None = None,
+    unit: Literal["counts", "tpm", "array"] | None = None,
+    cell_sizes: Mapping[str, float] | None = None,
 ) -> MuData:
     """Return the result of :func:`pair` without printing; ``originals`` maps its argument names to the inputs."""
     problems = Problems("The inputs cannot be paired")
@@ -59,7 +77,10 @@ def join(
     problems.raise_if_any()
     if layer is not None and not any(layer in adata.layers for adata in originals.values()):
         problems.add(f"Expected layer {layer!r} in cells or bulk, found it in neither. Pass an existing layer.")
-    tables = {name: read_table(problems, adata, name, layer, duplicates) for name, adata in originals.items()}
+    array = unit == "array"
+    tables = {
+        name: read_table(problems, adata, name, layer, duplicates, array=array) for name, adata in originals.items()
+    }
     # spike-in names match for any gene identifiers
     bulk_genes, *other_genes = (
         Genes(name, table.var_names[~table.var_names.str.startswith(SPIKE_IN_PREFIX)], originals[name])
@@ -78,8 +99,10 @@ def join(
         obs = {name: tables[name].obs for name in ("bulk", side)}
         check_donors_match(problems, obs, sources, others_known=given is not None)
     problems.raise_if_any()
+    bulk_unit = choose_unit(problems, unit, tables["bulk"].X)
+    size_source = restore_cell_sizes(problems, tables["cells"], cell_sizes) if "cells" in tables else "profiles"
+    problems.raise_if_any()
 
-    unit = unit_of(tables["bulk"].X)
     n_spike_ins = set_spike_ins_aside(tables)
     # cell sizes are sums over all genes, not over shared genes; signatures have them in obs["total"]
     if "cells" in tables:
@@ -104,10 +127,17 @@ def join(
     _measure(modalities, given, probabilities)
 
     mdata = make_mudata(modalities)
-    record = {"bulk_unit": unit, "n_genes": len(genes), "n_spike_ins": n_spike_ins}
-    if problems.notes:
-        record["notes"] = "; ".join(problems.notes)
-    mdata.uns[keys.UNS] = {"pair": record}
+    # array intensities that were read as log2 values are exponentiated
+    exponentiated = array and is_logged_array(originals["bulk"], layer)
+    record = {
+        "exponentiated": exponentiated,
+        "bulk_unit": bulk_unit,
+        "cell_sizes": size_source,
+        "n_genes": len(genes),
+        "n_spike_ins": n_spike_ins,
+        **({"notes": "; ".join(problems.notes)} if problems.notes else {}),
+    }
+    mdata.uns[keys.UNS] = {"pair": {**record, "values": remember_values(mdata)}}
     return mdata
 
 

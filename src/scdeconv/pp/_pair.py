@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from scdeconv._data import keys
+from scdeconv._data.checks import UNKNOWN_SIZES
 from scdeconv._data.reference import count_cells
 from scdeconv._data.warnings import warn
 
 from ._join import join
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from anndata import AnnData
     from mudata import MuData
 
@@ -29,6 +32,8 @@ def pair(
     fractions_key: str = "measured_fractions",
     probabilities_key: str | None = None,
     duplicates: Literal["error", "sum"] = "error",
+    unit: Literal["counts", "tpm", "array"] | None = None,
+    cell_sizes: Mapping[str, float] | None = None,
 ) -> MuData:
     """Pair bulk samples with the single cells of the same donors.
 
@@ -68,6 +73,12 @@ def pair(
         makes all donors similar. The printed summary contains the mean difference to fractions from the labels.
     duplicates
         Treatment of duplicate genes: raise an error or sum them.
+    unit
+        Unit of bulk. Default: found from the values. ``"array"``: microarray intensities, without counting noise; log2
+        values are exponentiated.
+    cell_sizes
+        RNA per cell of each type, for cells that were normalised to one library size and have no total counts in
+        ``obs``. Without both, methods that use cell sizes refuse the data.
 
     Returns
     -------
@@ -110,7 +121,9 @@ def pair(
     """
     inputs = {"bulk": bulk, "cells": cells, "profiles": profiles, "pseudobulk": pseudobulk}
     originals = {name: adata for name, adata in inputs.items() if adata is not None}
-    mdata = join(originals, donor_key, cell_type_key, layer, fractions_key, duplicates, probabilities_key)
+    mdata = join(
+        originals, donor_key, cell_type_key, layer, fractions_key, duplicates, probabilities_key, unit, cell_sizes
+    )
     record = mdata.uns[keys.UNS]["pair"]
     shares = ", ".join(f"{name} {adata.n_vars}" for name, adata in originals.items())
     aside = f"; {record['n_spike_ins']} spike-ins removed from the genes" if record["n_spike_ins"] else ""
@@ -120,9 +133,17 @@ def pair(
         soft = (
             f"; fractions from {probabilities_key!r}, mean absolute difference to fractions from labels {distance:.3f}"
         )
-    found = f"{record['n_genes']} shared genes ({shares}); bulk in {record['bulk_unit']}{aside}{soft}"
+    sizes = record["cell_sizes"]
+    exponentiated = " (log2 values exponentiated)" if record["exponentiated"] else ""
+    normalised = "" if sizes in ("counts", "profiles") else f"; cells are normalised, sizes from {sizes}"
+    found = f"{record['n_genes']} shared genes ({shares}); bulk in {record['bulk_unit']}{exponentiated}{normalised}{aside}{soft}"
     notes = f"; {record['notes']}" if "notes" in record else ""
     print(f"{_count_donors(mdata)}; {found}{notes}")
+    if sizes == UNKNOWN_SIZES:
+        warn(
+            "Expected counts of the cells, found cells that were normalised to one library size: their RNA content is "
+            "unknown. Methods that use it will refuse the data. Pass layer=, cells.obs['total_counts'] or cell_sizes=."
+        )
     n_pairs = len(paired_donors(mdata))
     if n_pairs < FEWEST_PAIRS:
         warn(
