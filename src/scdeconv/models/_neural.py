@@ -19,6 +19,7 @@ from scdeconv._data.paired_data import PairedData
 from scdeconv._nn import quiet
 
 from ._base import DeconvolutionModel
+from ._needs import check_needs
 from ._cross_fitted import NO_DATA, input_genes
 from ._training_record import DeconvolutionRecord, TrainingSamples
 
@@ -177,6 +178,9 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
         ValueError
             If the data were changed after pairing, or if the method needs unknown cell sizes.
         """
+        source = train_on or cls.default_source()
+        needs = ("simulated",) if source == "simulated" else cls.record.needs
+        check_needs(mdata, cls.record, needs, count_pairs=False)
         check_paired(mdata)
         if cls.record.uses_cell_sizes and train_on != "pairs":
             check_cell_sizes(mdata, cls.record.key)

@@ -6,9 +6,9 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from scdeconv._data import keys
-from scdeconv._data.modalities import make_mudata
+from scdeconv._data.modalities import cell_types_of, make_mudata
 from scdeconv._data.warnings import warn
-from scdeconv.models import load_class, records, resolve
+from scdeconv.models import check_needs, load_class, records, resolve
 from scdeconv.pp import FEWEST_PAIRS, augment, paired_donors, select_genes, simulate, use_signature
 
 if TYPE_CHECKING:
@@ -105,13 +105,7 @@ def fit_method(mdata: MuData, method: MethodLike, arguments: dict[str, Any]) -> 
     architecture, training = split_arguments(cls, arguments)
     architecture = {**parameters, **architecture}
     needs = (architecture["train_on"],) if architecture.get("train_on") else record.needs
-    n_pairs = len(paired_donors(mdata))
-    if "pairs" in needs and n_pairs < record.fewest_pairs:
-        msg = (
-            f"Expected at least {record.fewest_pairs} paired donors for method {record.key!r}, found {n_pairs}. Use "
-            "a method without pairs, such as method='nnls'."
-        )
-        raise ValueError(msg)
+    check_needs(mdata, record, needs)
     # registration and gene selection write to these modalities
     written = (keys.BULK, keys.SIMULATED)
     work = make_mudata({key: adata.copy() if key in written else adata for key, adata in mdata.mod.items()})
@@ -124,7 +118,7 @@ def fit_method(mdata: MuData, method: MethodLike, arguments: dict[str, Any]) -> 
     if steps["select_genes"]:
         select_genes(work, **{**done.get("select_genes", {}), **steps["select_genes"]})
     if keys.SELECTED not in work[keys.BULK].var and not record.selects_genes:
-        select_genes(work, record.genes_per_type * work[keys.PROFILES].n_obs)
+        select_genes(work, record.genes_per_type * len(cell_types_of(work)))
     cls.setup_mudata(work, **{key: architecture[key] for key in ("train_on",) if key in architecture})
     model: Any = cls(work, **architecture)
     model.train(**training)

@@ -66,7 +66,6 @@ class BSEQsc(CIBERSORT):
         reference="Baron et al. 2016",
         stochastic=True,
     )
-    modalities = (keys.BULK, keys.PROFILES, keys.CELLS)
 
     def fit(self, data: PairedData, without: Collection[str] = ()) -> State:
         """Average the cells of each type within donors, then over donors.

@@ -169,7 +169,6 @@ class MuSiC(CrossFittedModel):
         reference="Wang et al. 2019",
         selects_genes=True,
     )
-    modalities = (keys.BULK, keys.PROFILES, keys.SUMS)
     state_type = MuSiCState
 
     def __init__(
