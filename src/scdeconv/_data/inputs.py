@@ -23,7 +23,7 @@ from scdeconv._data.checks import (
 )
 from scdeconv._data.gene_names import strip_versions
 from scdeconv._data.genes import sum_duplicates
-from scdeconv._data.labels import as_labels, as_text, is_missing, plain_table
+from scdeconv._data.labels import as_categorical, as_text, is_missing, plain_table
 from scdeconv._data.matrix import get_matrix, in_memory, is_lazy, take_columns
 from scdeconv._data.units import LOG, to_linear, unit_of
 from scdeconv._data.warnings import warn
@@ -160,11 +160,11 @@ def set_cell_types(problems: Problems, tables: Mapping[str, AnnData], cell_type_
         empty = given.cat.categories.difference(given.unique())
         if len(empty):
             problems.note(f"{len(empty)} types without cells left out: {examples(empty)}")
-        given = given.cat.remove_unused_categories()
-        labels = check_labels(problems, given, name, "cell type")
-        order = as_text(as_labels(pd.Index(given.cat.categories))).unique()
-        obs[keys.CELL_TYPE] = pd.Categorical(labels, categories=pd.Index(order, dtype=str))
-        check_cell_type_names(problems, order[~is_missing(order)], name, spellings=False)
+        check_labels(problems, given.cat.remove_unused_categories(), name, "cell type")
+        types = as_categorical(given)
+        obs[keys.CELL_TYPE] = types
+        named = types.categories[~is_missing(types.categories)]
+        check_cell_type_names(problems, named, name, spellings=False)
         return
     obs = tables["profiles"].obs
     given = obs[cell_type_key] if cell_type_key in obs else pd.Series(obs.index, index=obs.index)
@@ -208,13 +208,11 @@ def given_fractions(
         )
         return None
     unmeasured = [cell_type for cell_type in cell_types if cell_type not in fractions.columns]
-    if unmeasured and fractions.notna().any(axis=None):
-        problems.add(
-            f"Expected a column of {name} for every cell type of the {source}, found none measured of "
-            f"{examples(unmeasured)}. Add a column of zeros if the type is absent from all samples, or remove it from "
-            f"the {source}."
+    if unmeasured and not problems.messages:
+        warn(
+            f"Expected a column of {name} for every cell type of the {source}, found none of {examples(unmeasured)}. "
+            f"Their fractions are taken as 0. If they were not measured, remove them from the {source}."
         )
-        return None
     known = fractions.notna().all(axis=1)
     full = fractions.reindex(columns=cell_types, fill_value=0.0).astype(float)
     # rounded input fractions sum to about 1, e.g. 0.999

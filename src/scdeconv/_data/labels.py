@@ -56,6 +56,13 @@ def _clean(value: object) -> str:
     return unicodedata.normalize("NFC", text).strip()
 
 
+def as_categorical(values: pd.Series) -> pd.Categorical[Any]:
+    """Return labels as text, with the used categories in the order of the given categories, or sorted."""
+    given = values.astype("category").cat.remove_unused_categories()
+    order = as_text(as_labels(pd.Index(given.cat.categories))).unique()
+    return pd.Categorical(as_labels(given), categories=pd.Index(order, dtype=str))
+
+
 def is_missing(labels: pd.Series | pd.Index, words: frozenset[str] = MISSING_WORDS) -> np.ndarray:
     """Return a mask of the labels that are missing or a word for missing values, such as ``"NA"``."""
     codes, unique = pd.factorize(labels)

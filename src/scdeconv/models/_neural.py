@@ -19,8 +19,8 @@ from scdeconv._data.paired_data import PairedData
 from scdeconv._nn import quiet
 
 from ._base import DeconvolutionModel
-from ._needs import check_needs
 from ._cross_fitted import NO_DATA, input_genes
+from ._needs import check_needs
 from ._training_record import DeconvolutionRecord, TrainingSamples
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scdeconv._data import keys
 from scdeconv.models._record import Method
 from scdeconv.models.reference.cibersort import CIBERSORT
 

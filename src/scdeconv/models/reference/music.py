@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from scdeconv._data import keys
 from scdeconv._stats.compositions import to_fractions
 from scdeconv._stats.expression import to_shares
 from scdeconv._stats.solvers.subject_weights import (
