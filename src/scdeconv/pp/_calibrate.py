@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scdeconv._data import keys
+from scdeconv._data.checks import check_paired
 from scdeconv._data.paired_data import PairedData
 from scdeconv._stats import compositions
 from scdeconv._stats.calibration.fit import calibration_without_pairs, fit_platform_calibration
@@ -140,6 +141,7 @@ def calibrate(mdata: MuData, *, batch_key: str | None = None) -> Calibration:
     >>> calibration.genes["platform_shift"].shape
     (300,)
     """
+    check_paired(mdata)
     bulk = mdata[keys.BULK]
     if batch_key is not None and batch_key not in bulk.obs:
         msg = (

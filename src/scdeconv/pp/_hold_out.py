@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import subset
+from scdeconv._data.checks import check_paired, remember_values
 from scdeconv._data.modalities import make_mudata
 
 from ._calibrate import calibrate
@@ -67,6 +68,7 @@ def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
     >>> held_out.n_obs, donor in set(train["sc"].obs["donor"])
     (1, False)
     """
+    check_paired(mdata)
     bulk = mdata[keys.BULK]
     unknown = sorted(set(donors) - set(bulk.obs[keys.DONOR]))
     if unknown:
@@ -97,6 +99,7 @@ def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
     train = make_mudata(modalities)
     steps = mdata.uns.get(keys.UNS, {})
     train.uns[keys.UNS] = {name: steps[name] for name in KEPT_RECORDS if name in steps}
+    train.uns[keys.UNS][keys.VALUES] = remember_values(train)
     for name, step in REDONE.items():
         if name in steps:
             step(train, **steps[name])

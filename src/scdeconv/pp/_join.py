@@ -123,7 +123,7 @@ def join(
         "n_genes": len(genes),
         "n_spike_ins": n_spike_ins,
     }
-    mdata.uns[keys.UNS] = {"pair": {**record, "values": remember_values(mdata)}}
+    mdata.uns[keys.UNS] = {"pair": record, keys.VALUES: remember_values(mdata)}
     return mdata
 
 
