@@ -13,7 +13,7 @@ from scdeconv._data.fractions import measured_shares
 from scdeconv._data.matrix import get_matrix
 from scdeconv._data.modalities import cell_types_of
 from scdeconv._data.reference import CellStates, Reference
-from scdeconv._data.units import COUNTS
+from scdeconv._data.units import COUNTS, unit_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -81,10 +81,10 @@ class PairedData:
         return Reference(self.mdata, self.genes)
 
     @property
-    def bulk_unit(self) -> str | None:
-        """Unit of the bulk, as recorded by :func:`scdeconv.pp.pair`."""
+    def bulk_unit(self) -> str:
+        """Unit of the bulk, as recorded by :func:`scdeconv.pp.pair`, else found from the values."""
         unit: str | None = self._record("pair").get("bulk_unit")
-        return unit
+        return unit or unit_of(self.mdata[keys.BULK].X)
 
     @property
     def is_counts(self) -> bool:

@@ -10,8 +10,6 @@ from scdeconv.pp import paired_donors
 from ._registry import records
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from mudata import MuData
 
     from ._record import Method
@@ -30,7 +28,7 @@ def methods_without_reference() -> list[str]:
     return sorted(found, key=lambda key: (key == keys.BASELINE, key))
 
 
-def missing_needs(mdata: MuData, record: Method, needs: Collection[str] | None = None) -> list[str]:
+def missing_needs(mdata: MuData, record: Method, train_on: str | None = None) -> list[str]:
     """Return what the data lack for a method, of ``"pairs"``, ``"profiles"``, ``"cells"`` and ``"simulated"``.
 
     Parameters
@@ -39,8 +37,8 @@ def missing_needs(mdata: MuData, record: Method, needs: Collection[str] | None =
         From :func:`scdeconv.pp.pair`.
     record
         Record of the method.
-    needs
-        What the method needs with its arguments. Default: ``record.needs``.
+    train_on
+        ``"pairs"`` or ``"simulated"``, if the method has this argument. Default: what the record needs.
     """
     available = {
         "pairs": len(paired_donors(mdata)) >= record.fewest_pairs,
@@ -48,17 +46,15 @@ def missing_needs(mdata: MuData, record: Method, needs: Collection[str] | None =
         "cells": keys.CELLS in mdata.mod,
         "simulated": bool({keys.SIMULATED, keys.PROFILES} & set(mdata.mod)),
     }
-    return [need for need in (record.needs if needs is None else needs) if not available[need]]
+    return [need for need in (record.needs if train_on is None else [train_on]) if not available[need]]
 
 
-def check_needs(
-    mdata: MuData, record: Method, needs: Collection[str] | None = None, *, count_pairs: bool = True
-) -> None:
+def check_needs(mdata: MuData, record: Method, train_on: str | None = None, *, count_pairs: bool = True) -> None:
     """Refuse data without the pairs, profiles, cells or simulated bulk that a method needs.
 
     Parameters
     ----------
-    mdata, record, needs
+    mdata, record, train_on
         As for :func:`missing_needs`.
     count_pairs
         Whether to check the number of paired donors.
@@ -68,7 +64,7 @@ def check_needs(
     ValueError
         If the data lack something. The message names what they have and the methods that they allow.
     """
-    missing = [need for need in missing_needs(mdata, record, needs) if count_pairs or need != "pairs"]
+    missing = [need for need in missing_needs(mdata, record, train_on) if count_pairs or need != "pairs"]
     if not missing:
         return
     n_pairs, reference = len(paired_donors(mdata)), [need for need in missing if need != "pairs"]

@@ -137,7 +137,7 @@ def join(
         "n_spike_ins": n_spike_ins,
         **({"notes": "; ".join(problems.notes)} if problems.notes else {}),
     }
-    mdata.uns[keys.UNS] = {"pair": {**record, "values": remember_values(mdata)}}
+    mdata.uns[keys.UNS] = {"pair": record, keys.VALUES: remember_values(mdata)}
     return mdata
 
 

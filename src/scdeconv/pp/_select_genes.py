@@ -9,6 +9,7 @@ import pandas as pd
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import subset, values_of
+from scdeconv._data.checks import check_paired
 from scdeconv._data.matrix import to_dense
 from scdeconv._stats.expression import log_cpm
 from scdeconv._stats.markers import GENES_PER_TYPE, agreement, best_per_type, marker_ratio
@@ -71,6 +72,7 @@ def select_genes(mdata: MuData, n_genes: int | None = None, *, criterion: Criter
     if criterion not in get_args(Criterion):
         msg = f"Expected criterion to be one of {get_args(Criterion)}, found {criterion!r}. Change the argument."
         raise ValueError(msg)
+    check_paired(mdata)
     bulk = mdata[keys.BULK]
     wanted = GENES_PER_TYPE * mdata[keys.PROFILES].n_obs if n_genes is None else n_genes
     if wanted < 1:

@@ -73,5 +73,5 @@ def use_signature(mdata: MuData, signature: AnnData) -> MuData:
         )
     # keep the unit, which was detected on all genes; calibration and simulation used other profiles
     records = mdata.uns.get(keys.UNS, {})
-    work.uns[keys.UNS] = {name: records[name] for name in ("pair", "calibrate") if name in records}
+    work.uns[keys.UNS] = {name: records[name] for name in ("pair", "calibrate", keys.VALUES) if name in records}
     return work

@@ -104,14 +104,14 @@ def fit_method(mdata: MuData, method: MethodLike, arguments: dict[str, Any]) -> 
         arguments.pop("seed", None)
     architecture, training = split_arguments(cls, arguments)
     architecture = {**parameters, **architecture}
-    needs = (architecture["train_on"],) if architecture.get("train_on") else record.needs
-    check_needs(mdata, record, needs)
+    train_on = architecture.get("train_on")
+    check_needs(mdata, record, train_on)
     # registration and gene selection write to these modalities
     written = (keys.BULK, keys.SIMULATED)
     work = make_mudata({key: adata.copy() if key in written else adata for key, adata in mdata.mod.items()})
     work.uns[keys.UNS] = dict(mdata.uns.get(keys.UNS, {}))
     done = work.uns[keys.UNS]
-    if steps["simulate"] or ("simulated" in needs and keys.SIMULATED not in work.mod):
+    if steps["simulate"] or ("simulated" in (train_on, *record.needs) and train_on != "pairs" and keys.SIMULATED not in work.mod):
         simulate(work, **{"seed": seed, **done.get("simulate", {}), **steps["simulate"]})
     if steps["augment"]:
         augment(work, **{"seed": seed, **done.get("augment", {}), **steps["augment"]})

@@ -10,6 +10,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from optuna.trial import create_trial
 
 from scdeconv._data import keys
+from scdeconv._data.modalities import cell_types_of
 from scdeconv.models import load_class, records, resolve
 from scdeconv.tl._train import PREPARATION, keyword_arguments
 
