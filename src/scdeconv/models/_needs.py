@@ -46,7 +46,7 @@ def missing_needs(mdata: MuData, record: Method, train_on: str | None = None) ->
         "cells": keys.CELLS in mdata.mod,
         "simulated": bool({keys.SIMULATED, keys.PROFILES} & set(mdata.mod)),
     }
-    return [need for need in (record.needs if train_on is None else [train_on]) if not available[need]]
+    return [need for need in record.needed(train_on) if not available[need]]
 
 
 def check_needs(mdata: MuData, record: Method, train_on: str | None = None, *, count_pairs: bool = True) -> None:

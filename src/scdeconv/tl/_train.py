@@ -23,6 +23,8 @@ PREPARATION = {
     "augment": ("n_aug", "aug_ratio"),
     "select_genes": ("n_genes",),
 }
+# default without a reference; chosen on public data, see docs/benchmarks/without_reference
+WITHOUT_REFERENCE = "ridge"
 # removed arguments, with advice
 FORMER_ARGUMENTS = {"start_from_solution": "no method: use method='residual_dnn' (True) or 'simplednn' (False)"}
 
@@ -37,7 +39,8 @@ def default_method(mdata: MuData) -> str:
 
     Returns
     -------
-    ``"calibrated_map"`` with at least three paired donors, else ``"robust_nnls"``, which needs no pairs.
+    ``"calibrated_map"`` with at least three paired donors and a reference, ``"robust_nnls"``, which needs no pairs, with
+    a reference only. Without a reference: ``"ridge"`` with at least three paired donors, else ``"mean_composition"``.
 
     Examples
     --------
@@ -49,7 +52,10 @@ def default_method(mdata: MuData) -> str:
     >>> scdeconv.tl.default_method(mdata)
     'calibrated_map'
     """
-    return "calibrated_map" if len(paired_donors(mdata)) >= FEWEST_PAIRS else "robust_nnls"
+    enough = len(paired_donors(mdata)) >= FEWEST_PAIRS
+    if keys.PROFILES in mdata.mod:
+        return "calibrated_map" if enough else "robust_nnls"
+    return WITHOUT_REFERENCE if enough else keys.BASELINE
 
 
 def keyword_arguments(function: Any) -> dict[str, Any]:
@@ -104,14 +110,14 @@ def fit_method(mdata: MuData, method: MethodLike, arguments: dict[str, Any]) -> 
         arguments.pop("seed", None)
     architecture, training = split_arguments(cls, arguments)
     architecture = {**parameters, **architecture}
-    train_on = architecture.get("train_on")
-    check_needs(mdata, record, train_on)
+    needs = record.needed(architecture.get("train_on"))
+    check_needs(mdata, record, architecture.get("train_on"))
     # registration and gene selection write to these modalities
     written = (keys.BULK, keys.SIMULATED)
     work = make_mudata({key: adata.copy() if key in written else adata for key, adata in mdata.mod.items()})
     work.uns[keys.UNS] = dict(mdata.uns.get(keys.UNS, {}))
     done = work.uns[keys.UNS]
-    if steps["simulate"] or ("simulated" in (train_on, *record.needs) and train_on != "pairs" and keys.SIMULATED not in work.mod):
+    if steps["simulate"] or ("simulated" in needs and keys.SIMULATED not in work.mod):
         simulate(work, **{"seed": seed, **done.get("simulate", {}), **steps["simulate"]})
     if steps["augment"]:
         augment(work, **{"seed": seed, **done.get("augment", {}), **steps["augment"]})
