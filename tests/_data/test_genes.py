@@ -9,7 +9,8 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 
-from scdeconv._data.genes import align_genes, columns_that_match, is_ensembl, strip_versions, sum_duplicates
+from scdeconv._data.gene_names import columns_that_match, is_ensembl, strip_versions
+from scdeconv._data.genes import align_genes, sum_duplicates
 from scdeconv._data.matrix import get_matrix, is_integer, stored_values, to_dense
 
 pytestmark = pytest.mark.filterwarnings("ignore:(Variable|Observation) names are not unique")

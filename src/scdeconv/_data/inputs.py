@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import re
-from functools import reduce
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import pandas as pd
 
 from scdeconv._data import keys
-from scdeconv._data.annotated import make_adata
+from scdeconv._data.annotated import make_adata, subset
 from scdeconv._data.checks import (
     Problems,
+    check_cell_sizes,
     check_cell_type_names,
     check_expression,
     check_fractions,
+    check_labels,
     check_names,
+    columns_of_donors,
     examples,
+    near_types,
 )
-from scdeconv._data.genes import columns_that_match, is_ensembl, strip_versions, sum_duplicates
-from scdeconv._data.labels import as_text, plain_table
-from scdeconv._data.matrix import get_matrix, in_memory, take_columns
+from scdeconv._data.gene_names import strip_versions
+from scdeconv._data.genes import sum_duplicates
+from scdeconv._data.labels import as_labels, as_text, is_missing, plain_table
+from scdeconv._data.matrix import get_matrix, in_memory, is_lazy, take_columns
 from scdeconv._data.units import LOG, to_linear, unit_of
 from scdeconv._data.warnings import warn
 
@@ -55,11 +59,36 @@ def read_table(
     # mean counts per cell can all be small: only scanpy's log1p mark identifies log-transformed profiles
     logged, may_be_small = is_logged(adata, layer), name == "profiles"
     check_expression(
-        problems, table, matrix, name, logged=logged, may_be_small=may_be_small, may_be_logged=may_be_logged
+        problems,
+        table,
+        matrix,
+        name,
+        logged=logged,
+        may_be_small=may_be_small,
+        may_be_logged=may_be_logged,
+        may_be_empty=name in ("bulk", "cells"),
     )
     if may_be_logged:
         table.X = to_linear(matrix)
     return table
+
+
+def leave_out_empty_cells(problems: Problems, tables: dict[str, AnnData]) -> None:
+    """Remove cells without counts, with a warning; donors without other cells are no pairs. Lazy cells are not read."""
+    cells = tables.get("cells")
+    if cells is None or is_lazy(cells.X) or problems.messages:
+        return
+    empty = np.asarray(cells.X.sum(axis=1)).ravel() == 0
+    if empty.all():
+        problems.add("Expected cells with counts, found zeros only. Pass the layer with counts.")
+    elif empty.any():
+        tables["cells"] = subset(cells, ~empty)
+        lost = cells.obs[keys.DONOR][~cells.obs[keys.DONOR].isin(tables["cells"].obs[keys.DONOR])].unique()
+        donors = f" Donors without other cells are no pairs: {examples(lost)}." if len(lost) else ""
+        warn(
+            f"{int(empty.sum())} of {cells.n_obs} cells have no counts and are left out: "
+            f"{examples(cells.obs_names[empty])}.{donors}"
+        )
 
 
 def is_logged(adata: AnnData, layer: str | None) -> bool:
@@ -78,105 +107,71 @@ def take_genes(table: AnnData, genes: pd.Index) -> AnnData:
     return make_adata(matrix, obs=table.obs, var=pd.DataFrame(index=genes))
 
 
-def check_genes(problems: Problems, genes_of: Mapping[str, pd.Index], originals: Mapping[str, AnnData]) -> None:
-    """Report inputs without shared gene names, with the likely reason."""
-    genes = genes_of["bulk"]
-    shared = {name: genes.intersection(names) for name, names in genes_of.items() if name != "bulk"}
-    for name in shared:
-        if len(shared[name]):
-            continue
-        others = genes_of[name]
-        sides = f"bulk has {len(genes)} ({examples(genes)}), {name} has {len(others)} ({examples(others)})"
-        if strip_versions(originals["bulk"].obs_names).isin(others).mean() > 0.1:
-            problems.add(f"Expected bulk as samples × genes, found genes in bulk.obs_names: {sides}. Pass bulk.T.")
-        elif is_ensembl(genes) != is_ensembl(others):
-            ensembl, symbols = ("bulk", name) if is_ensembl(genes) else (name, "bulk")
-            hint = f"Use gene symbols in {ensembl} or Ensembl identifiers in {symbols}"
-            for side, other in ((ensembl, symbols), (symbols, ensembl)):
-                columns = columns_that_match(originals[side], genes_of[other])
-                if columns:
-                    hint = f"Set {side}.var_names = {side}.var[{columns[0]!r}].astype(str)"
-                    break
-            problems.add(
-                f"Expected the same gene identifiers, found Ensembl identifiers in {ensembl} and symbols in {symbols}: "
-                f"{sides}. {hint}."
-            )
-        elif genes.str.upper().intersection(others.str.upper()).size:
-            problems.add(
-                f"Expected shared genes, found names that differ only in case: {sides}. "
-                "If both are of the same species, set var_names to upper case in both."
-            )
-        else:
-            problems.add(f"Expected shared genes, found none: {sides}. Use the same identifiers for both.")
-    if all(map(len, shared.values())) and not len(reduce(pd.Index.intersection, shared.values())):
-        sides = "; ".join(f"{name} {examples(names)}" for name, names in shared.items())
-        problems.add(
-            f"Expected genes shared by {', '.join(genes_of)}, found no common gene. Bulk shares these genes with each: "
-            f"{sides}. Use the same genes in all inputs."
-        )
+def set_donors(problems: Problems, tables: Mapping[str, AnnData], donor_key: str) -> dict[str, str]:
+    """Write ``obs["donor"]``; bulk and pseudobulk without the column use ``obs_names`` as donors.
 
-
-def set_donors(problems: Problems, tables: Mapping[str, AnnData], donor_key: str) -> None:
-    """Write ``obs["donor"]``; bulk and pseudobulk without the column use ``obs_names`` as donors."""
+    Returns
+    -------
+    Where the donors of each input come from, as text.
+    """
+    sources = {}
     for name in ("bulk", "pseudobulk", "cells"):
         if name not in tables:
             continue
         obs = tables[name].obs
+        sources[name] = f"{name}.obs[{donor_key!r}]"
         if donor_key in obs:
             donors = obs[donor_key]
         elif name == "cells":
+            others = columns_of_donors(obs, tables["bulk"].obs[keys.DONOR]) if "bulk" in tables else {}
+            hint = "".join(
+                f" Column {column!r} has donors of bulk ({examples(found)})." for column, found in others.items()
+            )
             problems.add(
-                f"Expected the donor of each cell in cells.obs[{donor_key!r}], found columns {list(obs.columns)}. "
-                "Name the column with donor_key=."
+                f"Expected the donor of each cell in cells.obs[{donor_key!r}], found columns {list(obs.columns)}."
+                f"{hint} Name the column with donor_key=."
             )
             continue
         else:
             donors = pd.Series(obs.index, index=obs.index)
-        if donors.isna().any():
-            problems.add(
-                f"Expected a donor for every row of {name}, found {int(donors.isna().sum())} rows without donor: "
-                f"{examples(obs.index[donors.isna()])}. Remove these rows."
-            )
-        obs[keys.DONOR] = as_text(donors)
+            sources[name] = f"{name}.obs_names, because {name}.obs has no column {donor_key!r}"
+        obs[keys.DONOR] = as_text(check_labels(problems, donors, sources[name].split(",")[0], "donor"))
         repeated = obs[keys.DONOR][obs[keys.DONOR].duplicated()].unique()
         if name == "pseudobulk" and len(repeated):
             problems.add(
                 f"Expected one row per donor in pseudobulk, found {len(repeated)} donors with several rows: "
                 f"{examples(repeated)}. Sum the rows of each donor."
             )
+    return sources
 
 
 def set_cell_types(problems: Problems, tables: Mapping[str, AnnData], cell_type_key: str) -> None:
-    """Write ``obs["cell_type"]`` of the cells (categorical) and of the profiles (text)."""
+    """Write ``obs["cell_type"]`` of the cells (categorical) and of the profiles (text); check sizes of profiles."""
     if "cells" in tables:
         obs = tables["cells"].obs
+        name = f"cells.obs[{cell_type_key!r}]"
         if cell_type_key not in obs:
             problems.add(
-                f"Expected the type of each cell in cells.obs[{cell_type_key!r}], found columns {list(obs.columns)}. "
+                f"Expected the type of each cell in {name}, found columns {list(obs.columns)}. "
                 "Name the column with cell_type_key=."
             )
             return
-        labels = obs[cell_type_key]
-        if labels.isna().any():
-            problems.add(
-                f"Expected a cell type for every cell, found {int(labels.isna().sum())} cells without cell type: "
-                f"{examples(obs.index[labels.isna()])}. Remove these cells."
-            )
-        labels = as_text(labels).astype("category") if labels.dtype != "category" else labels
-        empty = labels.cat.categories.difference(labels.unique())
+        given = obs[cell_type_key].astype("category")
+        empty = given.cat.categories.difference(given.unique())
         if len(empty):
-            problems.add(
-                f"Expected cells of every type in cells.obs[{cell_type_key!r}], found {len(empty)} types without "
-                f"cells: {examples(empty)}. "
-                "Call .cat.remove_unused_categories() on the column."
-            )
-        obs[keys.CELL_TYPE] = labels.cat.rename_categories(str)
-        check_cell_type_names(problems, obs[keys.CELL_TYPE].cat.categories, f"cells.obs[{cell_type_key!r}]")
+            problems.note(f"{len(empty)} types without cells left out: {examples(empty)}")
+        given = given.cat.remove_unused_categories()
+        labels = check_labels(problems, given, name, "cell type")
+        order = as_text(as_labels(pd.Index(given.cat.categories))).unique()
+        obs[keys.CELL_TYPE] = pd.Categorical(labels, categories=pd.Index(order, dtype=str))
+        check_cell_type_names(problems, order[~is_missing(order)], name, spellings=False)
         return
     obs = tables["profiles"].obs
-    labels = obs[cell_type_key] if cell_type_key in obs else pd.Series(obs.index, index=obs.index)
-    obs[keys.CELL_TYPE] = as_text(labels)
-    check_cell_type_names(problems, obs[keys.CELL_TYPE], "profiles")
+    given = obs[cell_type_key] if cell_type_key in obs else pd.Series(obs.index, index=obs.index)
+    obs[keys.CELL_TYPE] = as_text(check_cell_type_names(problems, given, "profiles")).to_numpy()
+    for column in (keys.CELL_SIZE, "total"):
+        if column in obs:
+            check_cell_sizes(problems, obs[column], obs[keys.CELL_TYPE], f"profiles.obs[{column!r}]")
 
 
 def given_fractions(
@@ -195,7 +190,7 @@ def given_fractions(
     before = len(problems.messages)
     check_fractions(problems, fractions, name)
     if isinstance(fractions, pd.DataFrame):
-        check_cell_type_names(problems, fractions.columns, name)
+        fractions = fractions.set_axis(as_text(check_cell_type_names(problems, fractions.columns, name)), axis=1)
     source = "cells" if "cells" in tables else "profiles"
     if len(problems.messages) > before or keys.CELL_TYPE not in tables[source].obs:
         return None
@@ -203,10 +198,21 @@ def given_fractions(
     cell_types = list(labels.cat.categories if labels.dtype == "category" else labels)
     unknown = fractions.columns.difference(cell_types)
     if len(unknown):
+        near = near_types(fractions.columns, cell_types)
+        nearly = f" Names that nearly match: {examples(f'{ours} = {theirs}' for ours, theirs in near.items())}."
         problems.add(
             f"Expected only cell types of the {source} in {name}, found {len(unknown)} other types: "
-            f"{examples(unknown)}. The {source} have {examples(cell_types, n=len(cell_types))}. Rename the columns, or "
-            "drop them and divide each row by its sum."
+            f"{examples(unknown)}. The {source} have {examples(cell_types, n=len(cell_types))}.{nearly if near else ''} "
+            f"Rename the columns{f' with .rename(columns={near})' if near else ''}, or drop them and divide each row by "
+            "its sum."
+        )
+        return None
+    unmeasured = [cell_type for cell_type in cell_types if cell_type not in fractions.columns]
+    if unmeasured and fractions.notna().any(axis=None):
+        problems.add(
+            f"Expected a column of {name} for every cell type of the {source}, found none measured of "
+            f"{examples(unmeasured)}. Add a column of zeros if the type is absent from all samples, or remove it from "
+            f"the {source}."
         )
         return None
     known = fractions.notna().all(axis=1)
@@ -233,6 +239,9 @@ def cell_probabilities(
         )
         return None
     table = in_memory(cells.obsm[key])
+    if isinstance(table, pd.DataFrame):
+        # cells without counts are left out
+        table = table[cells.obs_names.isin(tables["cells"].obs_names)]
     if not isinstance(table, pd.DataFrame):
         check_fractions(problems, table, name)
         return None
@@ -243,7 +252,7 @@ def cell_probabilities(
             f"{examples(table.index[missing])}. Remove these cells."
         )
     check_fractions(problems, table[~missing], name)
-    table = table.rename(columns=str)
+    table = table.set_axis(as_text(check_cell_type_names(problems, table.columns, name)), axis=1)
     if keys.CELL_TYPE in tables["cells"].obs:
         cell_types = list(tables["cells"].obs[keys.CELL_TYPE].cat.categories)
         if set(table) != set(cell_types) or not table.columns.is_unique:
@@ -255,34 +264,3 @@ def cell_probabilities(
             return None
         table = table[cell_types]
     return table if problems.messages else table.astype(float).div(table.sum(axis=1), axis=0)
-
-
-def _tokens(donor: str) -> tuple[str, ...]:
-    """Split a donor name into lower-case words and numbers, without separators and leading zeros."""
-    return tuple(part.lstrip("0") or "0" for part in re.findall(r"[^\W\d_]+|\d+", donor.lower()))
-
-
-def _extends(whole: tuple[str, ...], part: tuple[str, ...]) -> bool:
-    """Return whether ``whole`` is ``part`` plus a prefix or suffix; ``part`` needs at least two tokens."""
-    return 1 < len(part) < len(whole) and part in (whole[: len(part)], whole[-len(part) :])
-
-
-def check_donor_names(problems: Problems, bulk_donors: pd.Index, other_donors: pd.Index, name: str) -> None:
-    """Report donor names that differ only in case, separators, leading zeros, a prefix or a suffix."""
-    lonely = {donor: _tokens(donor) for donor in bulk_donors.difference(other_donors)}
-    spelled = {_tokens(donor): donor for donor in other_donors.difference(bulk_donors)}
-    near = {donor: spelled[tokens] for donor, tokens in lonely.items() if tokens in spelled}
-    if not near and len(lonely) == len(bulk_donors):
-        # no match at all: one side may have a prefix or suffix such as "bulk_"
-        near = {
-            donor: other
-            for donor, tokens in lonely.items()
-            for other_tokens, other in spelled.items()
-            if _extends(tokens, other_tokens) or _extends(other_tokens, tokens)
-        }
-    if near:
-        problems.add(
-            f"Expected identical donor names in bulk and {name}, found {len(near)} that nearly match "
-            f"({len(bulk_donors)} donors in bulk, {len(other_donors)} in {name}): bulk {examples(near)}; "
-            f"{name} {examples(near.values())}. Rename the donors in one of them."
-        )

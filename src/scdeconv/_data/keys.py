@@ -26,6 +26,10 @@ MEASURED_VARIANCE = "measured_variance"
 AUGMENTED = "augmented_fractions"
 FRACTIONS = "fractions"
 
+# columns of fractions that are no cell type: what was not measured, and what a method estimates beyond its reference
+UNMEASURED = "Unmeasured"
+UNKNOWN = "Unknown"
+
 # key of uns[UNS] with the calibration fitted to pairs
 CALIBRATION = "calibration"
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from scdeconv._data import keys
 from scdeconv._data.annotated import values_of
+from scdeconv._data.matrix import get_matrix
 from scdeconv._data.reference import CellStates, Reference
 from scdeconv._data.units import COUNTS, unit_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    import numpy as np
     import pandas as pd
     from mudata import MuData
 
@@ -87,6 +89,19 @@ class PairedData:
         """Whether the bulk is counts."""
         return self.bulk_unit == COUNTS
 
+    @cached_property
+    def reads(self) -> np.ndarray:
+        """Sum of each bulk sample over the model's genes, or over all genes for a model without genes."""
+        matrix, genes = get_matrix(self.mdata[keys.BULK], None, "bulk"), self.mdata[keys.BULK].var_names
+        columns = genes.get_indexer(self.genes) if len(self.genes) else slice(None)
+        return np.asarray(matrix[:, columns].sum(axis=1), dtype=float).ravel()
+
+    @property
+    def library_size(self) -> float | None:
+        """Median number of reads of the bulk samples in the model's genes; None if the bulk is not counts."""
+        reads = self.reads[self.reads > 0]
+        return float(np.median(reads)) if self.is_counts and len(self.genes) and len(reads) else None
+
     @property
     def batch_key(self) -> str | None:
         """Column of ``samples`` with the batch, as passed to :func:`scdeconv.pp.calibrate`; None without batches."""
@@ -113,7 +128,7 @@ class PairedData:
         return kept
 
     def paired(self, without: Collection[str] = ()) -> np.ndarray:
-        """Return a mask of the bulk samples with measured fractions.
+        """Return a mask of the bulk samples with measured fractions and reads in the model's genes.
 
         Parameters
         ----------
@@ -125,7 +140,7 @@ class PairedData:
         Boolean array, length samples.
         """
         measured = self.mdata[keys.BULK].obsm[keys.MEASURED].notna().all(axis=1).to_numpy()
-        paired: np.ndarray = measured & self.kept(without)
+        paired: np.ndarray = measured & (self.reads > 0) & self.kept(without)
         return paired
 
     def bulk(self, without: Collection[str] = ()) -> np.ndarray:

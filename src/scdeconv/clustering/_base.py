@@ -13,7 +13,7 @@ from scvi.data import AnnDataManager
 from scvi.data.fields import CategoricalObsField, LayerField
 from scvi.model.base import BaseModelClass
 
-from scdeconv._data.checks import Problems, check_expression, check_names, examples
+from scdeconv._data.checks import Problems, check_expression, check_labels, check_names, examples
 from scdeconv._data.matrix import get_matrix, is_integer
 from scdeconv._nn import quiet, with_weights
 from scdeconv.io import SavedModel, TrainingRecord, curves_of
@@ -32,13 +32,22 @@ VALIDATION_SHARE = 0.1
 
 
 def check_columns(problems: Problems, adata: AnnData, keys: Mapping[str, str | None]) -> None:
-    """Report missing columns of ``obs`` and missing values in them; ``keys``: column by argument name."""
+    """Refuse missing columns of ``obs``, missing labels in them and two spellings of one label.
+
+    Parameters
+    ----------
+    problems
+        Collected problems.
+    adata
+        Cells.
+    keys
+        Column by argument name.
+    """
     for name, key in keys.items():
         if key is not None and key not in adata.obs:
             problems.add(f"Expected obs[{key!r}] in adata, found {list(adata.obs)}.")
-        elif key is not None and adata.obs[key].isna().any():
-            what, n_missing = name.removesuffix("_key").replace("_", " "), int(adata.obs[key].isna().sum())
-            problems.add(f"Expected a {what} for every cell in obs[{key!r}], found {n_missing} cells without {what}.")
+        elif key is not None:
+            check_labels(problems, adata.obs[key], f"adata.obs[{key!r}]", name.removesuffix("_key").replace("_", " "))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from scdeconv._data.checks import Problems
+from scdeconv._data.checks import Problems, examples
 from scdeconv._nn import SoftClusters, fit_cells, seeded, weights_of
 
 from ._base import CellState
@@ -116,7 +116,18 @@ class DESC(ClusteringModel):
                 "Expected a batch_key for scale_by_batch=True, found none. Pass the column of obs: "
                 'DESC.setup_anndata(adata, batch_key="batch").'
             )
+        elif adata is not None and self.scale_by_batch:
+            single = [name for name, n in zip(self.batches_, self._batch_sizes(), strict=True) if n == 1]
+            if single:
+                problems.add(
+                    f"Expected several cells in each batch for scale_by_batch=True, found one in {examples(single)}. "
+                    "Merge or remove these batches."
+                )
         problems.raise_if_any()
+
+    def _batch_sizes(self) -> np.ndarray:
+        """Return the number of training cells of each batch."""
+        return np.bincount(self._training_data()[1], minlength=len(self.batches_))
 
     def train(
         self,

@@ -11,7 +11,8 @@ import pandas as pd
 
 from scdeconv._data.annotated import make_adata, subset
 from scdeconv._data.checks import Problems, examples
-from scdeconv._data.genes import is_ensembl, strip_versions, sum_duplicates
+from scdeconv._data.gene_names import is_ensembl, strip_versions
+from scdeconv._data.genes import sum_duplicates
 from scdeconv._data.labels import as_text
 from scdeconv._data.matrix import layer_names
 from scdeconv.io._bulk_formats import read_fields

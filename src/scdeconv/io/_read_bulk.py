@@ -13,7 +13,7 @@ import pandas as pd
 from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata
 from scdeconv._data.checks import Problems, examples
-from scdeconv._data.genes import is_ensembl
+from scdeconv._data.gene_names import is_ensembl
 from scdeconv._data.labels import as_text
 from scdeconv._data.matrix import Matrix, is_integer, layer_names
 from scdeconv._data.progress import progress

@@ -8,13 +8,16 @@ import numpy as np
 import pandas as pd
 
 from scdeconv._data.chunks import first_rows
-from scdeconv._data.genes import align_genes, read_genes, strip_versions
+from scdeconv._data.gene_names import strip_versions
+from scdeconv._data.genes import align_genes, read_genes
 from scdeconv._data.matrix import get_matrix
 from scdeconv._data.units import ARRAY, OTHER_UNITS, unit_of
 from scdeconv._data.warnings import warn
 from scdeconv.io import SavedModel, TrainingRecord, refuse_failed_parts
 
+from ._state import Estimate
 from ._training_record import NEW, DeconvolutionRecord, held_out_intervals
+from ._usable import flag_few_reads, fractions_of_all, quality_of_all, to_all_rows, with_reads
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -133,7 +136,7 @@ class DeconvolutionModel(SavedModel):
 
         Returns
         -------
-        Fractions, samples × cell types; rows sum to 1.
+        Fractions, samples × cell types; rows sum to 1. Rows of NaN for samples without reads in the model's genes.
 
         Raises
         ------
@@ -141,9 +144,17 @@ class DeconvolutionModel(SavedModel):
             If the model is not trained.
         ValueError
             If the values are not linear expression, or if less than half of the model's genes are present.
+
+        Warns
+        -----
+        UserWarning
+            If samples have no reads in the model's genes, or if the method found no composition of a sample.
         """
-        expression = self._aligned(adata, layer)
-        fractions, _, _ = self._replace_fit(adata, layer, self.state_.fractions(expression), in_sample=in_sample)
+        expression, usable = self._aligned(adata, layer)
+        # a method need not accept a table without samples
+        fractions = self.state_.fractions(expression) if usable.any() else np.empty((0, len(self.cell_types_)))
+        fitted = fractions_of_all(fractions, usable, adata.obs_names)
+        fractions, _, _ = self._replace_fit(adata, layer, fitted, in_sample=in_sample)
         return pd.DataFrame(fractions, index=adata.obs_names, columns=self.cell_types_)
 
     def estimate(
@@ -173,20 +184,23 @@ class DeconvolutionModel(SavedModel):
         - ``source``, if there are training samples, with the column ``source``: ``"new"``, ``"out-of-fold"`` or
           ``"in-sample"`` (the fit).
         """
-        expression = self._aligned(adata, layer)
-        estimate = self.state_.estimate(expression)
-        fractions, source, row = self._replace_fit(adata, layer, estimate.fractions, in_sample=in_sample)
+        expression, usable = self._aligned(adata, layer)
+        estimate = self.state_.estimate(expression) if usable.any() else Estimate(np.empty((0, len(self.cell_types_))))
+        fitted = fractions_of_all(estimate.fractions, usable, adata.obs_names)
+        fractions, source, row = self._replace_fit(adata, layer, fitted, in_sample=in_sample)
         tables: dict[str, Any] = {"fractions": fractions}
         if coverage is not None:
-            tables["lower"], tables["upper"] = self._intervals(fractions, estimate.spread, row, coverage)
+            spread = estimate.spread if np.ndim(estimate.spread) == 0 else to_all_rows(estimate.spread, usable)
+            tables["lower"], tables["upper"] = self._intervals(fractions, spread, row, coverage)
         found = {
             name: pd.DataFrame(table, index=adata.obs_names, columns=self.cell_types_) for name, table in tables.items()
         }
-        quality = self.state_.quality(expression, fractions)
+        quality = self.state_.quality(expression, fractions[usable]) if usable.any() else None
+        if quality is None and self.familiarity_ is not None and estimate.noise is not None:
+            quality = self.familiarity_.quality(estimate.noise, found["fractions"][usable])
+        quality = flag_few_reads(quality, expression, self.training_.library_size)
         if quality is not None:
-            found["quality"] = pd.DataFrame(quality, index=adata.obs_names)
-        elif self.familiarity_ is not None and estimate.noise is not None:
-            found["quality"] = self.familiarity_.quality(estimate.noise, found["fractions"])
+            found["quality"] = quality_of_all(quality, usable, adata.obs_names)
         if (source != NEW).any():
             found["source"] = pd.DataFrame({"source": source}, index=adata.obs_names)
         return found
@@ -209,18 +223,26 @@ class DeconvolutionModel(SavedModel):
             fractions = np.where((row >= 0)[:, None], self.training_.held_out.predicted[row], fractions)
         return fractions, source, row
 
-    def _aligned(self, adata: AnnData, layer: str | None) -> np.ndarray:
-        """Return the expression of the model's genes; missing genes are NaN."""
+    def _aligned(self, adata: AnnData, layer: str | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return the expression of the model's genes in the samples that have reads in them, and the mask of these samples.
+
+        Missing genes are NaN. For a model without genes, a sample needs reads in any gene.
+        """
         self._require_trained()
         trained_on = self.training_.bulk_unit
-        expression = align_genes(adata, strip_versions(self.genes_), layer=layer, array=trained_on == ARRAY)
-        found = unit_of(first_rows(get_matrix(adata, layer, "adata"))[:UNIT_CHECK_ROWS])
+        expression = align_genes(
+            adata, strip_versions(self.genes_), layer=layer, array=trained_on == ARRAY, may_be_empty=True
+        )
+        matrix = get_matrix(adata, layer, "adata")
+        found = unit_of(first_rows(matrix)[:UNIT_CHECK_ROWS])
         if found in OTHER_UNITS.get(trained_on, ()):
             warn(
                 f"Expected {trained_on} in adata, the unit of the training bulk, found {found}. Estimates may be "
                 f"wrong. Pass bulk samples in {trained_on}, or pair and train with bulk in {found}."
             )
-        return expression
+        totals = np.nansum(expression, axis=1) if len(self.genes_) else np.asarray(matrix.sum(axis=1)).ravel()
+        usable = with_reads(totals, adata.obs_names)
+        return expression[usable], usable
 
     def quality(self, adata: AnnData, *, layer: str | None = None, in_sample: bool = False) -> pd.DataFrame | None:
         """Return how well the model fits each sample.
@@ -232,7 +254,9 @@ class DeconvolutionModel(SavedModel):
 
         Returns
         -------
-        DataFrame of samples × measures; None for methods without quality measures. Models with a calibration return
+        DataFrame of samples × measures; None for methods without quality measures that were not trained on counts.
+        ``few_reads`` is True for samples with less than 10 % of the reads of the median training sample in the model's
+        genes. The values of samples without reads are NaN or True. Models with a calibration also return
         ``noise`` (root mean square of the residual, relative to its expected value), ``composition`` (largest distance
         of a cell type from the mean of the training donors, in standard deviations) and ``outside`` (True if one of
         them is more than 25 % above the maximum over the held-out training donors).

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from scdeconv._data import keys
-from scdeconv._data.checks import check_cell_sizes, check_paired
+from scdeconv._data.checks import check_paired, check_rna_content, check_training_samples
 from scdeconv._data.paired_data import PairedData
 from scdeconv._stats.compositions import to_fractions
 from scdeconv._stats.conformal import HeldOut
@@ -101,7 +101,8 @@ class CrossFittedModel(DeconvolutionModel):
         KeyError
             If a required modality is missing.
         ValueError
-            If the data were changed after pairing, or if the method needs unknown cell sizes.
+            If the data were changed after pairing, if the method needs unknown cell sizes, if a bulk sample has no donor,
+            if donors or cell types have two spellings, or if the fractions are invalid.
         """
         if set(cls.modalities) - set(mdata.mod):
             made = "pp.pair(cells, bulk)" if {keys.CELLS, keys.SUMS} & set(cls.modalities) else "pp.pair"
@@ -112,7 +113,8 @@ class CrossFittedModel(DeconvolutionModel):
             raise KeyError(msg)
         check_paired(mdata)
         if cls.record.uses_cell_sizes or ("pairs" not in cls.record.needs and not paired_donors(mdata)):
-            check_cell_sizes(mdata, cls.record.key)
+            check_rna_content(mdata, cls.record.key)
+        check_training_samples(mdata[keys.BULK])
 
     @abstractmethod
     def fit(self, data: PairedData, without: Collection[str] = ()) -> State:
@@ -162,6 +164,7 @@ class CrossFittedModel(DeconvolutionModel):
             held_out=predicted,
             familiarity=familiarity,
             samples=samples,
+            library_size=data.library_size,
         )
         self._store(state, record)
 
@@ -215,7 +218,8 @@ class CrossFittedModel(DeconvolutionModel):
         for members in self._folds(donors):
             rows = np.isin(pairs.donors, members)
             estimate = self.fit(data, [*without, *members], **settings).estimate(pairs.expression[rows])
-            predicted[rows] = estimate.fractions
+            # samples without an estimate count with equal fractions
+            predicted[rows] = np.where(np.isfinite(estimate.fractions), estimate.fractions, 1 / measured.shape[1])
             if estimate.noise is not None:
                 noise[rows] = estimate.noise
         held_out = HeldOut(measured, predicted, pairs.donors)

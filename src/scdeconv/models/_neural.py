@@ -13,7 +13,7 @@ from scvi.data.fields import LayerField, ObsmField
 from scvi.model.base import BaseModelClass
 
 from scdeconv._data import keys
-from scdeconv._data.checks import check_cell_sizes, check_paired
+from scdeconv._data.checks import check_paired, check_rna_content, check_training_samples
 from scdeconv._data.matrix import Matrix, to_dense
 from scdeconv._data.paired_data import PairedData
 from scdeconv._nn import quiet
@@ -71,8 +71,10 @@ class TrainingRows:
 
 
 def training_rows(adata: AnnData, genes: pd.Index) -> TrainingRows:
-    """Return the samples with measured fractions."""
+    """Return the samples with measured fractions and reads in the genes."""
+    columns = adata.var_names.get_indexer(genes)
     known = adata.obsm[keys.MEASURED].notna().all(axis=1).to_numpy()
+    known &= np.asarray(adata.X[:, columns].sum(axis=1)).ravel() > 0
     measured = adata.obsm[keys.MEASURED].to_numpy(dtype=float)[known]
     fractions = measured[:, None, :]
     if keys.AUGMENTED in adata.obsm:
@@ -82,7 +84,6 @@ def training_rows(adata: AnnData, genes: pd.Index) -> TrainingRows:
     donors = adata.obs[keys.DONOR].to_numpy()[known].astype(str)
     _, codes, sizes = np.unique(donors, return_inverse=True, return_counts=True)
     weights = 1 / sizes[codes]
-    columns = adata.var_names.get_indexer(genes)
     return TrainingRows(adata.X, np.flatnonzero(known), columns, measured, fractions, donors, weights / weights.mean())
 
 
@@ -144,11 +145,10 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
         ------
         KeyError
             If ``obs["donor"]`` or ``obsm["measured_fractions"]`` is missing.
+        ValueError
+            If a sample has no donor, if donors or cell types have two spellings, or if the fractions are invalid.
         """
-        for container, key in (("obs", keys.DONOR), ("obsm", keys.MEASURED)):
-            if key not in getattr(adata, container):
-                msg = f"Expected {container}[{key!r}] in adata, found {list(getattr(adata, container))}. Call pp.pair."
-                raise KeyError(msg)
+        check_training_samples(adata)
         setup_method_args = cls._get_setup_method_args(**{"cls": cls, "adata": adata})
         fields = [LayerField("X", None, is_count_data=False), ObsmField("fractions", keys.MEASURED)]
         manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
@@ -179,7 +179,7 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
         """
         check_paired(mdata)
         if cls.record.uses_cell_sizes and train_on != "pairs":
-            check_cell_sizes(mdata, cls.record.key)
+            check_rna_content(mdata, cls.record.key)
         cls.setup_anndata(cls._registered(mdata, train_on or cls.default_source()), **kwargs)
 
     @property
@@ -219,6 +219,8 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
         """
         if self.train_on == "pairs":
             parts["samples"] = TrainingSamples.of(self.adata, rows.rows, np.asarray(held_out_rows, dtype=int))
-        unit = None if self.mdata is None else PairedData(self.mdata, self._training_genes).bulk_unit
+        if self.mdata is not None:
+            data = PairedData(self.mdata, self._training_genes)
+            parts |= {"bulk_unit": data.bulk_unit, "library_size": data.library_size}
         genes, cell_types = list(self._training_genes), self._training_types
-        return DeconvolutionRecord(genes=genes, cell_types=cell_types, bulk_unit=unit, summary=summary, **parts)
+        return DeconvolutionRecord(genes=genes, cell_types=cell_types, summary=summary, **parts)

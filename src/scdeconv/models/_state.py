@@ -81,7 +81,8 @@ class State:
 
         Returns
         -------
-        Weights, samples × cell types. :meth:`estimate` clips them at 0 and divides them by their sum.
+        Weights, samples × cell types. :meth:`estimate` clips them at 0 and divides them by their sum. Samples without
+        a positive weight have no composition.
         """
 
     def estimate(self, expression: np.ndarray) -> Estimate:
@@ -94,9 +95,12 @@ class State:
 
         Returns
         -------
-        Fractions and, for methods that estimate them, spread and noise.
+        Fractions and, for methods that estimate them, spread and noise. NaN for samples with no positive weight.
         """
-        return Estimate(to_fractions(self.predict(expression)))
+        weights = self.predict(expression)
+        fractions = to_fractions(weights)
+        fractions[~(weights > 0).any(axis=1)] = np.nan
+        return Estimate(fractions)
 
     def fractions(self, expression: np.ndarray) -> np.ndarray:
         """Return the fractions of :meth:`estimate`. Override it if the other results of ``estimate`` are expensive.

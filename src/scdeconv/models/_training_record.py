@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scdeconv._data.annotated import values_of
-from scdeconv._data.genes import strip_versions
+from scdeconv._data.gene_names import strip_versions
 from scdeconv._stats.conformal import HeldOut
 from scdeconv._stats.familiarity import Familiarity
 from scdeconv._stats.fingerprint import Fingerprints, most_expressed
@@ -95,6 +95,8 @@ class DeconvolutionRecord(TrainingRecord):
         Compositions and noise levels of the training donors, the reference of the quality measures.
     samples
         Fingerprints of the training samples; None for methods that do not learn from measured fractions.
+    library_size
+        Median number of reads of the training bulk in the model's genes; None if unknown or not counts.
     """
 
     cell_types: list[str]
@@ -102,6 +104,7 @@ class DeconvolutionRecord(TrainingRecord):
     held_out: HeldOut | None = None
     familiarity: Familiarity | None = None
     samples: TrainingSamples | None = None
+    library_size: float | None = None
 
 
 def held_out_intervals(held_out: HeldOut, rows: np.ndarray, coverage: float) -> tuple[np.ndarray, np.ndarray]:

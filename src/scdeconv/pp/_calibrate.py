@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from scdeconv._data import keys
-from scdeconv._data.checks import check_paired
+from scdeconv._data.checks import Problems, check_labels, check_paired, examples
 from scdeconv._data.paired_data import PairedData
+from scdeconv._data.warnings import warn
 from scdeconv._stats import compositions
 from scdeconv._stats.calibration.fit import calibration_without_pairs, fit_platform_calibration
 from scdeconv._stats.compositions import FLOOR
@@ -92,6 +93,25 @@ def fit_calibration(data: PairedData, without: Collection[str], *, batch_key: st
     )
 
 
+def _check_batches(batches: pd.Series, paired: np.ndarray, name: str) -> None:
+    """Refuse samples without a batch, two spellings of a batch, and batches of one paired sample each; warn about some."""
+    problems = Problems("The batches cannot be used")
+    labels = check_labels(problems, batches, name, "batch")
+    sizes = labels[paired].value_counts()
+    single = list(sizes.index[sizes == 1])
+    if len(sizes) and len(single) == len(sizes):
+        problems.add(
+            f"Expected batches of several paired samples in {name}, found one sample in each of {len(single)} batches: "
+            f"{examples(single)}. A batch cannot be told from its donor. Merge batches, or omit batch_key."
+        )
+    problems.raise_if_any()
+    if single:
+        warn(
+            f"Expected several paired samples of each batch in {name}, found one of {examples(single)}. The shift of "
+            "these batches is mostly that of their donor. Merge them with similar batches, or omit batch_key."
+        )
+
+
 def calibrate(mdata: MuData, *, batch_key: str | None = None) -> Calibration:
     """Estimate the differences between bulk and single cells from the pairs.
 
@@ -125,6 +145,13 @@ def calibrate(mdata: MuData, *, batch_key: str | None = None) -> Calibration:
     ------
     KeyError
         If the column ``batch_key`` is missing.
+    ValueError
+        If a sample has no batch, or if every batch has one paired sample only.
+
+    Warns
+    -----
+    UserWarning
+        If some batches have one paired sample.
 
     Notes
     -----
@@ -150,6 +177,8 @@ def calibrate(mdata: MuData, *, batch_key: str | None = None) -> Calibration:
         )
         raise KeyError(msg)
     data = PairedData(mdata, bulk.var_names)
+    if batch_key is not None:
+        _check_batches(bulk.obs[batch_key], data.paired(), f"mdata['bulk'].obs[{batch_key!r}]")
     arrays = fit_calibration(data, (), batch_key=batch_key)
     calibration = Calibration.from_arrays(arrays, bulk.var_names, data.cell_types)
     records = mdata.uns.setdefault(keys.UNS, {})

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from scdeconv._data import keys
 from scdeconv._data.annotated import subset
-from scdeconv._data.checks import check_paired, remember_values
+from scdeconv._data.checks import check_paired, examples, remember_values
+from scdeconv._data.labels import as_labels, as_text, near_matches
 from scdeconv._data.modalities import make_mudata
 
 from ._calibrate import calibrate
@@ -70,12 +73,13 @@ def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
     """
     check_paired(mdata)
     bulk = mdata[keys.BULK]
-    unknown = sorted(set(donors) - set(bulk.obs[keys.DONOR]))
+    donors = list(as_text(as_labels(pd.Index(list(donors)))))
+    known = sorted(set(bulk.obs[keys.DONOR]))
+    unknown = sorted(set(donors) - set(known))
     if unknown:
-        msg = (
-            f"Expected donors of the bulk samples in donors, found {unknown}. "
-            f"Choose from {sorted(set(bulk.obs[keys.DONOR]))}."
-        )
+        near = near_matches(unknown, known)
+        nearly = f" Nearly matching: {examples(f'{ours} = {theirs}' for ours, theirs in near.items())}." if near else ""
+        msg = f"Expected donors of the bulk samples in donors, found {unknown}.{nearly} Choose from {known}."
         raise ValueError(msg)
     out = bulk.obs[keys.DONOR].isin(donors).to_numpy()
     held_out, kept = subset(bulk, out), subset(bulk, ~out)

@@ -9,15 +9,22 @@ import pandas as pd
 from anndata import AnnData
 
 from scdeconv._data import keys
-from scdeconv._data.checks import Problems, remember_values
+from scdeconv._data.checks import (
+    Problems,
+    check_donors_match,
+    check_expressed,
+    check_shared_genes,
+    examples,
+    remember_values,
+)
+from scdeconv._data.gene_names import Genes
 from scdeconv._data.genes import SPIKE_IN_PREFIX, set_spike_ins_aside
 from scdeconv._data.inputs import (
     cell_probabilities,
-    check_donor_names,
-    check_genes,
     given_fractions,
     is_logged,
     is_logged_array,
+    leave_out_empty_cells,
     read_table,
     set_cell_types,
     set_donors,
@@ -34,6 +41,7 @@ from scdeconv._data.reference import (
     sum_cells,
 )
 from scdeconv._data.units import choose_unit
+from scdeconv._data.warnings import warn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,11 +82,13 @@ def join(
         name: read_table(problems, adata, name, layer, duplicates, array=array) for name, adata in originals.items()
     }
     # spike-in names match for any gene identifiers
-    genes_of = {
-        name: table.var_names[~table.var_names.str.startswith(SPIKE_IN_PREFIX)] for name, table in tables.items()
-    }
-    check_genes(problems, genes_of, originals)
-    set_donors(problems, tables, donor_key)
+    bulk_genes, *other_genes = (
+        Genes(name, table.var_names[~table.var_names.str.startswith(SPIKE_IN_PREFIX)], originals[name])
+        for name, table in tables.items()
+    )
+    check_shared_genes(problems, bulk_genes, other_genes)
+    sources = set_donors(problems, tables, donor_key)
+    leave_out_empty_cells(problems, tables)
     set_cell_types(problems, tables, cell_type_key)
     given = given_fractions(problems, originals["bulk"], fractions_key, tables)
     probabilities = None
@@ -86,8 +96,8 @@ def join(
         probabilities = cell_probabilities(problems, originals.get("cells"), probabilities_key, tables)
     side = "cells" if "cells" in tables else "pseudobulk"
     if side in tables and keys.DONOR in tables[side].obs:
-        bulk_donors, other_donors = (pd.Index(tables[name].obs[keys.DONOR].unique()) for name in ("bulk", side))
-        check_donor_names(problems, bulk_donors, other_donors, side)
+        obs = {name: tables[name].obs for name in ("bulk", side)}
+        check_donors_match(problems, obs, sources, others_known=given is not None)
     problems.raise_if_any()
     bulk_unit = choose_unit(problems, unit, tables["bulk"].X)
     size_source = restore_cell_sizes(problems, tables["cells"], cell_sizes) if "cells" in tables else "profiles"
@@ -111,6 +121,9 @@ def join(
         obs[keys.CELL_SIZE] = obs[keys.CELL_SIZE if keys.CELL_SIZE in obs else "total"].astype(float)
         tables["profiles"].obs_names = obs[keys.CELL_TYPE].to_numpy()
         modalities |= {name: tables[name] for name in (keys.PROFILES, keys.PSEUDOBULK) if name in tables}
+    reference = modalities[keys.PROFILES]
+    check_expressed(problems, reference.X.sum(axis=1), reference.obs[keys.CELL_TYPE], "shared genes")
+    problems.raise_if_any()
     _measure(modalities, given, probabilities)
 
     mdata = make_mudata(modalities)
@@ -123,6 +136,8 @@ def join(
         "n_genes": len(genes),
         "n_spike_ins": n_spike_ins,
     }
+    if problems.notes:
+        record["notes"] = "; ".join(problems.notes)
     mdata.uns[keys.UNS] = {"pair": record, keys.VALUES: remember_values(mdata)}
     return mdata
 
@@ -156,4 +171,26 @@ def _measure(
         measured[counted] = expected[counted].div(total[counted], axis=0)
         if counted.any():
             bulk.obsm[keys.MEASURED_CELLS] = counts
+    measured[_without_reads(modalities) & measured.notna().all(axis=1)] = np.nan
     bulk.obsm[keys.MEASURED] = measured
+
+
+def _without_reads(modalities: Mapping[str, AnnData]) -> np.ndarray:
+    """Return a mask of the bulk samples that are no pairs because they or their cells have no reads in the shared genes."""
+    bulk = modalities[keys.BULK]
+    without = np.asarray(bulk.X.sum(axis=1)).ravel() == 0
+    if without.any():
+        warn(
+            f"{int(without.sum())} of {bulk.n_obs} bulk samples have no reads in the shared genes and are no pairs: "
+            f"{examples(bulk.obs_names[without])}."
+        )
+    if keys.PSEUDOBULK in modalities:
+        sums = modalities[keys.PSEUDOBULK]
+        donors = sums.obs[keys.DONOR][np.asarray(sums.X.sum(axis=1)).ravel() == 0]
+        if len(donors):
+            warn(
+                f"The cells of {len(donors)} donors have no reads in the shared genes, so these donors are no pairs: "
+                f"{examples(donors)}."
+            )
+            without = without | bulk.obs[keys.DONOR].isin(donors).to_numpy()
+    return without

@@ -137,7 +137,8 @@ def pair(
     exponentiated = " (log2 values exponentiated)" if record["exponentiated"] else ""
     normalised = "" if sizes in ("counts", "profiles") else f"; cells are normalised, sizes from {sizes}"
     found = f"{record['n_genes']} shared genes ({shares}); bulk in {record['bulk_unit']}{exponentiated}{normalised}{aside}{soft}"
-    print(f"{_count_donors(mdata)}; {found}")
+    notes = f"; {record['notes']}" if "notes" in record else ""
+    print(f"{_count_donors(mdata)}; {found}{notes}")
     if sizes == UNKNOWN_SIZES:
         warn(
             "Expected counts of the cells, found cells that were normalised to one library size: their RNA content is "

@@ -12,12 +12,13 @@ from joblib import Parallel, delayed
 
 from scdeconv import metrics
 from scdeconv._data import keys
+from scdeconv._data.fractions import align_tables
 from scdeconv._data.progress import no_progress, progress
 from scdeconv._data.warnings import warn
 from scdeconv.models import HeldOut, built_in_methods, resolve
 from scdeconv.pp import hold_out, paired_donors
 
-from ._folds import CV, arguments_in_folds, deal_donors, pack, predict_unseen, refuse_leakage, truth_for, unpack
+from ._folds import CV, arguments_in_folds, deal_donors, pack, predict_unseen, refuse_leakage, unpack
 from ._train import fit_method, split_arguments, take_preparation
 from ._tuning import tune as tune_method
 
@@ -156,7 +157,7 @@ def _run(parts: Any, label: str, seed: int, arguments: Mapping[str, Any]) -> pd.
     with no_progress():
         predicted = cross_validate(mdata, seed=seed, **arguments)
     seconds = time.perf_counter() - start
-    truth = truth_for(predicted, mdata[keys.BULK].obsm[keys.MEASURED].dropna())
+    truth, predicted = align_tables(mdata[keys.BULK].obsm[keys.MEASURED].dropna(), predicted)
     table = metrics.table(truth, predicted)
     table = table.join(_interval_scores(truth, predicted, mdata[keys.BULK].obs[keys.DONOR]))
     table = table.rename_axis("cell_type").reset_index()

@@ -8,7 +8,7 @@ import numpy as np
 
 from scdeconv._data import keys
 from scdeconv._data.checks import check_key
-from scdeconv._data.genes import strip_versions
+from scdeconv._data.gene_names import strip_versions
 from scdeconv._version import __version__
 
 if TYPE_CHECKING:

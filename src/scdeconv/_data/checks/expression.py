@@ -132,6 +132,7 @@ def check_expression(
     logged: bool = False,
     may_be_small: bool = False,
     may_be_logged: bool = False,
+    may_be_empty: bool = False,
 ) -> None:
     """Report values that are not expression on a linear scale; of a lazy matrix, check only the first block of rows."""
     if 0 in matrix.shape:
@@ -159,5 +160,5 @@ def check_expression(
         may_be_small=may_be_small,
         may_be_logged=may_be_logged,
         # rows of zeros of a lazy matrix are reported after all blocks are read
-        may_be_empty=is_lazy(matrix),
+        may_be_empty=may_be_empty or is_lazy(matrix),
     )

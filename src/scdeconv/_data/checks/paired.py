@@ -97,7 +97,7 @@ def _check_values(problems: Problems, adata: AnnData, values: dict[str, Any], na
         )
 
 
-def check_cell_sizes(mdata: MuData, method: str) -> None:
+def check_rna_content(mdata: MuData, method: str) -> None:
     """Refuse normalised cells without known RNA content for a method that uses cell sizes.
 
     Raises

@@ -19,6 +19,7 @@ from scdeconv.models._cross_fitted import CrossFittedModel
 from scdeconv.models._record import Method
 from scdeconv.models._signature_model import present_genes
 from scdeconv.models._state import State
+from scdeconv.models._usable import to_all_rows
 from scdeconv.models.reference._bayesprism_arguments import check_states, is_noisy
 
 if TYPE_CHECKING:
@@ -264,7 +265,7 @@ class BayesPrism(CrossFittedModel):
         Returns
         -------
         Iterator over pairs of a cell type and a DataFrame (samples × model genes) in the unit of ``adata``; missing
-        genes are NaN. One type is in memory at a time; ``dict(...)`` collects all.
+        genes and samples without reads are NaN. One type is in memory at a time; ``dict(...)`` collects all.
 
         Raises
         ------
@@ -279,13 +280,15 @@ class BayesPrism(CrossFittedModel):
         if unknown:
             msg = f"Expected cell_types of {self.cell_types_}, found {examples(unknown)}. Correct the names."
             raise ValueError(msg)
-        return self._parts(self._aligned(adata, layer), wanted, adata.obs_names)
+        return self._parts(*self._aligned(adata, layer), wanted, adata.obs_names)
 
-    def _parts(self, expression: np.ndarray, wanted: list[str], names: pd.Index) -> Iterator[tuple[str, pd.DataFrame]]:
+    def _parts(
+        self, expression: np.ndarray, usable: np.ndarray, wanted: list[str], names: pd.Index
+    ) -> Iterator[tuple[str, pd.DataFrame]]:
         present = ~np.isnan(expression).any(axis=0)
         weights, profiles, own, types = self.state_.decompose(expression[:, present], present)
         ratio = expression[:, present] / mix(weights, profiles, own)
         for name in wanted:
             reads = np.full_like(expression, np.nan)
             reads[:, present] = ratio * mix(weights * (types == self.cell_types_.index(name)), profiles, own)
-            yield name, pd.DataFrame(reads, names, self.genes_)
+            yield name, pd.DataFrame(to_all_rows(reads, usable), names, self.genes_)

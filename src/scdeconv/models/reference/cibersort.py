@@ -23,6 +23,7 @@ from scdeconv._stats.solvers.support_vectors import (
 )
 from scdeconv.models._record import Method
 from scdeconv.models._signature_model import SignatureModel, SignatureState, present_genes
+from scdeconv.models._usable import to_all_rows
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -206,11 +207,11 @@ class CIBERSORT(SignatureModel):
     def _settings(self) -> dict[str, object]:
         return {name: self.parameters_[name] for name in ("permutations", "n_jobs", "seed")}
 
-    def _aligned(self, adata: AnnData, layer: str | None) -> np.ndarray:
-        values = super()._aligned(adata, layer)
-        if not self.parameters_["quantile_normalise"]:
-            return values
-        return quantile_normalise(values, self._all_genes(adata, layer))
+    def _aligned(self, adata: AnnData, layer: str | None) -> tuple[np.ndarray, np.ndarray]:
+        values, usable = super()._aligned(adata, layer)
+        if not self.parameters_["quantile_normalise"] or not usable.any():
+            return values, usable
+        return quantile_normalise(values, self._all_genes(adata, layer)[usable]), usable
 
     def _all_genes(self, adata: AnnData, layer: str | None) -> np.ndarray:
         matrix = get_matrix(adata, layer, "adata")
@@ -243,12 +244,14 @@ class CIBERSORT(SignatureModel):
                 "Expected absolute='sig.score' or 'no.sumto1', found None. Create the model with absolute='sig.score'."
             )
             raise ValueError(msg)
-        expression = self._aligned(adata, layer)
+        expression, usable = self._aligned(adata, layer)
+        if not usable.any():
+            return pd.DataFrame(np.nan, index=adata.obs_names, columns=self.cell_types_)
         scores = self.state_.predict(expression)
         if kind == "sig.score":
-            everything = self._all_genes(adata, layer)
+            everything = self._all_genes(adata, layer)[usable]
             if self.parameters_["quantile_normalise"]:
                 everything = quantile_normalise(everything, everything)
             level = np.nanmedian(expression, axis=1, keepdims=True) / max(np.median(everything), 1)
             scores = to_fractions(scores) * level
-        return pd.DataFrame(scores, index=adata.obs_names, columns=self.cell_types_)
+        return pd.DataFrame(to_all_rows(scores, usable), index=adata.obs_names, columns=self.cell_types_)

@@ -24,6 +24,7 @@ from scdeconv._stats.solvers.subject_weights import (
 from scdeconv.models._cross_fitted import CrossFittedModel
 from scdeconv.models._record import Method
 from scdeconv.models._state import State
+from scdeconv.models._usable import to_all_rows
 from scdeconv.models.reference._music_arguments import check_arguments, given_markers, group_members
 
 if TYPE_CHECKING:
@@ -276,7 +277,7 @@ class MuSiC(CrossFittedModel):
 
         Returns
         -------
-        Samples × cell types; infinite if not identifiable, such as for samples without expression.
+        Samples × cell types; infinite if not identifiable, NaN for samples without reads.
 
         Raises
         ------
@@ -288,6 +289,7 @@ class MuSiC(CrossFittedModel):
         if state.groups is not None:
             msg = "Expected a model with groups=None, found groups. Use predict_interval, or train with groups=None."
             raise ValueError(msg)
-        bulk, statistics, fit = state.first_fit(state.scaled(self._aligned(adata, layer)))
+        expression, usable = self._aligned(adata, layer)
+        bulk, statistics, fit = state.first_fit(state.scaled(expression))
         variance = variance_of_fractions(bulk, statistics.design, fit)
-        return pd.DataFrame(np.sqrt(variance), index=adata.obs_names, columns=self.cell_types_)
+        return pd.DataFrame(to_all_rows(np.sqrt(variance), usable), index=adata.obs_names, columns=self.cell_types_)

@@ -10,8 +10,17 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from scdeconv._data.checks import Problems, check_expression, check_names, examples
-from scdeconv._data.genes import strip_versions
+from scdeconv._data.annotated import make_adata
+from scdeconv._data.checks import (
+    Problems,
+    check_cell_type_names,
+    check_expression,
+    check_names,
+    check_spellings,
+    examples,
+)
+from scdeconv._data.gene_names import Genes, strip_versions, why_few_shared
+from scdeconv._data.labels import as_labels, is_missing
 from scdeconv._data.matrix import get_matrix
 from scdeconv._data.warnings import warn
 
@@ -102,7 +111,9 @@ def read_labels(problems: Problems, adata: AnnData, name: str, labels_key: str) 
             f"Expected obs[{labels_key!r}] in {name}, found columns {list(adata.obs)}. Pass one of them as labels_key=."
         )
         return None
-    codes, labels = pd.factorize(adata.obs[labels_key])
+    given = as_labels(adata.obs[labels_key])
+    codes, labels = pd.factorize(given.mask(is_missing(given)))
+    check_spellings(problems, labels, f"{name}.obs[{labels_key!r}]", "label")
     if len(labels) < 2:
         found = f"only {examples(labels)} ({int((codes == 0).sum())} cells)" if len(labels) else "no labelled cell"
         problems.add(
@@ -130,6 +141,7 @@ def read_markers(
     matrix = get_matrix(adata, layer if layer in adata.layers else None, name)
     genes = strip_versions(adata.var_names)
     before = len(problems.messages)
+    check_cell_type_names(problems, markers, "markers")
     check_names(problems, pd.Index([]), genes, name)
     check_expression(problems, adata, matrix, name, logged="log1p" in adata.uns and layer not in adata.layers)
     wanted = {
@@ -140,7 +152,8 @@ def read_markers(
         absent = [gene for cell_type in without for gene in missing[cell_type]]
         problems.add(
             f"Expected markers of every type among the genes of {name}, found none for {examples(without)}: missing "
-            f"{examples(absent)}, the genes are {examples(genes)}. Use the same gene names or omit the type."
+            f"{examples(absent)}, the genes are {examples(genes)}. {_why_missing(absent, adata, genes, name)} Or omit the "
+            "type."
         )
     if len(problems.messages) > before:
         return None
@@ -151,6 +164,13 @@ def read_markers(
         )
     columns = [genes.get_indexer(names.drop(missing[cell_type])) for cell_type, names in wanted.items()]
     return matrix, columns
+
+
+def _why_missing(absent: list[str], adata: AnnData, genes: pd.Index, name: str) -> str:
+    markers = pd.Index(absent)
+    return why_few_shared(
+        Genes(name, genes, adata), Genes("markers", markers, make_adata(var=pd.DataFrame(index=markers.unique())))
+    )
 
 
 def read_protein(
