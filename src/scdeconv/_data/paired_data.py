@@ -9,7 +9,9 @@ import numpy as np
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import values_of
+from scdeconv._data.fractions import measured_shares
 from scdeconv._data.matrix import get_matrix
+from scdeconv._data.modalities import cell_types_of
 from scdeconv._data.reference import CellStates, Reference
 from scdeconv._data.units import COUNTS, unit_of
 
@@ -70,8 +72,8 @@ class PairedData:
 
     @cached_property
     def cell_types(self) -> list[str]:
-        """Names of the cell types."""
-        return list(self.mdata[keys.PROFILES].obs[keys.CELL_TYPE])
+        """Names of the cell types: those of the reference, else those of the measured fractions."""
+        return cell_types_of(self.mdata)
 
     @cached_property
     def reference(self) -> Reference:
@@ -168,13 +170,13 @@ class PairedData:
         Returns
         -------
         Named tuple of ``expression`` (samples × genes), ``fractions`` (samples × cell types) and ``donors`` (length
-        samples, str).
+        samples, str). With a reference, the fractions are shares of the measured types (rows sum to 1).
         """
         rows = self.paired(without)
         bulk = self.mdata[keys.BULK]
         return Pairs(
             values_of(bulk, rows, self.genes),
-            bulk.obsm[keys.MEASURED].to_numpy(dtype=float)[rows],
+            measured_shares(bulk.obsm[keys.MEASURED], self.cell_types).to_numpy(dtype=float)[rows],
             bulk.obs[keys.DONOR].to_numpy()[rows].astype(str),
         )
 

@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 
-from scdeconv._data.chunks import first_rows
 from scdeconv._data.gene_names import strip_versions
 from scdeconv._data.genes import align_genes, read_genes
 from scdeconv._data.matrix import get_matrix
-from scdeconv._data.units import ARRAY, OTHER_UNITS, unit_of
-from scdeconv._data.warnings import warn
+from scdeconv._data.units import ARRAY
 from scdeconv.io import SavedModel, TrainingRecord, refuse_failed_parts
 
 from ._state import Estimate
-from ._training_record import NEW, DeconvolutionRecord, held_out_intervals
+from ._training_record import NEW, DeconvolutionRecord, held_out_intervals, warn_of_other_unit
 from ._usable import flag_few_reads, fractions_of_all, quality_of_all, to_all_rows, with_reads
 
 if TYPE_CHECKING:
@@ -26,9 +24,6 @@ if TYPE_CHECKING:
     from scdeconv._stats.familiarity import Familiarity
 
     from ._record import Method
-
-# number of samples read to infer the unit; set by hand
-UNIT_CHECK_ROWS = 100
 
 
 class DeconvolutionModel(SavedModel):
@@ -190,8 +185,9 @@ class DeconvolutionModel(SavedModel):
         fractions, source, row = self._replace_fit(adata, layer, fitted, in_sample=in_sample)
         tables: dict[str, Any] = {"fractions": fractions}
         if coverage is not None:
-            spread = estimate.spread if np.ndim(estimate.spread) == 0 else to_all_rows(estimate.spread, usable)
-            tables["lower"], tables["upper"] = self._intervals(fractions, spread, row, coverage)
+            tables["lower"], tables["upper"] = self._intervals(
+                fractions, to_all_rows(estimate.spread, usable), row, coverage
+            )
         found = {
             name: pd.DataFrame(table, index=adata.obs_names, columns=self.cell_types_) for name, table in tables.items()
         }
@@ -230,16 +226,10 @@ class DeconvolutionModel(SavedModel):
         """
         self._require_trained()
         trained_on = self.training_.bulk_unit
-        expression = align_genes(
-            adata, strip_versions(self.genes_), layer=layer, array=trained_on == ARRAY, may_be_empty=True
-        )
+        genes = strip_versions(self.genes_)
+        expression = align_genes(adata, genes, layer=layer, array=trained_on == ARRAY, may_be_empty=True)
         matrix = get_matrix(adata, layer, "adata")
-        found = unit_of(first_rows(matrix)[:UNIT_CHECK_ROWS])
-        if found in OTHER_UNITS.get(trained_on, ()):
-            warn(
-                f"Expected {trained_on} in adata, the unit of the training bulk, found {found}. Estimates may be "
-                f"wrong. Pass bulk samples in {trained_on}, or pair and train with bulk in {found}."
-            )
+        warn_of_other_unit(matrix, trained_on)
         totals = np.nansum(expression, axis=1) if len(self.genes_) else np.asarray(matrix.sum(axis=1)).ravel()
         usable = with_reads(totals, adata.obs_names)
         return expression[usable], usable

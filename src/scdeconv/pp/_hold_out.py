@@ -95,7 +95,7 @@ def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
             rest.obs[keys.CELL_TYPE] = rest.obs[keys.CELL_TYPE].cat.set_categories(all_types)
             modalities[name] = rest
         modalities |= make_reference(modalities[keys.SUMS])
-    else:
+    elif keys.PROFILES in mdata.mod:
         modalities[keys.PROFILES] = mdata[keys.PROFILES].copy()
         if keys.PSEUDOBULK in mdata.mod:
             pseudobulk = mdata[keys.PSEUDOBULK]

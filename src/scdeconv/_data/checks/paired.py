@@ -12,8 +12,8 @@ from scdeconv._data import keys
 from scdeconv._data.matrix import is_lazy
 from scdeconv._data.units import COUNTS, REFUSED, unit_of
 
-from .fractions import check_fractions
 from .problems import Problems
+from .training import report_samples
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -59,7 +59,7 @@ def _evenly(positions: np.ndarray) -> np.ndarray:
 
 
 def check_paired(mdata: MuData) -> None:
-    """Refuse data whose expression or measured fractions were changed after pairing, and missing values in them.
+    """Refuse data whose expression, donors or measured fractions were changed after pairing, and missing values in them.
 
     Raises
     ------
@@ -73,8 +73,7 @@ def check_paired(mdata: MuData) -> None:
     bulk = mdata[keys.BULK]
     if not np.isfinite(bulk.X.data if sp.issparse(bulk.X) else bulk.X).all():
         problems.add("Expected finite values in mdata['bulk'].X, found NaN or infinite values. Remove these genes.")
-    if keys.MEASURED in bulk.obsm:
-        check_fractions(problems, bulk.obsm[keys.MEASURED], f"mdata['bulk'].obsm[{keys.MEASURED!r}]")
+    report_samples(problems, bulk, "mdata['bulk']")
     problems.raise_if_any()
 
 
@@ -97,7 +96,7 @@ def _check_values(problems: Problems, adata: AnnData, values: dict[str, Any], na
         )
 
 
-def check_rna_content(mdata: MuData, method: str) -> None:
+def check_cell_sizes(mdata: MuData, method: str) -> None:
     """Refuse normalised cells without known RNA content for a method that uses cell sizes.
 
     Raises
