@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 
+from scdeconv._data.checks import examples
 from scdeconv._data.chunks import first_rows
 from scdeconv._data.genes import align_genes, read_genes, strip_versions
 from scdeconv._data.matrix import get_matrix
@@ -178,7 +179,15 @@ class DeconvolutionModel(SavedModel):
         fractions, source, row = self._replace_fit(adata, layer, estimate.fractions, in_sample=in_sample)
         tables: dict[str, Any] = {"fractions": fractions}
         if coverage is not None:
-            tables["lower"], tables["upper"] = self._intervals(fractions, estimate.spread, row, coverage)
+            lower, upper = self._intervals(fractions, estimate.spread, row, coverage)
+            tables |= {"lower": lower, "upper": upper}
+            unknown = adata.obs_names[(row >= 0) & np.isnan(lower).any(axis=1)]
+            if len(unknown):
+                warn(
+                    f"Expected a lower coverage than {coverage:g} for training samples: their intervals are from the "
+                    f"errors of the other donors, which are too few. The bounds of {len(unknown)} samples are NaN: "
+                    f"{examples(unknown)}. Use a lower coverage or pair more donors."
+                )
         found = {
             name: pd.DataFrame(table, index=adata.obs_names, columns=self.cell_types_) for name, table in tables.items()
         }

@@ -211,8 +211,21 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
         **parts
             Further fields.
         """
-        if self.train_on == "pairs":
-            parts["samples"] = TrainingSamples.of(self.adata, rows.rows, np.asarray(held_out_rows, dtype=int))
+        samples = self._training_samples(rows, held_out_rows)
         unit = None if self.mdata is None else PairedData(self.mdata, self._training_genes).bulk_unit
         genes, cell_types = list(self._training_genes), self._training_types
-        return DeconvolutionRecord(genes=genes, cell_types=cell_types, bulk_unit=unit, summary=summary, **parts)
+        return DeconvolutionRecord(
+            genes=genes, cell_types=cell_types, bulk_unit=unit, summary=summary, samples=samples, **parts
+        )
+
+    def _training_samples(
+        self, rows: TrainingRows, held_out_rows: Sequence[int] | np.ndarray
+    ) -> TrainingSamples | None:
+        """Return the bulk samples of which the model learned the measured fractions; None for simulation from cells."""
+        genes = self._training_genes
+        if self.train_on == "pairs":
+            return TrainingSamples.of(self.adata, genes, rows.rows, held_out_rows)
+        steps = {} if self.mdata is None else self.mdata.uns.get(keys.UNS, {})
+        if steps.get("simulate", {}).get("calibration"):
+            return TrainingSamples.of(self.mdata[keys.BULK], genes, PairedData(self.mdata, genes).paired())
+        return None

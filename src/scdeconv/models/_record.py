@@ -57,3 +57,8 @@ class Method:
     selects_genes: bool = False
     genes_per_type: int = GENES_PER_TYPE
     fewest_pairs: int = FEWEST_PAIRS
+
+    @property
+    def learns_from_pairs(self) -> bool:
+        """Whether the method learns from measured fractions, so that its fit of the training samples is no estimate."""
+        return self.family == "paired" or "pairs" in self.needs

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-# steps to repeat, in this order: a simulation may use the calibration
 # records of steps that learn nothing from other donors
 KEPT_RECORDS = ("pair", "augment")
 # tables of bulk samples that learn nothing from other donors
 KEPT_TABLES = (keys.MEASURED, keys.MEASURED_CELLS, keys.MEASURED_VARIANCE, keys.AUGMENTED)
+# steps to repeat, in this order: a simulation may use the calibration
 REDONE: dict[str, Callable[..., object]] = {"calibrate": calibrate, "simulate": simulate, "select_genes": select_genes}
 
 
@@ -95,7 +95,10 @@ def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
             pseudobulk = mdata[keys.PSEUDOBULK]
             modalities[keys.PSEUDOBULK] = subset(pseudobulk, ~pseudobulk.obs[keys.DONOR].isin(donors).to_numpy())
     train = make_mudata(modalities)
-    steps = mdata.uns.get(keys.UNS, {})
+    steps = dict(mdata.uns.get(keys.UNS, {}))
+    if keys.CALIBRATION in steps:
+        # a calibration passed to pp.simulate may be of all donors
+        steps.setdefault("calibrate", {})
     train.uns[keys.UNS] = {name: steps[name] for name in KEPT_RECORDS if name in steps}
     for name, step in REDONE.items():
         if name in steps:

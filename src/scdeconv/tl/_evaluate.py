@@ -9,6 +9,8 @@ import pandas as pd
 
 from scdeconv import metrics
 from scdeconv._data import keys
+from scdeconv._data.checks import examples
+from scdeconv._data.training_samples import training_samples
 from scdeconv._data.warnings import warn
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ def evaluate(adata: AnnData, key: str = keys.FRACTIONS, *, measured_key: str = k
     Warns
     -----
     UserWarning
-        If the estimates are RNA fractions.
+        If the estimates are RNA fractions, or if samples have the fit of a model that was trained on them.
 
     Examples
     --------
@@ -73,6 +75,7 @@ def evaluate(adata: AnnData, key: str = keys.FRACTIONS, *, measured_key: str = k
             f"Expected cell fractions in adata.obsm[{key!r}], found RNA fractions. If the measured fractions are cell "
             "fractions, call tl.convert_fractions(adata, cell_size, to='cell') first."
         )
+    _report_training_samples(adata, key, measured.index)
     predicted = adata.obsm[key].loc[measured.index]
     cell_types = measured.columns.union(predicted.columns, sort=False)
     measured, predicted = (frame.reindex(columns=cell_types, fill_value=0.0) for frame in (measured, predicted))
@@ -82,3 +85,16 @@ def evaluate(adata: AnnData, key: str = keys.FRACTIONS, *, measured_key: str = k
     )
     table["rmse_mean_composition"] = metrics.table(measured, constant)["rmse"]
     return table
+
+
+def _report_training_samples(adata: AnnData, key: str, samples: pd.Index) -> None:
+    """Warn about samples with the fit; print how many samples have out-of-fold predictions."""
+    fitted, held_out = (training_samples(adata, key, samples, kind) for kind in ("in_sample", "out_of_fold"))
+    if fitted:
+        warn(
+            f"{len(fitted)} of {len(samples)} samples have the fit of a model that was trained on them, which is no "
+            f"estimate: {examples(fitted)}. Errors on new samples are larger. Call tl.predict without in_sample=True "
+            "or tl.cross_validate."
+        )
+    if held_out:
+        print(f"evaluate: {len(held_out)} of {len(samples)} samples have out-of-fold predictions")
