@@ -96,6 +96,8 @@ class DeconvolutionModel(SavedModel):
             if self.held_out_ is not None:
                 self.held_out_.intervals(estimate.fractions, self.held_out_.widest_coverage(), estimate.spread)
                 self.held_out_.errors()
+            if self.training_.samples is not None:
+                self.training_.samples.check(0 if self.held_out_ is None else len(self.held_out_.predicted))
             if self.familiarity_ is not None:
                 self.familiarity_.quality(
                     np.ones(len(samples)), pd.DataFrame(estimate.fractions, columns=self.cell_types_)

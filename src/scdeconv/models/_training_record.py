@@ -65,6 +65,13 @@ class TrainingSamples:
         used = most_expressed(expression)
         return cls(list(strip_versions(names[used])), Fingerprints.of(expression[:, used]), row_of)
 
+    def check(self, n_held_out: int) -> None:
+        """Raise an error if genes, fingerprints and rows do not fit each other."""
+        self.fingerprints.find(np.ones((1, len(self.genes))))
+        if self.held_out_row.shape != (len(self.fingerprints.codes),) or (self.held_out_row >= n_held_out).any():
+            msg = f"{len(self.held_out_row)} rows of {n_held_out} out-of-fold predictions"
+            raise ValueError(msg)
+
     def find(self, expression: np.ndarray, *, in_sample: bool) -> tuple[np.ndarray, np.ndarray]:
         """Find training samples among samples to predict.
 

@@ -66,7 +66,9 @@ def fit_note(adata: AnnData, key: str, samples: pd.Index) -> str:
     n_fitted = len(training_samples(adata, key, samples, "in_sample"))
     if not n_fitted:
         return ""
-    return "in-sample fit, not an estimate" + (f"\n({n_fitted} of {len(samples)} samples)" if n_fitted < len(samples) else "")
+    return "in-sample fit, not an estimate" + (
+        f"\n({n_fitted} of {len(samples)} samples)" if n_fitted < len(samples) else ""
+    )
 
 
 def get_pairs(adata: AnnData, key: str, measured_key: str) -> tuple[pd.DataFrame, pd.DataFrame]:
