@@ -31,7 +31,7 @@ def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
     """Split the data into training data without held-out donors and bulk of the held-out donors.
 
     Bulk and cells of the held-out donors are removed. Profiles and pseudobulk are recomputed from the remaining donors.
-    Everything else that was learned from all donors is removed, such as estimates in ``obsm``.
+    Of the bulk's ``obsm``, measured and augmented fractions are kept; other tables, such as estimates, are removed.
     Calibration, simulation and gene selection are repeated with the arguments recorded in ``mdata.uns["scdeconv"]``.
     Profiles that were passed instead of cells and a user-defined ``var["selected"]`` are not changed. They may contain
     information from the held-out donors.
