@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,7 +61,7 @@ class HeldOut:
 
     def __post_init__(self) -> None:
         """Convert tables to arrays; raise ``ValueError`` for other samples or types, NaN, percent or counts."""
-        tables = self.measured, self.predicted
+        tables: tuple[Any, Any] = self.measured, self.predicted
         frames = [table.axes for table in tables if isinstance(table, pd.DataFrame)]
         if len(frames) > 1 and not all(first.equals(second) for first, second in zip(*frames, strict=True)):
             msg = (

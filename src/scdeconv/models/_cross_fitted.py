@@ -99,8 +99,9 @@ class CrossFittedModel(DeconvolutionModel):
         Raises
         ------
         ValueError
-            If the reference or the cells that the method needs are missing, if the data were changed after pairing, if a bulk sample has no donor, if donors or cell types have two
-            spellings, or if the method needs unknown cell sizes.
+            If the reference or the cells that the method needs are missing, if the data were changed after pairing, if a
+            bulk sample has no donor, if donors or cell types have two spellings, or if the method needs unknown cell
+            sizes.
         """
         check_needs(mdata, cls.record, count_pairs=False)
         check_paired(mdata)
@@ -143,9 +144,9 @@ class CrossFittedModel(DeconvolutionModel):
         if predicted is not None and "pairs" in self.record.needs and self.record.key != keys.BASELINE:
             summary += f"; {predicted.describe()}"
         samples = None
-        if self.record.family == "paired" and data.paired().any():
+        if self.record.learns_from_pairs and data.paired().any():
             n_held_out = 0 if predicted is None else len(predicted.predicted)
-            samples = TrainingSamples.of(data.mdata[keys.BULK], data.paired(), np.arange(n_held_out))
+            samples = TrainingSamples.of(data.mdata[keys.BULK], data.genes, data.paired(), range(n_held_out))
         record = DeconvolutionRecord(
             genes=list(data.genes),
             cell_types=self._output_types(data),

@@ -141,6 +141,8 @@ def join(
         "n_spike_ins": n_spike_ins,
         **({"notes": "; ".join(problems.notes)} if problems.notes else {}),
     }
+    if problems.notes:
+        record["notes"] = "; ".join(problems.notes)
     mdata.uns[keys.UNS] = {"pair": record, keys.VALUES: remember_values(mdata)}
     return mdata
 
