@@ -21,6 +21,7 @@ from scdeconv._nn import quiet
 from ._base import DeconvolutionModel
 from ._cross_fitted import NO_DATA, input_genes
 from ._training_record import DeconvolutionRecord, TrainingSamples
+from ._usable import warn_of_left_out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +75,9 @@ def training_rows(adata: AnnData, genes: pd.Index) -> TrainingRows:
     """Return the samples with measured fractions and reads in the genes."""
     columns = adata.var_names.get_indexer(genes)
     known = adata.obsm[keys.MEASURED].notna().all(axis=1).to_numpy()
-    known &= np.asarray(adata.X[:, columns].sum(axis=1)).ravel() > 0
+    readable = np.asarray(adata.X[:, columns].sum(axis=1)).ravel() > 0
+    warn_of_left_out(adata.obs_names[known & ~readable])
+    known &= readable
     measured = adata.obsm[keys.MEASURED].to_numpy(dtype=float)[known]
     fractions = measured[:, None, :]
     if keys.AUGMENTED in adata.obsm:
