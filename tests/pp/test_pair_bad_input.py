@@ -34,7 +34,7 @@ def set_values(adata, rows, columns, value):
 
 
 @bad(
-    "Expected non-negative values in cells, found 4 negative (smallest -2.5) in 'G1', 'G3', 'G5' and 1 more. "
+    "Expected non-negative values in cells, found 4 negative (smallest -2.5) in 'G1', 'G3', 'G5' and 1 more: z-scores or log ratios. "
     "Pass counts or TPM, not scaled or log-ratio values.",
     title="negative cells",
 )
@@ -42,7 +42,10 @@ def _(cells, bulk):
     set_values(cells, [0, 2, 2, 9], [5, 1, 3, 7], -2.5)
 
 
-@bad("Expected non-negative values in bulk, found 2 negative (smallest -1) in 'G2'. Pass", title="negative bulk")
+@bad(
+    "Expected non-negative values in bulk, found 2 negative (smallest -1) in 'G2': z-scores or log ratios. Pass",
+    title="negative bulk",
+)
 def _(cells, bulk):
     set_values(bulk, [1, 3], [2, 2], -1)
 
@@ -55,11 +58,6 @@ def _(cells, bulk):
 @bad("Expected finite values in cells, found 1 NaN and 2 infinite in 'G1', 'G3', 'G4'. Remove", title="NaN in cells")
 def _(cells, bulk):
     set_values(cells, [1, 3, 4], [4, 1, 3], [np.nan, np.inf, -np.inf])
-
-
-@bad("Expected numbers in bulk, found dtype object.", title="text in bulk")
-def _(cells, bulk):
-    bulk.X = bulk.X.astype(object)
 
 
 @bad(
@@ -122,7 +120,7 @@ def _(cells, bulk):
 
 @bad(
     "Expected values on a linear scale in bulk, found log-transformed values (maximum 7.6, not whole numbers). "
-    'Pass counts or TPM, e.g. with layer="counts" or as np.expm1 of the values.',
+    "Pass counts or TPM, e.g. with layer='counts' or as np.expm1 of the values.",
     title="logged bulk",
 )
 def _(cells, bulk):

@@ -26,8 +26,15 @@ MEASURED_VARIANCE = "measured_variance"
 AUGMENTED = "augmented_fractions"
 FRACTIONS = "fractions"
 
+# columns of fractions that are no cell type: what was not measured, and what a method estimates beyond its reference
+UNMEASURED = "Unmeasured"
+UNKNOWN = "Unknown"
+
 # key of uns[UNS] with the calibration fitted to pairs
 CALIBRATION = "calibration"
+
+# key of uns[UNS] with some values at pairing, to notice later changes
+VALUES = "values"
 
 # uns: uns[UNS][<step or obsm key>] is a record of plain values
 UNS = "scdeconv"

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, MutableMapping
+    from collections.abc import Iterable, MutableMapping
 
     from anndata import AnnData
     from mudata import MuData
@@ -89,12 +89,6 @@ def r_spelling(label: str) -> str:
     return _join(re.findall(r"\d+|[^\W\d_]+", R_PREFIX.sub("", label).lower()))
 
 
-def _singular(label: str) -> str:
-    """Return the words of a label in the singular and without "cell"."""
-    words = [word.removesuffix("s") for word in re.findall(r"\d+|[^\W\d_]+", label.lower())]
-    return _join([word for word in words if word != "cell"])
-
-
 def _join(tokens: list[str]) -> str:
     """Join tokens; numbers have no leading zeros, and a space between them."""
     text = ""
@@ -112,18 +106,16 @@ def spellings_of_one_label(labels: Iterable[str]) -> list[list[str]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def near_matches(ours: Iterable[str], theirs: Iterable[str], *, words: bool = False) -> dict[str, str]:
+def near_matches(ours: Iterable[str], theirs: Iterable[str]) -> dict[str, str]:
     """Return labels of ``ours`` without an equal label in ``theirs``, and the label that nearly matches.
 
     Labels match nearly if they differ in case, separators, leading zeros or by R's ``make.names`` (``"X1"`` and ``"1"``).
-    With ``words``, also in the plural and the word "cell".
     """
     mine, others = list(dict.fromkeys(ours)), list(dict.fromkeys(theirs))
     lonely = [label for label in mine if label not in set(others)]
     free = [label for label in others if label not in set(mine)]
     found: dict[str, str] = {}
-    keys: list[Callable[[str], str]] = [spelling, r_spelling, *([_singular] if words else [])]
-    for key in keys:
+    for key in (spelling, r_spelling):
         by_key = {key(label): label for label in reversed(free)}
         found = {label: by_key[key(label)] for label in lonely if key(label) in by_key} | found
     return {label: found[label] for label in lonely if label in found}

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
+# largest fraction of rounded values (set by hand)
+MAX_FRACTION = 1.01
 # weight, in donors, of the mean squared error over cell types as the prior of each cell type's; set by hand
 PRIOR_DONORS = 3
 # grid of candidate levels for the error quantile; set by hand
@@ -54,6 +58,34 @@ class HeldOut:
     measured: np.ndarray
     predicted: np.ndarray
     donors: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Convert tables to arrays; raise ``ValueError`` for other samples or types, NaN, percent or counts."""
+        tables: tuple[Any, Any] = self.measured, self.predicted
+        frames = [table.axes for table in tables if isinstance(table, pd.DataFrame)]
+        if len(frames) > 1 and not all(first.equals(second) for first, second in zip(*frames, strict=True)):
+            msg = (
+                "Expected measured and predicted with the same samples and cell types in the same order, found "
+                "different names. Pass predicted.loc[measured.index, measured.columns]."
+            )
+            raise ValueError(msg)
+        self.measured, self.predicted = (
+            _as_fractions(table, name) for table, name in zip(tables, ("measured", "predicted"), strict=True)
+        )
+        self.donors = np.asarray(self.donors)
+        if self.measured.shape != self.predicted.shape or self.donors.shape != self.measured.shape[:1]:
+            msg = (
+                f"Expected measured and predicted of the same shape (samples × cell types) and one donor for each "
+                f"sample, found shapes {self.measured.shape}, {self.predicted.shape} and {self.donors.shape} of donors. "
+                "Select the same samples and cell types."
+            )
+            raise ValueError(msg)
+        if np.isnan(self.measured).any():
+            msg = (
+                f"Expected measured fractions without NaN, found NaN in {np.isnan(self.measured).any(axis=1).sum()} of "
+                f"{len(self.measured)} samples. Drop these samples."
+            )
+            raise ValueError(msg)
 
     def errors(self) -> tuple[float, float]:
         """Return the out-of-fold errors of the model and of the mean composition.
@@ -138,6 +170,13 @@ class HeldOut:
                 f"{n_donors} held-out donors, found {coverage}. Use a lower coverage or pair more donors."
             )
             raise ValueError(msg)
+        predicted = _as_fractions(predicted, "predicted")
+        if predicted.shape[1] != self.measured.shape[1]:
+            msg = (
+                f"Expected {self.measured.shape[1]} cell types in predicted, as in the held-out predictions, found "
+                f"{predicted.shape[1]}. Select the same cell types."
+            )
+            raise ValueError(msg)
         errors = np.abs(angle(self.measured) - angle(self.predicted))
         donors, codes = np.unique(self.donors, return_inverse=True)
         squares = np.stack([(errors[codes == code] ** 2).mean(axis=0) for code in range(len(donors))])
@@ -149,6 +188,25 @@ class HeldOut:
         half_width = threshold * np.sqrt(_typical_error(squares.mean(axis=0), len(donors)) ** 2 + np.square(spread))
         centre = angle(predicted)
         return np.sin(np.maximum(centre - half_width, 0)) ** 2, np.sin(np.minimum(centre + half_width, np.pi / 2)) ** 2
+
+
+def _as_fractions(values: np.ndarray | pd.DataFrame, name: str) -> np.ndarray:
+    """Return fractions (samples × cell types) as an array; raise ``ValueError`` for other values than 0 to 1."""
+    try:
+        fractions = np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        fractions = np.empty(0)
+    if fractions.ndim != 2:
+        msg = f"Expected {name} as a table of numbers, samples × cell types, found {type(values).__name__}. Pass an array."
+        raise ValueError(msg)
+    low, high = (np.nanmin(fractions), np.nanmax(fractions)) if np.isfinite(fractions).any() else (0.0, 0.0)
+    if low < 0 or high > MAX_FRACTION:
+        msg = (
+            f"Expected {name} fractions from 0 to 1, found values from {low:.3g} to {high:.3g}. Divide percent by 100, "
+            "and counts by the sum of their row."
+        )
+        raise ValueError(msg)
+    return fractions
 
 
 def _typical_error(squares: np.ndarray, n_donors: int) -> np.ndarray:

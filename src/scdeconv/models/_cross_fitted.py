@@ -16,6 +16,7 @@ from scdeconv._stats.familiarity import Familiarity
 from scdeconv.pp import FEWEST_PAIRS, paired_donors
 
 from ._base import DeconvolutionModel
+from ._needs import check_needs
 from ._training_record import DeconvolutionRecord, TrainingSamples
 from ._usable import warn_of_left_out
 
@@ -80,7 +81,6 @@ class CrossFittedModel(DeconvolutionModel):
     (12, 7)
     """
 
-    modalities: ClassVar[tuple[str, ...]] = (keys.BULK, keys.PROFILES)
     # minimum number of paired donors for cross-fitting
     fewest_to_hold_out: ClassVar[int] = FEWEST_PAIRS + 1
 
@@ -90,7 +90,7 @@ class CrossFittedModel(DeconvolutionModel):
 
     @classmethod
     def setup_mudata(cls, mdata: MuData) -> None:
-        """Check that the data have the modalities that the method needs. Nothing is written.
+        """Check that the data have what the method needs. Nothing is written.
 
         Parameters
         ----------
@@ -99,19 +99,12 @@ class CrossFittedModel(DeconvolutionModel):
 
         Raises
         ------
-        KeyError
-            If a required modality is missing.
         ValueError
-            If the data were changed after pairing, if a bulk sample has no donor, if donors or cell types have two
-            spellings, or if the method needs unknown cell sizes.
+            If the reference or the cells that the method needs are missing, if the data were changed after pairing, if a
+            bulk sample has no donor, if donors or cell types have two spellings, or if the method needs unknown cell
+            sizes.
         """
-        if set(cls.modalities) - set(mdata.mod):
-            made = "pp.pair(cells, bulk)" if {keys.CELLS, keys.SUMS} & set(cls.modalities) else "pp.pair"
-            msg = (
-                f"Expected modalities {list(cls.modalities)} in mdata, found {sorted(mdata.mod)}. Create mdata with "
-                f"{made}."
-            )
-            raise KeyError(msg)
+        check_needs(mdata, cls.record, count_pairs=False)
         check_paired(mdata)
         if cls.record.uses_cell_sizes or ("pairs" not in cls.record.needs and not paired_donors(mdata)):
             check_cell_sizes(mdata, cls.record.key)

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scdeconv import metrics
+from scdeconv._data.fractions import compared_tables
 from scdeconv._data.keys import FRACTIONS, MEASURED
-from scdeconv.pl._style import GREY, cell_type_colors, fraction_label, get_pairs, head, legend_above, small_multiples
+from scdeconv.pl._style import GREY, cell_type_colors, fraction_label, head, legend_above, small_multiples
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -57,9 +58,9 @@ def bland_altman(
     >>> [ax.texts[0].get_text() for ax in scdeconv.pl.bland_altman(adata)]
     ['bias −0.033 ± 0.113   n = 3', 'bias +0.033 ± 0.113   n = 3']
     """
-    measured, predicted = get_pairs(adata, key, measured_key)
+    measured, predicted = compared_tables(adata, key, measured_key)
     bias = metrics.bias(measured, predicted, per_type=True)
-    colors = cell_type_colors(adata, key, predicted.columns)
+    colors = cell_type_colors(adata, key, measured.columns)
     label = fraction_label(adata, key)
     xlabel = f"mean of measured and predicted {label}"
     panels = small_multiples(axes, measured.columns, xlabel, "predicted \N{MINUS SIGN} measured")

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.colors import PowerNorm
 from matplotlib.transforms import ScaledTranslation
 
+from scdeconv._data.fractions import get_fractions
 from scdeconv._data.keys import FRACTIONS
 from scdeconv.pl._fraction_boxes import draw_fraction_boxes
 from scdeconv.pl._style import (
@@ -18,7 +19,6 @@ from scdeconv.pl._style import (
     category_colors,
     cell_type_colors,
     fraction_label,
-    get_fractions,
     root_ticks,
 )
 

@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.collections import LineCollection
 
+from scdeconv._data.fractions import compared_tables, get_fractions
 from scdeconv._data.keys import FRACTIONS, MEASURED, UNS
 from scdeconv.pl._style import (
     CHARACTER,
     SAMPLE,
     cell_type_colors,
     fraction_label,
-    get_fractions,
     head,
     legend_above,
     small_multiples,
@@ -82,7 +82,7 @@ def intervals(
             "another key."
         )
         raise KeyError(msg)
-    names = [key, f"{key}_lower", f"{key}_upper", *([measured_key] if measured_key in adata.obsm else [])]
+    names = [key, f"{key}_lower", f"{key}_upper"]
     tables = [get_fractions(adata, name) for name in names]
     known = tables[0].notna().all(axis=1).to_numpy()
     if not known.any():
@@ -97,7 +97,8 @@ def intervals(
         if unknown:
             msg = f"Expected columns {unknown} in adata.obsm[{name!r}], found {list(table)}. Use these cell_types."
             raise KeyError(msg)
-    estimate, lower, upper, *measured = (table[known] for table in tables)
+    estimate, lower, upper = (table[known] for table in tables)
+    measured = _measured_on_the_scale_of(estimate, adata, key, measured_key, known)
 
     what = measured_key.removesuffix("_fractions").replace("_", " ")
     coverage = adata.uns.get(UNS, {}).get(key, {}).get("coverage")
@@ -124,8 +125,8 @@ def intervals(
         ax.scatter(x, middle, s=size, color=colors[cell_type], edgecolor="black", linewidth=0.4, label="estimate")
         figures = f"n = {n_samples}"
         largest = max(high.max(), middle.max(), 0.005)
-        if measured:
-            truth = measured[0][cell_type].to_numpy()[order]
+        if measured is not None:
+            truth = measured[cell_type].to_numpy()[order]
             truth_known = np.isfinite(truth)
             inside = (low <= truth) & (truth <= high)
             for which, color, label in (
@@ -153,3 +154,22 @@ def intervals(
     if axes is None:
         legend_above(panels)
     return panels
+
+
+def _measured_on_the_scale_of(
+    estimate: pd.DataFrame, adata: AnnData, key: str, measured_key: str, known: np.ndarray
+) -> pd.DataFrame | None:
+    """Return measured fractions with the names of the estimate; NaN where unknown, None without measured fractions.
+
+    With an unmeasured rest, the measured types have the sum of their estimates.
+    """
+    measured = adata.obsm.get(measured_key)
+    if measured is None:
+        return None
+    table = pd.DataFrame(np.nan, estimate.index, estimate.columns)
+    both = get_fractions(adata, measured_key).notna().any(axis=1).to_numpy()[known]
+    if both.any():
+        truth, compared = compared_tables(adata[known] if not known.all() else adata, key, measured_key)
+        total = estimate.loc[both, compared.columns].sum(axis=1) / compared.sum(axis=1)
+        table.loc[both, truth.columns] = truth.mul(total, axis=0)
+    return table

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scdeconv import metrics
+from scdeconv._data.fractions import compared_tables
 from scdeconv._data.keys import FRACTIONS, MEASURED
-from scdeconv.pl._style import GREY, cell_type_colors, fraction_label, get_pairs, head, legend_above, small_multiples
+from scdeconv.pl._style import GREY, cell_type_colors, fraction_label, head, legend_above, small_multiples
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -55,9 +56,9 @@ def measured_vs_predicted(
     >>> [ax.get_title() for ax in scdeconv.pl.measured_vs_predicted(adata)]
     ['B', 'T']
     """
-    measured, predicted = get_pairs(adata, key, measured_key)
+    measured, predicted = compared_tables(adata, key, measured_key)
     scores = [metric(measured, predicted, per_type=True) for metric in (metrics.ccc, metrics.rmse)]
-    colors = cell_type_colors(adata, key, predicted.columns)
+    colors = cell_type_colors(adata, key, measured.columns)
 
     xlabel, ylabel = f"measured {fraction_label(adata, measured_key)}", f"predicted {fraction_label(adata, key)}"
     panels = small_multiples(axes, measured.columns, xlabel, ylabel)

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from scdeconv._data import keys
-from scdeconv._data.checks import Problems, check_labels, examples
+from scdeconv._data.checks import Problems, check_labels, check_paired, examples
+from scdeconv._data.modalities import check_reference
 from scdeconv._data.paired_data import PairedData
 from scdeconv._data.warnings import warn
 from scdeconv._stats import compositions
@@ -168,6 +169,8 @@ def calibrate(mdata: MuData, *, batch_key: str | None = None) -> Calibration:
     >>> calibration.genes["platform_shift"].shape
     (300,)
     """
+    check_reference(mdata, "pp.calibrate")
+    check_paired(mdata)
     bulk = mdata[keys.BULK]
     if batch_key is not None and batch_key not in bulk.obs:
         msg = (

@@ -17,11 +17,10 @@ from scdeconv._data.checks import (
     examples,
     remember_values,
 )
+from scdeconv._data.fractions import Rest, cell_probabilities, given_fractions
 from scdeconv._data.gene_names import Genes
 from scdeconv._data.genes import SPIKE_IN_PREFIX, set_spike_ins_aside
 from scdeconv._data.inputs import (
-    cell_probabilities,
-    given_fractions,
     is_logged,
     is_logged_array,
     leave_out_empty_cells,
@@ -59,14 +58,14 @@ def join(
     probabilities_key: str | None = None,
     unit: Literal["counts", "tpm", "array"] | None = None,
     cell_sizes: Mapping[str, float] | None = None,
+    rest: Rest = "keep",
 ) -> MuData:
     """Return the result of :func:`pair` without printing; ``originals`` maps its argument names to the inputs."""
     problems = Problems("The inputs cannot be paired")
     if "bulk" not in originals:
         problems.add("Expected bulk, found None. Pass bulk=, an AnnData of samples × genes.")
-    if ("cells" in originals) == ("profiles" in originals):
-        found = "both" if "cells" in originals else "neither"
-        problems.add(f"Expected either cells or profiles, found {found}. Pass one of the two.")
+    if "cells" in originals and "profiles" in originals:
+        problems.add("Expected either cells or profiles, found both. Pass one of the two.")
     if "pseudobulk" in originals and "profiles" not in originals:
         problems.add(
             "Expected profiles together with pseudobulk, found none. Omit pseudobulk: pair computes it from cells."
@@ -90,7 +89,7 @@ def join(
     sources = set_donors(problems, tables, donor_key)
     leave_out_empty_cells(problems, tables)
     set_cell_types(problems, tables, cell_type_key)
-    given = given_fractions(problems, originals["bulk"], fractions_key, tables)
+    given = given_fractions(problems, originals["bulk"], fractions_key, tables, rest)
     probabilities = None
     if probabilities_key is not None:
         probabilities = cell_probabilities(problems, originals.get("cells"), probabilities_key, tables)
@@ -100,14 +99,16 @@ def join(
         check_donors_match(problems, obs, sources, others_known=given is not None)
     problems.raise_if_any()
     bulk_unit = choose_unit(problems, unit, tables["bulk"].X)
-    size_source = restore_cell_sizes(problems, tables["cells"], cell_sizes) if "cells" in tables else "profiles"
+    sizes = {"cell_sizes": "profiles"} if "profiles" in tables else {}
+    if "cells" in tables:
+        sizes = {"cell_sizes": restore_cell_sizes(problems, tables["cells"], cell_sizes)}
     problems.raise_if_any()
 
     n_spike_ins = set_spike_ins_aside(tables)
     # cell sizes are sums over all genes, not over shared genes; signatures have them in obs["total"]
     if "cells" in tables:
         tables[keys.SUMS] = sum_cells(tables["cells"], logged=is_logged(originals["cells"], layer))
-    elif "total" not in tables["profiles"].obs:
+    elif "profiles" in tables and "total" not in tables["profiles"].obs:
         tables["profiles"].obs["total"] = np.asarray(tables["profiles"].X.sum(axis=1)).ravel()
     genes = tables["bulk"].var_names
     for table in tables.values():
@@ -116,14 +117,15 @@ def join(
     modalities = {keys.BULK: tables["bulk"]}
     if "cells" in tables:
         modalities |= {keys.CELLS: tables["cells"], keys.SUMS: tables[keys.SUMS]} | make_reference(tables[keys.SUMS])
-    else:
+    elif "profiles" in tables:
         obs = tables["profiles"].obs
         obs[keys.CELL_SIZE] = obs[keys.CELL_SIZE if keys.CELL_SIZE in obs else "total"].astype(float)
         tables["profiles"].obs_names = obs[keys.CELL_TYPE].to_numpy()
         modalities |= {name: tables[name] for name in (keys.PROFILES, keys.PSEUDOBULK) if name in tables}
-    reference = modalities[keys.PROFILES]
-    check_expressed(problems, reference.X.sum(axis=1), reference.obs[keys.CELL_TYPE], "shared genes")
-    problems.raise_if_any()
+    if keys.PROFILES in modalities:
+        reference = modalities[keys.PROFILES]
+        check_expressed(problems, reference.X.sum(axis=1), reference.obs[keys.CELL_TYPE], "shared genes")
+        problems.raise_if_any()
     _measure(modalities, given, probabilities)
 
     mdata = make_mudata(modalities)
@@ -132,12 +134,14 @@ def join(
     record = {
         "exponentiated": exponentiated,
         "bulk_unit": bulk_unit,
-        "cell_sizes": size_source,
+        **sizes,
         "n_genes": len(genes),
         "n_spike_ins": n_spike_ins,
         **({"notes": "; ".join(problems.notes)} if problems.notes else {}),
     }
-    mdata.uns[keys.UNS] = {"pair": {**record, "values": remember_values(mdata)}}
+    if problems.notes:
+        record["notes"] = "; ".join(problems.notes)
+    mdata.uns[keys.UNS] = {"pair": record, keys.VALUES: remember_values(mdata)}
     return mdata
 
 
@@ -153,11 +157,13 @@ def _measure(
     """Write the measured fractions of bulk: from the donor's cells, else from ``given``, else NaN."""
     bulk = modalities[keys.BULK]
     donors = list(bulk.obs[keys.DONOR])
-    cell_types = list(modalities[keys.PROFILES].obs[keys.CELL_TYPE])
-    measured = pd.DataFrame(np.nan, index=bulk.obs_names, columns=cell_types)
     if given is not None:
-        measured = given[cell_types].set_axis(bulk.obs_names)
+        measured = given.set_axis(bulk.obs_names)
+    else:
+        cell_types = list(modalities[keys.PROFILES].obs[keys.CELL_TYPE])
+        measured = pd.DataFrame(np.nan, index=bulk.obs_names, columns=cell_types)
     if keys.CELLS in modalities:
+        cell_types = list(modalities[keys.PROFILES].obs[keys.CELL_TYPE])
         counts = count_cells(modalities[keys.SUMS], donors, cell_types).set_axis(bulk.obs_names)
         total = counts.sum(axis=1)
         counted = total > 0
@@ -167,7 +173,8 @@ def _measure(
             expected, variance = (table.set_axis(bulk.obs_names) for table in tables)
             counts[:] = round_counts(expected.to_numpy())
             bulk.obsm[keys.MEASURED_VARIANCE] = variance.div((total**2).where(counted), axis=0)
-        measured[counted] = expected[counted].div(total[counted], axis=0)
+        shares = expected[counted].div(total[counted], axis=0)
+        measured[counted] = shares.reindex(columns=measured.columns, fill_value=0.0)
         if counted.any():
             bulk.obsm[keys.MEASURED_CELLS] = counts
     measured[_without_reads(modalities) & measured.notna().all(axis=1)] = np.nan

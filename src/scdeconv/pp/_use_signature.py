@@ -9,9 +9,9 @@ import pandas as pd
 from anndata import AnnData
 
 from scdeconv._data import keys
-from scdeconv._data.checks import MOSTLY_SHARED, examples
+from scdeconv._data.checks import MOSTLY_SHARED, examples, near_types
 from scdeconv._data.gene_names import strip_versions
-from scdeconv._data.labels import as_labels, as_text, near_matches
+from scdeconv._data.labels import as_labels, as_text
 from scdeconv._data.warnings import warn
 
 from ._join import join
@@ -50,10 +50,10 @@ def use_signature(mdata: MuData, signature: AnnData) -> MuData:
     bulk = mdata[keys.BULK].copy()
     measured = bulk.obsm.pop(keys.MEASURED)
     labels = as_labels(pd.Index(signature.obs.get(keys.CELL_TYPE, signature.obs_names)))
-    if set(measured.columns) == set(labels):
+    if set(measured.columns) - {keys.UNMEASURED} == set(labels):
         bulk.obsm[keys.MEASURED] = measured
     elif measured.notna().any(axis=None):
-        near = near_matches(measured.columns, as_text(labels), words=True)
+        near = near_types(measured.columns, as_text(labels))
         nearly = f" Names that nearly match: {examples(f'{a} = {b}' for a, b in near.items())}." if near else ""
         warn(
             f"Expected measured fractions of the cell types of the signature ({examples(labels)}), found "
@@ -73,5 +73,5 @@ def use_signature(mdata: MuData, signature: AnnData) -> MuData:
         )
     # keep the unit, which was detected on all genes; calibration and simulation used other profiles
     records = mdata.uns.get(keys.UNS, {})
-    work.uns[keys.UNS] = {name: records[name] for name in ("pair", "calibrate") if name in records}
+    work.uns[keys.UNS] = {name: records[name] for name in ("pair", "calibrate", keys.VALUES) if name in records}
     return work

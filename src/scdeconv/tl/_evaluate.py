@@ -9,6 +9,7 @@ import pandas as pd
 
 from scdeconv import metrics
 from scdeconv._data import keys
+from scdeconv._data.fractions import compared_tables, levels_covered_by, levels_of
 from scdeconv._data.warnings import warn
 
 if TYPE_CHECKING:
@@ -57,28 +58,27 @@ def evaluate(adata: AnnData, key: str = keys.FRACTIONS, *, measured_key: str = k
     >>> bool(scdeconv.tl.evaluate(mdata["bulk"]).loc["all entries", "n"] > 0)
     True
     """
-    for name in (key, measured_key):
-        if name not in adata.obsm:
-            msg = f"Expected adata.obsm[{name!r}], found keys {sorted(adata.obsm)}. Call tl.predict or pp.pair first."
-            raise KeyError(msg)
-    measured = adata.obsm[measured_key].dropna()
-    if measured.empty:
-        msg = (
-            f"Expected samples with measured fractions in adata.obsm[{measured_key!r}], found none. Add measured "
-            "fractions."
-        )
-        raise ValueError(msg)
+    measured, predicted = compared_tables(adata, key, measured_key)
     if adata.uns.get(keys.UNS, {}).get(key, {}).get("fraction_kind") == "rna":
         warn(
             f"Expected cell fractions in adata.obsm[{key!r}], found RNA fractions. If the measured fractions are cell "
             "fractions, call tl.convert_fractions(adata, cell_size, to='cell') first."
         )
-    predicted = adata.obsm[key].loc[measured.index]
-    cell_types = measured.columns.union(predicted.columns, sort=False)
-    measured, predicted = (frame.reindex(columns=cell_types, fill_value=0.0) for frame in (measured, predicted))
-    table = metrics.table(measured, predicted)
-    constant = pd.DataFrame(
-        np.tile(measured.mean().to_numpy(), (len(measured), 1)), index=measured.index, columns=cell_types
-    )
-    table["rmse_mean_composition"] = metrics.table(measured, constant)["rmse"]
-    return table
+    scores = _scores(measured, predicted)
+    levels = levels_covered_by(measured.columns, levels_of(adata, key))
+    # levels overlap: no summary over them
+    sums = [
+        pd.DataFrame({name: table[parts].sum(axis=1) for name, parts in levels.items()})
+        for table in (measured, predicted)
+    ]
+    of_levels = [_scores(*sums).iloc[: len(levels)]] if levels else []
+    n_types = measured.shape[1]
+    return pd.concat([scores.iloc[:n_types], *of_levels, scores.iloc[n_types:]])
+
+
+def _scores(measured: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame:
+    """Return all metrics, and the RMSE of the mean composition of the same samples."""
+    true, estimate = measured.to_numpy(), predicted.to_numpy()
+    table = metrics.table(true, estimate)
+    table["rmse_mean_composition"] = metrics.table(true, np.tile(true.mean(axis=0), (len(true), 1)))["rmse"]
+    return table.set_axis([*measured.columns, *table.index[measured.shape[1] :]])

@@ -45,7 +45,7 @@ def test_type_without_measured_column_is_said(reference_inputs):
         pp.pair(**reference_inputs, fractions_key="flow")
 
 
-def test_batches_of_one_sample_are_refused_or_warned_about(pairs):
+def test_batches_of_one_sample_are_refused(pairs):
     bulk = pairs["bulk"]
     bulk.obs["run"] = [f"run{i}" for i in range(bulk.n_obs)]
     with pytest.raises(ValueError, match="found one sample in each of 10 batches"):

@@ -103,7 +103,7 @@ REASONS = {
 
 @entries
 @pytest.mark.parametrize("reason", REASONS)
-def test_genes_of_another_kind_are_refused_with_the_reason(entry, reason, cohort, paired):
+def test_genes_of_another_kind_are_explained(entry, reason, cohort, paired):
     with pytest.raises(ValueError, match="Expected") as caught:
         entry(cohort, paired, REASONS[reason])
     assert reason in str(caught.value)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from .cell_sizes import check_expressed, check_positive_sizes
+from .cell_types import near_types, report_differences, rest_columns
 from .donors import check_donors_match, columns_of_donors
 from .expression import Examined, check_expression, examine, report_expression
-from .fractions import check_fractions
+from .fractions import SUM_TOLERANCE, check_fractions, check_numeric_table, check_whole_rows, unit_problem
 from .genes import MOSTLY_SHARED, check_shared_genes
 from .labels import check_cell_type_names, check_labels, check_spellings
 from .names import check_key, check_names

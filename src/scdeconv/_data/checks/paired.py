@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,12 +28,13 @@ TOLERANCE = 1e-5
 UNKNOWN_SIZES = "unknown"
 
 
-def remember_values(mdata: MuData) -> dict[str, dict[str, np.ndarray]]:
-    """Return some values of bulk and cells with their names, for :func:`check_paired`."""
-    return {name: _some_values(mdata[name]) for name in REMEMBERED if name in mdata.mod and not is_lazy(mdata[name].X)}
+def remember_values(mdata: MuData) -> str:
+    """Return some values of bulk and cells with their names as JSON, for :func:`check_paired`."""
+    in_memory = [name for name in REMEMBERED if name in mdata.mod and not is_lazy(mdata[name].X)]
+    return json.dumps({name: _some_values(mdata[name]) for name in in_memory})
 
 
-def _some_values(adata: AnnData) -> dict[str, np.ndarray]:
+def _some_values(adata: AnnData) -> dict[str, list[Any]]:
     """Return evenly spaced values other than 0, with the names of their rows and columns."""
     if sp.issparse(adata.X):
         matrix = sp.csr_matrix(adata.X)
@@ -44,9 +46,9 @@ def _some_values(adata: AnnData) -> dict[str, np.ndarray]:
         rows, columns = np.unravel_index(_evenly(np.flatnonzero(matrix)), matrix.shape)
         values = matrix[rows, columns]
     return {
-        "obs": np.array(adata.obs_names[rows], dtype=object),
-        "var": np.array(adata.var_names[columns], dtype=object),
-        "value": np.asarray(values, dtype=float),
+        "obs": adata.obs_names[rows].tolist(),
+        "var": adata.var_names[columns].tolist(),
+        "value": np.asarray(values, dtype=float).tolist(),
     }
 
 
@@ -64,9 +66,8 @@ def check_paired(mdata: MuData) -> None:
     ValueError
         If values of bulk or cells differ from those at pairing, or if measured fractions are not fractions.
     """
-    record: dict[str, Any] = mdata.uns.get(keys.UNS, {}).get("pair", {})
     problems = Problems("The paired data were changed")
-    for name, values in record.get("values", {}).items():
+    for name, values in json.loads(mdata.uns.get(keys.UNS, {}).get(keys.VALUES, "{}")).items():
         if name in mdata.mod and not is_lazy(mdata[name].X):
             _check_values(problems, mdata[name], values, name)
     bulk = mdata[keys.BULK]

@@ -14,7 +14,6 @@ from scdeconv._stats.markers import GENES_PER_TYPE, best_per_type, marker_ratio
 from scdeconv._stats.solvers.dampened_weights import solve_dwls
 from scdeconv._stats.solvers.rectangle import (
     MISSING,
-    UNKNOWN,
     calibrate_residual,
     check_unknown,
     cluster_means,
@@ -242,7 +241,7 @@ class DWLS(SignatureModel):
         return self._require_data()[keys.BULK].var.index if whole else super()._input_genes()
 
     def _output_types(self, data: PairedData) -> list[str]:
-        return [*data.cell_types, UNKNOWN] if self.parameters_["unknown"] else data.cell_types
+        return [*data.cell_types, keys.UNKNOWN] if self.parameters_["unknown"] else data.cell_types
 
     def fit(self, data: PairedData, without: Collection[str] = ()) -> DWLSState:
         """Compute the signature and, depending on the options, clusters and the calibration of unknown content.
@@ -261,7 +260,13 @@ class DWLS(SignatureModel):
         profiles = to_shares(signature)
         unknown = clusters = None
         if self.parameters_["unknown"]:
-            check_unknown(profiles, data.cell_types)
+            if keys.UNKNOWN in data.cell_types:
+                msg = (
+                    f"Expected no cell type named {keys.UNKNOWN!r} with unknown=True, found one. Rename it or drop its "
+                    "cells."
+                )
+                raise ValueError(msg)
+            check_unknown(profiles)
             merged = merge_unmarked(profiles)
             unknown = UnknownContent(merged=merged, curve=calibrate_residual(cluster_means(profiles, merged)))
         if self.parameters_["hierarchical"]:
