@@ -13,7 +13,7 @@ from scvi.data.fields import LayerField, ObsmField
 from scvi.model.base import BaseModelClass
 
 from scdeconv._data import keys
-from scdeconv._data.checks import check_paired, check_training_samples
+from scdeconv._data.checks import check_cell_sizes, check_paired, check_training_samples
 from scdeconv._data.fractions import measured_shares
 from scdeconv._data.matrix import Matrix, to_dense
 from scdeconv._data.modalities import cell_types_of
