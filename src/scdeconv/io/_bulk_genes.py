@@ -14,7 +14,7 @@ from scdeconv._data.checks import Problems, examples
 from scdeconv._data.genes import is_ensembl, strip_versions, sum_duplicates
 from scdeconv._data.labels import as_text
 from scdeconv._data.matrix import layer_names
-from scdeconv.io._bulk_formats import read_fields
+from scdeconv.io._tables import TRANSCRIPT, are_transcripts, read_fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,14 +22,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 Names: TypeAlias = "str | os.PathLike[str] | pd.Series | pd.DataFrame | Mapping[str, str]"
-
-TRANSCRIPT = r"(ENS[A-Z]*T\d{6,}|[NX][MR]_\d{6,})"
-
-
-def are_transcripts(names: pd.Index) -> bool:
-    """Return whether most names are transcript identifiers."""
-    return bool(len(names)) and float(names.str.match(TRANSCRIPT).mean()) > 0.5
-
 
 def to_genes(
     adata: AnnData,
@@ -105,7 +97,7 @@ def _read_names(given: Names, var: pd.DataFrame, argument: str, problems: Proble
                 "Check the path or the column name."
             )
             raise FileNotFoundError(msg)
-        fields = read_fields(Path(given), problems)
+        fields = read_fields(Path(given), problems, text=True)
         if fields is None or len(fields.header) < 2:
             problems.add(
                 f"Expected {argument} with two columns, found fewer in {given}. Separate the columns by tabs or commas."
