@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Names: TypeAlias = "str | os.PathLike[str] | pd.Series | pd.DataFrame | Mapping[str, str]"
 
+
 def to_genes(
     adata: AnnData,
     tx2gene: Names | None,

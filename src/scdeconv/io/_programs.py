@@ -34,7 +34,9 @@ UNITS = {
     "CPM": ("cpm",),
     "lengths": ("length", "efflength", "effectivelength"),
 }
-UNIT_WORDS = r"(?:(?:read|raw)[_. ]?)?counts?|reads|numreads|abundance|tpm|[fr]pkm(?:[_. ]?uq)?|cpm|(?:eff(?:ective)?_?)?length"
+UNIT_WORDS = (
+    r"(?:(?:read|raw)[_. ]?)?counts?|reads|numreads|abundance|tpm|[fr]pkm(?:[_. ]?uq)?|cpm|(?:eff(?:ective)?_?)?length"
+)
 WITH_UNIT = re.compile(
     rf"(?i)(?P<before>{UNIT_WORDS})[._: -](?P<sample>.+)|(?P<other_sample>.+?)[._: -]+(?P<after>{UNIT_WORDS})"
 )
@@ -136,7 +138,8 @@ def _one_sample(fields: Fields, program: Program, unit: str, choice: Choice, pro
             f"{program.label}. Pass unit={other!r}."
         )
         return None
-    columns = [fields.header.index(name) for name in (program.strands if unit == "counts" and program.strands else [wanted])]
+    names = [wanted] if wanted else list(program.strands)
+    columns = [fields.header.index(name) for name in names]
     first = fields.header.index(program.name)
     text = [
         column
@@ -159,7 +162,9 @@ def _one_sample(fields: Fields, program: Program, unit: str, choice: Choice, pro
     table.obs.index = pd.Index(STRANDS if len(columns) > 1 else [str(fields.path.resolve())])
     # Salmon writes quant.genes.sf with gene-level sums
     table.transcripts = program.transcripts and not fields.path.name.startswith("quant.genes.sf")
-    return _label(table, program.label, "counts" if program.strands and unit == "counts" else ESTIMATED[unit], sample_paths=True)
+    return _label(
+        table, program.label, "counts" if program.strands and unit == "counts" else ESTIMATED[unit], sample_paths=True
+    )
 
 
 def _feature_counts(fields: Fields, choice: Choice, problems: Problems) -> Table | None:
@@ -187,7 +192,9 @@ def select_unit(fields: Fields, unit: str, problems: Problems) -> str | None:
         )
     kept = [column for column in range(len(fields.header)) if column not in found or found[column][0] == unit]
     fields.keep(kept)
-    fields.header = [found[column][1] if column in found else name for column, name in zip(kept, fields.header, strict=True)]
+    fields.header = [
+        found[column][1] if column in found else name for column, name in zip(kept, fields.header, strict=True)
+    ]
     fields.notes.append(f"columns of {', '.join(sorted(kinds - {unit}))} left out")
     return ESTIMATED[unit]
 

@@ -32,6 +32,7 @@ ONE_SAMPLE_PATTERNS = (
     *("*.augmented_star_gene_counts.tsv", "*.htseq.counts", "*gene_abund.tab", "genes.fpkm_tracking"),
 )
 
+
 def read_bulk(
     path: StrPath | Sequence[StrPath],
     *,
@@ -141,7 +142,9 @@ def read_bulk(
         program, unit_found, transcripts, axis = table.program, table.unit, table.transcripts, table.genes_in
         adata = make_adata(table.values, obs=table.obs, var=table.var)
         notes = table.notes + [
-            f"{examples(about)} in {side}" for side, about in (("obs", table.obs), ("var", table.var)) if len(about.columns)
+            f"{examples(about)} in {side}"
+            for side, about in (("obs", table.obs), ("var", table.var))
+            if len(about.columns)
         ]
     adata = to_genes(adata, tx2gene, gene_names, transcripts, notes, problems)
     if not is_annotated(paths[0]):

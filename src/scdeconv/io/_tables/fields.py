@@ -6,8 +6,10 @@ import csv
 import io
 import itertools
 import re
+import warnings
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +24,6 @@ from .text import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 SEPARATORS = ("\t", ";", ",", "|", " ")
 # lines from which the separator is detected
@@ -53,6 +54,12 @@ class Fields:
             for column, dtype in enumerate(self.columns.dtypes)
         ]
 
+    def take(self, positions: Sequence[int]) -> pd.DataFrame:
+        """Return columns; neighbouring columns are not copied."""
+        positions = list(positions)
+        neighbours = positions == list(range(positions[0], positions[0] + len(positions))) if positions else False
+        return self.columns.iloc[:, slice(positions[0], positions[-1] + 1) if neighbours else positions]
+
     def keep(self, positions: Sequence[int]) -> None:
         """Keep columns, in this order."""
         self.header = [self.header[column] for column in positions]
@@ -60,9 +67,7 @@ class Fields:
         self.first_rows = [[row[column] for column in positions] for row in self.first_rows]
 
 
-def read_fields(
-    path: Path, problems: Problems, *, header: bool | None = None, text: bool = False
-) -> Fields | None:
+def read_fields(path: Path, problems: Problems, *, header: bool | None = None, text: bool = False) -> Fields | None:
     """Refuse a file whose lines have different numbers of fields or whose first line can be read in two ways.
 
     With ``text``, all columns are text.
@@ -111,7 +116,9 @@ class _Style:
         if self.separator != " " and not (self.quoted and any('"' in line for line in lines)):
             return [line.count(self.separator) + 1 for line in lines]
         if any(line.count('"') % 2 for line in lines):
-            return [len(self.cut(line)) if line.count('"') % 2 == 0 else len(line.split(self.separator)) for line in lines]
+            return [
+                len(self.cut(line)) if line.count('"') % 2 == 0 else len(line.split(self.separator)) for line in lines
+            ]
         return [len(row) for row in csv.reader((line.strip(" ") for line in lines), **self.options)]
 
 
@@ -128,11 +135,9 @@ def _without_comments(kept: Numbered, path: Path, problems: Problems) -> tuple[N
                 f"Expected GCT without rows of sample annotation in {path}, found {sizes[3]}. Save it as GCT 1.2."
             )
         return kept[2:], []
-    mark = "!" if first.startswith(('!', '"!')) else "#"
+    mark = "!" if first.startswith(("!", '"!')) else "#"
     comments = [line for _, line in itertools.takewhile(lambda item: item[1].startswith(mark), kept)]
-    kept = [
-        item for item in kept if not item[1].lstrip('"').startswith(mark) or EXCEL_ERROR.match(item[1].lstrip('"'))
-    ]
+    kept = [item for item in kept if not item[1].lstrip('"').startswith(mark) or EXCEL_ERROR.match(item[1].lstrip('"'))]
     return kept, comments if mark == "#" else []
 
 
@@ -213,23 +218,38 @@ def _parse(
             f"{examples(uneven)}. Correct these lines, or quote names that contain the separator."
         )
         return None
-    columns = pd.read_csv(
-        io.StringIO("\n".join(rewritten)),
-        sep=r"\s+" if style.separator == " " else style.separator,
-        header=None,
-        names=range(len(names)),
-        dtype=str if text else {0: str},
-        na_filter=False,
-        quoting=style.options["quoting"],
-        skipinitialspace=style.separator == ",",
-        low_memory=False,
-    )
+    columns = _read_csv("\n".join(rewritten), len(names), style, text=text)
     columns[0] = columns[0].str.strip()
     names = ["" if UNNAMED.fullmatch(name) else name for name in names]
     first_rows = [row[: len(names)] for row in rows]
     fields = Fields(path, names, columns, numbers[start:], style.separator, has_header, first_rows)
     _drop_empty(fields)
     return fields
+
+
+def _read_csv(body: str, n_columns: int, style: _Style, *, text: bool) -> pd.DataFrame:
+    """Return columns by position; numbers are parsed, the first column is text."""
+
+    def read(*, in_chunks: bool) -> pd.DataFrame:
+        return pd.read_csv(
+            io.BytesIO(body.encode()),
+            sep=r"\s+" if style.separator == " " else style.separator,
+            header=None,
+            names=range(n_columns),
+            dtype=str if text else {0: str},
+            na_filter=False,
+            quoting=style.options["quoting"],
+            skipinitialspace=style.separator == ",",
+            low_memory=in_chunks,
+        )
+
+    try:
+        # chunks are twice as fast, but a column may be numbers in one and text in another
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.DtypeWarning)
+            return read(in_chunks=True)
+    except pd.errors.DtypeWarning:
+        return read(in_chunks=False)
 
 
 def _equalise(lines: Sequence[str], n_fields: Sequence[int], width: int, style: _Style) -> list[Any]:

@@ -14,8 +14,13 @@ MISSING_MARKS = ("", "na", "nan", "n/a", "#n/a", "null", "none")
 NO_GENE = (*MISSING_MARKS, "-", "--", "---", "?", ".")
 EXCEL_ERROR = re.compile(r"#(N/A|REF!|NAME\?|VALUE!|DIV/0!|NUM!|NULL!)")
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # annotation of genes, without case and separators
-GENE_ANNOTATION = frozenset(
+GENE_ANNOTATION = _words(
     "chr chrom chromosome chromosomename seqname seqnames seqid contig strand locus band karyotypeband cytoband "
     "startposition endposition genestart geneend genestartbp geneendbp txstart txend chromstart chromend "
     "length genelength transcriptlength effectivelength efflength exonlength exoniclength cdslength genelen "
@@ -24,21 +29,21 @@ GENE_ANNOTATION = frozenset(
     "entrez entrezid entrezgene entrezgeneid ncbigeneid ncbiid hgncid ensemblid ensemblgeneid geneid geneids "
     "genename genenames genesymbol symbol hugosymbol hgncsymbol externalgenename description genedescription "
     "genetype genebiotype biotype refseq uniprot uniprotid transcriptid transcriptids geneversion "
-    "basemean log2foldchange lfcse logfc pvalue padj fdr qvalue adjpval aveexpr logcpm dispersion".split()
+    "basemean log2foldchange lfcse logfc pvalue padj fdr qvalue adjpval aveexpr logcpm dispersion"
 )
 # they describe genes only beside a chromosome
 POSITIONS = frozenset({"start", "end", "width", "position", "pos", "reference", "bp"})
 # columns of a differential expression test
 TESTS = frozenset({"log2foldchange", "logfc"})
-TEST_RESULTS = TESTS | frozenset(
-    "basemean lfcse stat pvalue padj fdr qvalue adjpval aveexpr logcpm t b f lr svalue foldchange".split()
+TEST_RESULTS = TESTS | _words(
+    "basemean lfcse stat pvalue padj fdr qvalue adjpval aveexpr logcpm t b f lr svalue foldchange"
 )
 # annotation of samples, without case and separators
-SAMPLE_ANNOTATION = frozenset(
+SAMPLE_ANNOTATION = _words(
     "donor donorid patient patientid subject subjectid individual individualid participant participantid sample "
     "sampleid samplename case caseid age ageyears sex gender bmi batch group condition disease diagnosis status "
     "treatment timepoint time day visit tissue site plate lane run race ethnicity smoking weight height rin pmi "
-    "libsize librarysize readdepth totalreads mappedreads totalcounts ngenes stage grade survival".split()
+    "libsize librarysize readdepth totalreads mappedreads totalcounts ngenes stage grade survival"
 )
 GENE_CORNERS = (
     *("gene", "ensembl", "ensg", "symbol", "hugo", "hgnc", "entrez", "feature", "transcript", "tx", "targetid"),
@@ -68,7 +73,11 @@ HOUSEKEEPING_GENES = frozenset(
 TRANSCRIPT = r"(ENS[A-Z]*T\d{6,}|[NX][MR]_\d{6,})"
 
 # genes that Excel turns into dates, by month: name before and after the renaming of 2020
-DATE_GENES = {3: ("MARCH{0} or MARC{0}", "MARCHF{0} or MTARC{0}"), 9: ("SEPT{0}", "SEPTIN{0}"), 12: ("DEC{0}", "DELEC{0}")}
+DATE_GENES = {
+    3: ("MARCH{0} or MARC{0}", "MARCHF{0} or MTARC{0}"),
+    9: ("SEPT{0}", "SEPTIN{0}"),
+    12: ("DEC{0}", "DELEC{0}"),
+}
 MONTHS = {"jan": 1, "feb": 2, "mar": 3, "mär": 3, "apr": 4, "may": 5, "jun": 6, "jul": 7, "aug": 8, "sep": 9, "sept": 9}
 MONTHS |= {"mrz": 3, "oct": 10, "okt": 10, "nov": 11, "dec": 12, "dez": 12, "déc": 12, "mars": 3}
 DATE_FORMS = tuple(
@@ -127,4 +136,6 @@ def gene_of_date(name: str) -> str | None:
 def are_row_numbers(names: pd.Index) -> bool:
     """Return whether names are 0, 1, 2, … or 1, 2, 3, …."""
     first = str(names[0]) if len(names) else ""
-    return len(names) > 1 and first in ("0", "1") and list(names) == [str(int(first) + row) for row in range(len(names))]
+    return (
+        len(names) > 1 and first in ("0", "1") and list(names) == [str(int(first) + row) for row in range(len(names))]
+    )

@@ -91,7 +91,7 @@ def read_numbers(
     fields: Fields, columns: Sequence[int], problems: Problems, *, missing: bool = False, way_out: str = ""
 ) -> np.ndarray:
     """Refuse fields that are no numbers in one notation of the whole table; with ``missing``, empty fields are NaN."""
-    table = fields.columns[list(columns)]
+    table = fields.take(columns)
     is_text = np.array([dtype.kind not in "iuf" for dtype in table.dtypes], dtype=bool)
     if not is_text.any():
         values = table.to_numpy()
@@ -112,7 +112,7 @@ def read_numbers(
     if wrong.any():
         where = np.argwhere(wrong.T)
         found = [
-            f"{table.iat[row, column]} (line {fields.lines[row]}, row {fields.columns[0].iat[row]}, column "
+            f"{table.iat[row, column]!s} (line {fields.lines[row]}, row {fields.columns[0].iat[row]}, column "
             f"{fields.header[columns[column]]})"
             for column, row in where[:3]
         ]
@@ -130,7 +130,7 @@ def _read(
     unique: np.ndarray, others: np.ndarray, names: Sequence[str], fields: Fields, problems: Problems
 ) -> np.ndarray:
     """Return the numbers of unique texts, NaN for other texts; the notation is that of the whole table."""
-    text = pd.Series(unique).str.strip(' "\'')
+    text = pd.Series(unique).str.strip(" \"'")
     numbers = pd.to_numeric(text, errors="coerce").to_numpy(dtype=float)
     odd = np.isnan(numbers) & ~text.str.lower().isin(MISSING_MARKS).to_numpy()
     # words such as ND fit no notation and are reported later

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
     from .table import Choice, Table
 
-TOTALS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    **dict.fromkeys("total totals sum sums rowsum rowsums colsum grandtotal totalcount totalreads".split(), np.sum),
-    **dict.fromkeys("mean means rowmean rowmeans average avg".split(), np.mean),
+TOTALS: dict[str, Callable[..., np.ndarray]] = {
+    **dict.fromkeys(
+        ("total", "totals", "totalcount", "sum", "sums", "rowsum", "rowsums", "colsum", "grandtotal"), np.sum
+    ),
+    **dict.fromkeys(("mean", "means", "rowmean", "rowmeans", "average", "avg"), np.mean),
     "median": np.median,
 }
 # relative error of rounded totals
@@ -97,7 +99,7 @@ def _drop_totals(table: Table, choice: Choice) -> dict[str, str]:
         is_total = np.zeros(len(names), dtype=bool)
         for position in np.flatnonzero(called):
             found = table.values.take(position, axis=axis)
-            expected = TOTALS[plain(names[position])](others, axis=axis)  # type: ignore[call-arg]
+            expected = TOTALS[plain(names[position])](others, axis=axis)
             rounding = 0.51 if (found == np.floor(found)).all() else 0.01
             is_total[position] = bool(np.allclose(found, expected, rtol=TOTAL_TOLERANCE, atol=rounding))
             if not is_total[position] and not choice.is_made:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import pandas as pd
 
 from scdeconv._data.genes import ENSEMBL, SPIKE_IN_PREFIX
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # in smaller tables, values agree by chance (set by hand)
 MIN_GENES, MIN_SAMPLES = 5, 3
@@ -27,7 +31,7 @@ def suspicious_samples(values: np.ndarray, names: pd.Index) -> dict[str, str]:
     found: dict[str, str] = {}
 
     def add(where: np.ndarray, reason: str) -> None:
-        for position in np.flatnonzero(where):
+        for position in map(int, np.flatnonzero(where)):
             shown = ", ".join(f"{value:g}" for value in values[position, :3])
             found.setdefault(str(names[position]), f"{reason}: {shown}")
 
@@ -43,7 +47,7 @@ def suspicious_samples(values: np.ndarray, names: pd.Index) -> dict[str, str]:
         whole = (values == np.floor(values)).all(axis=1) | empty
         add(_single(whole & ~empty) & ((~whole).sum() == n_samples - 1), "whole numbers beside fractions")
         add(_single(~whole), "fractions beside whole numbers")
-    add(_single((values < 0).any(axis=1)), "negative numbers beside others")
+    add(_single(np.any(values < 0, axis=1)), "negative numbers beside others")
     add(_are_positions(values), "unrelated to all others, without zeros")
     return found
 
@@ -57,7 +61,7 @@ def suspicious_genes(values: np.ndarray, names: pd.Index) -> dict[str, str]:
     if values.dtype.kind == "f":
         fractions = (values != np.floor(values)).any(axis=0)
         found |= {str(name): "fractions beside whole numbers" for name in names[_single(fractions)]}
-    found |= {str(name): "negative numbers beside others" for name in names[_single((values < 0).any(axis=0))]}
+    found |= {str(name): "negative numbers beside others" for name in names[_single(np.any(values < 0, axis=0))]}
     known = names.str.match(ENSEMBL) | names.str.startswith(SPIKE_IN_PREFIX)
     if not known.all() and known.mean() >= MIN_ENSEMBL_SHARE:
         found |= {str(name): "no identifier of Ensembl like the others" for name in names[~known]}
@@ -89,7 +93,7 @@ def _are_positions(values: np.ndarray) -> np.ndarray:
     """Return the rows of whole numbers without zeros that do not correlate with others, while the others do."""
     n_samples, n_genes = values.shape
     none = np.zeros(n_samples, dtype=bool)
-    candidates = (values >= 1).all(axis=1)
+    candidates = np.all(values >= 1, axis=1)
     if n_genes < MIN_GENES_FOR_CORRELATION or not candidates.any() or (values < 0).any():
         return none
     candidates[candidates] = (values[candidates] == np.floor(values[candidates])).all(axis=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -30,7 +31,6 @@ from .numbers import read_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from .fields import Fields
 
@@ -138,7 +138,8 @@ def to_table(
         kinds = choose_names(fields, kinds, problems)
         _check_long(fields, kinds, problems)
     names = pd.Index(fields.columns[0].to_numpy(), dtype=object)
-    described, candidates = [], []
+    described: list[int] = []
+    candidates: list[int] = []
     for column in range(1, len(fields.header)):
         name = fields.header[column]
         if name in choice.drop:
@@ -167,11 +168,11 @@ def to_table(
         return None
     about = fields.columns[sorted(described)].set_axis([fields.header[column] for column in sorted(described)], axis=1)
     about = about.loc[:, ~about.columns.duplicated() & (about.columns != "")].rename_axis(columns=None)
-    others = pd.Index([fields.header[column] for column in candidates], dtype=object)
-    sides = {side: about.set_axis(as_text(names), axis=0)}
-    other_side = "obs" if axis == "rows" else "var"
-    sides[other_side] = pd.DataFrame(index=others)
-    return Table(fields.path, values.T if axis == "rows" else values, **sides, genes_in=axis, notes=fields.notes)
+    about = about.set_axis(as_text(names), axis=0)
+    others = pd.DataFrame(index=pd.Index([fields.header[column] for column in candidates], dtype=object))
+    if axis == "rows":
+        return Table(fields.path, values.T, others, about, "rows", notes=fields.notes)
+    return Table(fields.path, values, about, others, "columns", notes=fields.notes)
 
 
 def _is_known(fields: Fields, column: int, kind: str) -> bool:
@@ -216,7 +217,8 @@ def choose_names(fields: Fields, kinds: list[str], problems: Problems) -> list[s
         return kinds
     name = best[0]
     fields.notes.append(
-        f"names from column {fields.header[name]!r}" + ("; row numbers in the first column left out" if numbered else "")
+        f"names from column {fields.header[name]!r}"
+        + ("; row numbers in the first column left out" if numbered else "")
     )
     order = [name, *([] if numbered else [0]), *(column for column in range(1, len(kinds)) if column != name)]
     fields.keep(order)

@@ -137,7 +137,7 @@ def excel_text(content: bytes) -> Text:
             io.BytesIO(content), sheet_name=None, header=None, dtype=object, na_filter=False, engine="openpyxl"
         )
     # the type of the error depends on the damage
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         found = f"a zip archive that is no readable Excel workbook ({error})"
         raise UnreadableError(found, "Export it as CSV.") from None
     tables = {name: table for name, table in sheets.items() if table.size}
