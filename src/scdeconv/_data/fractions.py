@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from scdeconv._data.checks import checked
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -62,9 +64,9 @@ class Metric(Protocol):
 
 
 def documented(function: AnyFunction) -> AnyFunction:
-    """Fill the shared sections into the placeholders of a metric's docstring."""
+    """Check the arguments of a metric, and fill the shared sections into the placeholders of its docstring."""
     function.__doc__ = inspect.cleandoc(function.__doc__ or "").format_map(SECTIONS)
-    return function
+    return checked()(function)
 
 
 def by_column(formula: Callable[[NDArray, NDArray], NDArray]) -> Metric:

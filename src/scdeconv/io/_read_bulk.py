@@ -12,7 +12,7 @@ import pandas as pd
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata
-from scdeconv._data.checks import Problems, examples
+from scdeconv._data.checks import PATHS, Problems, checked, examples
 from scdeconv._data.genes import is_ensembl
 from scdeconv._data.labels import as_text
 from scdeconv._data.matrix import Matrix, is_integer, layer_names
@@ -54,6 +54,7 @@ MIN_AXIS_RATIO = 2
 MIN_STRANDED_SHARE = 0.8
 
 
+@checked(path=PATHS)
 def read_bulk(
     path: StrPath | Sequence[StrPath],
     *,

@@ -12,7 +12,7 @@ import pandas as pd
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata
-from scdeconv._data.checks import Problems, check_cell_type_names, check_expression, check_names, examples
+from scdeconv._data.checks import Problems, check_cell_type_names, check_expression, check_names, checked, examples
 from scdeconv._data.genes import strip_versions
 from scdeconv._data.warnings import warn
 from scdeconv._stats.markers import condition_number, marker_ratio
@@ -49,6 +49,7 @@ def read_rows(path: Path) -> list[list[str]]:
     return [[field.strip() for field in row] for row in rows]
 
 
+@checked()
 def read_signature(path: str | os.PathLike[str], *, cell_sizes: Mapping[str, float] | None = None) -> AnnData:
     r"""Read a signature from a text file, for example LM22 or the output of CIBERSORTx.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 
+from scdeconv._data.checks import checked
 from scdeconv._data.chunks import first_rows
 from scdeconv._data.genes import align_genes, strip_versions
 from scdeconv._data.matrix import get_matrix
@@ -136,6 +137,7 @@ class DeconvolutionModel(SavedModel):
         """Compositions and noise levels of the training donors; None for methods that do not estimate noise."""
         return self.training_.familiarity if self.is_trained_ else None
 
+    @checked()
     def predict(self, adata: AnnData, *, layer: str | None = None) -> pd.DataFrame:
         """Estimate the composition of bulk samples.
 
@@ -161,6 +163,7 @@ class DeconvolutionModel(SavedModel):
         fractions = self.state_.fractions(expression)
         return pd.DataFrame(fractions, index=adata.obs_names, columns=self.cell_types_)
 
+    @checked()
     def estimate(
         self, adata: AnnData, *, coverage: float | None = None, layer: str | None = None
     ) -> dict[str, pd.DataFrame]:
@@ -204,6 +207,7 @@ class DeconvolutionModel(SavedModel):
             )
         return expression
 
+    @checked()
     def quality(self, adata: AnnData, *, layer: str | None = None) -> pd.DataFrame | None:
         """Return how well the model fits each sample.
 
@@ -221,6 +225,7 @@ class DeconvolutionModel(SavedModel):
         """
         return self.estimate(adata, layer=layer).get("quality")
 
+    @checked()
     def predict_interval(
         self, adata: AnnData, coverage: float = 0.9, *, layer: str | None = None
     ) -> tuple[pd.DataFrame, pd.DataFrame]:

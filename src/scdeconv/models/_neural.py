@@ -13,9 +13,10 @@ from scvi.data.fields import LayerField, ObsmField
 from scvi.model.base import BaseModelClass
 
 from scdeconv._data import keys
+from scdeconv._data.checks import SAMPLES_ONLY, checked
 from scdeconv._data.matrix import Matrix, to_dense
 from scdeconv._data.paired_data import PairedData
-from scdeconv._nn import quiet
+from scdeconv._nn import quiet, registration_arguments
 
 from ._base import DeconvolutionModel, DeconvolutionRecord
 from ._cross_fitted import NO_DATA, input_genes
@@ -126,6 +127,7 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
         return data[modality]
 
     @classmethod
+    @checked(adata=SAMPLES_ONLY, further=registration_arguments)
     def setup_anndata(cls, adata: AnnData, **kwargs: Any) -> None:
         """Register bulk samples with scvi-tools. The registration is written to ``adata.uns``.
 
@@ -153,6 +155,7 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
         cls.register_manager(manager)
 
     @classmethod
+    @checked(further=registration_arguments)
     def setup_mudata(cls, mdata: MuData, *, train_on: Source | None = None, **kwargs: Any) -> None:
         """Register the training modality with scvi-tools.
 

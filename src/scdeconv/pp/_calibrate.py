@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scdeconv._data import keys
+from scdeconv._data.checks import checked
 from scdeconv._data.matrix import is_integer
 from scdeconv._data.paired_data import PairedData
 from scdeconv._stats import compositions
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 def centred_log_ratio(fractions: pd.DataFrame, floor: float = FLOOR) -> pd.DataFrame: ...
 @overload
 def centred_log_ratio(fractions: np.ndarray, floor: float = FLOOR) -> np.ndarray: ...
+@checked()
 def centred_log_ratio(fractions: pd.DataFrame | np.ndarray, floor: float = FLOOR) -> pd.DataFrame | np.ndarray:
     """Return centred log-ratios of fractions, for statistical methods without a sum constraint.
 
@@ -92,6 +94,7 @@ def fit_calibration(data: PairedData, without: Collection[str], *, batch_key: st
     )
 
 
+@checked()
 def calibrate(mdata: MuData, *, batch_key: str | None = None) -> Calibration:
     """Estimate the differences between bulk and single cells from the pairs.
 

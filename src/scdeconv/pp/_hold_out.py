@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import subset
+from scdeconv._data.checks import checked
 from scdeconv._data.modalities import make_mudata
 
 from ._calibrate import calibrate
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 REDONE: dict[str, Callable[..., object]] = {"calibrate": calibrate, "simulate": simulate, "select_genes": select_genes}
 
 
+@checked()
 def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
     """Split the data into training data without held-out donors and bulk of the held-out donors.
 

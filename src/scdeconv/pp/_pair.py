@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
 from scdeconv._data import keys
-from scdeconv._data.checks import Problems
+from scdeconv._data.checks import Problems, checked
 from scdeconv._data.genes import SPIKE_IN_PREFIX, set_spike_ins_aside
 from scdeconv._data.inputs import (
     cell_probabilities,
@@ -30,11 +29,13 @@ from scdeconv._data.warnings import warn
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from anndata import AnnData
     from mudata import MuData
 
 FEWEST_PAIRS = 3  # minimum number of paired donors for methods that train on pairs (set by hand)
 
 
+@checked()
 def pair(
     cells: AnnData | None = None,
     bulk: AnnData | None = None,
@@ -169,9 +170,6 @@ def join(
         problems.add(
             "Expected profiles together with pseudobulk, found none. Omit pseudobulk: pair computes it from cells."
         )
-    for name, adata in originals.items():
-        if not isinstance(adata, AnnData):
-            problems.add(f"Expected {name} as AnnData, found {type(adata).__name__}. Pass anndata.AnnData({name}).")
     problems.raise_if_any()
     if layer is not None and not any(layer in adata.layers for adata in originals.values()):
         problems.add(f"Expected layer {layer!r} in cells or bulk, found it in neither. Pass an existing layer.")
@@ -226,6 +224,7 @@ def make_reference(sums: AnnData) -> dict[str, AnnData]:
     return {keys.PROFILES: make_profiles(sums, cell_types), keys.PSEUDOBULK: make_pseudobulk(sums)}
 
 
+@checked()
 def paired_donors(mdata: MuData) -> list[str]:
     """Return the donors of bulk samples with measured fractions, which are the training donors of paired methods.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import subset, values_of
+from scdeconv._data.checks import checked
 from scdeconv._data.matrix import to_dense
 from scdeconv._stats.expression import log_cpm
 from scdeconv._stats.markers import GENES_PER_TYPE, agreement, best_per_type, marker_ratio
@@ -28,6 +29,7 @@ def _paired_rows(mdata: MuData) -> tuple[AnnData, AnnData]:
     return subset(bulk, found), subset(pseudobulk, partner[found].astype(int))
 
 
+@checked()
 def select_genes(mdata: MuData, n_genes: int | None = None, *, criterion: Criterion = "markers") -> None:
     """Select the genes for model training.
 
@@ -68,14 +70,8 @@ def select_genes(mdata: MuData, n_genes: int | None = None, *, criterion: Criter
     >>> int(mdata["bulk"].var["selected"].sum())
     70
     """
-    if criterion not in get_args(Criterion):
-        msg = f"Expected criterion to be one of {get_args(Criterion)}, found {criterion!r}. Change the argument."
-        raise ValueError(msg)
     bulk = mdata[keys.BULK]
     wanted = GENES_PER_TYPE * mdata[keys.PROFILES].n_obs if n_genes is None else n_genes
-    if wanted < 1:
-        msg = f"Expected n_genes of at least 1, found {n_genes}. Change the argument."
-        raise ValueError(msg)
     wanted = min(wanted, bulk.n_vars)
     if criterion == "markers":
         selected = best_per_type(*marker_ratio(values_of(mdata[keys.PROFILES])), wanted)

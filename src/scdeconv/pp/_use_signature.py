@@ -5,8 +5,6 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING
 
-from anndata import AnnData
-
 from scdeconv._data import keys
 from scdeconv._data.checks import examples
 from scdeconv._data.genes import strip_versions
@@ -15,6 +13,7 @@ from scdeconv._data.warnings import warn
 from ._pair import join
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from mudata import MuData
 
 # minimum share of the signature's genes in bulk (set by hand)
@@ -35,19 +34,11 @@ def use_signature(mdata: MuData, signature: AnnData) -> MuData:
     -------
     MuData of the shared genes: ``bulk``, with measured fractions if they have the same cell types, and ``profiles``.
 
-    Raises
-    ------
-    TypeError
-        If ``signature`` is not an AnnData.
-
     Warns
     -----
     UserWarning
         If the measured fractions have other cell types, or if most genes of the signature are not in bulk.
     """
-    if not isinstance(signature, AnnData):
-        msg = f"Expected signature as AnnData, found {type(signature).__name__}. Make it with pp.signature."
-        raise TypeError(msg)
     bulk = mdata[keys.BULK].copy()
     measured = bulk.obsm.pop(keys.MEASURED)
     labels = signature.obs.get(keys.CELL_TYPE, signature.obs_names)

@@ -12,6 +12,7 @@ from joblib import Parallel, delayed
 
 from scdeconv import metrics
 from scdeconv._data import keys
+from scdeconv._data.checks import check_keywords, checked
 from scdeconv._data.progress import no_progress, progress
 from scdeconv._data.warnings import warn
 from scdeconv.models import HeldOut, built_in_methods, resolve
@@ -58,13 +59,11 @@ def _interval_scores(measured: pd.DataFrame, predicted: pd.DataFrame, donors: pd
 def _check_arguments(method: MethodLike, arguments: dict[str, Any]) -> None:
     """Raise an error for arguments that are unknown to the method, the preparation steps and ``tl.tune``."""
     options = dict(arguments)
-    unknown = sorted(set(options.pop("tune", None) or {}) - TUNING)
-    if unknown:
-        msg = f"Expected arguments of tl.tune in tune={sorted(TUNING)}, found {unknown}. Correct the names."
-        raise TypeError(msg)
+    check_keywords("tl.tune in tune=", options.pop("tune", None) or {}, TUNING)
     split_arguments(resolve(method)[0], take_preparation(options)[1])
 
 
+@checked()
 def cross_validate(
     mdata: MuData,
     method: MethodLike,
@@ -164,6 +163,7 @@ def _run(parts: Any, label: str, seed: int, arguments: Mapping[str, Any]) -> pd.
     return table.assign(seconds=seconds)
 
 
+@checked()
 def benchmark(
     mdata: MuData,
     methods: Sequence[MethodLike] | Mapping[str, Mapping[str, Any]] = ("calibrated_map", "nnls"),

@@ -9,12 +9,14 @@ import pandas as pd
 
 from scdeconv import metrics
 from scdeconv._data import keys
+from scdeconv._data.checks import checked
 from scdeconv._data.warnings import warn
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@checked()
 def evaluate(adata: AnnData, key: str = keys.FRACTIONS, *, measured_key: str = keys.MEASURED) -> pd.DataFrame:
     """Compare estimated with measured fractions for each cell type, and with the mean composition.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from scdeconv._data import keys
-from scdeconv._data.checks import check_key, examples
+from scdeconv._data.checks import checked, examples
 from scdeconv._data.warnings import warn
 from scdeconv._version import __version__
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from scdeconv.models import DeconvolutionModel
 
 
+@checked()
 def predict(
     adata: AnnData,
     model: DeconvolutionModel,
@@ -72,7 +73,6 @@ def predict(
     >>> bulk.obsm["fractions"].shape
     (12, 7)
     """
-    check_key(key_added)
     found = model.estimate(adata, coverage=coverage, layer=layer)
     quality = found.get("quality")
     if quality is not None:

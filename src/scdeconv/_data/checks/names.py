@@ -43,13 +43,3 @@ def check_cell_type_names(problems: Problems, cell_types: Iterable[object], name
             f"Expected unique cell types in {name}, found {len(repeated)} repeated: {examples(repeated)}. "
             "Sum or rename them."
         )
-
-
-def check_key(key: str | None) -> None:
-    """Raise ``ValueError`` if ``key_added`` is empty or contains ``/``, which anndata 0.13 cannot write."""
-    if key is not None and (not key or "/" in key):
-        msg = (
-            f"Expected a non-empty key_added without '/', found {key!r}. h5ad files do not support such keys. "
-            "Choose another key."
-        )
-        raise ValueError(msg)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from scipy.special import softmax
 
+from scdeconv._data.checks import checked
 from scdeconv._data.paired_data import PairedData
 from scdeconv._nn import Ensemble, TrainingData, weights_of
 from scdeconv._stats.conformal import HeldOut, angle
@@ -175,6 +176,7 @@ class ResidualDNN(PairEnsemble):
 
         return {**network_space(), "simulate": IntDistribution(100, 4000, log=True)}
 
+    @checked()
     def __init__(
         self,
         mdata: MuData | None = None,
@@ -187,11 +189,8 @@ class ResidualDNN(PairEnsemble):
         loss: LossName = "mse",
     ) -> None:
         bases: dict[str, type[CalibratedMAP] | type[Ridge]] = {"calibrated_map": CalibratedMAP, "ridge": Ridge}
-        if base not in bases:
-            msg = f"Expected base to be one of {sorted(bases)}, found {base!r}. Use one of them."
-            raise ValueError(msg)
-        widths, rates = check_network(hidden, dropout, loss)
-        parameters = {"base": base, "hidden": widths, "dropout": rates, "n_members": int(n_members)}
+        widths, rates = check_network(hidden, dropout)
+        parameters = {"base": base, "hidden": widths, "dropout": rates, "n_members": n_members}
         super().__init__(mdata, {**parameters, "simulate": simulate, "loss": loss})
         self._base = bases[base](mdata)
 

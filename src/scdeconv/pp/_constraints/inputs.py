@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 from mudata import MuData
 
 from scdeconv._data.checks import Problems, check_expression, check_names, examples
@@ -19,6 +18,8 @@ from .constraints import Constraints
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from anndata import AnnData
 
     from scdeconv._data.matrix import Matrix
 
@@ -33,8 +34,6 @@ def read_cells(problems: Problems, cells: AnnData | MuData, rna: str) -> tuple[A
         problems.add(
             f"Expected modality {rna!r} in cells, found {examples(cells.mod, n=10)}. Pass the RNA modality as rna=."
         )
-    elif not isinstance(cells, AnnData):
-        problems.add(f"Expected cells as AnnData or MuData, found {type(cells).__name__}. Convert it to AnnData.")
     return cells, "cells"
 
 
@@ -116,15 +115,9 @@ def read_markers(
     problems: Problems, adata: AnnData, name: str, markers: Mapping[str, Sequence[str]], layer: str | None
 ) -> tuple[Matrix, list[np.ndarray]] | None:
     """Return the counts and the marker columns of each type."""
-    if not isinstance(markers, Mapping) or len(markers) < 2:
-        found = f"{len(markers)} types" if isinstance(markers, Mapping) else type(markers).__name__
+    if len(markers) < 2:
         problems.add(
-            f"Expected markers of at least two cell types, found {found}. Pass {{cell type: [gene, ...], ...}}."
-        )
-        return None
-    if strings := [cell_type for cell_type, genes in markers.items() if isinstance(genes, str)]:
-        problems.add(
-            f"Expected a list of genes for each type in markers, found text for {examples(strings)}. Pass lists."
+            f"Expected markers of at least two cell types, found {len(markers)}. Pass {{cell type: [gene, ...], ...}}."
         )
         return None
     matrix = get_matrix(adata, layer if layer in adata.layers else None, name)

@@ -1,0 +1,163 @@
+"""Rules of arguments that are objects: AnnData, MuData, models, tables, plots."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+
+from scdeconv._data import keys
+
+from .describe import is_model
+from .rules import Rule, either, wrong_type, wrong_value
+
+READ = "Read a file with anndata.read_h5ad or scdeconv.read_bulk. Convert a table with anndata.AnnData(table)."
+
+
+def instance(expected: str, is_one: Callable[[Any], bool], advice: str) -> Rule:
+    """Refuse objects of another kind."""
+
+    def accept(value: Any) -> Any:
+        if not is_one(value):
+            wrong_type(advice)
+        return value
+
+    return Rule(expected, accept)
+
+
+def annotated(expected: str, advice: str, modality: str = keys.BULK) -> Rule:
+    """Refuse all but AnnData; of a MuData, propose a modality."""
+
+    def accept(value: Any) -> AnnData:
+        if isinstance(value, MuData) and value.mod:
+            wrong_type(f"Pass one modality: mdata[{modality if modality in value.mod else next(iter(value.mod))!r}].")
+        if not isinstance(value, AnnData):
+            wrong_type(advice)
+        return value
+
+    return Rule(expected, accept)
+
+
+def _accept_samples(value: Any) -> AnnData:
+    if isinstance(value, MuData) and keys.BULK in value.mod:
+        samples: AnnData = value[keys.BULK]
+        return samples
+    return SAMPLES_ONLY.accept(value)
+
+
+def _accept_paired(value: Any) -> MuData:
+    if isinstance(value, MuData):
+        if keys.BULK not in value.mod or keys.DONOR not in value[keys.BULK].obs:
+            wrong_value("Make it from cells and bulk: mdata = scdeconv.pp.pair(cells, bulk).")
+        return value
+    if isinstance(value, (str, os.PathLike)):
+        wrong_type("Read a file with mudata.read_h5mu, or make it with scdeconv.pp.pair(cells, bulk).")
+    wrong_type("Make it from cells and bulk first: mdata = scdeconv.pp.pair(cells, bulk).")
+
+
+def _is_deconvolution_model(value: Any) -> bool:
+    return is_model(value) and hasattr(value, "estimate")
+
+
+def _accept_method(value: Any) -> Any:
+    if isinstance(value, (str, type)) or _is_deconvolution_model(value):
+        return value
+    wrong_type("Pass one of scdeconv.tl.methods(), such as 'nnls'.")
+
+
+def _accept_numbers(value: Any) -> Any:
+    if isinstance(value, (AnnData, MuData)):
+        wrong_type(f"Pass one of its tables, such as adata.obsm[{keys.FRACTIONS!r}].")
+    if isinstance(value, (str, bytes, os.PathLike, Mapping)) or value is None or is_model(value):
+        wrong_type("Pass a DataFrame or an array.")
+    try:
+        array = np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        wrong_type("Keep only the columns of numbers, and rows of equal length.")
+    if array.ndim != 2:
+        wrong_value("Pass samples as rows and cell types as columns.")
+    return value
+
+
+def _accept_history(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return value
+    wrong_type("Pass model.history." if is_model(value) else "Pass model.history of a method with epochs.")
+
+
+SAMPLES_ONLY = annotated("an AnnData of bulk samples", READ)
+SAMPLES = Rule(f"{SAMPLES_ONLY.expected}, or a MuData of scdeconv.pp.pair", _accept_samples)
+CELLS = annotated("an AnnData of cells", READ, keys.CELLS)
+ANY_CELLS = either(instance("a MuData", lambda value: isinstance(value, MuData), READ), CELLS)
+BULK = annotated("an AnnData of bulk samples", READ)
+PROFILES = annotated(
+    "an AnnData of cell types × genes",
+    "Make it with scdeconv.pp.signature or scdeconv.io.read_signature.",
+    keys.PROFILES,
+)
+PSEUDOBULK = annotated("an AnnData of donors × genes", READ, keys.PSEUDOBULK)
+REFERENCE = annotated("an AnnData of cells or cell types × genes", READ, keys.CELLS)
+PAIRED = Rule("a MuData of scdeconv.pp.pair", _accept_paired)
+ROWS = either(SAMPLES_ONLY, PAIRED)
+MODEL = instance(
+    "a trained model",
+    _is_deconvolution_model,
+    "Pass the model that scdeconv.tl.train returns, or load a saved one: scdeconv.load_model(path).",
+)
+METHOD = Rule("the name, class or instance of a method", _accept_method)
+NUMBERS = Rule("a table of numbers", _accept_numbers)
+CALIBRATION = instance(
+    "a calibration", lambda value: hasattr(value, "draw_bulk"), "Pass the result of scdeconv.pp.calibrate(mdata)."
+)
+CONSTRAINTS = instance(
+    "constraints of scdeconv.pp.constraints",
+    lambda value: hasattr(value, "must_link") and hasattr(value, "cannot_link"),
+    "Make them with scdeconv.pp.constraints(cells, ...).",
+)
+TUNING = instance("the result of scdeconv.tl.tune", lambda value: hasattr(value, "trials"), "Pass it, not its model.")
+HISTORY = Rule("a mapping of losses by name", _accept_history)
+FRAME = instance(
+    "a DataFrame",
+    lambda value: isinstance(value, pd.DataFrame),
+    "Pass the table that scdeconv.tl.benchmark returns.",
+)
+GENERATOR = instance(
+    "a NumPy random generator",
+    lambda value: isinstance(value, np.random.Generator),
+    "Pass numpy.random.default_rng(seed).",
+)
+MAPPING = instance("a dictionary", lambda value: isinstance(value, Mapping), "Pass a dictionary.")
+LABELS = instance(
+    "a Series or list of labels",
+    lambda value: isinstance(value, (pd.Series, pd.Index, pd.Categorical, list, tuple, np.ndarray)),
+    "Pass one label for each cell.",
+)
+PAIRS = instance(
+    "a DataFrame or a dictionary of pairs",
+    lambda value: isinstance(value, (pd.DataFrame, Mapping)),
+    "Convert the pairs.",
+)
+NAMES = instance(
+    "a path, a column, a table or a dictionary",
+    lambda value: isinstance(value, (str, os.PathLike, pd.Series, pd.DataFrame, Mapping)),
+    "Pass one of them.",
+)
+
+
+def _is_axes(value: Any) -> bool:
+    return hasattr(value, "get_window_extent") and hasattr(value, "plot")
+
+
+AXES = instance("matplotlib axes", _is_axes, "Make axes with matplotlib.pyplot.subplots(), or omit the argument.")
+MANY_AXES = instance(
+    "an array or list of matplotlib axes",
+    lambda value: (
+        isinstance(value, (np.ndarray, list, tuple)) and all(map(_is_axes, np.ravel(np.array(value, object))))
+    ),
+    "Make axes with matplotlib.pyplot.subplots(), or omit the argument.",
+)
