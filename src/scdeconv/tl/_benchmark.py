@@ -19,7 +19,7 @@ from scdeconv.models import HeldOut, built_in_methods, resolve
 from scdeconv.pp import hold_out, paired_donors
 
 from ._folds import CV, arguments_in_folds, deal_donors, pack, predict_unseen, refuse_leakage, truth_for, unpack
-from ._train import fit_method, split_arguments, take_preparation
+from ._train import check_method_arguments, fit_method
 from ._tuning import tune as tune_method
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _check_arguments(method: MethodLike, arguments: dict[str, Any]) -> None:
     """Raise an error for arguments that are unknown to the method, the preparation steps and ``tl.tune``."""
     options = dict(arguments)
     check_keywords("tl.tune in tune=", options.pop("tune", None) or {}, TUNING)
-    split_arguments(resolve(method)[0], take_preparation(options)[1])
+    check_method_arguments(method, options, cross_validate)
 
 
 @checked()

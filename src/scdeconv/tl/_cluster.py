@@ -13,7 +13,7 @@ from scdeconv._data.checks import checked, choice, examples
 from scdeconv._data.matrix import get_matrix
 from scdeconv._version import __version__
 
-from ._train import split_arguments
+from ._train import keyword_arguments, split_arguments
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -98,7 +98,7 @@ def cluster(
     '0'
     """
     cls: Any = getattr(clustering, CLASSES[method])
-    architecture, training = split_arguments(cls, kwargs)
+    architecture, training = split_arguments(cls, kwargs, similar=keyword_arguments(cluster))
     cls.check_cells(cells, layer=layer, batch_key=batch_key)
     genes = _genes_to_read(cells, layer, n_top_genes)
     # registration writes to the object: register a copy

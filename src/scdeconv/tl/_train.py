@@ -13,7 +13,7 @@ from scdeconv.models import load_class, records, resolve
 from scdeconv.pp import FEWEST_PAIRS, augment, paired_donors, select_genes, simulate, use_signature
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from anndata import AnnData
     from mudata import MuData
@@ -63,13 +63,14 @@ def keyword_arguments(function: Any) -> dict[str, Any]:
     return {parameter.name: parameter.default for parameter in parameters if parameter.kind == parameter.KEYWORD_ONLY}
 
 
-def split_arguments(cls: Any, arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def split_arguments(
+    cls: Any, arguments: dict[str, Any], *, similar: Collection[str] = ()
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the arguments of the constructor and of ``train``; refuse unknown arguments and wrong values."""
     known = [keyword_arguments(function) for function in (cls.__init__, cls.train)]
     owners = {name: _methods_with(name) for name in sorted(set(arguments) - set(known[0] | known[1]))}
-    advice = [f"{name!r} is an argument of {', '.join(found)}" for name, found in owners.items() if found]
-    prepared = [name for names in PREPARATION.values() for name in names] if hasattr(cls, "record") else []
-    check_keywords(cls.__name__, arguments, known[0] | known[1], "; ".join(advice), similar=prepared)
+    advice = [f"{name!r} is an argument of {', '.join(found)}." for name, found in owners.items() if found]
+    check_keywords(cls.__name__, arguments, known[0] | known[1], similar=similar, advice=" ".join(advice))
     accepted = {**arguments, **check_values(rules_of(cls.__init__) | rules_of(cls.train), arguments)}
     first, second = ({name: accepted[name] for name in arguments if name in names} for names in known)
     return first, second
@@ -97,6 +98,16 @@ def take_preparation(arguments: dict[str, Any]) -> tuple[dict[str, dict[str, Any
         check_values(rules_of(PREPARED_BY[step]), given)
     taken = {name for names in PREPARATION.values() for name in names}
     return steps, {name: value for name, value in arguments.items() if name not in taken}
+
+
+def check_method_arguments(method: MethodLike, arguments: dict[str, Any], caller: Callable[..., Any]) -> None:
+    """Refuse arguments that neither the method nor a preparation step accepts; ``caller`` passes them on."""
+    cls, _ = resolve(method)
+    rest = take_preparation(arguments)[1]
+    if "seed" in rest and not cls.record.stochastic:
+        del rest["seed"]
+    prepared = [name for names in PREPARATION.values() for name in names]
+    split_arguments(cls, rest, similar=[*keyword_arguments(caller), *prepared])
 
 
 def fit_method(mdata: MuData, method: MethodLike, arguments: dict[str, Any]) -> DeconvolutionModel:
@@ -200,6 +211,7 @@ def train(
     """
     data = mdata if signature is None else use_signature(mdata, signature)
     chosen = default_method(data) if method is None else method
+    check_method_arguments(chosen, kwargs, train)
     record = resolve(chosen)[0].record
     if signature is not None and "cells" in record.needs:
         msg = (

@@ -6,6 +6,6 @@ from .arguments import PATHS, RESOLUTIONS, RULES, check_keywords, check_values, 
 from .expression import Examined, check_expression, examine, report_expression
 from .fractions import check_fractions
 from .names import check_cell_type_names, check_names
-from .objects import ANY_CELLS, CELLS, SAMPLES_ONLY
+from .objects import ANY_CELLS, CELLS, SAMPLES_ONLY, check_order
 from .problems import Problems, examples
 from .rules import Rule, choice, nearest, whole

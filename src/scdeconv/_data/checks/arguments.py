@@ -40,7 +40,7 @@ SIZES = mapped(number(-float("inf")), "a dictionary of numbers by cell type")
 FOLDS = either(choice(("leave-one-donor-out", "rows")), TWO_OR_MORE)
 PATHS = either(listed(PATH, "a list of paths"), PATH)
 RESOLUTIONS = either(listed(POSITIVE, "a list of numbers"), POSITIVE)
-N_JOBS = either(whole(-(2**31), -1), COUNT)
+N_JOBS = Rule("a whole number other than 0", either(whole(-(2**31), -1), COUNT).accept)
 # allowed values are read from the annotation
 CHOICE = Rule("one of the values of the annotation", lambda value: value)
 
@@ -50,7 +50,7 @@ RULES: dict[str, Rule] = {
     "mdata": objects.PAIRED,
     "data": objects.ROWS,
     "cells": objects.CELLS,
-    "bulk": objects.BULK,
+    "bulk": objects.SAMPLES_ONLY,
     **dict.fromkeys(("profiles", "signature"), objects.PROFILES),
     "pseudobulk": objects.PSEUDOBULK,
     "reference": objects.REFERENCE,
@@ -152,10 +152,10 @@ def checked(*, further: Callable[[], Collection[str]] | None = None, **special: 
         @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             owner = _name_of(function, args)
-            if further is not None or len(by_name) == len(parameters):
-                check_keywords(
-                    owner, kwargs, [*by_name, *(further() if further and set(kwargs) - set(by_name) else ())]
-                )
+            unknown = set(kwargs) - set(by_name)
+            if unknown and (further is not None or len(by_name) == len(parameters)):
+                passed_on = further() if further is not None else ()
+                check_keywords(owner, unknown - set(passed_on), by_name, similar=passed_on)
             try:
                 bound = signature.bind(*args, **kwargs)
             except TypeError as error:
@@ -191,13 +191,27 @@ def check_values(rules: Mapping[str, Rule], values: Mapping[str, Any]) -> dict[s
 
 
 def check_keywords(
-    owner: str, given: Collection[str], known: Collection[str], advice: str = "", similar: Collection[str] = ()
+    owner: str, given: Collection[str], known: Collection[str], *, similar: Collection[str] = (), advice: str = ""
 ) -> None:
-    """Refuse unknown keyword arguments, and propose the most similar of the known names and of ``similar``."""
+    """Refuse unknown keyword arguments, and propose the most similar name.
+
+    Parameters
+    ----------
+    owner
+        What the arguments belong to, for the message.
+    given
+        Names of the given arguments.
+    known
+        Names of the accepted arguments.
+    similar
+        Further names to propose, such as those of functions that pass arguments on.
+    advice
+        What to do instead of the proposal.
+    """
     unknown = sorted(set(given) - set(known))
     if unknown:
-        meant = " ".join(filter(None, (nearest(name, [*known, *similar]) for name in unknown)))
-        msg = f"Expected arguments of {owner}: {sorted(known)}, found {unknown}. {f'{advice}.' if advice else meant or 'Omit them.'}"
+        meant = filter(None, (nearest(name, [*known, *similar]) for name in unknown))
+        msg = f"Expected arguments of {owner}: {sorted(known)}, found {unknown}. {advice or ' '.join(meant) or 'Omit them.'}"
         raise TypeError(msg)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,11 @@ from scdeconv._data import keys
 from .describe import is_model
 from .rules import Rule, either, wrong_type, wrong_value
 
-READ = "Read a file with anndata.read_h5ad or scdeconv.read_bulk. Convert a table with anndata.AnnData(table)."
+if TYPE_CHECKING:
+    from .problems import Problems
+
+# matplotlib.axes.Axes is not imported here: it takes half a second
+AXES_METHODS = ("get_window_extent", "plot")
 
 
 def instance(expected: str, is_one: Callable[[Any], bool], advice: str) -> Rule:
@@ -30,15 +34,19 @@ def instance(expected: str, is_one: Callable[[Any], bool], advice: str) -> Rule:
     return Rule(expected, accept)
 
 
-def annotated(expected: str, advice: str, modality: str = keys.BULK) -> Rule:
-    """Refuse all but AnnData; of a MuData, propose a modality."""
+def annotated(expected: str, modality: str, origin: str = "") -> Rule:
+    """Refuse all but AnnData, and propose a modality of a MuData or a reader; ``origin``: function that makes it."""
 
     def accept(value: Any) -> AnnData:
+        if isinstance(value, AnnData):
+            return value
         if isinstance(value, MuData) and value.mod:
             wrong_type(f"Pass one modality: mdata[{modality if modality in value.mod else next(iter(value.mod))!r}].")
-        if not isinstance(value, AnnData):
-            wrong_type(advice)
-        return value
+        if isinstance(value, pd.DataFrame):
+            wrong_type("Convert expression with anndata.AnnData(table); of results, pass the AnnData that holds them.")
+        if isinstance(value, (str, os.PathLike)):
+            wrong_type("Read the file with anndata.read_h5ad, scdeconv.read_bulk or scdeconv.io.read_signature.")
+        wrong_type(origin or "Pass samples or cells as rows and genes as columns.")
 
     return Rule(expected, accept)
 
@@ -90,18 +98,13 @@ def _accept_history(value: Any) -> Any:
     wrong_type("Pass model.history." if is_model(value) else "Pass model.history of a method with epochs.")
 
 
-SAMPLES_ONLY = annotated("an AnnData of bulk samples", READ)
+SAMPLES_ONLY = annotated("an AnnData of bulk samples", keys.BULK)
 SAMPLES = Rule(f"{SAMPLES_ONLY.expected}, or a MuData of scdeconv.pp.pair", _accept_samples)
-CELLS = annotated("an AnnData of cells", READ, keys.CELLS)
-ANY_CELLS = either(instance("a MuData", lambda value: isinstance(value, MuData), READ), CELLS)
-BULK = annotated("an AnnData of bulk samples", READ)
-PROFILES = annotated(
-    "an AnnData of cell types × genes",
-    "Make it with scdeconv.pp.signature or scdeconv.io.read_signature.",
-    keys.PROFILES,
-)
-PSEUDOBULK = annotated("an AnnData of donors × genes", READ, keys.PSEUDOBULK)
-REFERENCE = annotated("an AnnData of cells or cell types × genes", READ, keys.CELLS)
+CELLS = annotated("an AnnData of cells", keys.CELLS)
+ANY_CELLS = either(instance("a MuData", lambda value: isinstance(value, MuData), ""), CELLS)
+PROFILES = annotated("an AnnData of cell types × genes", keys.PROFILES, "Make it with scdeconv.pp.signature.")
+PSEUDOBULK = annotated("an AnnData of donors × genes", keys.PSEUDOBULK)
+REFERENCE = annotated("an AnnData of cells or cell types × genes", keys.CELLS)
 PAIRED = Rule("a MuData of scdeconv.pp.pair", _accept_paired)
 ROWS = either(SAMPLES_ONLY, PAIRED)
 MODEL = instance(
@@ -150,7 +153,7 @@ NAMES = instance(
 
 
 def _is_axes(value: Any) -> bool:
-    return hasattr(value, "get_window_extent") and hasattr(value, "plot")
+    return all(hasattr(value, name) for name in AXES_METHODS)
 
 
 AXES = instance("matplotlib axes", _is_axes, "Make axes with matplotlib.pyplot.subplots(), or omit the argument.")
@@ -161,3 +164,12 @@ MANY_AXES = instance(
     ),
     "Make axes with matplotlib.pyplot.subplots(), or omit the argument.",
 )
+
+
+def check_order(problems: Problems, cells: AnnData, bulk: AnnData, cell_type_key: str) -> None:
+    """Report bulk and cells that are exchanged: only the longer ``bulk`` has the column with the cell types."""
+    if cell_type_key in bulk.obs and cell_type_key not in cells.obs and bulk.n_obs > cells.n_obs:
+        problems.add(
+            f"Expected cells with obs[{cell_type_key!r}] and bulk without, found {cells.n_obs} cells without and "
+            f"{bulk.n_obs} bulk samples with this column. Exchange them: pair(cells, bulk)."
+        )

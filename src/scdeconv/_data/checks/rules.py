@@ -78,7 +78,7 @@ def whole(least: int, most: int | None = None) -> Rule:
             wrong_value(f"Pass {float(value):.0f}." if is_whole else "Pass a whole number.")
         plain = int(value)
         if plain < least or (most is not None and plain > most):
-            wrong_value("Change the argument.")
+            wrong_value("Pass a value in this range.")
         return plain
 
     return Rule(
@@ -92,7 +92,7 @@ def number(
     *,
     with_low: bool = True,
     with_high: bool = True,
-    advice: str = "Change the argument.",
+    advice: str = "Pass a value in this range.",
 ) -> Rule:
     """Refuse all but finite numbers in an interval; the bounds belong to it if ``with_low`` and ``with_high``."""
     lower = f"{'of at least' if with_low else 'above'} {low:g}"

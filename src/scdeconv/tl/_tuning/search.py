@@ -15,7 +15,7 @@ from scdeconv._data.warnings import warn
 from scdeconv.models import DeconvolutionModel, MethodLike, resolve
 from scdeconv.pp import hold_out, paired_donors
 from scdeconv.tl._folds import arguments_in_folds, deal_donors, fold_error, refuse_leakage
-from scdeconv.tl._train import default_method, fit_method, split_arguments, take_preparation
+from scdeconv.tl._train import check_method_arguments, default_method, fit_method
 
 if TYPE_CHECKING:
     import os
@@ -228,7 +228,7 @@ def _checked_space(
     from .space import default_space, known_arguments, methods_with_space, problems_of_space
 
     cls, _ = resolve(method)
-    split_arguments(cls, take_preparation(fixed)[1])
+    check_method_arguments(method, fixed, tune)
     problems = Problems("tl.tune")
     n_donors = len(paired_donors(mdata))
     if cv != "leave-one-donor-out" and not (isinstance(cv, int) and cv <= n_donors):
