@@ -58,8 +58,7 @@ def centred_log_ratio(fractions: pd.DataFrame | np.ndarray, floor: float = FLOOR
     s1 -0.69  0.69
     s2 -3.45  3.45
     """
-    values = fractions.to_numpy(dtype=float) if isinstance(fractions, pd.DataFrame) else fractions
-    ratios = compositions.centred_log_ratio(values, floor)
+    ratios = compositions.centred_log_ratio(np.asarray(fractions, dtype=float), floor)
     if isinstance(fractions, pd.DataFrame):
         return pd.DataFrame(ratios, fractions.index, fractions.columns)
     return ratios

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -84,12 +84,14 @@ def _accept_numbers(value: Any) -> Any:
     if isinstance(value, (str, bytes, os.PathLike, Mapping)) or value is None or is_model(value):
         wrong_type("Pass a DataFrame or an array.")
     try:
-        array = np.asarray(value, dtype=float)
+        np.asarray(value, dtype=float)
     except (TypeError, ValueError):
         wrong_type("Keep only the columns of numbers, and rows of equal length.")
-    if array.ndim != 2:
-        wrong_value("Pass samples as rows and cell types as columns.")
     return value
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (Collection, np.ndarray)) and not isinstance(value, str)
 
 
 def _accept_history(value: Any) -> Any:
@@ -142,8 +144,10 @@ LABELS = instance(
 )
 PAIRS = instance(
     "a DataFrame or a dictionary of pairs",
-    lambda value: isinstance(value, (pd.DataFrame, Mapping)),
-    "Convert the pairs.",
+    lambda value: (
+        isinstance(value, pd.DataFrame) or (isinstance(value, Mapping) and all(map(_is_list, value.values())))
+    ),
+    "Pass {'must_link': [(cell, cell), ...], 'cannot_link': [...]}.",
 )
 NAMES = instance(
     "a path, a column, a table or a dictionary",

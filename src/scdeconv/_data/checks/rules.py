@@ -153,7 +153,7 @@ def choice(known: Collection[Any]) -> Rule:
             wrong_type("Use one of them.")
         wrong_value(nearest(value, known) or "Use one of them.")
 
-    names = sorted(known)
+    names = list(known)
     return Rule(f"one of {names}" if len(names) > 1 else repr(names[0]), accept)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +16,7 @@ from scdeconv._data.warnings import warn
 from .constraints import Constraints
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
 
@@ -52,11 +51,6 @@ def read_pairs(
             str(kind): list(zip(rows["first"], rows["second"], strict=True))
             for kind, rows in pairs.groupby("link", observed=True, sort=False, dropna=False)
         }
-    elif not isinstance(pairs, Mapping):
-        problems.add(
-            f"Expected pairs as a DataFrame or mapping, found {type(pairs).__name__}. Pass {{'must_link': [...]}}."
-        )
-        return None
     if unknown := [kind for kind in pairs if kind not in KINDS]:
         problems.add(
             f"Expected the links 'must_link' and 'cannot_link' in pairs, found {examples(unknown)}. Rename them."
@@ -117,7 +111,7 @@ def read_markers(
     """Return the counts and the marker columns of each type."""
     if len(markers) < 2:
         problems.add(
-            f"Expected markers of at least two cell types, found {len(markers)}. Pass {{cell type: [gene, ...], ...}}."
+            f"Expected markers of at least two cell types, found {len(markers)} types. Pass {{cell type: [gene, ...], ...}}."
         )
         return None
     matrix = get_matrix(adata, layer if layer in adata.layers else None, name)
