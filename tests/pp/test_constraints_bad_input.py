@@ -26,7 +26,7 @@ from scdeconv._data.modalities import columns_stay
             {"markers": {"B": ["CD19", "MS4A1"], "T": ["GENE0002"]}},
             "found none for 'B': missing 'CD19', 'MS4A1', the genes are 'GENE0001'",
         ),
-        ({"markers": {"B": [], "T": ["GENE0002"]}}, "found [] for 'B'. Pass at least one."),
+        ({"markers": {"B": [], "T": ["GENE0002"]}}, "found none for 'B'"),
         (
             {"markers": {"B": ["GENE0001"], "T": ["GENE0002"]}, "layer": "raw"},
             "Expected layer 'raw' in cells, found layers []",

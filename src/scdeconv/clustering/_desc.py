@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from scdeconv._data.checks import CELLS, RESOLUTIONS, Problems, checked
+from scdeconv._data.checks import CELLS, RESOLUTIONS, WIDTHS, Problems, checked
 from scdeconv._nn import SoftClusters, fit_cells, seeded, trainer_arguments, weights_of
 
 from ._base import CellState
@@ -89,7 +89,7 @@ class DESC(ClusteringModel):
     method = "desc"
     whole_numbers = False
 
-    @checked(adata=CELLS, resolution=RESOLUTIONS)
+    @checked(adata=CELLS, hidden=WIDTHS, resolution=RESOLUTIONS)
     def __init__(
         self,
         adata: AnnData | None = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from scdeconv._data.checks import CELLS, checked
+from scdeconv._data.checks import CELLS, WIDTHS, checked
 from scdeconv._nn import (
     CountAutoencoder,
     SoftClusters,
@@ -120,7 +120,7 @@ class ScDeepCluster(ClusteringModel):
     method = "scdeepcluster"
     whole_numbers = True
 
-    @checked(adata=CELLS)
+    @checked(adata=CELLS, hidden=WIDTHS)
     def __init__(
         self,
         adata: AnnData | None = None,

@@ -101,7 +101,7 @@ def resolve(method: MethodLike) -> tuple[Any, dict[str, Any]]:
         return load_class(method), {}
     cls = method if isinstance(method, type) else type(method)
     if not issubclass(cls, DeconvolutionModel):
-        msg = f"Expected method to be a name, class or instance, found {method!r}. See scdeconv.tl.methods()."
+        msg = f"Expected method to be the name, class or instance of a method, found {method!r}. See scdeconv.tl.methods()."
         raise TypeError(msg)
     _check_record(cls, getattr(cls, "record", None))
     return cls, {} if isinstance(method, type) else dict(method.parameters_)

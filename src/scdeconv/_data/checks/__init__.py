@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .arguments import PATHS, RESOLUTIONS, RULES, check_keywords, check_values, checked, rules_of
+from .arguments import PATHS, RESOLUTIONS, RULES, WIDTHS, check_keywords, check_values, checked, rules_of
 from .expression import Examined, check_expression, examine, report_expression
 from .fractions import check_fractions
 from .names import check_cell_type_names, check_names

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from . import objects
 from .rules import (
+    ANY_NUMBER,
     BOUNDS,
     FLAG,
     KEY_ADDED,
@@ -35,10 +36,11 @@ SHARE, BELOW_ONE = number(0, 1), number(0, 1, with_high=False)
 ABOVE_ZERO, BETWEEN = number(0, 1, with_low=False), number(0, 1, with_low=False, with_high=False)
 COVERAGE = number(0, 1, with_low=False, with_high=False, advice="Pass 0.9 for 90 %.")
 NAMES = listed(TEXT, "a list of names")
-GENES_BY_NAME = mapped(NAMES, "a dictionary of lists of names")
-SIZES = mapped(number(-float("inf")), "a dictionary of numbers by cell type")
+NAMES_BY_NAME = mapped(listed(TEXT, "a list of names", may_be_empty=True), "a dictionary of lists of names")
+SIZES = mapped(ANY_NUMBER, "a dictionary of numbers by cell type")
 FOLDS = either(choice(("leave-one-donor-out", "rows")), TWO_OR_MORE)
 PATHS = either(listed(PATH, "a list of paths"), PATH)
+WIDTHS = listed(COUNT, "a list of layer widths")
 RESOLUTIONS = either(listed(POSITIVE, "a list of numbers"), POSITIVE)
 N_JOBS = Rule("a whole number other than 0", either(whole(-(2**31), -1), COUNT).accept)
 # allowed values are read from the annotation
@@ -80,7 +82,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("cell_type", "control", "perturbed", "malignant", "sort_by"), TEXT),
     "key_added": KEY_ADDED,
     **dict.fromkeys(("cell_types", "donors"), NAMES),
-    **dict.fromkeys(("markers", "groups", "group_markers"), GENES_BY_NAME),
+    **dict.fromkeys(("markers", "groups", "group_markers"), NAMES_BY_NAME),
     **dict.fromkeys(("cell_size", "cell_sizes"), SIZES),
     # choices
     **dict.fromkeys(
@@ -106,7 +108,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("n_clusters", "replicates"), TWO_OR_MORE),
     "n_pcs": whole(2, 100),
     "n_cell_types": whole(4),
-    "hidden": listed(COUNT, "a list of layer widths"),
+    "hidden": listed(COUNT, "a list of layer widths", may_be_empty=True),
     **dict.fromkeys(("cells_per_donor", "genes_per_type"), BOUNDS),
     # numbers
     "coverage": COVERAGE,

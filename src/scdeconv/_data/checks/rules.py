@@ -99,15 +99,20 @@ def number(
     upper = "" if high == np.inf else f" and {'at most' if with_high else 'below'} {high:g}"
 
     def accept(value: Any) -> float:
-        if not isinstance(value, numbers.Real) or isinstance(value, bool):
-            wrong_type("Pass a number, without quotes.")
-        plain: Any = value.item() if isinstance(value, np.generic) else value
+        found = _accept_any_number(value)
+        plain = found.item() if isinstance(found, np.generic) else found
         inside = (low <= plain if with_low else low < plain) and (plain <= high if with_high else plain < high)
         if not (inside and np.isfinite(plain)):
             wrong_value(advice)
         return plain
 
     return Rule(f"a number {lower}{upper}", accept)
+
+
+def _accept_any_number(value: Any) -> Any:
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        wrong_type("Pass a number, without quotes.")
+    return value
 
 
 def _accept_flag(value: Any) -> bool:
@@ -137,6 +142,7 @@ def _accept_path(value: Any) -> Any:
     return value
 
 
+ANY_NUMBER = Rule("a number", _accept_any_number)
 FLAG = Rule("True or False", _accept_flag)
 TEXT = Rule("text", _accept_text)
 KEY_ADDED = Rule("non-empty text without '/'", _accept_key)
@@ -165,8 +171,8 @@ def _accept_item(rule: Rule, item: Any, of: str = "") -> Any:
         raise type(error)(advice) from None
 
 
-def listed(rule: Rule, expected: str, *, size: int | None = None) -> Rule:
-    """Refuse all but non-empty lists (tuple, array, Index, set, ...) of values of a rule; text is no list."""
+def listed(rule: Rule, expected: str, *, size: int | None = None, may_be_empty: bool = False) -> Rule:
+    """Refuse all but lists (tuple, array, Index, set, ...) of values of a rule; text is no list."""
 
     def accept(value: Any) -> list[Any]:
         if isinstance(value, (str, numbers.Number)):
@@ -177,7 +183,7 @@ def listed(rule: Rule, expected: str, *, size: int | None = None) -> Rule:
             or getattr(value, "ndim", 1) != 1
         ):
             wrong_type("Pass a list.")
-        if not len(value) or (size is not None and len(value) != size):
+        if not (len(value) or may_be_empty) or (size is not None and len(value) != size):
             wrong_value(f"Pass {size} values." if size else "Pass at least one.")
         return [_accept_item(rule, item) for item in value]
 

@@ -195,14 +195,8 @@ class ResidualDNN(PairEnsemble):
         self._base = bases[base](mdata)
 
     def _starts(self, seed: int) -> Starts:
-        data = PairedData(self._paired_mdata(), self._training_genes)
+        data = PairedData(self.mdata, self._training_genes)
         return Starts(self._base, data, self.parameters_["simulate"], seed)
-
-    def _paired_mdata(self) -> MuData:
-        if self.mdata is None:
-            msg = "Expected mdata to be a MuData from pp.pair, found an AnnData without reference. Use SimpleDNN."
-            raise TypeError(msg)
-        return self.mdata
 
     def _finish(self, rows: TrainingRows, held: np.ndarray, starts: Starts, trained: Trained, seed: int) -> None:
         """Predict the held-out donors and store the result."""

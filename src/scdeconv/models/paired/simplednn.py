@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 # arguments that moved to ResidualDNN
-MOVED = ("base", "simulate")
+MOVED = ("base", "simulate", "start_from_solution")
 
 
 @torch.no_grad()
