@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 
+from scdeconv._data.checks import checked
 from scdeconv._data.gene_names import strip_versions
 from scdeconv._data.genes import align_genes, read_genes
 from scdeconv._data.matrix import get_matrix
@@ -116,6 +117,7 @@ class DeconvolutionModel(SavedModel):
         """Compositions and noise levels of the training donors; None for methods that do not estimate noise."""
         return self.training_.familiarity if self.is_trained_ else None
 
+    @checked()
     def predict(self, adata: AnnData, *, layer: str | None = None, in_sample: bool = False) -> pd.DataFrame:
         """Estimate the composition of bulk samples.
 
@@ -154,6 +156,7 @@ class DeconvolutionModel(SavedModel):
         fractions, _, _ = self._replace_fit(adata, layer, fitted, in_sample=in_sample)
         return pd.DataFrame(fractions, index=adata.obs_names, columns=self.cell_types_)
 
+    @checked()
     def estimate(
         self,
         adata: AnnData,
@@ -236,6 +239,7 @@ class DeconvolutionModel(SavedModel):
         usable = with_reads(totals, adata.obs_names)
         return expression[usable], usable
 
+    @checked()
     def quality(self, adata: AnnData, *, layer: str | None = None, in_sample: bool = False) -> pd.DataFrame | None:
         """Return how well the model fits each sample.
 
@@ -255,6 +259,7 @@ class DeconvolutionModel(SavedModel):
         """
         return self.estimate(adata, layer=layer, in_sample=in_sample).get("quality")
 
+    @checked()
     def predict_interval(
         self, adata: AnnData, coverage: float = 0.9, *, layer: str | None = None, in_sample: bool = False
     ) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
 from scdeconv._data import keys
 from scdeconv._data.checks import (
     Problems,
     check_donors_match,
     check_expressed,
+    check_order,
     check_shared_genes,
     examples,
     remember_values,
@@ -45,6 +45,7 @@ from scdeconv._data.warnings import warn
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from anndata import AnnData
     from mudata import MuData
 
 
@@ -70,9 +71,8 @@ def join(
         problems.add(
             "Expected profiles together with pseudobulk, found none. Omit pseudobulk: pair computes it from cells."
         )
-    for name, adata in originals.items():
-        if not isinstance(adata, AnnData):
-            problems.add(f"Expected {name} as AnnData, found {type(adata).__name__}. Pass anndata.AnnData({name}).")
+    if {"cells", "bulk"} <= originals.keys():
+        check_order(problems, originals["cells"], originals["bulk"], cell_type_key)
     problems.raise_if_any()
     if layer is not None and not any(layer in adata.layers for adata in originals.values()):
         problems.add(f"Expected layer {layer!r} in cells or bulk, found it in neither. Pass an existing layer.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .arguments import PATHS, RESOLUTIONS, RULES, WIDTHS, check_keywords, check_values, checked, rules_of
 from .cell_sizes import check_expressed, check_positive_sizes
 from .cell_types import near_types, report_differences, rest_columns
 from .donors import check_donors_match, columns_of_donors
@@ -9,7 +10,9 @@ from .expression import Examined, check_expression, examine, report_expression
 from .fractions import SUM_TOLERANCE, check_fractions, check_numeric_table, check_whole_rows, unit_problem
 from .genes import MOSTLY_SHARED, check_shared_genes
 from .labels import check_cell_type_names, check_labels, check_spellings
-from .names import check_key, check_names
+from .names import check_names
+from .objects import ANY_CELLS, CELLS, SAMPLES_ONLY, check_order
 from .paired import UNKNOWN_SIZES, check_cell_sizes, check_paired, remember_values
 from .problems import Problems, examples
+from .rules import Rule, choice, nearest, whole
 from .training import check_training_samples

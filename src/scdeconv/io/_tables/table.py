@@ -166,11 +166,9 @@ def to_table(
     values = read_numbers(fields, candidates, problems, missing=missing, way_out=way_out)
     if len(problems.messages) > n_problems:
         return None
-    about: Any = fields.columns[sorted(described)].set_axis(
-        [fields.header[column] for column in sorted(described)], axis=1
-    )
-    about = about.loc[:, ~about.columns.duplicated() & (about.columns != "")].rename_axis(columns=None)
-    about = about.set_axis(as_text(names), axis=0)
+    about = fields.columns[sorted(described)].set_axis([fields.header[column] for column in sorted(described)], axis=1)
+    about = pd.DataFrame(about.loc[:, ~about.columns.duplicated() & (about.columns != "")]).rename_axis(columns=None)
+    about.index = as_text(names)
     others = pd.DataFrame(index=pd.Index([fields.header[column] for column in candidates], dtype=object))
     if axis == "rows":
         return Table(fields.path, values.T, others, about, "rows", notes=fields.notes)
