@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,7 +61,7 @@ class HeldOut:
 
     def __post_init__(self) -> None:
         """Convert tables to arrays; raise ``ValueError`` for other samples or types, NaN, percent or counts."""
-        tables = self.measured, self.predicted
+        tables: tuple[Any, Any] = self.measured, self.predicted
         frames = [table.axes for table in tables if isinstance(table, pd.DataFrame)]
         if len(frames) > 1 and not all(first.equals(second) for first, second in zip(*frames, strict=True)):
             msg = (
@@ -120,6 +121,20 @@ class HeldOut:
         """
         others = self.donors != donor
         return HeldOut(self.measured[others], self.predicted[others], self.donors[others])
+
+    def sums(self, of: np.ndarray) -> HeldOut:
+        """Return the predictions of sums of cell types.
+
+        Parameters
+        ----------
+        of
+            Whether a cell type is part of a sum (0 or 1), cell types × sums.
+
+        Returns
+        -------
+        Samples × sums.
+        """
+        return HeldOut(self.measured @ of, self.predicted @ of, self.donors)
 
     def widest_coverage(self) -> float:
         """Return the highest possible coverage of :meth:`intervals`.

@@ -161,6 +161,7 @@ class CrossFittedModel(DeconvolutionModel):
             familiarity=familiarity,
             samples=samples,
             library_size=data.library_size,
+            levels=data.levels,
         )
         self._store(state, record)
 

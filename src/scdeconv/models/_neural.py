@@ -216,6 +216,6 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
             parts["samples"] = TrainingSamples.of(self.adata, rows.rows, np.asarray(held_out_rows, dtype=int))
         if self.mdata is not None:
             data = PairedData(self.mdata, self._training_genes)
-            parts |= {"bulk_unit": data.bulk_unit, "library_size": data.library_size}
+            parts |= {"bulk_unit": data.bulk_unit, "library_size": data.library_size, "levels": data.levels}
         genes, cell_types = list(self._training_genes), self._training_types
         return DeconvolutionRecord(genes=genes, cell_types=cell_types, summary=summary, **parts)

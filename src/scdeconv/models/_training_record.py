@@ -97,6 +97,8 @@ class DeconvolutionRecord(TrainingRecord):
         Fingerprints of the training samples; None for methods that do not learn from measured fractions.
     library_size
         Median number of reads of the training bulk in the model's genes; None if unknown or not counts.
+    levels
+        Cell types of each level of the hierarchy of :func:`scdeconv.pp.pair`; None without hierarchy.
     """
 
     cell_types: list[str]
@@ -105,28 +107,4 @@ class DeconvolutionRecord(TrainingRecord):
     familiarity: Familiarity | None = None
     samples: TrainingSamples | None = None
     library_size: float | None = None
-
-
-def held_out_intervals(held_out: HeldOut, rows: np.ndarray, coverage: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return bounds of out-of-fold predictions from the errors of the other donors.
-
-    Parameters
-    ----------
-    held_out
-        Out-of-fold predictions.
-    rows
-        Rows of ``held_out`` to return.
-    coverage
-        Coverage of the intervals.
-
-    Returns
-    -------
-    Lower and upper bounds, rows × cell types; NaN if the other donors are too few for the coverage.
-    """
-    bounds = np.full((2, len(rows), held_out.predicted.shape[1]), np.nan)
-    for donor in np.unique(held_out.donors[rows]):
-        mine = held_out.donors[rows] == donor
-        others = held_out.without(donor)
-        if others.widest_coverage() >= coverage:
-            bounds[:, mine] = others.intervals(held_out.predicted[rows[mine]], coverage)
-    return bounds[0], bounds[1]
+    levels: dict[str, list[str]] | None = None

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
 from scdeconv._data import keys
-from scdeconv._data.checks import Problems, check_donors_match, check_expressed, check_shared_genes, examples
+from scdeconv._data.checks import (
+    Problems,
+    check_donors_match,
+    check_expressed,
+    check_hierarchy,
+    check_shared_genes,
+    examples,
+)
 from scdeconv._data.gene_names import Genes
 from scdeconv._data.genes import SPIKE_IN_PREFIX, set_spike_ins_aside
 from scdeconv._data.inputs import (
@@ -28,7 +35,7 @@ from scdeconv._data.units import unit_of
 from scdeconv._data.warnings import warn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from mudata import MuData
 
@@ -41,6 +48,7 @@ def join(
     fractions_key: str = keys.MEASURED,
     duplicates: Literal["error", "sum"] = "error",
     probabilities_key: str | None = None,
+    hierarchy: Mapping[str, Sequence[str]] | None = None,
 ) -> MuData:
     """Return the result of :func:`pair` without printing; ``originals`` maps its argument names to the inputs."""
     problems = Problems("The inputs cannot be paired")
@@ -77,6 +85,7 @@ def join(
     if side in tables and keys.DONOR in tables[side].obs:
         obs = {name: tables[name].obs for name in ("bulk", side)}
         check_donors_match(problems, obs, sources, others_known=given is not None)
+    levels = {} if hierarchy is None else check_hierarchy(problems, hierarchy, _cell_types(tables, given))
     problems.raise_if_any()
 
     unit = unit_of(tables["bulk"].X)
@@ -104,11 +113,21 @@ def join(
     _measure(modalities, given, probabilities)
 
     mdata = make_mudata(modalities)
-    record = {"bulk_unit": unit, "n_genes": len(genes), "n_spike_ins": n_spike_ins}
+    record: dict[str, Any] = {"bulk_unit": unit, "n_genes": len(genes), "n_spike_ins": n_spike_ins}
+    if levels:
+        record["hierarchy"] = levels
     if problems.notes:
         record["notes"] = "; ".join(problems.notes)
     mdata.uns[keys.UNS] = {"pair": record}
     return mdata
+
+
+def _cell_types(tables: Mapping[str, AnnData], given: pd.DataFrame | None) -> list[str]:
+    """Return the cell types of the cells or profiles, else of the given fractions."""
+    for name in ("cells", "profiles"):
+        if name in tables and keys.CELL_TYPE in tables[name].obs:
+            return list(tables[name].obs[keys.CELL_TYPE].unique())
+    return [] if given is None else [str(name) for name in given]
 
 
 def make_reference(sums: AnnData) -> dict[str, AnnData]:

@@ -11,6 +11,8 @@ from scdeconv._data.warnings import warn
 from ._join import join
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from anndata import AnnData
     from mudata import MuData
 
@@ -29,6 +31,7 @@ def pair(
     fractions_key: str = "measured_fractions",
     probabilities_key: str | None = None,
     duplicates: Literal["error", "sum"] = "error",
+    hierarchy: Mapping[str, Sequence[str]] | None = None,
 ) -> MuData:
     """Pair bulk samples with the single cells of the same donors.
 
@@ -68,6 +71,9 @@ def pair(
         makes all donors similar. The printed summary contains the mean difference to fractions from the labels.
     duplicates
         Treatment of duplicate genes: raise an error or sum them.
+    hierarchy
+        Groups of cell types, and groups of groups: ``{"T": ["CD4 T", "CD8 T"], "Lymphoid": ["T", "B"]}``.
+        :func:`scdeconv.tl.predict` also writes the sum of each group, with its own intervals.
 
     Returns
     -------
@@ -110,7 +116,7 @@ def pair(
     """
     inputs = {"bulk": bulk, "cells": cells, "profiles": profiles, "pseudobulk": pseudobulk}
     originals = {name: adata for name, adata in inputs.items() if adata is not None}
-    mdata = join(originals, donor_key, cell_type_key, layer, fractions_key, duplicates, probabilities_key)
+    mdata = join(originals, donor_key, cell_type_key, layer, fractions_key, duplicates, probabilities_key, hierarchy)
     record = mdata.uns[keys.UNS]["pair"]
     shares = ", ".join(f"{name} {adata.n_vars}" for name, adata in originals.items())
     aside = f"; {record['n_spike_ins']} spike-ins removed from the genes" if record["n_spike_ins"] else ""

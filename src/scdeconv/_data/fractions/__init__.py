@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from .align import Table, align_compositions, align_distance, align_fractions, align_tables
 from .metric_parts import by_column, documented
-from .tables import compared_tables, get_fractions, levels_covered_by, levels_of, sum_types
+from .tables import compared_tables, get_fractions, levels_covered_by, levels_of, merge_levels, sum_types

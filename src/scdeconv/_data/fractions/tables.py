@@ -79,6 +79,18 @@ def levels_covered_by(columns: pd.Index, levels: Mapping[str, Sequence[str]]) ->
     }
 
 
+def merge_levels(levels: Mapping[str, Sequence[str]], groups: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Return the levels of a hierarchy with merged types; levels that contain only a part of a group are left out."""
+    merged = {}
+    for name, members in levels.items():
+        inside = [group for group, of in groups.items() if {*of} <= {*members}]
+        cut = any({*of} & {*members} and group not in inside for group, of in groups.items())
+        gone = {member for group in inside for member in groups[group]}
+        if not cut and name not in groups:
+            merged[name] = [*inside, *(member for member in members if member not in gone)]
+    return merged
+
+
 def sum_types(table: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     """Return the table with the sum of each group in the place of its first column; groups without columns are ignored."""
     group_of = {member: name for name, members in groups.items() for member in members}
