@@ -51,7 +51,7 @@ def test_bounds_contain_the_estimate(trained, bulk, name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_only_the_documented_keys_are_written(trained, bulk, name, unchanged):
-    keys = {"mine", "mine_lower", "mine_upper"} | ({"mine_quality"} if name == "residual_dnn" else set())
+    keys = {"mine", "mine_lower", "mine_upper", "mine_quality"}
     with unchanged(bulk):
         before = set(bulk.obsm)
         tl.predict(bulk, trained[name], coverage=0.5, key_added="mine")

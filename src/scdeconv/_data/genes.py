@@ -15,6 +15,7 @@ from scdeconv._data.checks import Problems, check_expression, check_names, examp
 from scdeconv._data.chunks import in_rows
 from scdeconv._data.gene_names import Genes, strip_versions, why_few_shared
 from scdeconv._data.matrix import Matrix, get_matrix, is_lazy, take_columns, to_dense
+from scdeconv._data.units import to_linear
 from scdeconv._data.warnings import warn
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def sum_duplicates(matrix: Matrix, names: pd.Index) -> tuple[Matrix, pd.Index]:
 
 
 def find_genes(
-    adata: AnnData, genes: pd.Index, *, layer: str | None = None, may_be_empty: bool = False
+    adata: AnnData, genes: pd.Index, *, layer: str | None = None, array: bool = False, may_be_empty: bool = False
 ) -> tuple[Matrix, np.ndarray]:
     """Find the genes of a model by name in expression data.
 
@@ -54,6 +55,8 @@ def find_genes(
         Genes of the model.
     layer
         Layer to read instead of ``X``.
+    array
+        Values are array intensities: log2 values are exponentiated.
     may_be_empty
         Accept rows of zeros.
 
@@ -79,7 +82,7 @@ def find_genes(
     names = strip_versions(adata.var_names)
     check_names(problems, adata.obs_names, names, "adata")
     logged = "log1p" in adata.uns and layer is None
-    check_expression(problems, adata, matrix, "adata", logged=logged, may_be_empty=may_be_empty)
+    check_expression(problems, adata, matrix, "adata", logged=logged, may_be_logged=array, may_be_empty=may_be_empty)
     positions = _columns_of(names, genes)
     missing = genes[positions < 0]
     share = 1 - len(missing) / max(len(genes), 1)
@@ -96,13 +99,14 @@ def find_genes(
             f"{len(missing)} of the model's {len(genes)} genes ({1 - share:.0%}) are not in adata: "
             f"{examples(missing)}. The estimate uses the remaining genes."
         )
-    return matrix, positions
+    return to_linear(matrix) if array else matrix, positions
 
 
-def read_genes(adata: AnnData, genes: pd.Index, *, layer: str | None = None) -> np.ndarray:
+def read_genes(adata: AnnData, genes: pd.Index, *, layer: str | None = None, array: bool = False) -> np.ndarray:
     """Return the expression of the given genes without checks, samples × genes; missing genes are NaN columns."""
     columns = _columns_of(strip_versions(adata.var_names), genes)
-    values = to_dense(take_columns(get_matrix(adata, layer, "adata"), columns))
+    matrix = get_matrix(adata, layer, "adata")
+    values = to_dense(take_columns(to_linear(matrix) if array else matrix, columns))
     values[:, columns < 0] = np.nan
     return values
 
@@ -113,9 +117,11 @@ def _columns_of(names: pd.Index, genes: pd.Index) -> np.ndarray:
     return positions[~positions.index.duplicated()].reindex(genes, fill_value=-1).to_numpy(dtype=int)
 
 
-def align_genes(adata: AnnData, genes: pd.Index, *, layer: str | None = None, may_be_empty: bool = False) -> np.ndarray:
+def align_genes(
+    adata: AnnData, genes: pd.Index, *, layer: str | None = None, array: bool = False, may_be_empty: bool = False
+) -> np.ndarray:
     """Return expression in the gene order of the model, samples × genes; missing genes are NaN columns."""
-    matrix, columns = find_genes(adata, genes, layer=layer, may_be_empty=may_be_empty)
+    matrix, columns = find_genes(adata, genes, layer=layer, array=array, may_be_empty=may_be_empty)
     values = to_dense(take_columns(matrix, columns))
     values[:, columns < 0] = np.nan
     return values

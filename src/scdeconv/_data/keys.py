@@ -36,6 +36,9 @@ RESULTS = ("lower", "upper", "by_level", "by_level_lower", "by_level_upper", "qu
 # key of uns[UNS] with the calibration fitted to pairs
 CALIBRATION = "calibration"
 
+# key of uns[UNS] with some values at pairing, to notice later changes
+VALUES = "values"
+
 # uns: uns[UNS][<step or obsm key>] is a record of plain values
 UNS = "scdeconv"
 

@@ -42,10 +42,10 @@ def as_labels(values: Values) -> Values:
     Whole numbers are written without decimals (``1.0`` becomes ``"1"``) unless other labels have decimals.
     """
     codes, unique = pd.factorize(values)
-    texts = [_clean(value) for value in unique]
+    texts: list[Any] = [_clean(value) for value in unique]
     if all(WHOLE.fullmatch(text) for text in texts if DECIMAL.fullmatch(text)):
         texts = [WHOLE.sub(r"\1", text) for text in texts]
-    labels = np.array([*texts, np.nan], dtype=object)[codes]
+    labels: Any = np.array([*texts, np.nan], dtype=object)[codes]
     if isinstance(values, pd.Series):
         return pd.Series(labels, index=values.index, name=values.name, dtype=object)
     return pd.Index(labels, name=values.name, dtype=object)
@@ -56,13 +56,20 @@ def _clean(value: object) -> str:
     return unicodedata.normalize("NFC", text).strip()
 
 
+def as_categorical(values: pd.Series) -> pd.Categorical[Any]:
+    """Return labels as text, with the used categories in the order of the given categories, or sorted."""
+    given = values.astype("category").cat.remove_unused_categories()
+    order = as_text(as_labels(pd.Index(given.cat.categories))).unique()
+    return pd.Categorical(as_labels(given), categories=pd.Index(order, dtype=str))
+
+
 def is_missing(labels: pd.Series | pd.Index, words: frozenset[str] = MISSING_WORDS) -> np.ndarray:
     """Return a mask of the labels that are missing or a word for missing values, such as ``"NA"``."""
     codes, unique = pd.factorize(labels)
     return np.array([*(str(value).lower() in words for value in unique), True], dtype=bool)[codes]
 
 
-def changed_labels(values: pd.Series | pd.Index, labels: pd.Series | pd.Index) -> dict[str, str]:
+def changed_labels(values: Values, labels: Values) -> dict[str, str]:
     """Return the labels of :func:`as_labels` that are not written like their values, by the text of the value."""
     pairs = pd.DataFrame({"value": np.asarray(as_text(values)), "label": np.asarray(labels)}).drop_duplicates()
     return {value: label for value, label in pairs.itertuples(index=False) if value != label and isinstance(label, str)}

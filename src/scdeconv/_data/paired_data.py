@@ -9,9 +9,11 @@ import numpy as np
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import values_of
+from scdeconv._data.fractions import measured_shares
 from scdeconv._data.matrix import get_matrix
+from scdeconv._data.modalities import cell_types_of
 from scdeconv._data.reference import CellStates, Reference
-from scdeconv._data.units import COUNTS
+from scdeconv._data.units import COUNTS, unit_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -70,8 +72,8 @@ class PairedData:
 
     @cached_property
     def cell_types(self) -> list[str]:
-        """Names of the cell types."""
-        return list(self.mdata[keys.PROFILES].obs[keys.CELL_TYPE])
+        """Names of the cell types: those of the reference, else those of the measured fractions."""
+        return cell_types_of(self.mdata)
 
     @cached_property
     def reference(self) -> Reference:
@@ -79,10 +81,10 @@ class PairedData:
         return Reference(self.mdata, self.genes)
 
     @property
-    def bulk_unit(self) -> str | None:
-        """Unit of the bulk, as recorded by :func:`scdeconv.pp.pair`."""
+    def bulk_unit(self) -> str:
+        """Unit of the bulk, as recorded by :func:`scdeconv.pp.pair`, else found from the values."""
         unit: str | None = self._record("pair").get("bulk_unit")
-        return unit
+        return unit or unit_of(self.mdata[keys.BULK].X)
 
     @property
     def is_counts(self) -> bool:
@@ -179,13 +181,13 @@ class PairedData:
         Returns
         -------
         Named tuple of ``expression`` (samples × genes), ``fractions`` (samples × cell types) and ``donors`` (length
-        samples, str).
+        samples, str). With a reference, the fractions are shares of the measured types (rows sum to 1).
         """
         rows = self.paired(without)
         bulk = self.mdata[keys.BULK]
         return Pairs(
             values_of(bulk, rows, self.genes),
-            bulk.obsm[keys.MEASURED].to_numpy(dtype=float)[rows],
+            measured_shares(bulk.obsm[keys.MEASURED], self.cell_types).to_numpy(dtype=float)[rows],
             bulk.obs[keys.DONOR].to_numpy()[rows].astype(str),
         )
 

@@ -35,11 +35,12 @@ def pair(args: Namespace) -> bool:
         # keep sample names such as 007 as text
         measured = pd.read_csv(args.fractions, sep=None, engine="python", converters={0: str}, index_col=0)
         bulk.obsm[keys.MEASURED] = take_samples(measured, bulk, args.fractions, all_of_them=False)
+    reference = {}
     if args.cells is not None:
         reference = {"cells": read_cells(args.cells)}
-    elif is_annotated(args.profiles):
+    elif args.profiles is not None and is_annotated(args.profiles):
         reference = {"profiles": read_annotated(args.profiles, keys.PROFILES)}
-    else:
+    elif args.profiles is not None:
         reference = {"profiles": pp.read_signature(args.profiles)}
     options = {"donor_key": args.donor_key, "cell_type_key": args.cell_type_key, **dict(args.arguments)}
     mdata = pp.pair(bulk=bulk, **reference, **options)
@@ -142,9 +143,9 @@ def read_pairs(path: Path) -> MuData:
         msg = f"Expected paired data at {path}, found no file. Create it with scdeconv pair."
         raise FileNotFoundError(msg)
     mdata = read_mudata(path)
-    if not {keys.BULK, keys.PROFILES} <= set(mdata.mod):
+    if keys.BULK not in mdata.mod or keys.MEASURED not in mdata[keys.BULK].obsm:
         msg = (
-            f"Expected modalities 'bulk' and 'profiles' in {path}, found {list(mdata.mod)}. Create it with scdeconv "
+            f"Expected the modality 'bulk' with measured fractions in {path}, found {list(mdata.mod)}. Create it with scdeconv "
             "pair."
         )
         raise ValueError(msg)

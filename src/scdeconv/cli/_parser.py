@@ -25,9 +25,13 @@ def make_parser() -> argparse.ArgumentParser:
 
     pair = add("pair", "pp.pair", "Pair bulk with the single cells of the same donors.", bulk)
     pair.add_argument("--bulk", nargs="+", required=True, metavar="FILE", help="file, files or folder (read_bulk)")
-    reference = pair.add_mutually_exclusive_group(required=True)
+    reference = pair.add_mutually_exclusive_group()
     reference.add_argument("--cells", type=Path, help="cells × genes: h5ad, zarr, or h5mu (modality sc)")
-    reference.add_argument("--profiles", type=Path, help="instead of cells: cell-type profiles, h5ad, zarr or text")
+    reference.add_argument(
+        "--profiles",
+        type=Path,
+        help="instead of cells: cell-type profiles, h5ad, zarr or text; without both: --fractions",
+    )
     pair.add_argument("--samples", type=Path, help="CSV or TSV: samples, then columns for bulk.obs such as donor")
     pair.add_argument("--fractions", type=Path, help="CSV or TSV of measured fractions, samples × cell types")
     pair.add_argument("--donor-key", default="donor", help="column of obs with the donor (donor)")

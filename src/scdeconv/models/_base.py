@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 
-from scdeconv._data.chunks import first_rows
 from scdeconv._data.gene_names import strip_versions
 from scdeconv._data.genes import align_genes, read_genes
 from scdeconv._data.matrix import get_matrix
-from scdeconv._data.units import COUNTS, TPM, unit_of
-from scdeconv._data.warnings import warn
+from scdeconv._data.units import ARRAY
 from scdeconv.io import SavedModel, TrainingRecord, refuse_failed_parts
 
 from ._intervals import interval_bounds, sum_tables
 from ._state import Estimate
-from ._training_record import NEW, DeconvolutionRecord
+from ._training_record import NEW, DeconvolutionRecord, warn_of_other_unit
 from ._usable import flag_few_reads, fractions_of_all, quality_of_all, to_all_rows, with_reads
 
 if TYPE_CHECKING:
@@ -29,9 +27,6 @@ if TYPE_CHECKING:
     from scdeconv._stats.familiarity import Familiarity
 
     from ._record import Method
-
-# number of samples read to infer the unit; set by hand
-UNIT_CHECK_ROWS = 100
 
 
 class DeconvolutionModel(SavedModel):
@@ -226,7 +221,10 @@ class DeconvolutionModel(SavedModel):
         source, row = np.full(len(fractions), NEW, dtype=object), np.full(len(fractions), -1)
         samples = self.training_.samples
         if samples is not None:
-            source, row = samples.find(read_genes(adata, pd.Index(samples.genes), layer=layer), in_sample=in_sample)
+            source, row = samples.find(
+                read_genes(adata, pd.Index(samples.genes), layer=layer, array=self.training_.bulk_unit == ARRAY),
+                in_sample=in_sample,
+            )
         if (row >= 0).any():
             fractions = np.where((row >= 0)[:, None], self.training_.held_out.predicted[row], fractions)
         return fractions, source, row
@@ -237,15 +235,11 @@ class DeconvolutionModel(SavedModel):
         Missing genes are NaN. For a model without genes, a sample needs reads in any gene.
         """
         self._require_trained()
-        expression = align_genes(adata, strip_versions(self.genes_), layer=layer, may_be_empty=True)
-        matrix = get_matrix(adata, layer, "adata")
         trained_on = self.training_.bulk_unit
-        found = unit_of(first_rows(matrix)[:UNIT_CHECK_ROWS])
-        if {trained_on, found} == {COUNTS, TPM}:
-            warn(
-                f"Expected {trained_on} in adata, the unit of the training bulk, found {found}. Estimates may be "
-                f"wrong. Pass bulk samples in {trained_on}, or pair and train with bulk in {found}."
-            )
+        genes = strip_versions(self.genes_)
+        expression = align_genes(adata, genes, layer=layer, array=trained_on == ARRAY, may_be_empty=True)
+        matrix = get_matrix(adata, layer, "adata")
+        warn_of_other_unit(matrix, trained_on)
         totals = np.nansum(expression, axis=1) if len(self.genes_) else np.asarray(matrix.sum(axis=1)).ravel()
         usable = with_reads(totals, adata.obs_names)
         return expression[usable], usable

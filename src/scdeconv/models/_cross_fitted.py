@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from scdeconv._data import keys
-from scdeconv._data.checks import check_training_samples
+from scdeconv._data.checks import check_cell_sizes, check_paired
 from scdeconv._data.paired_data import PairedData
 from scdeconv._stats.compositions import to_fractions
 from scdeconv._stats.conformal import HeldOut
 from scdeconv._stats.familiarity import Familiarity
-from scdeconv.pp import FEWEST_PAIRS
+from scdeconv.pp import FEWEST_PAIRS, paired_donors
 
 from ._base import DeconvolutionModel
+from ._needs import check_needs
 from ._training_record import DeconvolutionRecord, TrainingSamples
 
 if TYPE_CHECKING:
@@ -79,7 +80,6 @@ class CrossFittedModel(DeconvolutionModel):
     (12, 7)
     """
 
-    modalities: ClassVar[tuple[str, ...]] = (keys.BULK, keys.PROFILES)
     # minimum number of paired donors for cross-fitting
     fewest_to_hold_out: ClassVar[int] = FEWEST_PAIRS + 1
 
@@ -89,7 +89,7 @@ class CrossFittedModel(DeconvolutionModel):
 
     @classmethod
     def setup_mudata(cls, mdata: MuData) -> None:
-        """Check that the data have the modalities that the method needs. Nothing is written.
+        """Check that the data have what the method needs. Nothing is written.
 
         Parameters
         ----------
@@ -98,19 +98,15 @@ class CrossFittedModel(DeconvolutionModel):
 
         Raises
         ------
-        KeyError
-            If a required modality is missing.
         ValueError
-            If a bulk sample has no donor, if donors or cell types have two spellings, or if the fractions are invalid.
+            If the reference or the cells that the method needs are missing, if the data were changed after pairing, if a
+            bulk sample has no donor, if donors or cell types have two spellings, or if the method needs unknown cell
+            sizes.
         """
-        if set(cls.modalities) - set(mdata.mod):
-            made = "pp.pair(cells, bulk)" if {keys.CELLS, keys.SUMS} & set(cls.modalities) else "pp.pair"
-            msg = (
-                f"Expected modalities {list(cls.modalities)} in mdata, found {sorted(mdata.mod)}. Create mdata with "
-                f"{made}."
-            )
-            raise KeyError(msg)
-        check_training_samples(mdata[keys.BULK])
+        check_needs(mdata, cls.record, count_pairs=False)
+        check_paired(mdata)
+        if cls.record.uses_cell_sizes or ("pairs" not in cls.record.needs and not paired_donors(mdata)):
+            check_cell_sizes(mdata, cls.record.key)
 
     @abstractmethod
     def fit(self, data: PairedData, without: Collection[str] = ()) -> State:

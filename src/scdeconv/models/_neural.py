@@ -13,13 +13,16 @@ from scvi.data.fields import LayerField, ObsmField
 from scvi.model.base import BaseModelClass
 
 from scdeconv._data import keys
-from scdeconv._data.checks import check_training_samples
+from scdeconv._data.checks import check_paired, check_training_samples
+from scdeconv._data.fractions import measured_shares
 from scdeconv._data.matrix import Matrix, to_dense
+from scdeconv._data.modalities import cell_types_of
 from scdeconv._data.paired_data import PairedData
 from scdeconv._nn import quiet
 
 from ._base import DeconvolutionModel
 from ._cross_fitted import NO_DATA, input_genes
+from ._needs import check_needs
 from ._training_record import DeconvolutionRecord, TrainingSamples
 
 if TYPE_CHECKING:
@@ -70,12 +73,12 @@ class TrainingRows:
         return self.dense(0, len(self.rows))
 
 
-def training_rows(adata: AnnData, genes: pd.Index) -> TrainingRows:
-    """Return the samples with measured fractions and reads in the genes."""
+def training_rows(adata: AnnData, genes: pd.Index, cell_types: list[str]) -> TrainingRows:
+    """Return the samples with measured fractions and reads in the genes; fractions are shares of the cell types."""
     columns = adata.var_names.get_indexer(genes)
     known = adata.obsm[keys.MEASURED].notna().all(axis=1).to_numpy()
     known &= np.asarray(adata.X[:, columns].sum(axis=1)).ravel() > 0
-    measured = adata.obsm[keys.MEASURED].to_numpy(dtype=float)[known]
+    measured = measured_shares(adata.obsm[keys.MEASURED], cell_types).to_numpy(dtype=float)[known]
     fractions = measured[:, None, :]
     if keys.AUGMENTED in adata.obsm:
         augmented = adata.obsm[keys.AUGMENTED][known]
@@ -116,7 +119,8 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
         self.rows_from = self._registered(data, self.train_on)
         BaseModelClass.__init__(self, self.rows_from)
         self._training_genes = input_genes(data) if isinstance(data, mudata.MuData) else data.var_names
-        self._training_types = list(self.rows_from.obsm[keys.MEASURED].columns)
+        of_samples = list(self.rows_from.obsm[keys.MEASURED].columns)
+        self._training_types = cell_types_of(data) if isinstance(data, mudata.MuData) else of_samples
 
     @staticmethod
     def _registered(data: AnnData | MuData, train_on: Source) -> AnnData:
@@ -174,7 +178,13 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
         ------
         KeyError
             If the modality is missing.
+        ValueError
+            If the data were changed after pairing, or if the method needs unknown cell sizes.
         """
+        check_needs(mdata, cls.record, train_on, count_pairs=False)
+        check_paired(mdata)
+        if cls.record.uses_cell_sizes and train_on != "pairs":
+            check_cell_sizes(mdata, cls.record.key)
         cls.setup_anndata(cls._registered(mdata, train_on or cls.default_source()), **kwargs)
 
     @property
@@ -186,7 +196,7 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
     def _training_rows(self) -> TrainingRows:
         if self.adata is None:
             raise RuntimeError(NO_DATA)
-        rows = training_rows(self.adata, self._training_genes)
+        rows = training_rows(self.adata, self._training_genes, self._training_types)
         if self.train_on == "simulated" and len(np.unique(rows.donors)) == 1:
             # bulk simulated from profiles or across donors has no donor: split by sample
             rows.donors = np.arange(len(rows.donors)).astype(str)

@@ -57,3 +57,22 @@ class Method:
     selects_genes: bool = False
     genes_per_type: int = GENES_PER_TYPE
     fewest_pairs: int = FEWEST_PAIRS
+
+    def needed(self, train_on: str | None = None) -> tuple[str, ...]:
+        """Return the required data with an argument ``train_on`` of the method.
+
+        Parameters
+        ----------
+        train_on
+            ``"pairs"``, ``"simulated"`` or None.
+
+        Returns
+        -------
+        As ``needs``.
+        """
+        return self.needs if train_on is None else (train_on,)
+
+    @property
+    def uses_cell_sizes(self) -> bool:
+        """Whether the estimates depend on the RNA content of the reference cells. Pairs determine it otherwise."""
+        return self.fraction_kind == "cell" and self.family != "paired"

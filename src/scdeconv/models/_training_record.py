@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scdeconv._data.annotated import values_of
+from scdeconv._data.chunks import first_rows
 from scdeconv._data.gene_names import strip_versions
+from scdeconv._data.units import OTHER_UNITS, unit_of
+from scdeconv._data.warnings import warn
 from scdeconv._stats.conformal import HeldOut
 from scdeconv._stats.familiarity import Familiarity
 from scdeconv._stats.fingerprint import Fingerprints, most_expressed
@@ -17,6 +20,10 @@ from scdeconv.io import TrainingRecord
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from scdeconv._data.matrix import Matrix
+
+# number of samples read to infer the unit; set by hand
+UNIT_CHECK_ROWS = 100
 NEW, OUT_OF_FOLD, IN_SAMPLE = "new", "out-of-fold", "in-sample"
 
 
@@ -108,3 +115,13 @@ class DeconvolutionRecord(TrainingRecord):
     samples: TrainingSamples | None = None
     library_size: float | None = None
     levels: dict[str, list[str]] | None = None
+
+
+def warn_of_other_unit(bulk: Matrix, trained_on: str | None) -> None:
+    """Warn about bulk in another unit than the training bulk."""
+    found = unit_of(first_rows(bulk)[:UNIT_CHECK_ROWS])
+    if found in OTHER_UNITS.get(trained_on, ()):
+        warn(
+            f"Expected {trained_on} in adata, the unit of the training bulk, found {found}. Estimates may be "
+            f"wrong. Pass bulk samples in {trained_on}, or pair and train with bulk in {found}."
+        )

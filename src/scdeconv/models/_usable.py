@@ -29,8 +29,11 @@ def with_reads(totals: np.ndarray, names: pd.Index) -> np.ndarray:
     return usable
 
 
-def to_all_rows(values: np.ndarray, usable: np.ndarray) -> np.ndarray:
-    """Return values of the usable samples as rows of all samples; the other rows are NaN."""
+def to_all_rows(values: np.ndarray | float, usable: np.ndarray) -> np.ndarray:
+    """Return values of the usable samples as rows of all samples; the other rows are NaN. One value is for all rows."""
+    values = np.asarray(values)
+    if not values.ndim:
+        return values
     rows = np.full((len(usable), *values.shape[1:]), np.nan)
     rows[usable] = values
     return rows
@@ -53,7 +56,7 @@ def flag_few_reads(
     quality: Mapping[str, Any] | pd.DataFrame | None, expression: np.ndarray, library_size: float | None
 ) -> dict[str, Any] | None:
     """Return the measures with ``few_reads``: less than 10 % of the reads of the median training sample."""
-    measures = {} if quality is None else {name: np.asarray(values) for name, values in quality.items()}
+    measures = {} if quality is None else {str(name): np.asarray(values) for name, values in quality.items()}
     if library_size is not None:
         measures["few_reads"] = np.nansum(expression, axis=1) < FEW_READS * library_size
     return measures or None

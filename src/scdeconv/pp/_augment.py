@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scdeconv._data import keys
+from scdeconv._data.checks import check_paired
 from scdeconv._stats.draws import subsample_fractions
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def augment(mdata: MuData, n_aug: int = 100, aug_ratio: float = 0.8, *, seed: in
             f"aug_ratio={aug_ratio}. Change the arguments."
         )
         raise ValueError(msg)
+    check_paired(mdata)
     bulk = mdata[keys.BULK]
     if keys.MEASURED_CELLS not in bulk.obsm:
         msg = (

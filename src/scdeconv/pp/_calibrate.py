@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from scdeconv._data import keys
-from scdeconv._data.checks import Problems, check_labels, examples
-from scdeconv._data.matrix import is_integer
+from scdeconv._data.checks import Problems, check_labels, check_paired, examples
+from scdeconv._data.modalities import check_reference
 from scdeconv._data.paired_data import PairedData
 from scdeconv._data.warnings import warn
 from scdeconv._stats import compositions
@@ -79,7 +79,7 @@ def fit_calibration(data: PairedData, without: Collection[str], *, batch_key: st
     """
     bulk = data.mdata[keys.BULK]
     profiles, cell_size = data.reference.profiles(without)
-    depths = data.bulk(without).sum(axis=1) if is_integer(bulk.X) else np.empty(0)
+    depths = data.bulk(without).sum(axis=1) if data.is_counts else np.empty(0)
     pairs = data.pairs(without)
     if len(np.unique(pairs.donors)) < FEWEST_PAIRS:
         return calibration_without_pairs(profiles, cell_size, depths)
@@ -169,6 +169,8 @@ def calibrate(mdata: MuData, *, batch_key: str | None = None) -> Calibration:
     >>> calibration.genes["platform_shift"].shape
     (300,)
     """
+    check_reference(mdata, "pp.calibrate")
+    check_paired(mdata)
     bulk = mdata[keys.BULK]
     if batch_key is not None and batch_key not in bulk.obs:
         msg = (

@@ -8,7 +8,7 @@ import pandas as pd
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import subset
-from scdeconv._data.checks import examples
+from scdeconv._data.checks import check_paired, examples, remember_values
 from scdeconv._data.labels import as_labels, as_text, near_matches
 from scdeconv._data.modalities import make_mudata
 
@@ -71,6 +71,7 @@ def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
     >>> held_out.n_obs, donor in set(train["sc"].obs["donor"])
     (1, False)
     """
+    check_paired(mdata)
     bulk = mdata[keys.BULK]
     donors = list(as_text(as_labels(pd.Index(list(donors)))))
     known = sorted(set(bulk.obs[keys.DONOR]))
@@ -94,7 +95,7 @@ def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
             rest.obs[keys.CELL_TYPE] = rest.obs[keys.CELL_TYPE].cat.set_categories(all_types)
             modalities[name] = rest
         modalities |= make_reference(modalities[keys.SUMS])
-    else:
+    elif keys.PROFILES in mdata.mod:
         modalities[keys.PROFILES] = mdata[keys.PROFILES].copy()
         if keys.PSEUDOBULK in mdata.mod:
             pseudobulk = mdata[keys.PSEUDOBULK]
@@ -102,6 +103,7 @@ def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
     train = make_mudata(modalities)
     steps = mdata.uns.get(keys.UNS, {})
     train.uns[keys.UNS] = {name: steps[name] for name in KEPT_RECORDS if name in steps}
+    train.uns[keys.UNS][keys.VALUES] = remember_values(train)
     redo_steps(train, steps)
     return train, held_out
 

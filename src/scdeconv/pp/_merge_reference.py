@@ -9,7 +9,7 @@ import pandas as pd
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata, values_of
-from scdeconv._data.checks import examples
+from scdeconv._data.checks import examples, remember_values
 from scdeconv._data.fractions import merge_levels
 from scdeconv._data.modalities import make_mudata
 from scdeconv._data.reference import membership
@@ -60,7 +60,7 @@ def merge_pairs(mdata: MuData, bulk: AnnData, groups: Groups, weights: Mapping[s
     if "hierarchy" in records.get("pair", {}):
         levels = {name: [str(member) for member in of] for name, of in records["pair"]["hierarchy"].items()}
         records["pair"]["hierarchy"] = merge_levels(levels, groups)
-    merged.uns[keys.UNS] = records
+    merged.uns[keys.UNS] = {**records, keys.VALUES: remember_values(merged)}
     redo_steps(merged, steps)
     return merged
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from scdeconv._data import keys
+from scdeconv._data.checks import UNKNOWN_SIZES
+from scdeconv._data.modalities import cell_types_of
 from scdeconv._data.reference import count_cells
 from scdeconv._data.warnings import warn
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
     from mudata import MuData
+
+    from scdeconv._data.fractions import Rest
 
 FEWEST_PAIRS = 3  # minimum number of paired donors for methods that train on pairs (set by hand)
 
@@ -31,13 +35,18 @@ def pair(
     fractions_key: str = "measured_fractions",
     probabilities_key: str | None = None,
     duplicates: Literal["error", "sum"] = "error",
+    unit: Literal["counts", "tpm", "array"] | None = None,
+    cell_sizes: Mapping[str, float] | None = None,
+    rest: Rest = "keep",
     hierarchy: Mapping[str, Sequence[str]] | None = None,
 ) -> MuData:
     """Pair bulk samples with the single cells of the same donors.
 
     Donors with bulk and cells are pairs. Donors with only cells contribute to the reference. Donors with only bulk can
     be predicted. Instead of cells, pass cell-type ``profiles``. The measured fractions are then read from
-    ``bulk.obsm[fractions_key]`` (for example from flow cytometry or imaging). The inputs are not changed.
+    ``bulk.obsm[fractions_key]`` (for example from flow cytometry, blood counts or imaging). Without cells and profiles,
+    bulk with measured fractions is enough for methods that need no reference (:func:`scdeconv.tl.methods`). The inputs
+    are not changed.
 
     Parameters
     ----------
@@ -62,7 +71,8 @@ def pair(
     pseudobulk
         Summed cells of each donor, donors × genes. Only with profiles.
     fractions_key
-        Key of ``bulk.obsm`` with a DataFrame of samples × cell types. Rows sum to 1 or are NaN.
+        Key of ``bulk.obsm`` with a DataFrame of samples × cell types. Rows sum to 1, to less where a part was not
+        measured, or are NaN.
     probabilities_key
         Key of ``cells.obsm`` with a DataFrame of cell-type probabilities, cells × cell types, rows sum to 1. The
         measured fractions of a donor are then the mean probabilities of its cells. Profiles are still computed from
@@ -71,6 +81,16 @@ def pair(
         makes all donors similar. The printed summary contains the mean difference to fractions from the labels.
     duplicates
         Treatment of duplicate genes: raise an error or sum them.
+    unit
+        Unit of bulk. Default: found from the values. ``"array"``: microarray intensities, without counting noise; log2
+        values are exponentiated.
+    cell_sizes
+        RNA per cell of each type, for cells that were normalised to one library size and have no total counts in
+        ``obs``. Without both, methods that use cell sizes refuse the data.
+    rest
+        Treatment of measured fractions that sum to less than 1. ``"keep"``: the unmeasured rest becomes the column
+        ``"Unmeasured"``. Without a reference, it is estimated like a cell type. With a reference, methods are trained
+        and scored on shares of the measured types. ``"rescale"``: divide each row by its sum.
     hierarchy
         Groups of cell types, and groups of groups: ``{"T": ["CD4 T", "CD8 T"], "Lymphoid": ["T", "B"]}``.
         :func:`scdeconv.tl.predict` also writes the sum of each group, with its own intervals.
@@ -79,7 +99,7 @@ def pair(
     -------
     MuData of the shared genes with the modalities
 
-    - ``bulk``: ``obs["donor"]``, ``obsm["measured_fractions"]`` (rows of NaN if unknown) and, with cells,
+    - ``bulk``: ``obs["donor"]``, ``obsm["measured_fractions"]`` (rows sum to 1, NaN if unknown) and, with cells,
       ``obsm["measured_cells"]``, the number of cells. With ``probabilities_key``, the numbers are expected numbers,
       rounded by the largest-remainder method, which keeps the donor's total. ``obsm["measured_variance"]`` is then the
       variance of the fractions due to uncertain types, sum of p(1 - p) / N² over N cells. It assumes calibrated
@@ -116,7 +136,19 @@ def pair(
     """
     inputs = {"bulk": bulk, "cells": cells, "profiles": profiles, "pseudobulk": pseudobulk}
     originals = {name: adata for name, adata in inputs.items() if adata is not None}
-    mdata = join(originals, donor_key, cell_type_key, layer, fractions_key, duplicates, probabilities_key, hierarchy)
+    mdata = join(
+        originals,
+        donor_key,
+        cell_type_key,
+        layer,
+        fractions_key,
+        duplicates,
+        probabilities_key,
+        unit,
+        cell_sizes,
+        rest,
+        hierarchy,
+    )
     record = mdata.uns[keys.UNS]["pair"]
     shares = ", ".join(f"{name} {adata.n_vars}" for name, adata in originals.items())
     aside = f"; {record['n_spike_ins']} spike-ins removed from the genes" if record["n_spike_ins"] else ""
@@ -126,14 +158,24 @@ def pair(
         soft = (
             f"; fractions from {probabilities_key!r}, mean absolute difference to fractions from labels {distance:.3f}"
         )
-    found = f"{record['n_genes']} shared genes ({shares}); bulk in {record['bulk_unit']}{aside}{soft}"
+    sizes = record.get("cell_sizes")
+    exponentiated = " (log2 values exponentiated)" if record["exponentiated"] else ""
+    normalised = "" if sizes in (None, "counts", "profiles") else f"; cells are normalised, sizes from {sizes}"
+    genes = f"{record['n_genes']} shared genes ({shares})" if len(originals) > 1 else f"{record['n_genes']} genes"
+    found = f"{genes}; bulk in {record['bulk_unit']}{exponentiated}{normalised}{aside}{soft}"
     notes = f"; {record['notes']}" if "notes" in record else ""
     print(f"{_count_donors(mdata)}; {found}{notes}")
+    if sizes == UNKNOWN_SIZES:
+        warn(
+            "Expected counts of the cells, found cells that were normalised to one library size: their RNA content is "
+            "unknown. Methods that use it will refuse the data. Pass layer=, cells.obs['total_counts'] or cell_sizes=."
+        )
     n_pairs = len(paired_donors(mdata))
     if n_pairs < FEWEST_PAIRS:
+        default = "a reference-based method" if keys.PROFILES in mdata.mod else "the mean composition"
         warn(
-            f"Expected at least {FEWEST_PAIRS} paired donors to train on pairs, found {n_pairs}. tl.train uses a "
-            "reference-based method by default."
+            f"Expected at least {FEWEST_PAIRS} paired donors to train on pairs, found {n_pairs}. tl.train uses {default} "
+            "by default."
         )
     return mdata
 
@@ -181,6 +223,9 @@ def _count_donors(mdata: MuData) -> str:
     text = f"paired {len(pairs)} donors ({mdata[keys.BULK].n_obs} bulk samples"
     if keys.CELLS in mdata.mod:
         text += f", {mdata[keys.CELLS].n_obs} cells"
+    if keys.PROFILES not in mdata.mod:
+        cell_types = f"{len(cell_types_of(mdata))} cell types, no reference)"
+        return f"{text}, {cell_types}; {len(donors[keys.BULK] - pairs)} donors without measured fractions"
     text += f", {mdata[keys.PROFILES].n_obs} cell types)"
     only_cells = len(donors.get(keys.PSEUDOBULK, set()) - donors[keys.BULK])
     return f"{text}; {len(donors[keys.BULK] - pairs)} donors with bulk only, {only_cells} with cells only"

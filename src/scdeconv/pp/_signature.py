@@ -11,6 +11,7 @@ from scdeconv._data import keys
 from scdeconv._data.annotated import subset
 from scdeconv._data.checks import Problems, examples
 from scdeconv._data.matrix import to_dense
+from scdeconv._data.modalities import check_reference
 from scdeconv._data.reference import Reference
 from scdeconv._stats.markers import (
     GENES_PER_TYPE,
@@ -140,9 +141,7 @@ def signature(
     >>> model = scdeconv.tl.train(mdata, "nnls", signature=signature)
     nnls: 7 profiles, 70 genes
     """
-    if keys.PROFILES not in mdata.mod:
-        msg = f"Expected mdata['profiles'], found modalities {sorted(mdata.mod)}. Make mdata with pp.pair."
-        raise KeyError(msg)
+    check_reference(mdata, "pp.signature")
     given = mdata[keys.PROFILES]
     cell_types = list(given.obs[keys.CELL_TYPE])
     profiles = to_dense(given.X)

@@ -11,9 +11,10 @@ import scipy.sparse as sp
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata
+from scdeconv._data.checks import check_paired
 from scdeconv._data.chunks import product
 from scdeconv._data.matrix import to_dense
-from scdeconv._data.modalities import add_modality
+from scdeconv._data.modalities import add_modality, check_reference
 from scdeconv._stats.calibration.platform_calibration import BROAD
 from scdeconv._stats.draws import draw_cells, draw_fractions, round_to_cells
 
@@ -98,6 +99,8 @@ def simulate(
             "Change the arguments."
         )
         raise ValueError(msg)
+    check_reference(mdata, "pp.simulate")
+    check_paired(mdata)
     rng = np.random.default_rng(seed)
     records = mdata.uns.setdefault(keys.UNS, {})
     if calibration is not False:

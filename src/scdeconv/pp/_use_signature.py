@@ -50,7 +50,7 @@ def use_signature(mdata: MuData, signature: AnnData) -> MuData:
     bulk = mdata[keys.BULK].copy()
     measured = bulk.obsm.pop(keys.MEASURED)
     labels = as_labels(pd.Index(signature.obs.get(keys.CELL_TYPE, signature.obs_names)))
-    if set(measured.columns) == set(labels):
+    if set(measured.columns) - {keys.UNMEASURED} == set(labels):
         bulk.obsm[keys.MEASURED] = measured
     elif measured.notna().any(axis=None):
         near = near_types(measured.columns, as_text(labels))
@@ -73,5 +73,5 @@ def use_signature(mdata: MuData, signature: AnnData) -> MuData:
         )
     # keep the unit, which was detected on all genes; calibration and simulation used other profiles
     records = mdata.uns.get(keys.UNS, {})
-    work.uns[keys.UNS] = {name: records[name] for name in ("pair", "calibrate") if name in records}
+    work.uns[keys.UNS] = {name: records[name] for name in ("pair", "calibrate", keys.VALUES) if name in records}
     return work

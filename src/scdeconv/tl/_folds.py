@@ -9,8 +9,9 @@ import pandas as pd
 
 from scdeconv import metrics
 from scdeconv._data import keys
+from scdeconv._data.fractions import measured_shares
 from scdeconv._data.matrix import to_dense
-from scdeconv._data.modalities import make_mudata
+from scdeconv._data.modalities import cell_types_of, make_mudata
 from scdeconv._data.progress import no_progress
 from scdeconv.models import resolve
 
@@ -97,6 +98,6 @@ def fold_error(training: MuData, held_out: AnnData, method: MethodLike, argument
     """Return the RMSE over all entries on held-out donors; infinite if the training diverged."""
     with no_progress():
         model = fit_method(training, method, dict(arguments))
-        measured = held_out.obsm[keys.MEASURED].dropna()
+        measured = measured_shares(held_out.obsm[keys.MEASURED].dropna(), cell_types_of(training))
         predicted = predict_unseen(model, training, held_out).loc[measured.index]
     return np.inf if predicted.isna().any(axis=None) else metrics.rmse(measured, predicted)

@@ -21,7 +21,7 @@ from scdeconv._data.checks import (
     examples,
 )
 from scdeconv._data.gene_names import Genes, strip_versions
-from scdeconv._data.labels import is_missing
+from scdeconv._data.labels import as_categorical, is_missing
 from scdeconv._data.matrix import Matrix, get_matrix, layer_names, to_dense
 from scdeconv._data.reference import indicator
 from scdeconv._stats.markers import choose, score_by_reference
@@ -244,7 +244,7 @@ def _read_profiles(
         return None
     name = f"reference.obs[{reference_key!r}]"
     labels = check_labels(problems, reference.obs[reference_key], name, "cell type")
-    types = pd.Categorical(labels)
+    types = as_categorical(reference.obs[reference_key])
     if len(types.categories) < 2:
         problems.add(f"Expected at least two cell types in {name}, found {list(types.categories)}. Add others.")
     check_cell_type_names(problems, types.categories[~is_missing(types.categories)], name, spellings=False)

@@ -6,9 +6,9 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from scdeconv._data import keys
-from scdeconv._data.modalities import make_mudata
+from scdeconv._data.modalities import cell_types_of, make_mudata
 from scdeconv._data.warnings import warn
-from scdeconv.models import load_class, records, resolve
+from scdeconv.models import check_needs, load_class, records, resolve
 from scdeconv.pp import FEWEST_PAIRS, augment, paired_donors, select_genes, simulate, use_signature
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ PREPARATION = {
     "augment": ("n_aug", "aug_ratio"),
     "select_genes": ("n_genes",),
 }
+# default without a reference; chosen on public data, see docs/benchmarks/without_reference
+WITHOUT_REFERENCE = "ridge"
 # removed arguments, with advice
 FORMER_ARGUMENTS = {"start_from_solution": "no method: use method='residual_dnn' (True) or 'simplednn' (False)"}
 
@@ -37,7 +39,8 @@ def default_method(mdata: MuData) -> str:
 
     Returns
     -------
-    ``"calibrated_map"`` with at least three paired donors, else ``"robust_nnls"``, which needs no pairs.
+    ``"calibrated_map"`` with at least three paired donors and a reference, ``"robust_nnls"``, which needs no pairs, with
+    a reference only. Without a reference: ``"ridge"`` with at least three paired donors, else ``"mean_composition"``.
 
     Examples
     --------
@@ -49,7 +52,10 @@ def default_method(mdata: MuData) -> str:
     >>> scdeconv.tl.default_method(mdata)
     'calibrated_map'
     """
-    return "calibrated_map" if len(paired_donors(mdata)) >= FEWEST_PAIRS else "robust_nnls"
+    enough = len(paired_donors(mdata)) >= FEWEST_PAIRS
+    if keys.PROFILES in mdata.mod:
+        return "calibrated_map" if enough else "robust_nnls"
+    return WITHOUT_REFERENCE if enough else keys.BASELINE
 
 
 def keyword_arguments(function: Any) -> dict[str, Any]:
@@ -104,14 +110,8 @@ def fit_method(mdata: MuData, method: MethodLike, arguments: dict[str, Any]) -> 
         arguments.pop("seed", None)
     architecture, training = split_arguments(cls, arguments)
     architecture = {**parameters, **architecture}
-    needs = (architecture["train_on"],) if architecture.get("train_on") else record.needs
-    n_pairs = len(paired_donors(mdata))
-    if "pairs" in needs and n_pairs < record.fewest_pairs:
-        msg = (
-            f"Expected at least {record.fewest_pairs} paired donors for method {record.key!r}, found {n_pairs}. Use "
-            "a method without pairs, such as method='nnls'."
-        )
-        raise ValueError(msg)
+    needs = record.needed(architecture.get("train_on"))
+    check_needs(mdata, record, architecture.get("train_on"))
     # registration and gene selection write to these modalities
     written = (keys.BULK, keys.SIMULATED)
     work = make_mudata({key: adata.copy() if key in written else adata for key, adata in mdata.mod.items()})
@@ -124,7 +124,7 @@ def fit_method(mdata: MuData, method: MethodLike, arguments: dict[str, Any]) -> 
     if steps["select_genes"]:
         select_genes(work, **{**done.get("select_genes", {}), **steps["select_genes"]})
     if keys.SELECTED not in work[keys.BULK].var and not record.selects_genes:
-        select_genes(work, record.genes_per_type * work[keys.PROFILES].n_obs)
+        select_genes(work, record.genes_per_type * len(cell_types_of(work)))
     cls.setup_mudata(work, **{key: architecture[key] for key in ("train_on",) if key in architecture})
     model: Any = cls(work, **architecture)
     model.train(**training)

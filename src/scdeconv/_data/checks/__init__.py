@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .cell_sizes import check_cell_sizes, check_expressed
-from .cell_types import near_types, report_differences
+from .cell_sizes import check_expressed, check_positive_sizes
+from .cell_types import near_types, report_differences, rest_columns
 from .donors import check_donors_match, columns_of_donors
 from .expression import Examined, check_expression, examine, report_expression
 from .fractions import SUM_TOLERANCE, check_fractions, check_numeric_table, check_whole_rows, unit_problem
@@ -11,5 +11,6 @@ from .genes import MOSTLY_SHARED, check_shared_genes
 from .groups import check_groups, check_hierarchy
 from .labels import check_cell_type_names, check_labels, check_spellings
 from .names import check_key, check_names
+from .paired import UNKNOWN_SIZES, check_cell_sizes, check_paired, remember_values
 from .problems import Problems, examples
 from .training import check_training_samples

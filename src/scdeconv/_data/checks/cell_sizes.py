@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-def check_cell_sizes(problems: Problems, sizes: Iterable[object], cell_types: Iterable[str], name: str) -> None:
+def check_positive_sizes(problems: Problems, sizes: Iterable[object], cell_types: Iterable[str], name: str) -> None:
     """Refuse cell sizes that are zero, negative, infinite, NaN or no numbers.
 
     Parameters

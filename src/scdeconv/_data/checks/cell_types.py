@@ -57,6 +57,11 @@ def near_types(types: Iterable[str], others: Iterable[str]) -> dict[str, str]:
     return found | _unique_pairs(first, second, _misspelt)
 
 
+def rest_columns(names: Iterable[str]) -> list[str]:
+    """Return the names of columns that are probably the unmeasured rest, such as "Other" or "unknown"."""
+    return [name for name in names if words_of_type(name) in RESTS]
+
+
 def finer_types(coarse: Iterable[str], fine: Iterable[str]) -> dict[str, list[str]]:
     """Return groups of at least two types whose names contain the words of a coarser type."""
     words = {name: set(words_of_type(name)) for name in fine}
@@ -130,7 +135,7 @@ def report_differences(
     near = near_names(absent, extra)
     absent, extra = absent.drop(list(near)), extra.drop(list(near.values()))
     if what == "cell types":
-        rest = [name for name in absent if words_of_type(name) in RESTS and UNMEASURED not in measured]
+        rest = rest_columns(absent) if UNMEASURED not in measured else []
         near |= dict.fromkeys(rest[:1], UNMEASURED)
         absent = absent.drop(rest[:1])
     advice = []

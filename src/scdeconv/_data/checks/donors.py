@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import TYPE_CHECKING
 
@@ -80,7 +81,7 @@ def columns_of_donors(table: pd.DataFrame, donors: pd.Series) -> dict[str, list[
 def _columns(obs: Mapping[str, pd.DataFrame]) -> dict[str, list[str]]:
     """Return the donors in columns that have donors of the other input, by a text that names the column."""
     texts = {}
-    for name, other in zip(obs, reversed(obs), strict=True):
+    for name, other in itertools.permutations(obs, 2):
         for column, shared in columns_of_donors(obs[name], obs[other][keys.DONOR]).items():
             source = f"{name}.obs_names" if column == "obs_names" else f"{name}.obs[{column!r}]"
             texts[f"{source} has {len(shared)} donors of {other} ({examples(shared)})"] = shared

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
+from scdeconv._data.keys import UNMEASURED
+
 from .problems import Problems, examples
 
 if TYPE_CHECKING:
@@ -19,8 +21,23 @@ SUM_TOLERANCE = 0.01
 PERCENT_SUMS = (20, 101)
 
 
-def check_fractions(problems: Problems, fractions: object, name: str) -> None:
-    """Report fractions that are not a DataFrame of non-negative rows that sum to 1; rows of NaN are accepted."""
+def check_fractions(problems: Problems, fractions: object, name: str, *, partial: bool = False) -> None:
+    """Refuse fractions that are not a DataFrame of non-negative rows that sum to 1; rows of NaN are accepted.
+
+    Percent, counts, rows with some NaN and rows of zeros are refused, too.
+
+    Parameters
+    ----------
+    problems
+        Collected problems.
+    fractions
+        Samples × cell types.
+    name
+        The table in messages.
+    partial
+        Accept rows that sum to less than 1, because a part of the sample was not measured. With a column "Unmeasured",
+        the rows must sum to 1.
+    """
     before = len(problems.messages)
     check_numeric_table(problems, fractions, name)
     if len(problems.messages) > before:
@@ -36,16 +53,27 @@ def check_fractions(problems: Problems, fractions: object, name: str) -> None:
             f"{np.nanmin(values):.3g}): {examples(fractions.index[negative])}. "
             "Set them to 0 and divide each row by its sum."
         )
-    sums = values.sum(axis=1)
-    off = np.flatnonzero(~missing & ~(np.abs(sums - 1) <= SUM_TOLERANCE))
     other_unit = unit_problem(values, name)
     if other_unit:
         problems.add(other_unit)
-    elif off.size:
+        return
+    empty = ~missing & (fractions.drop(columns=UNMEASURED, errors="ignore").sum(axis=1) <= 0).to_numpy()
+    if empty.any():
         problems.add(
-            f"Expected rows of {name} to sum to 1, found {off.size} rows with sums from {sums[off].min():.3g} to "
-            f"{sums[off].max():.3g}: {examples(fractions.index[off])}. Add the remainder as another cell type or "
-            "divide each row by its sum."
+            f"Expected measured cell types in every row of {name}, found {int(empty.sum())} rows of zeros: "
+            f"{examples(fractions.index[empty])}. Set these rows to NaN."
+        )
+    sums = values.sum(axis=1)
+    partial = partial and UNMEASURED not in fractions
+    fits = sums <= 1 + SUM_TOLERANCE if partial else np.abs(sums - 1) <= SUM_TOLERANCE
+    off = np.flatnonzero(~missing & ~empty & ~fits)
+    if off.size:
+        advice = f"Add the remainder as the column {UNMEASURED!r} or divide each row by its sum."
+        if partial:
+            advice = "Divide each row by its sum, and drop columns that are sums of other types."
+        problems.add(
+            f"Expected rows of {name} to sum to {'at most 1' if partial else '1'}, found {off.size} rows with sums from "
+            f"{sums[off].min():.3g} to {sums[off].max():.3g}: {examples(fractions.index[off])}. {advice}"
         )
 
 

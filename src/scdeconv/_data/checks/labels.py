@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from scdeconv._data.labels import MISSING_WORDS, as_labels, changed_labels, is_missing, spellings_of_one_label
+from scdeconv._data.labels import MISSING_WORDS, Values, as_labels, changed_labels, is_missing, spellings_of_one_label
 
 from .problems import Problems, examples
 
@@ -119,7 +119,7 @@ def check_cell_type_names(
     return names
 
 
-def note_changes(problems: Problems, values: pd.Series | pd.Index, labels: pd.Series | pd.Index, name: str) -> None:
+def note_changes(problems: Problems, values: Values, labels: Values, name: str) -> None:
     """Note labels that are read without surrounding spaces or decimals."""
     changed = changed_labels(values, labels)
     if changed:

@@ -33,10 +33,16 @@ def check_training_samples(bulk: AnnData) -> None:
             msg = f"Expected {container}[{key!r}] in adata, found {list(getattr(bulk, container))}. Call pp.pair."
             raise KeyError(msg)
     problems = Problems("The samples cannot be trained on")
-    check_labels(problems, bulk.obs[keys.DONOR], f"obs[{keys.DONOR!r}]", "donor")
-    name = f"obsm[{keys.MEASURED!r}]"
-    measured = bulk.obsm[keys.MEASURED]
-    check_fractions(problems, measured, name)
-    if isinstance(measured, pd.DataFrame):
-        check_cell_type_names(problems, measured.columns, name)
+    report_samples(problems, bulk, "adata")
     problems.raise_if_any()
+
+
+def report_samples(problems: Problems, bulk: AnnData, name: str) -> None:
+    """Report problems of the donors and of the measured fractions of bulk samples."""
+    if keys.DONOR in bulk.obs:
+        check_labels(problems, bulk.obs[keys.DONOR], f"{name}.obs[{keys.DONOR!r}]", "donor")
+    if keys.MEASURED in bulk.obsm:
+        measured, title = bulk.obsm[keys.MEASURED], f"{name}.obsm[{keys.MEASURED!r}]"
+        check_fractions(problems, measured, title)
+        if isinstance(measured, pd.DataFrame):
+            check_cell_type_names(problems, measured.columns, title)

@@ -14,7 +14,7 @@ from scdeconv._data.warnings import warn
 from .align import TITLE, align_tables
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from anndata import AnnData
 
@@ -97,3 +97,14 @@ def sum_types(table: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> pd.Da
     names = pd.Index([group_of.get(name, name) for name in table.columns])
     summed = {name: table.loc[:, names == name].sum(axis=1, skipna=False) for name in dict.fromkeys(names)}
     return table if names.equals(table.columns) else pd.DataFrame(summed, index=table.index)
+
+
+def measured_shares(measured: pd.DataFrame, cell_types: Collection[str]) -> pd.DataFrame:
+    """Return measured fractions as shares of the cell types that a method estimates.
+
+    If the method does not estimate the unmeasured rest, the rest is removed and each row is divided by its sum.
+    """
+    if keys.UNMEASURED not in measured or keys.UNMEASURED in cell_types:
+        return measured
+    types = measured.drop(columns=keys.UNMEASURED)
+    return types.div(types.sum(axis=1), axis=0)

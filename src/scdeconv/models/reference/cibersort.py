@@ -11,6 +11,7 @@ from joblib import Parallel, delayed
 
 from scdeconv._data.matrix import get_matrix, to_dense
 from scdeconv._data.progress import progress
+from scdeconv._data.units import ARRAY, to_linear
 from scdeconv._stats.compositions import to_fractions
 from scdeconv._stats.solvers.support_vectors import (
     draw_null_mixtures,
@@ -210,7 +211,11 @@ class CIBERSORT(SignatureModel):
         values, usable = super()._aligned(adata, layer)
         if not self.parameters_["quantile_normalise"] or not usable.any():
             return values, usable
-        return quantile_normalise(values, to_dense(get_matrix(adata, layer, "adata"))[usable]), usable
+        return quantile_normalise(values, self._all_genes(adata, layer)[usable]), usable
+
+    def _all_genes(self, adata: AnnData, layer: str | None) -> np.ndarray:
+        matrix = get_matrix(adata, layer, "adata")
+        return to_dense(to_linear(matrix) if self.training_.bulk_unit == ARRAY else matrix)
 
     def absolute_scores(self, adata: AnnData, *, layer: str | None = None) -> pd.DataFrame:
         """Return scores of the absolute amount of each cell type, comparable between samples and between cell types.
@@ -244,7 +249,7 @@ class CIBERSORT(SignatureModel):
             return pd.DataFrame(np.nan, index=adata.obs_names, columns=self.cell_types_)
         scores = self.state_.predict(expression)
         if kind == "sig.score":
-            everything = to_dense(get_matrix(adata, layer, "adata"))[usable]
+            everything = self._all_genes(adata, layer)[usable]
             if self.parameters_["quantile_normalise"]:
                 everything = quantile_normalise(everything, everything)
             level = np.nanmedian(expression, axis=1, keepdims=True) / max(np.median(everything), 1)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from scdeconv._data import keys
 from scdeconv._stats.compositions import to_fractions
 from scdeconv._stats.expression import to_shares
 from scdeconv._stats.solvers.subject_weights import (
@@ -169,7 +168,6 @@ class MuSiC(CrossFittedModel):
         reference="Wang et al. 2019",
         selects_genes=True,
     )
-    modalities = (keys.BULK, keys.PROFILES, keys.SUMS)
     state_type = MuSiCState
 
     def __init__(

@@ -12,7 +12,7 @@ from scdeconv._data import keys
 from scdeconv._data.checks import Problems
 from scdeconv._data.progress import progress
 from scdeconv._data.warnings import warn
-from scdeconv.models import DeconvolutionModel, MethodLike, resolve
+from scdeconv.models import DeconvolutionModel, MethodLike, check_needs, resolve
 from scdeconv.pp import hold_out, paired_donors
 from scdeconv.tl._folds import arguments_in_folds, deal_donors, fold_error, refuse_leakage
 from scdeconv.tl._train import default_method, fit_method, split_arguments, take_preparation
@@ -228,8 +228,9 @@ def _checked_space(
     """Return the search space; raise ``ValueError`` with all problems of the arguments."""
     from .space import default_space, known_arguments, methods_with_space, problems_of_space
 
-    cls, _ = resolve(method)
+    cls, parameters = resolve(method)
     split_arguments(cls, take_preparation(fixed)[1])
+    check_needs(mdata, cls.record, {**parameters, **fixed}.get("train_on"))
     problems = Problems("tl.tune")
     if not isinstance(n_trials, (int, np.integer)) or n_trials < 1:
         problems.add(f"Expected n_trials of at least 1, found {n_trials!r}.")
