@@ -29,6 +29,7 @@ def test_five_lines_run_without_deprecation_warnings(tmp_path):
     code = re.search(r"## Five lines\n\n```python\n(.*?)```", README.read_text(), flags=re.DOTALL).group(1)
     finished = run(code, tmp_path)
     assert finished.returncode == 0, finished.stderr
-    paired, trained = finished.stdout.splitlines()
+    paired, trained, predicted = finished.stdout.splitlines()
     assert paired.startswith("paired 24 donors")
     assert trained.startswith("calibrated_map: 24 donors")
+    assert predicted.startswith("predict: 24 samples were training samples; they get their out-of-fold predictions")

@@ -274,6 +274,21 @@ def test_predict_writes_csv_and_h5ad_too(files, model, tmp_path):
     assert adata.uns["scdeconv"]["ours"]["method"] == "calibrated_nnls"
 
 
+def test_training_samples_get_out_of_fold_predictions(files, model, tmp_path, capsys):
+    arguments = ("predict", model, files / "bulk.tsv.gz")
+    assert run(*arguments, "-o", tmp_path / "held_out.tsv") == 0
+    assert "predict: 10 samples were training samples; they get their out-of-fold" in capsys.readouterr().out
+    assert run(*arguments, "-o", tmp_path / "fit.tsv", "--set", "in_sample=true") == 0
+    assert "10 samples were training samples and get the fit" in capsys.readouterr().err
+    held_out, fit = (
+        pd.read_csv(tmp_path / f"{name}.tsv", sep="\t", index_col="sample") for name in ("held_out", "fit")
+    )
+    assert ((held_out - fit).abs().max(axis=1) > 1e-6).sum() == 10
+    predicted = load_model(model).held_out_.predicted
+    distance = np.abs(held_out.to_numpy()[:, None] - predicted).max(axis=2)
+    assert (distance.min(axis=0) < 1e-6).all()
+
+
 def test_seed_and_arguments_reach_the_method(pairs_file, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(

@@ -13,8 +13,8 @@ from scdeconv.models import NNLS
 @pytest.mark.parametrize("method", ["bisque", "calibrated_nnls", "ridge", "nnls", "mean_composition"])
 def test_intervals_contain_the_estimate(method, pairs, cohort):
     model = tl.train(pairs, method)
-    fractions = model.predict(cohort[1])
-    lower, upper = model.predict_interval(cohort[1], 0.9)
+    fractions = model.predict(cohort[1], in_sample=True)
+    lower, upper = model.predict_interval(cohort[1], 0.9, in_sample=True)
     for bound in (lower, upper):
         assert bound.index.equals(fractions.index)
         assert bound.columns.equals(fractions.columns)
@@ -25,7 +25,7 @@ def test_intervals_contain_the_estimate(method, pairs, cohort):
     np.testing.assert_array_equal(upper, expected[1])
     assert len(model.held_out_.donors) == 10
     with pytest.raises(ValueError, match=r"at most 0.909, .* 10 held-out donors"):
-        model.predict_interval(cohort[1], 0.95)
+        model.predict_interval(cohort[1], 0.95, in_sample=True)
 
 
 def test_intervals_need_held_out_donors(pairs, cohort):
@@ -33,7 +33,7 @@ def test_intervals_need_held_out_donors(pairs, cohort):
     model.train(held_out=False)
     assert model.held_out_ is None
     with pytest.raises(ValueError, match="Expected a model with held-out donors, found NNLS without"):
-        model.predict_interval(cohort[1])
+        model.predict_interval(cohort[1], in_sample=True)
 
 
 def test_held_out_truth_is_the_measured_fractions(pairs):

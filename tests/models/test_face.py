@@ -74,7 +74,7 @@ def saved(model, tmp_path):
 
 
 def test_fractions_have_cell_types_and_sum_to_one(model, bulk, cohort):
-    fractions = model.predict(bulk)
+    fractions = model.predict(bulk, in_sample=True)
     assert list(fractions.index) == list(bulk.obs_names)
     assert list(fractions.columns) == list(cohort[0].obs["cell_type"].cat.categories)
     assert (fractions >= 0).all(axis=None)
@@ -83,7 +83,9 @@ def test_fractions_have_cell_types_and_sum_to_one(model, bulk, cohort):
 
 def test_saved_and_loaded_model_gives_the_same_fractions(model, bulk, saved):
     loaded = type(model).load(saved)
-    pd.testing.assert_frame_equal(loaded.predict(bulk), model.predict(bulk), check_exact=True)
+    pd.testing.assert_frame_equal(
+        loaded.predict(bulk, in_sample=True), model.predict(bulk, in_sample=True), check_exact=True
+    )
     assert repr(loaded) == repr(model) == f"{type(model).__name__}: {model.summary_}"
     assert loaded.parameters_ == json.loads(json.dumps(model.parameters_))
     assert loaded.seed_ == model.seed_
@@ -98,7 +100,9 @@ def test_saved_and_loaded_model_gives_the_same_fractions(model, bulk, saved):
 def test_loaded_model_can_be_saved_again(model, bulk, saved, tmp_path):
     type(model).load(saved).save(tmp_path / "again")
     again = type(model).load(tmp_path / "again")
-    pd.testing.assert_frame_equal(again.predict(bulk), model.predict(bulk), check_exact=True)
+    pd.testing.assert_frame_equal(
+        again.predict(bulk, in_sample=True), model.predict(bulk, in_sample=True), check_exact=True
+    )
 
 
 def test_loaded_model_cannot_be_trained_and_says_why(model, saved):
@@ -107,40 +111,40 @@ def test_loaded_model_cannot_be_trained_and_says_why(model, saved):
 
 
 def test_order_of_genes_and_further_genes_change_nothing(model, bulk):
-    expected = model.predict(bulk)
+    expected = model.predict(bulk, in_sample=True)
     rng = np.random.default_rng(0)
     further = AnnData(rng.poisson(50, (bulk.n_obs, 30)), obs=bulk.obs[[]])
     further.var_names = [f"FURTHER{i}" for i in range(30)]
     wide = AnnData(np.hstack([bulk.X, further.X]), obs=bulk.obs)
     wide.var_names = [*bulk.var_names, *further.var_names]
     shuffled = wide[:, rng.permutation(wide.n_vars)].copy()
-    pd.testing.assert_frame_equal(model.predict(shuffled), expected, check_exact=True)
+    pd.testing.assert_frame_equal(model.predict(shuffled, in_sample=True), expected, check_exact=True)
 
 
 def test_ensembl_versions_change_nothing(model, bulk):
-    expected = model.predict(bulk)
+    expected = model.predict(bulk, in_sample=True)
     bulk.var_names = [f"{gene}.{i % 17 + 1}" for i, gene in enumerate(bulk.var_names)]
-    pd.testing.assert_frame_equal(model.predict(bulk), expected, check_exact=True)
+    pd.testing.assert_frame_equal(model.predict(bulk, in_sample=True), expected, check_exact=True)
 
 
 def test_order_and_number_of_samples_change_nothing(model, bulk):
-    expected = model.predict(bulk)
+    expected = model.predict(bulk, in_sample=True)
     some = bulk[[3, 0]].copy()
-    pd.testing.assert_frame_equal(model.predict(some), expected.iloc[[3, 0]], rtol=1e-5)
+    pd.testing.assert_frame_equal(model.predict(some, in_sample=True), expected.iloc[[3, 0]], rtol=1e-5)
 
 
 @pytest.mark.parametrize("as_format", [sp.csr_matrix, sp.csc_matrix, sp.csr_array, np.float32, np.asfortranarray])
 def test_storage_of_the_matrix_changes_nothing(model, bulk, as_format):
-    expected = model.predict(bulk)
+    expected = model.predict(bulk, in_sample=True)
     bulk.X = as_format(bulk.X)
-    pd.testing.assert_frame_equal(model.predict(bulk), expected, rtol=1e-6)
+    pd.testing.assert_frame_equal(model.predict(bulk, in_sample=True), expected, rtol=1e-6)
 
 
 def test_named_layer_is_read_instead_of_x(model, bulk):
-    expected = model.predict(bulk)
+    expected = model.predict(bulk, in_sample=True)
     bulk.layers["counts"] = bulk.X
     bulk.X = np.log1p(bulk.X)
-    pd.testing.assert_frame_equal(model.predict(bulk, layer="counts"), expected, check_exact=True)
+    pd.testing.assert_frame_equal(model.predict(bulk, layer="counts", in_sample=True), expected, check_exact=True)
 
 
 def test_method_that_reads_no_gene_asks_for_none(cohort, pairs):
@@ -149,7 +153,7 @@ def test_method_that_reads_no_gene_asks_for_none(cohort, pairs):
     one_gene = cohort[1][:, :1].copy()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert model.predict(one_gene).equals(model.predict(cohort[1]))
+        assert model.predict(one_gene, in_sample=True).equals(model.predict(cohort[1], in_sample=True))
 
 
 def test_fewer_than_half_of_the_genes_are_refused(model, bulk):
@@ -168,15 +172,15 @@ def test_missing_genes_are_warned_of_with_numbers(model, bulk):
     fewer = bulk[:, ~bulk.var_names.isin(model.genes_[:n_missing])].copy()
     message = rf"{n_missing} of the model's {n_genes} genes \(25%\) are not in adata: '{model.genes_[0]}'"
     with pytest.warns(UserWarning, match=message):
-        fractions = model.predict(fewer)
+        fractions = model.predict(fewer, in_sample=True)
     np.testing.assert_allclose(fractions.sum(axis=1), 1, rtol=1e-6)
-    assert not fractions.equals(model.predict(bulk))
+    assert not fractions.equals(model.predict(bulk, in_sample=True))
 
 
 def test_all_genes_there_means_no_warning(model, bulk):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model.predict(bulk)
+        model.predict(bulk, in_sample=True)
 
 
 @pytest.mark.parametrize("as_format", [np.asarray, sp.csr_matrix, sp.csc_matrix])
@@ -184,8 +188,8 @@ def test_predict_leaves_the_callers_object_unchanged(model, bulk, unchanged, as_
     bulk.X = as_format(bulk.X)
     bulk.layers["counts"] = bulk.X.copy()
     with unchanged(bulk):
-        model.predict(bulk)
-        model.predict(bulk, layer="counts")
+        model.predict(bulk, in_sample=True)
+        model.predict(bulk, layer="counts", in_sample=True)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +203,7 @@ def test_predict_leaves_the_callers_object_unchanged(model, bulk, unchanged, as_
 def test_values_that_are_no_linear_expression_are_refused(model, bulk, spoil, message):
     bulk.X = spoil(bulk.X.astype(float))
     with pytest.raises(ValueError, match=message):
-        model.predict(bulk)
+        model.predict(bulk, in_sample=True)
 
 
 def test_untrained_model_refuses_predict_and_save(name, pairs, bulk, tmp_path):
@@ -207,7 +211,7 @@ def test_untrained_model_refuses_predict_and_save(name, pairs, bulk, tmp_path):
     untrained = build(name, pairs)
     assert repr(untrained) == f"{type(untrained).__name__}: not trained"
     with pytest.raises(RuntimeError, match=r"found an untrained .*Call .train\(\) first"):
-        untrained.predict(bulk)
+        untrained.predict(bulk, in_sample=True)
     with pytest.raises(RuntimeError, match=r"found an untrained .*Call .train\(\) first"):
         untrained.save(tmp_path / "model")
     assert not list(tmp_path.iterdir())
@@ -227,7 +231,9 @@ def test_save_replaces_a_directory_only_with_overwrite(model, saved, bulk):
     (saved / "weights.npz").write_bytes(b"broken")
     model.save(saved, overwrite=True)
     assert {path.name for path in saved.iterdir()} == METHOD_OF_FILE
-    pd.testing.assert_frame_equal(type(model).load(saved).predict(bulk), model.predict(bulk), check_exact=True)
+    pd.testing.assert_frame_equal(
+        type(model).load(saved).predict(bulk, in_sample=True), model.predict(bulk, in_sample=True), check_exact=True
+    )
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
 
 
@@ -244,7 +250,7 @@ def test_missing_parents_and_empty_directories_are_used(model, bulk, tmp_path):
     model.save(tmp_path / "a" / "b", overwrite=True)
     model.save(str(tmp_path / "c" / "d" / "e"))
     for path in (tmp_path / "a" / "b", tmp_path / "c" / "d" / "e"):
-        assert type(model).load(path).predict(bulk).equals(model.predict(bulk))
+        assert type(model).load(path).predict(bulk, in_sample=True).equals(model.predict(bulk, in_sample=True))
 
 
 @pytest.mark.parametrize("existing", [True, False])
@@ -265,7 +271,7 @@ def test_failed_save_leaves_the_previous_model_alone(model, bulk, tmp_path, monk
     monkeypatch.undo()
     assert [item.name for item in tmp_path.iterdir()] == (["model"] if existing else [])
     if existing:
-        assert type(model).load(path).predict(bulk).equals(model.predict(bulk))
+        assert type(model).load(path).predict(bulk, in_sample=True).equals(model.predict(bulk, in_sample=True))
 
 
 def test_failed_move_puts_the_previous_model_back(model, bulk, saved, monkeypatch):
@@ -282,7 +288,7 @@ def test_failed_move_puts_the_previous_model_back(model, bulk, saved, monkeypatc
         model.save(saved, overwrite=True)
     monkeypatch.undo()
     assert [item.name for item in saved.parent.iterdir()] == [saved.name]
-    assert type(model).load(saved).predict(bulk).equals(model.predict(bulk))
+    assert type(model).load(saved).predict(bulk, in_sample=True).equals(model.predict(bulk, in_sample=True))
 
 
 def forge_hashes(saved):
@@ -324,7 +330,7 @@ def test_planted_pickle_is_refused_and_not_executed(model, saved, tmp_path):
 
 def test_load_and_predict_leave_random_state_alone(model, bulk, saved, global_state_untouched):
     with global_state_untouched():
-        type(model).load(saved).predict(bulk)
+        type(model).load(saved).predict(bulk, in_sample=True)
 
 
 def test_loading_reads_arrays_and_json_only(model, saved, monkeypatch):
@@ -365,4 +371,4 @@ def test_linear_model_is_loaded_and_used_without_torch(cohort, pairs, tmp_path):
     )
     result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() == model.predict(cohort[1]).to_csv().strip()
+    assert result.stdout.strip() == model.predict(cohort[1], in_sample=True).to_csv().strip()

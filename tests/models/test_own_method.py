@@ -75,7 +75,7 @@ def test_registered_method_is_listed_and_trained_by_key(pairs, capsys):
     pp.select_genes(pairs, 200)
     model = tl.train(pairs, "power_mean", power=2.0)
     assert type(model) is PowerMean
-    np.testing.assert_allclose(model.predict(pairs["bulk"]), expected_fractions(pairs, 2.0))
+    np.testing.assert_allclose(model.predict(pairs["bulk"], in_sample=True), expected_fractions(pairs, 2.0))
     assert capsys.readouterr().out.startswith("power_mean: 200 genes; out-of-fold RMSE")
     assert len(model.held_out_.donors) == 10
 
@@ -127,14 +127,14 @@ def test_train_takes_unregistered_classes_and_instances(pairs, unchanged, method
     with unchanged(pairs):
         model = tl.train(pairs, method)
     assert model is not method
-    np.testing.assert_allclose(model.predict(pairs["bulk"]), expected_fractions(pairs, power))
+    np.testing.assert_allclose(model.predict(pairs["bulk"], in_sample=True), expected_fractions(pairs, power))
     assert model.parameters_ == {"power": power}
     assert "power_mean" not in tl.methods().index
 
 
 def test_given_arguments_override_those_of_the_instance(pairs):
     model = tl.train(pairs, PowerMean(power=3.0), power=2.0)
-    np.testing.assert_allclose(model.predict(pairs["bulk"]), expected_fractions(pairs, 2.0))
+    np.testing.assert_allclose(model.predict(pairs["bulk"], in_sample=True), expected_fractions(pairs, 2.0))
 
 
 def test_arguments_of_library_instances_are_taken(pairs):
@@ -144,7 +144,9 @@ def test_arguments_of_library_instances_are_taken(pairs):
     assert model.seed_ == 3
     assert not instance.is_trained_
     by_name = tl.train(pairs, "simulation_ridge", n_simulated=37, seed=3)
-    pd.testing.assert_frame_equal(model.predict(pairs["bulk"]), by_name.predict(pairs["bulk"]), check_exact=True)
+    pd.testing.assert_frame_equal(
+        model.predict(pairs["bulk"], in_sample=True), by_name.predict(pairs["bulk"], in_sample=True), check_exact=True
+    )
 
 
 def test_seed_reaches_the_fit_of_own_methods(pairs):
@@ -232,7 +234,7 @@ def test_own_method_is_saved_and_loaded(pairs, tmp_path):
     for loaded in (load_model(tmp_path / "model"), PowerMean.load(tmp_path / "model")):
         assert type(loaded) is PowerMean
         assert loaded.parameters_ == {"power": 2.0}
-        expected, found = (m.estimate(pairs["bulk"], coverage=0.9) for m in (model, loaded))
+        expected, found = (m.estimate(pairs["bulk"], coverage=0.9, in_sample=True) for m in (model, loaded))
         for name, frame in expected.items():
             pd.testing.assert_frame_equal(found[name], frame, check_exact=True)
 

@@ -105,6 +105,35 @@ def test_given_gene_list_is_kept(mdata):
     assert list(train["bulk"].var["selected"]) == list(mdata["bulk"].var["selected"])
 
 
+def test_estimates_and_records_are_removed(mdata):
+    bulk = mdata["bulk"]
+    bulk.obsm["fractions"] = bulk.obsm["measured_fractions"].fillna(0)
+    bulk.obsm["X_pca"] = np.ones((bulk.n_obs, 2))
+    bulk.uns["scdeconv"] = {"fractions": {"method": "ridge"}}
+    mdata.uns["scdeconv"]["expression"] = {"method": "bayesprism"}
+    train, held_out = pp.hold_out(mdata, ["D2"])
+    for part in (train["bulk"], held_out):
+        assert set(part.obsm) == {"measured_fractions", "measured_cells"}
+        assert not part.uns
+    assert set(train.uns["scdeconv"]) == {"pair"}
+    assert "fractions" in bulk.obsm
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_calibration_is_learned_again(mdata, recorded):
+    calibration = pp.calibrate(mdata)
+    pp.simulate(mdata, 20, calibration=calibration)
+    if not recorded:
+        # the calibration of another object, passed to pp.simulate
+        del mdata.uns["scdeconv"]["calibrate"]
+    train, _ = pp.hold_out(mdata, ["D2"])
+    found = train.uns["scdeconv"]["calibration"]
+    expected = pp.calibrate(train)
+    np.testing.assert_array_equal(found["centre"], expected.centre)
+    assert found["n_donors"] == calibration.n_donors - 1
+    assert not np.allclose(found["centre"], calibration.centre)
+
+
 def test_all_samples_of_the_donor_are_removed(make_inputs):
     cells, bulk = make_inputs(bulk_donors=("D1", "D2", "D1", "D3", "D4", "D1"))
     mdata = pp.pair(cells, bulk)

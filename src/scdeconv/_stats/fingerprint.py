@@ -9,13 +9,14 @@ import numpy as np
 
 # number of genes with the highest mean expression, and number of compared pairs of them; set by hand
 N_GENES, N_PAIRS = 256, 256
-# ratios of two genes are rounded to 1 / STEPS of a doubling
-STEPS = 64
-# number of codes; the code of a ratio is its number of steps modulo N_CODES
+# ratios of two genes are rounded to 1 / STEPS of a doubling (0.14 %): rounding of stored values changes them by less,
+# sequencing the same library again by more
+STEPS = 512
+# number of codes; the code of a ratio is its number of steps modulo N_CODES, so that it does not tell the ratio
 N_CODES = 256
 # minimum share of equal codes of the same sample: rounding may move a code by one step, which is accepted
 MIN_EQUAL = 0.95
-# minimum number of compared pairs; the probability of equal codes by chance is (3 / 256) ** MIN_PAIRS
+# minimum number of compared pairs; two samples have equal codes of one pair with a probability of about 3 / N_CODES
 MIN_PAIRS = 3
 
 

@@ -13,7 +13,7 @@ from scdeconv._data.matrix import get_matrix
 from scdeconv._data.units import ARRAY
 from scdeconv.io import SavedModel, TrainingRecord, refuse_failed_parts
 
-from ._intervals import interval_bounds, sum_tables
+from ._intervals import interval_bounds, sum_tables, warn_of_few_donors
 from ._state import Estimate
 from ._training_record import NEW, DeconvolutionRecord, warn_of_other_unit
 from ._usable import flag_few_reads, fractions_of_all, quality_of_all, to_all_rows, with_reads
@@ -96,6 +96,8 @@ class DeconvolutionModel(SavedModel):
             if self.held_out_ is not None:
                 self.held_out_.intervals(estimate.fractions, self.held_out_.widest_coverage(), estimate.spread)
                 self.held_out_.errors()
+            if self.training_.samples is not None:
+                self.training_.samples.check(0 if self.held_out_ is None else len(self.held_out_.predicted))
             if self.familiarity_ is not None:
                 self.familiarity_.quality(
                     np.ones(len(samples)), pd.DataFrame(estimate.fractions, columns=self.cell_types_)
@@ -194,7 +196,9 @@ class DeconvolutionModel(SavedModel):
         whole = Estimate(fractions, members=None if members is None else np.stack(members))
         tables: dict[str, Any] = {"fractions": fractions}
         if coverage is not None:
-            tables["lower"], tables["upper"] = interval_bounds(self.held_out_, whole, row, coverage)
+            lower, upper = interval_bounds(self.held_out_, whole, row, coverage)
+            tables |= {"lower": lower, "upper": upper}
+            warn_of_few_donors(adata.obs_names[(row >= 0) & np.isnan(lower).any(axis=1)], coverage)
         found = {
             name: pd.DataFrame(table, index=adata.obs_names, columns=self.cell_types_) for name, table in tables.items()
         }

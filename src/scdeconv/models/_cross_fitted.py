@@ -144,9 +144,9 @@ class CrossFittedModel(DeconvolutionModel):
         if predicted is not None and "pairs" in self.record.needs and self.record.key != keys.BASELINE:
             summary += f"; {predicted.describe()}"
         samples = None
-        if self.record.family == "paired" and data.paired().any():
+        if self.record.learns_from_pairs and data.paired().any():
             n_held_out = 0 if predicted is None else len(predicted.predicted)
-            samples = TrainingSamples.of(data.mdata[keys.BULK], data.paired(), np.arange(n_held_out))
+            samples = TrainingSamples.of(data.mdata[keys.BULK], data.genes, data.paired(), range(n_held_out))
         record = DeconvolutionRecord(
             genes=list(data.genes),
             cell_types=self._output_types(data),

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from scdeconv._data.checks import examples
+from scdeconv._data.warnings import warn
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -81,3 +84,13 @@ def sum_tables(
     if coverage is not None and held_out is not None:
         tables["by_level_lower"], tables["by_level_upper"] = interval_bounds(held_out.sums(of), sums, rows, coverage)
     return {name: pd.DataFrame(table, samples, list(groups)) for name, table in tables.items()}
+
+
+def warn_of_few_donors(samples: pd.Index, coverage: float) -> None:
+    """Warn about training samples whose interval is NaN because the other donors are too few."""
+    if len(samples):
+        warn(
+            f"Expected a lower coverage than {coverage:g} for training samples: their intervals are from the errors of "
+            f"the other donors, which are too few. The bounds of {len(samples)} samples are NaN: {examples(samples)}. "
+            "Use a lower coverage or pair more donors."
+        )

@@ -13,7 +13,7 @@ from scvi.data.fields import LayerField, ObsmField
 from scvi.model.base import BaseModelClass
 
 from scdeconv._data import keys
-from scdeconv._data.checks import check_paired, check_training_samples
+from scdeconv._data.checks import check_cell_sizes, check_paired, check_training_samples
 from scdeconv._data.fractions import measured_shares
 from scdeconv._data.matrix import Matrix, to_dense
 from scdeconv._data.modalities import cell_types_of
@@ -222,10 +222,20 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
         **parts
             Further fields.
         """
-        if self.train_on == "pairs":
-            parts["samples"] = TrainingSamples.of(self.adata, rows.rows, np.asarray(held_out_rows, dtype=int))
+        samples = self._training_samples(rows, held_out_rows)
         if self.mdata is not None:
             data = PairedData(self.mdata, self._training_genes)
             parts |= {"bulk_unit": data.bulk_unit, "library_size": data.library_size, "levels": data.levels}
         genes, cell_types = list(self._training_genes), self._training_types
-        return DeconvolutionRecord(genes=genes, cell_types=cell_types, summary=summary, **parts)
+        return DeconvolutionRecord(genes=genes, cell_types=cell_types, summary=summary, samples=samples, **parts)
+
+    def _training_samples(
+        self, rows: TrainingRows, held_out_rows: Sequence[int] | np.ndarray
+    ) -> TrainingSamples | None:
+        """Return the bulk samples of which the model learned the measured fractions; None for simulation from cells."""
+        genes = self._training_genes
+        if self.train_on == "pairs":
+            return TrainingSamples.of(self.adata, genes, rows.rows, held_out_rows)
+        if self.mdata is not None and self.mdata.uns.get(keys.UNS, {}).get("simulate", {}).get("calibration"):
+            return TrainingSamples.of(self.mdata[keys.BULK], genes, PairedData(self.mdata, genes).paired())
+        return None

@@ -76,3 +76,8 @@ class Method:
     def uses_cell_sizes(self) -> bool:
         """Whether the estimates depend on the RNA content of the reference cells. Pairs determine it otherwise."""
         return self.fraction_kind == "cell" and self.family != "paired"
+
+    @property
+    def learns_from_pairs(self) -> bool:
+        """Whether the method learns from measured fractions, so that its fit of the training samples is no estimate."""
+        return self.family == "paired" or "pairs" in self.needs

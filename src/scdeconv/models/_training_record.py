@@ -18,6 +18,9 @@ from scdeconv._stats.fingerprint import Fingerprints, most_expressed
 from scdeconv.io import TrainingRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
     from anndata import AnnData
 
     from scdeconv._data.matrix import Matrix
@@ -46,23 +49,35 @@ class TrainingSamples:
     held_out_row: np.ndarray
 
     @classmethod
-    def of(cls, bulk: AnnData, rows: np.ndarray, held_out_rows: np.ndarray) -> TrainingSamples:
+    def of(
+        cls, bulk: AnnData, genes: pd.Index, rows: np.ndarray, held_out_rows: Sequence[int] | np.ndarray = ()
+    ) -> TrainingSamples:
         """Remember training samples.
 
         Parameters
         ----------
         bulk
             Samples × genes.
+        genes
+            Genes of the model, which new data must have. All genes are used if the model reads none.
         rows
             Mask or positions of the training samples.
         held_out_rows
             Training sample of each row of the out-of-fold predictions.
         """
-        expression, genes = values_of(bulk, rows), strip_versions(bulk.var_names)
+        names = genes if len(genes) else bulk.var_names
+        expression = values_of(bulk, rows, names)
         row_of = np.full(len(expression), -1)
-        row_of[held_out_rows] = np.arange(len(held_out_rows))
+        row_of[np.asarray(held_out_rows, dtype=int)] = np.arange(len(held_out_rows))
         used = most_expressed(expression)
-        return cls(list(genes[used]), Fingerprints.of(expression[:, used]), row_of)
+        return cls(list(strip_versions(names[used])), Fingerprints.of(expression[:, used]), row_of)
+
+    def check(self, n_held_out: int) -> None:
+        """Raise an error if genes, fingerprints and rows do not fit each other."""
+        self.fingerprints.find(np.ones((1, len(self.genes))))
+        if self.held_out_row.shape != (len(self.fingerprints.codes),) or (self.held_out_row >= n_held_out).any():
+            msg = f"{len(self.held_out_row)} rows of {n_held_out} out-of-fold predictions"
+            raise ValueError(msg)
 
     def find(self, expression: np.ndarray, *, in_sample: bool) -> tuple[np.ndarray, np.ndarray]:
         """Find training samples among samples to predict.

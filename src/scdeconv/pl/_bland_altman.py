@@ -7,7 +7,15 @@ import numpy as np
 from scdeconv import metrics
 from scdeconv._data.fractions import compared_tables
 from scdeconv._data.keys import FRACTIONS, MEASURED
-from scdeconv.pl._style import GREY, cell_type_colors, fraction_label, head, legend_above, small_multiples
+from scdeconv.pl._style import (
+    GREY,
+    cell_type_colors,
+    fit_note,
+    fraction_label,
+    head,
+    legend_above,
+    small_multiples,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -22,7 +30,8 @@ def bland_altman(
     The solid line is the bias, the mean of predicted minus measured. The dashed lines are the limits of agreement, bias
     ± 1.96 standard deviations of the differences (Bland and Altman 1986). They contain about 95 % of new samples if the
     differences are normally distributed and independent of the mean. A negative slope is typical of estimates that are
-    shrunk to the mean composition. Each panel has its own axis limits, so that rare types are visible.
+    shrunk to the mean composition. Each panel has its own axis limits, so that rare types are visible. The titles say
+    if estimates are the fit of training samples.
 
     Parameters
     ----------
@@ -61,6 +70,7 @@ def bland_altman(
     measured, predicted = compared_tables(adata, key, measured_key)
     bias = metrics.bias(measured, predicted, per_type=True)
     colors = cell_type_colors(adata, key, measured.columns)
+    note = fit_note(adata, key, measured.index)
     label = fraction_label(adata, key)
     xlabel = f"mean of measured and predicted {label}"
     panels = small_multiples(axes, measured.columns, xlabel, "predicted \N{MINUS SIGN} measured")
@@ -76,7 +86,7 @@ def bland_altman(
         size = float(np.clip(600 / len(x), 8, 36))
         ax.scatter(mean, difference, s=size, color=colors[cell_type], edgecolor="black", linewidth=0.4, alpha=0.8)
         spread = "" if np.isnan(half) else f" ± {half:.3f}"
-        head(ax, cell_type, f"bias {centre:+.3f}{spread}   n = {len(x)}".replace("-", "\N{MINUS SIGN}"))
+        head(ax, cell_type, f"bias {centre:+.3f}{spread}   n = {len(x)}".replace("-", "\N{MINUS SIGN}"), note)
         widest = 1.1 * np.nanmax([*np.abs(difference), abs(centre) + half, 0.005])
         largest = max(mean.max(), 0.005)
         ax.set(xlim=(-0.04 * largest, 1.06 * largest), ylim=(-widest, widest), box_aspect=1)

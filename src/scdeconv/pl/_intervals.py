@@ -12,6 +12,7 @@ from scdeconv.pl._style import (
     CHARACTER,
     SAMPLE,
     cell_type_colors,
+    fit_note,
     fraction_label,
     head,
     legend_above,
@@ -38,6 +39,7 @@ def intervals(
     ``tl.predict(..., coverage=0.9)`` writes. Each panel shows the samples sorted by the estimate, with its own axis
     limits. Sample names are shown if there is space. Diamonds are measured fractions of ``adata.obsm[measured_key]``;
     black diamonds are outside the interval. Each panel reports the number of measured fractions inside their intervals.
+    Samples without bounds (NaN) are shown without diamonds. The titles say if estimates are the fit of training samples.
 
     Parameters
     ----------
@@ -103,6 +105,7 @@ def intervals(
     what = measured_key.removesuffix("_fractions").replace("_", " ")
     coverage = adata.uns.get(UNS, {}).get(key, {}).get("coverage")
     n_samples = len(estimate)
+    note = fit_note(adata, key, estimate.index)
     width = float(np.clip(0.2 * n_samples, 1.9, 3.0 if len(cell_types) > 1 else 10))
     longest = CHARACTER * max(map(len, estimate.index))
     fits = width / n_samples > SAMPLE
@@ -124,10 +127,10 @@ def intervals(
         size = float(np.clip(600 / n_samples, 5, 30))
         ax.scatter(x, middle, s=size, color=colors[cell_type], edgecolor="black", linewidth=0.4, label="estimate")
         figures = f"n = {n_samples}"
-        largest = max(high.max(), middle.max(), 0.005)
+        largest = np.nanmax([*high, *middle, 0.005])
         if measured is not None:
             truth = measured[cell_type].to_numpy()[order]
-            truth_known = np.isfinite(truth)
+            truth_known = np.isfinite(truth) & np.isfinite(low)
             inside = (low <= truth) & (truth <= high)
             for which, color, label in (
                 (inside, "white", what),
@@ -145,7 +148,7 @@ def intervals(
                 )
             figures = f"{inside.sum()} of {truth_known.sum()} {what} inside"
             largest = np.nanmax([largest, *truth])
-        head(ax, cell_type, figures)
+        head(ax, cell_type, figures, note)
         ax.set(xlim=(-0.7, n_samples - 0.3), ylim=(-0.04 * largest, 1.06 * largest))
         if axes is None and fits:
             ax.set_xticks(x, estimate.index[order], rotation=90, fontsize=8)

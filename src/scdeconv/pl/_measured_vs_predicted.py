@@ -7,7 +7,15 @@ import numpy as np
 from scdeconv import metrics
 from scdeconv._data.fractions import compared_tables
 from scdeconv._data.keys import FRACTIONS, MEASURED
-from scdeconv.pl._style import GREY, cell_type_colors, fraction_label, head, legend_above, small_multiples
+from scdeconv.pl._style import (
+    GREY,
+    cell_type_colors,
+    fit_note,
+    fraction_label,
+    head,
+    legend_above,
+    small_multiples,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,7 +29,7 @@ def measured_vs_predicted(
     Reads ``adata.obsm[key]`` and ``adata.obsm[measured_key]``. Samples without measured fractions (NaN) are ignored.
     Each panel shows the identity line (dashed), the mean measured fraction (light horizontal line, the prediction by
     the mean composition), CCC, RMSE and the number of samples. Both axes of a panel have the same limits. Each panel
-    has its own limits, so that rare types are visible.
+    has its own limits, so that rare types are visible. The titles say if estimates are the fit of training samples.
 
     Parameters
     ----------
@@ -59,6 +67,7 @@ def measured_vs_predicted(
     measured, predicted = compared_tables(adata, key, measured_key)
     scores = [metric(measured, predicted, per_type=True) for metric in (metrics.ccc, metrics.rmse)]
     colors = cell_type_colors(adata, key, measured.columns)
+    note = fit_note(adata, key, measured.index)
 
     xlabel, ylabel = f"measured {fraction_label(adata, measured_key)}", f"predicted {fraction_label(adata, key)}"
     panels = small_multiples(axes, measured.columns, xlabel, ylabel)
@@ -71,7 +80,7 @@ def measured_vs_predicted(
         ax.scatter(x, y, s=size, color=colors[cell_type], edgecolor="black", linewidth=0.4, alpha=0.8, zorder=2)
         agreement = "undefined" if np.isnan(ccc) else f"{ccc:.2f}".replace("-", "\N{MINUS SIGN}")
         text = f"CCC {agreement}   RMSE {rmse:.3f}   n = {len(x)}"
-        head(ax, cell_type, text)
+        head(ax, cell_type, text, note)
         limits = (-0.04 * largest, 1.06 * largest)
         ax.set(xlim=limits, ylim=limits, box_aspect=1)
     if axes is None:

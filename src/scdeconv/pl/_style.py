@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from scdeconv._data.checks import examples
 from scdeconv._data.fractions import get_fractions
 from scdeconv._data.keys import UNS
+from scdeconv._data.training_samples import training_samples
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +45,16 @@ def fraction_label(adata: AnnData, key: str) -> str:
     """Return the axis label of the fractions: cell fractions or RNA fractions."""
     kind = adata.uns.get(UNS, {}).get(key, {}).get("fraction_kind", "cell")
     return "RNA fraction" if kind == "rna" else "cell fraction"
+
+
+def fit_note(adata: AnnData, key: str, samples: pd.Index) -> str:
+    """Return a note for the titles if samples have the fit of a model that was trained on them; else an empty text."""
+    n_fitted = len(training_samples(adata, key, samples, "in_sample"))
+    if not n_fitted:
+        return ""
+    return "in-sample fit, not an estimate" + (
+        f"\n({n_fitted} of {len(samples)} samples)" if n_fitted < len(samples) else ""
+    )
 
 
 def cell_type_colors(adata: AnnData, key: str, cell_types: pd.Index) -> dict[Hashable, str]:
@@ -105,10 +116,10 @@ def small_multiples(
     return grid.ravel()[:n]
 
 
-def head(ax: Axes, cell_type: Hashable, figures: str) -> None:
-    """Write the cell type above a panel, and numbers in small letters below it."""
+def head(ax: Axes, cell_type: Hashable, figures: str, note: str = "") -> None:
+    """Write the cell type and a note above a panel, and numbers in small letters below them."""
     ax.text(0.5, 1.02, figures, transform=ax.transAxes, ha="center", va="bottom", fontsize=8.5, color=GREY)
-    ax.set_title(_heading(cell_type), fontsize=10, pad=17)
+    ax.set_title("\n".join(filter(None, [_heading(cell_type), note])), fontsize=10, pad=17)
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(labelsize=8)
     ax.locator_params(axis="x", nbins=3, min_n_ticks=3)

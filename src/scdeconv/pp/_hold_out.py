@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-# steps to repeat, in this order: a simulation may use the calibration
 # records of steps that learn nothing from other donors
 KEPT_RECORDS = ("pair", "augment")
 # tables of bulk samples that learn nothing from other donors
 KEPT_TABLES = (keys.MEASURED, keys.MEASURED_CELLS, keys.MEASURED_VARIANCE, keys.AUGMENTED)
+# steps to repeat, in this order: a simulation may use the calibration
 REDONE: dict[str, Callable[..., object]] = {"calibrate": calibrate, "simulate": simulate, "select_genes": select_genes}
 
 
@@ -35,7 +35,7 @@ def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
     """Split the data into training data without held-out donors and bulk of the held-out donors.
 
     Bulk and cells of the held-out donors are removed. Profiles and pseudobulk are recomputed from the remaining donors.
-    Everything else that was learned from all donors is removed, such as estimates in ``obsm``.
+    Of the bulk's ``obsm``, measured and augmented fractions are kept; other tables, such as estimates, are removed.
     Calibration, simulation and gene selection are repeated with the arguments recorded in ``mdata.uns["scdeconv"]``.
     Profiles that were passed instead of cells and a user-defined ``var["selected"]`` are not changed. They may contain
     information from the held-out donors.
@@ -101,7 +101,10 @@ def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
             pseudobulk = mdata[keys.PSEUDOBULK]
             modalities[keys.PSEUDOBULK] = subset(pseudobulk, ~pseudobulk.obs[keys.DONOR].isin(donors).to_numpy())
     train = make_mudata(modalities)
-    steps = mdata.uns.get(keys.UNS, {})
+    steps = dict(mdata.uns.get(keys.UNS, {}))
+    if keys.CALIBRATION in steps:
+        # a calibration passed to pp.simulate may be of all donors
+        steps.setdefault("calibrate", {})
     train.uns[keys.UNS] = {name: steps[name] for name in KEPT_RECORDS if name in steps}
     train.uns[keys.UNS][keys.VALUES] = remember_values(train)
     redo_steps(train, steps)

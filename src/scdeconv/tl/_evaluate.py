@@ -9,7 +9,9 @@ import pandas as pd
 
 from scdeconv import metrics
 from scdeconv._data import keys
+from scdeconv._data.checks import examples
 from scdeconv._data.fractions import compared_tables, levels_covered_by, levels_of
+from scdeconv._data.training_samples import training_samples
 from scdeconv._data.warnings import warn
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ def evaluate(adata: AnnData, key: str = keys.FRACTIONS, *, measured_key: str = k
     Warns
     -----
     UserWarning
-        If the estimates are RNA fractions.
+        If the estimates are RNA fractions, or if samples have the fit of a model that was trained on them.
 
     Examples
     --------
@@ -64,6 +66,7 @@ def evaluate(adata: AnnData, key: str = keys.FRACTIONS, *, measured_key: str = k
             f"Expected cell fractions in adata.obsm[{key!r}], found RNA fractions. If the measured fractions are cell "
             "fractions, call tl.convert_fractions(adata, cell_size, to='cell') first."
         )
+    _report_training_samples(adata, key, measured.index)
     scores = _scores(measured, predicted)
     levels = levels_covered_by(measured.columns, levels_of(adata, key))
     # levels overlap: no summary over them
@@ -82,3 +85,16 @@ def _scores(measured: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame:
     table = metrics.table(true, estimate)
     table["rmse_mean_composition"] = metrics.table(true, np.tile(true.mean(axis=0), (len(true), 1)))["rmse"]
     return table.set_axis([*measured.columns, *table.index[measured.shape[1] :]])
+
+
+def _report_training_samples(adata: AnnData, key: str, samples: pd.Index) -> None:
+    """Warn about samples with the fit; print how many samples have out-of-fold predictions."""
+    fitted, held_out = (training_samples(adata, key, samples, kind) for kind in ("in_sample", "out_of_fold"))
+    if fitted:
+        warn(
+            f"{len(fitted)} of {len(samples)} samples have the fit of a model that was trained on them, which is no "
+            f"estimate: {examples(fitted)}. Errors on new samples are larger. Call tl.predict without in_sample=True "
+            "or tl.cross_validate."
+        )
+    if held_out:
+        print(f"evaluate: {len(held_out)} of {len(samples)} samples have out-of-fold predictions")

@@ -87,7 +87,8 @@ def predict_unseen(model: DeconvolutionModel, training: MuData, held_out: AnnDat
     """
     if model.interrupted_:
         raise KeyboardInterrupt
-    predicted = model.predict(held_out)
+    # with leakage, a held-out sample may be a training sample
+    predicted = model.predict(held_out, in_sample=True)
     if model.fraction_kind == "rna":
         predicted = predicted / training[keys.PROFILES].obs[keys.CELL_SIZE][predicted.columns]
         predicted = predicted.div(predicted.sum(axis=1), axis=0)

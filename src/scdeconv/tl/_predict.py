@@ -91,7 +91,7 @@ def predict(
     """
     check_key(key_added)
     found = model.estimate(adata, coverage=coverage, layer=layer, in_sample=in_sample)
-    source = found.pop("source", pd.DataFrame(columns=["source"]))["source"]
+    source = found.pop("source", pd.DataFrame({"source": []}))["source"]
     trained_on = {kind: list(source.index[source == label]) for kind, label in SOURCES.items()}
     _report_training_samples(trained_on, in_sample=in_sample)
     if "quality" in found:
@@ -127,7 +127,14 @@ def _report_training_samples(trained_on: dict[str, list[str]], *, in_sample: boo
             f"({examples(held_out)}). in_sample=True returns the fit."
         )
     if fitted:
-        way_out = "" if in_sample else " Train on at least 4 paired donors to get out-of-fold predictions."
+        way_out = (
+            ""
+            if in_sample
+            else (
+                " The model has no out-of-fold predictions of them: call tl.cross_validate, or train a method that holds "
+                "out donors on at least 4 paired donors."
+            )
+        )
         warn(
             f"{len(fitted)} samples were training samples and get the fit, which is no estimate of their composition: "
             f"{examples(fitted)}.{way_out}"

@@ -80,10 +80,10 @@ def test_predictions_equal_a_plain_implementation(pairs):
     new.X = np.random.default_rng(0).permuted(new.X, axis=0)
     model = trained(pairs, held_out=False)
     for bulk in (pairs["bulk"], new):
-        predicted = model.predict(bulk)
+        predicted = model.predict(bulk, in_sample=True)
         np.testing.assert_allclose(predicted, bisque_by_hand(pairs, bulk.X), atol=2e-4)
         np.testing.assert_allclose(predicted.sum(axis=1), 1)
-    assert (model.predict(new) < 1e-6).any(axis=None)  # the bound is active
+    assert (model.predict(new, in_sample=True) < 1e-6).any(axis=None)  # the bound is active
 
 
 def test_weights_sum_to_one_before_normalisation(pairs):
@@ -98,7 +98,7 @@ def test_gene_without_variance_is_not_used(pairs):
     model = trained(pairs, held_out=False)
     assert not model.state_.used[7]
     assert model.state_.used.sum() == bulk.n_vars - 1
-    before = model.predict(bulk)
+    before = model.predict(bulk, in_sample=True)
     np.testing.assert_allclose(before, bisque_by_hand(pairs, bulk.X), atol=2e-4)
     assert "239 genes" in model.summary_
 
@@ -175,7 +175,7 @@ def test_given_mean_shares_replace_the_cells(pairs):
     known = bulk.obsm["measured_fractions"].notna().all(axis=1)
     from_profiles = pp.pair(bulk=bulk, profiles=profiles)
     np.testing.assert_array_equal(from_profiles["bulk"].obsm["measured_fractions"].notna().all(axis=1), known)
-    first, second = (trained(mdata, held_out=False).predict(bulk) for mdata in (pairs, from_profiles))
+    first, second = (trained(mdata, held_out=False).predict(bulk, in_sample=True) for mdata in (pairs, from_profiles))
     pd.testing.assert_frame_equal(first, second, atol=1e-6)
 
 
@@ -204,7 +204,7 @@ def test_missing_genes_take_the_training_mean(pairs):
     model = trained(pairs, held_out=False)
     fewer = pairs["bulk"][:, 60:].copy()
     with pytest.warns(UserWarning, match="60 of the model's 240 genes"):
-        predicted = model.predict(fewer)
+        predicted = model.predict(fewer, in_sample=True)
     shares = pairs["bulk"].X / pairs["bulk"].X.sum(axis=1, keepdims=True)
     reference = model.state_.reference / model.state_.reference.sum()
     covered = reference[60:].sum()
@@ -217,8 +217,12 @@ def test_saved_model_gives_the_same_predictions_and_intervals(pairs, cohort, tmp
     model = trained(pairs)
     model.save(tmp_path / "model")
     loaded = Bisque.load(tmp_path / "model")
-    pd.testing.assert_frame_equal(loaded.predict(cohort[1]), model.predict(cohort[1]), check_exact=True)
+    pd.testing.assert_frame_equal(
+        loaded.predict(cohort[1], in_sample=True), model.predict(cohort[1], in_sample=True), check_exact=True
+    )
     for first, second in zip(
-        loaded.predict_interval(cohort[1], 0.8), model.predict_interval(cohort[1], 0.8), strict=True
+        loaded.predict_interval(cohort[1], 0.8, in_sample=True),
+        model.predict_interval(cohort[1], 0.8, in_sample=True),
+        strict=True,
     ):
         pd.testing.assert_frame_equal(first, second, check_exact=True)

@@ -34,7 +34,9 @@ def test_default_method_is_calibrated_map_with_pairs(pairs, capsys):
 def test_fractions_are_the_solution_of_the_calibration(pairs):
     model = tl.train(pairs, "calibrated_map")
     counts = pairs["bulk"][:, model.genes_].X.astype(float)
-    np.testing.assert_allclose(model.predict(pairs["bulk"]), solution(pairs, model.genes_, counts), atol=1e-9)
+    np.testing.assert_allclose(
+        model.predict(pairs["bulk"], in_sample=True), solution(pairs, model.genes_, counts), atol=1e-9
+    )
 
 
 def test_out_of_fold_predictions_leave_whole_donors_out(repeated_pairs, donors_of_rows):
@@ -89,8 +91,8 @@ def test_quality_flags_noise_in_a_sample(pairs):
 
 def test_intervals_contain_the_estimates(pairs):
     model = tl.train(pairs, "calibrated_map")
-    fractions = model.predict(pairs["bulk"])
-    lower, upper = model.predict_interval(pairs["bulk"], 0.9)
+    fractions = model.predict(pairs["bulk"], in_sample=True)
+    lower, upper = model.predict_interval(pairs["bulk"], 0.9, in_sample=True)
     assert ((lower <= fractions + 1e-12) & (fractions <= upper + 1e-12)).all(axis=None)
 
 
@@ -99,7 +101,7 @@ def test_three_pairs_are_enough():
     model = tl.train(pp.pair(cells, bulk))
     assert model.method == "calibrated_map"
     assert len(model.held_out_.donors) == 3
-    np.testing.assert_allclose(model.predict(bulk).sum(axis=1), 1)
+    np.testing.assert_allclose(model.predict(bulk, in_sample=True).sum(axis=1), 1)
 
 
 def test_sample_without_counts_is_no_pair(empty_sample_pairs):
@@ -118,30 +120,32 @@ def test_missing_genes_take_the_training_mean(pairs):
 
 
 def test_batches_of_calibrate_are_modelled_separately(pairs):
-    without = tl.train(pairs, "calibrated_map", held_out=False).predict(pairs["bulk"])
+    without = tl.train(pairs, "calibrated_map", held_out=False).predict(pairs["bulk"], in_sample=True)
     pp.calibrate(pairs, batch_key="batch")
     model = tl.train(pairs, "calibrated_map", held_out=False)
     data = PairedData(pairs, model.genes_)
     calibration = fit_calibration(data, (), batch_key="batch")
     counts = pairs["bulk"][:, model.genes_].X.astype(float)
     expected = softmax(calibration.model().solve(log_shares(counts), counts.sum(axis=1)), axis=1)
-    np.testing.assert_allclose(model.predict(pairs["bulk"]), expected, atol=1e-9)
-    assert not np.allclose(model.predict(pairs["bulk"]), without, atol=1e-6)
+    np.testing.assert_allclose(model.predict(pairs["bulk"], in_sample=True), expected, atol=1e-9)
+    assert not np.allclose(model.predict(pairs["bulk"], in_sample=True), without, atol=1e-6)
 
 
 def test_seed_is_accepted_without_effect(pairs):
     first, other = (tl.train(pairs, "calibrated_map", seed=seed) for seed in (0, 1))
     assert first.seed_ is None
     assert first.history is None
-    pd.testing.assert_frame_equal(first.predict(pairs["bulk"]), other.predict(pairs["bulk"]), check_exact=True)
+    pd.testing.assert_frame_equal(
+        first.predict(pairs["bulk"], in_sample=True), other.predict(pairs["bulk"], in_sample=True), check_exact=True
+    )
 
 
 def test_saved_model_keeps_predictions_intervals_and_quality(pairs, tmp_path):
     model = tl.train(pairs, "calibrated_map")
     model.save(tmp_path / "model")
     loaded = CalibratedMAP.load(tmp_path / "model")
-    expected, found = (m.estimate(pairs["bulk"], coverage=0.9) for m in (model, loaded))
-    assert set(expected) == {"fractions", "lower", "upper", "quality"}
+    expected, found = (m.estimate(pairs["bulk"], coverage=0.9, in_sample=True) for m in (model, loaded))
+    assert set(expected) == {"fractions", "lower", "upper", "quality", "source"}
     for name, frame in expected.items():
         pd.testing.assert_frame_equal(found[name], frame, check_exact=True)
 

@@ -40,7 +40,7 @@ def trained(cls, mdata, **kwargs):
 
 
 def worst(model, mdata, truth):
-    return float((model.predict(mdata["bulk"]) - truth).abs().max(axis=None))
+    return float((model.predict(mdata["bulk"], in_sample=True) - truth).abs().max(axis=None))
 
 
 def problem(seed=0, n_types=4, n_genes=40):
@@ -168,10 +168,10 @@ def test_no_pairs_are_needed(cohort):
     with pytest.warns(UserWarning, match="paired donors to train on pairs, found 0"):
         mdata = pp.pair(cells, other)
     model = trained(CalibratedNNLS, mdata)
-    np.testing.assert_allclose(model.predict(bulk).sum(axis=1), 1)
+    np.testing.assert_allclose(model.predict(bulk, in_sample=True).sum(axis=1), 1)
     assert model.summary_ == "0 donors, 4 profiles, 240 genes"
     with pytest.raises(ValueError, match="at least 4 paired donors"):
-        model.predict_interval(bulk)
+        model.predict_interval(bulk, in_sample=True)
 
 
 def test_depth_affects_counts_only(pairs):
@@ -183,7 +183,9 @@ def test_depth_affects_counts_only(pairs):
     assert not tpm.state_.counts
     deeper = mdata["bulk"].copy()
     deeper.X = deeper.X * 1e-3
-    pd.testing.assert_frame_equal(tpm.predict(deeper), tpm.predict(mdata["bulk"]), atol=1e-9)
+    pd.testing.assert_frame_equal(
+        tpm.predict(deeper, in_sample=True), tpm.predict(mdata["bulk"], in_sample=True), atol=1e-9
+    )
 
 
 def test_held_out_predictions_equal_hold_out(pairs):
@@ -205,7 +207,7 @@ def test_single_donor_with_cells_can_be_held_out(cohort):
     if cells.obs["cell_type"].nunique() < 4:
         pytest.skip("the donor lacks a type")
     model = trained(CalibratedNNLS, pp.pair(cells, bulk))
-    assert model.predict(bulk).notna().all(axis=None)
+    assert model.predict(bulk, in_sample=True).notna().all(axis=None)
     # without a reference the donor has no prediction
     of_donor = model.held_out_.donors == donor
     np.testing.assert_allclose(model.held_out_.predicted[of_donor], 0.25)
@@ -217,7 +219,9 @@ def test_saved_model_gives_the_same_predictions_and_intervals(pairs, cohort, tmp
     model.save(tmp_path / "model")
     loaded = CalibratedNNLS.load(tmp_path / "model")
     assert loaded.state_.counts is True
-    pd.testing.assert_frame_equal(loaded.predict(cohort[1]), model.predict(cohort[1]), check_exact=True)
-    bounds, again = (m.predict_interval(cohort[1], 0.8) for m in (model, loaded))
+    pd.testing.assert_frame_equal(
+        loaded.predict(cohort[1], in_sample=True), model.predict(cohort[1], in_sample=True), check_exact=True
+    )
+    bounds, again = (m.predict_interval(cohort[1], 0.8, in_sample=True) for m in (model, loaded))
     for first, second in zip(bounds, again, strict=True):
         pd.testing.assert_frame_equal(first, second, check_exact=True)

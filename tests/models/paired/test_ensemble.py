@@ -153,11 +153,11 @@ def test_prediction_is_the_weighted_mean_of_members(model, cohort, pairs):
     bulk = cohort[1]
     assert list(MEMBERS) == ["calibrated_map", "calibrated_nnls", "ridge", "bisque"]
     pp.select_genes(pairs, 240)
-    members = [tl.train(pairs, name, held_out=False).predict(bulk) for name in MEMBERS]
+    members = [tl.train(pairs, name, held_out=False).predict(bulk, in_sample=True) for name in MEMBERS]
     expected = sum(weight * member for weight, member in zip(model.state_.weights, members, strict=True))
-    pd.testing.assert_frame_equal(model.predict(bulk), expected)
-    np.testing.assert_allclose(model.predict(bulk).sum(axis=1), 1)
-    assert model.predict(bulk).columns.tolist() == model.cell_types_
+    pd.testing.assert_frame_equal(model.predict(bulk, in_sample=True), expected)
+    np.testing.assert_allclose(model.predict(bulk, in_sample=True).sum(axis=1), 1)
+    assert model.predict(bulk, in_sample=True).columns.tolist() == model.cell_types_
 
 
 def test_weights_are_printed_on_one_line(trained):
@@ -171,21 +171,27 @@ def test_saved_model_gives_the_same_predictions(model, cohort, tmp_path):
     model.save(tmp_path / "model")
     loaded = WeightedEnsemble.load(tmp_path / "model")
     bulk = cohort[1]
-    pd.testing.assert_frame_equal(loaded.predict(bulk), model.predict(bulk))
+    pd.testing.assert_frame_equal(loaded.predict(bulk, in_sample=True), model.predict(bulk, in_sample=True))
     pd.testing.assert_frame_equal(loaded.quality(bulk), model.quality(bulk))
-    for bound, again in zip(model.predict_interval(bulk, 0.9), loaded.predict_interval(bulk, 0.9), strict=True):
+    for bound, again in zip(
+        model.predict_interval(bulk, 0.9, in_sample=True),
+        loaded.predict_interval(bulk, 0.9, in_sample=True),
+        strict=True,
+    ):
         pd.testing.assert_frame_equal(again, bound)
     np.testing.assert_array_equal(loaded.state_.weights, model.state_.weights)
     assert repr(loaded) == repr(model)
     loaded.save(tmp_path / "again")
-    pd.testing.assert_frame_equal(WeightedEnsemble.load(tmp_path / "again").predict(bulk), model.predict(bulk))
+    pd.testing.assert_frame_equal(
+        WeightedEnsemble.load(tmp_path / "again").predict(bulk, in_sample=True), model.predict(bulk, in_sample=True)
+    )
     with pytest.raises(RuntimeError, match="Expected training data, found a loaded model"):
         loaded.train()
 
 
 def test_bounds_contain_the_estimate(model, cohort):
-    fractions = model.predict(cohort[1])
-    lower, upper = model.predict_interval(cohort[1], 0.9)
+    fractions = model.predict(cohort[1], in_sample=True)
+    lower, upper = model.predict_interval(cohort[1], 0.9, in_sample=True)
     assert ((lower <= fractions + 1e-12) & (fractions <= upper + 1e-12)).all(axis=None)
 
 
@@ -193,7 +199,9 @@ def test_model_does_not_depend_on_the_seed(model, pairs, cohort):
     other = tl.train(pairs, "ensemble", seed=4)
     assert other.seed_ is None
     assert not WeightedEnsemble.record.stochastic
-    pd.testing.assert_frame_equal(other.predict(cohort[1]), model.predict(cohort[1]), check_exact=True)
+    pd.testing.assert_frame_equal(
+        other.predict(cohort[1], in_sample=True), model.predict(cohort[1], in_sample=True), check_exact=True
+    )
 
 
 def test_data_and_global_state_are_unchanged(pairs, unchanged, global_state_untouched):
@@ -210,4 +218,4 @@ def test_three_pairs_are_refused():
 def test_four_pairs_are_enough():
     cells, bulk = datasets.paired_cohort(n_donors=4, n_genes=300, cells_per_donor=(50, 100))
     model = tl.train(pp.pair(cells, bulk), "ensemble")
-    np.testing.assert_allclose(model.predict(bulk).sum(axis=1), 1)
+    np.testing.assert_allclose(model.predict(bulk, in_sample=True).sum(axis=1), 1)

@@ -21,7 +21,7 @@ def test_prediction_is_the_mean_of_donor_means(pairs):
         if measured[donors == donor].notna().any(axis=None)
     ]
     expected = np.mean(by_donor, axis=0)
-    predicted = tl.train(pairs, "mean_composition").predict(bulk)
+    predicted = tl.train(pairs, "mean_composition").predict(bulk, in_sample=True)
     np.testing.assert_allclose(predicted, np.tile(expected, (bulk.n_obs, 1)))
 
 
@@ -29,7 +29,7 @@ def test_prediction_does_not_read_expression(pairs):
     model = tl.train(pairs, "mean_composition")
     other = pairs["bulk"].copy()
     other.X = np.random.default_rng(0).poisson(100, other.shape)
-    pd.testing.assert_frame_equal(model.predict(other), model.predict(pairs["bulk"]))
+    pd.testing.assert_frame_equal(model.predict(other, in_sample=True), model.predict(pairs["bulk"], in_sample=True))
 
 
 def test_one_paired_donor_is_enough(pairs):
@@ -37,7 +37,7 @@ def test_one_paired_donor_is_enough(pairs):
     bulk.obsm["measured_fractions"].iloc[1:] = np.nan
     first = bulk.obsm["measured_fractions"].iloc[0]
     assert first.notna().all()
-    np.testing.assert_allclose(tl.train(pairs, "mean_composition").predict(bulk).iloc[3], first)
+    np.testing.assert_allclose(tl.train(pairs, "mean_composition").predict(bulk, in_sample=True).iloc[3], first)
 
 
 def test_no_paired_donor_is_refused(pairs):

@@ -76,7 +76,7 @@ def test_epoch_0_on_ridge_equals_the_closed_form(pairs, repeated_pairs, several,
     model = tl.train(data, name, **arguments)
     expected = closed_form(*known_arrays(data, model.genes_))
     assert getattr(model, "best_epoch_", 0) == 0
-    np.testing.assert_allclose(model.predict(data["bulk"]), expected, atol=2e-5)
+    np.testing.assert_allclose(model.predict(data["bulk"], in_sample=True), expected, atol=2e-5)
     assert (FLOOR, LEVEL, LEAST_SD) == (0.01, 10, 0.1)
 
 
@@ -111,7 +111,7 @@ def test_epoch_0_equals_calibrated_map(pairs):
     counts = pairs["bulk"][:, model.genes_].X.astype(float)
     expected = softmax(calibration.model().solve(log_shares(counts), counts.sum(axis=1)), axis=1)
     assert model.best_epoch_ == 0
-    np.testing.assert_allclose(model.predict(pairs["bulk"]), expected, atol=2e-5)
+    np.testing.assert_allclose(model.predict(pairs["bulk"], in_sample=True), expected, atol=2e-5)
 
 
 def test_each_calibrated_base_leaves_held_out_donors_out(repeated_pairs, fits, donors_of_rows):
@@ -126,7 +126,7 @@ def test_each_calibrated_base_leaves_held_out_donors_out(repeated_pairs, fits, d
         calibration = fit_calibration(data, set(donors[left_out]), batch_key=None)
         np.testing.assert_allclose(base.log_ratios(counts), calibration.model().solve(*x), rtol=1e-6, atol=1e-9)
     mean = np.mean([softmax(base.log_ratios(counts), axis=1) for base in model.state_.bases], axis=0)
-    np.testing.assert_allclose(model.predict(repeated_pairs["bulk"]), mean, atol=1e-6)
+    np.testing.assert_allclose(model.predict(repeated_pairs["bulk"], in_sample=True), mean, atol=1e-6)
 
 
 # training data of the network
@@ -237,8 +237,8 @@ def unconfirmed(cohort):
 
 def test_unconfirmed_correction_gives_the_base_estimates(unconfirmed):
     mdata, model, _ = unconfirmed
-    expected = tl.train(mdata, "calibrated_map", held_out=False).predict(mdata["bulk"])
-    assert (model.predict(mdata["bulk"]) - expected).abs().max(axis=None) < 1e-6
+    expected = tl.train(mdata, "calibrated_map", held_out=False).predict(mdata["bulk"], in_sample=True)
+    assert (model.predict(mdata["bulk"], in_sample=True) - expected).abs().max(axis=None) < 1e-6
     assert model.best_epoch_ == 0
     quality = tl.train(mdata, "calibrated_map").quality(mdata["bulk"])["noise"]
     pd.testing.assert_series_equal(model.quality(mdata["bulk"])["noise"], quality, rtol=1e-6)
@@ -254,7 +254,9 @@ def test_unconfirmed_correction_is_not_stored(unconfirmed, tmp_path):
         assert not [name for name in file.files if "networks" in name or "perceptrons" in name]
     assert json.loads((tmp_path / "model" / "model.json").read_text())["state"]["networks"] is None
     loaded = load_model(tmp_path / "model")
-    pd.testing.assert_frame_equal(loaded.predict(mdata["bulk"]), model.predict(mdata["bulk"]), check_exact=True)
+    pd.testing.assert_frame_equal(
+        loaded.predict(mdata["bulk"], in_sample=True), model.predict(mdata["bulk"], in_sample=True), check_exact=True
+    )
 
 
 def test_printed_line_says_the_correction_is_unused(unconfirmed):
@@ -292,7 +294,9 @@ def test_confirmed_correction_changes_the_estimates(confirmed, misleading):
     assert confirmed.best_epoch_ > 0
     assert NOT_USED not in confirmed.summary_
     base = tl.train(misleading, "calibrated_map")
-    assert (confirmed.predict(misleading["bulk"]) - base.predict(misleading["bulk"])).abs().max(axis=None) > 0.01
+    assert (
+        confirmed.predict(misleading["bulk"], in_sample=True) - base.predict(misleading["bulk"], in_sample=True)
+    ).abs().max(axis=None) > 0.01
     assert confirmed.held_out_.errors()[0] < base.held_out_.errors()[0]
 
 
@@ -302,8 +306,12 @@ def test_confirmed_correction_survives_save_and_load(confirmed, misleading, tmp_
         loaded = ResidualDNN.load(tmp_path / "model")
     bulk = misleading["bulk"]
     assert loaded.state_.networks is not None
-    pd.testing.assert_frame_equal(loaded.predict(bulk), confirmed.predict(bulk), check_exact=True)
-    for first, second in zip(loaded.predict_interval(bulk), confirmed.predict_interval(bulk), strict=True):
+    pd.testing.assert_frame_equal(
+        loaded.predict(bulk, in_sample=True), confirmed.predict(bulk, in_sample=True), check_exact=True
+    )
+    for first, second in zip(
+        loaded.predict_interval(bulk, in_sample=True), confirmed.predict_interval(bulk, in_sample=True), strict=True
+    ):
         pd.testing.assert_frame_equal(first, second, check_exact=True)
 
 
@@ -319,7 +327,7 @@ def test_without_refit_each_member_keeps_its_base(misleading):
     expression = misleading["bulk"][:, model.genes_].X.astype(float)
     members = model.state_.members(expression)
     assert np.abs(np.diff(members, axis=0)).max() > 1e-3
-    np.testing.assert_allclose(model.predict(misleading["bulk"]), members.mean(axis=0), atol=1e-9)
+    np.testing.assert_allclose(model.predict(misleading["bulk"], in_sample=True), members.mean(axis=0), atol=1e-9)
 
 
 def test_ctrl_c_in_refit_keeps_held_out_networks(misleading, interrupt_fit, tmp_path):
@@ -334,7 +342,7 @@ def test_ctrl_c_in_refit_keeps_held_out_networks(misleading, interrupt_fit, tmp_
     model.save(tmp_path / "model")
     loaded = ResidualDNN.load(tmp_path / "model")
     assert loaded.interrupted_
-    assert loaded.predict(misleading["bulk"]).equals(model.predict(misleading["bulk"]))
+    assert loaded.predict(misleading["bulk"], in_sample=True).equals(model.predict(misleading["bulk"], in_sample=True))
 
 
 def test_interrupted_model_can_be_saved_and_loaded(pairs, interrupt_fit, tmp_path):
@@ -342,7 +350,11 @@ def test_interrupted_model_can_be_saved_and_loaded(pairs, interrupt_fit, tmp_pat
     model = tl.train(pairs, "residual_dnn", **ON_PAIRS, **SMALL)
     assert model.interrupted_
     model.save(tmp_path / "model")
-    assert ResidualDNN.load(tmp_path / "model").predict(pairs["bulk"]).equals(model.predict(pairs["bulk"]))
+    assert (
+        ResidualDNN.load(tmp_path / "model")
+        .predict(pairs["bulk"], in_sample=True)
+        .equals(model.predict(pairs["bulk"], in_sample=True))
+    )
 
 
 # randomness
@@ -356,8 +368,10 @@ def test_seed_determines_the_fractions(misleading, global_state_untouched):
         )
     bulk = misleading["bulk"]
     assert first.best_epoch_ > 0
-    pd.testing.assert_frame_equal(first.predict(bulk), again.predict(bulk), check_exact=True)
-    assert not first.predict(bulk).equals(other.predict(bulk))
+    pd.testing.assert_frame_equal(
+        first.predict(bulk, in_sample=True), again.predict(bulk, in_sample=True), check_exact=True
+    )
+    assert not first.predict(bulk, in_sample=True).equals(other.predict(bulk, in_sample=True))
     assert (first.seed_, other.seed_) == (3, 4)
 
 
@@ -365,7 +379,11 @@ def test_seed_and_sizes_may_be_numpy_integers(pairs, tmp_path):
     sizes = {"seed": np.int64(3), "n_members": np.int64(2), "hidden": np.array([4]), "simulate": np.int64(20)}
     model = tl.train(pairs, "residual_dnn", max_epochs=1, **sizes)
     model.save(tmp_path / "model")
-    assert ResidualDNN.load(tmp_path / "model").predict(pairs["bulk"]).equals(model.predict(pairs["bulk"]))
+    assert (
+        ResidualDNN.load(tmp_path / "model")
+        .predict(pairs["bulk"], in_sample=True)
+        .equals(model.predict(pairs["bulk"], in_sample=True))
+    )
     with pytest.raises(ValueError, match=r"Expected a saved SimpleDNN in .*, found ResidualDNN"):
         SimpleDNN.load(tmp_path / "model")
 

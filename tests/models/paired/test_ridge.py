@@ -54,13 +54,13 @@ def known_rows(mdata):
 def test_ridge_equals_scikit_learn_on_the_pairs(pairs, cohort):
     expected, penalty = ridge_by_hand(*known_rows(pairs), cohort[1].X.astype(float))
     model = trained(Ridge, pairs)
-    np.testing.assert_allclose(model.predict(cohort[1]), expected, rtol=1e-6)
+    np.testing.assert_allclose(model.predict(cohort[1], in_sample=True), expected, rtol=1e-6)
     assert model.summary_ == f"10 samples, 240 genes, penalty {penalty:.2g}"
 
 
 def test_ridge_leaves_whole_donors_out(repeated_pairs, cohort):
     expected, _ = ridge_by_hand(*known_rows(repeated_pairs), cohort[1].X.astype(float))
-    np.testing.assert_allclose(trained(Ridge, repeated_pairs).predict(cohort[1]), expected, rtol=1e-5)
+    np.testing.assert_allclose(trained(Ridge, repeated_pairs).predict(cohort[1], in_sample=True), expected, rtol=1e-5)
 
 
 def test_simulation_ridge_equals_scikit_learn_on_its_draws(pairs, cohort):
@@ -71,11 +71,13 @@ def test_simulation_ridge_equals_scikit_learn_on_its_draws(pairs, cohort):
     expected, _ = ridge_by_hand(expression, fractions, np.arange(60), cohort[1].X.astype(float))
     model = SimulationRidge(pairs, n_simulated=60)
     model.train(held_out=False, seed=5)
-    np.testing.assert_allclose(model.predict(cohort[1]), expected, rtol=1e-5)
+    np.testing.assert_allclose(model.predict(cohort[1], in_sample=True), expected, rtol=1e-5)
 
 
 def test_seed_determines_the_simulation_ridge(pairs, cohort):
-    first, again, other = (trained(SimulationRidge, pairs, seed=seed).predict(cohort[1]) for seed in (1, 1, 2))
+    first, again, other = (
+        trained(SimulationRidge, pairs, seed=seed).predict(cohort[1], in_sample=True) for seed in (1, 1, 2)
+    )
     pd.testing.assert_frame_equal(first, again, check_exact=True)
     assert not first.equals(other)
     assert (first - other).abs().max(axis=None) < 0.2
@@ -101,7 +103,9 @@ def test_sample_depth_does_not_matter(cls, pairs, cohort):
     model = trained(cls, pairs)
     deeper = cohort[1].copy()
     deeper.X = deeper.X * 13.0
-    pd.testing.assert_frame_equal(model.predict(deeper), model.predict(cohort[1]), rtol=1e-8)
+    pd.testing.assert_frame_equal(
+        model.predict(deeper, in_sample=True), model.predict(cohort[1], in_sample=True), rtol=1e-8
+    )
 
 
 @pytest.mark.parametrize("cls", MODELS)
@@ -114,18 +118,18 @@ def test_new_donors_are_predicted_better_than_by_mean(cls):
     mdata = pp.pair(cells, bulk)
     truth = bulk.obsm["true_fractions"]
     new = mdata["bulk"].obsm["measured_fractions"].isna().any(axis=1).to_numpy()
-    error = lambda model: ((model.predict(bulk) - truth)[new] ** 2).mean(axis=None)
+    error = lambda model: ((model.predict(bulk, in_sample=True) - truth)[new] ** 2).mean(axis=None)
     assert error(trained(cls, mdata, n_simulated=1000)) < 0.7 * error(tl.train(mdata, "mean_composition"))
 
 
 @pytest.mark.parametrize("cls", MODELS)
 def test_samples_without_fractions_do_not_affect_the_fit(cls, pairs, cohort):
     """The simulation uses their depths, but not their expression."""
-    before = trained(cls, pairs).predict(cohort[1])
+    before = trained(cls, pairs).predict(cohort[1], in_sample=True)
     rng = np.random.default_rng(0)
     unknown = pairs["bulk"].obsm["measured_fractions"].isna().any(axis=1).to_numpy()
     pairs["bulk"].X[unknown] = rng.permuted(pairs["bulk"].X[unknown], axis=1)
-    pd.testing.assert_frame_equal(trained(cls, pairs).predict(cohort[1]), before, check_exact=True)
+    pd.testing.assert_frame_equal(trained(cls, pairs).predict(cohort[1], in_sample=True), before, check_exact=True)
 
 
 @pytest.mark.parametrize("cls", MODELS)
@@ -149,8 +153,8 @@ def test_missing_genes_take_the_training_mean(cls, pairs, cohort):
     filled = cohort[1].copy()
     filled.X = 1e6 * np.column_stack([np.tile(mean[:50], (len(shares), 1)), shares])
     with pytest.warns(UserWarning, match="50 of the model's 240 genes"):
-        predicted = model.predict(fewer)
-    pd.testing.assert_frame_equal(predicted, model.predict(filled), rtol=1e-6)
+        predicted = model.predict(fewer, in_sample=True)
+    pd.testing.assert_frame_equal(predicted, model.predict(filled, in_sample=True), rtol=1e-6)
 
 
 @pytest.mark.parametrize("cls", MODELS)
@@ -158,7 +162,9 @@ def test_saved_model_gives_the_same_predictions_and_intervals(cls, pairs, cohort
     model = trained(cls, pairs, held_out=True, n_simulated=60)
     model.save(tmp_path / "model")
     loaded = cls.load(tmp_path / "model")
-    pd.testing.assert_frame_equal(loaded.predict(cohort[1]), model.predict(cohort[1]), check_exact=True)
-    bounds, again = (m.predict_interval(cohort[1], 0.85) for m in (model, loaded))
+    pd.testing.assert_frame_equal(
+        loaded.predict(cohort[1], in_sample=True), model.predict(cohort[1], in_sample=True), check_exact=True
+    )
+    bounds, again = (m.predict_interval(cohort[1], 0.85, in_sample=True) for m in (model, loaded))
     for first, second in zip(bounds, again, strict=True):
         pd.testing.assert_frame_equal(first, second, check_exact=True)

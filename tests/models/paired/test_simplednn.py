@@ -34,8 +34,8 @@ def test_anndata_and_mudata_give_the_same_model(pairs, bulk_with_truth):
     SimpleDNN.setup_mudata(pairs)
     joint = SimpleDNN(pairs, **SMALL)
     joint.train(max_epochs=3)
-    predicted = single.predict(bulk_with_truth)
-    pd.testing.assert_frame_equal(predicted, joint.predict(bulk_with_truth), check_exact=True)
+    predicted = single.predict(bulk_with_truth, in_sample=True)
+    pd.testing.assert_frame_equal(predicted, joint.predict(bulk_with_truth, in_sample=True), check_exact=True)
 
 
 def test_ensembl_versions_of_an_anndata_do_not_matter(bulk_with_truth):
@@ -44,9 +44,9 @@ def test_ensembl_versions_of_an_anndata_do_not_matter(bulk_with_truth):
     SimpleDNN.setup_anndata(bulk)
     model = SimpleDNN(bulk, **SMALL)
     model.train(max_epochs=1)
-    expected = model.predict(bulk)
+    expected = model.predict(bulk, in_sample=True)
     bulk.var_names = [f"ENSG{i:011d}.7" for i in range(bulk.n_vars)]
-    pd.testing.assert_frame_equal(model.predict(bulk), expected, check_exact=True)
+    pd.testing.assert_frame_equal(model.predict(bulk, in_sample=True), expected, check_exact=True)
 
 
 @pytest.mark.parametrize(("container", "key"), [("obs", "donor"), ("obsm", "measured_fractions")])
@@ -104,7 +104,7 @@ def test_few_donors_are_enough(bulk_with_truth, n_donors, refit):
     SimpleDNN.setup_anndata(bulk)
     model = SimpleDNN(bulk, hidden=(4,), n_members=5)
     model.train(max_epochs=3, refit=refit)
-    np.testing.assert_allclose(model.predict(bulk).sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(model.predict(bulk, in_sample=True).sum(axis=1), 1, rtol=1e-6)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -153,16 +153,18 @@ def test_seed_determines_the_fractions(pairs, global_state_untouched):
     with global_state_untouched():
         first, again, other = (tl.train(pairs, "simplednn", seed=seed, **settings) for seed in (3, 3, 4))
     bulk = pairs["bulk"]
-    pd.testing.assert_frame_equal(first.predict(bulk), again.predict(bulk), check_exact=True)
-    assert not first.predict(bulk).equals(other.predict(bulk))
+    pd.testing.assert_frame_equal(
+        first.predict(bulk, in_sample=True), again.predict(bulk, in_sample=True), check_exact=True
+    )
+    assert not first.predict(bulk, in_sample=True).equals(other.predict(bulk, in_sample=True))
     assert (first.seed_, other.seed_) == (3, 4)
 
 
 def test_global_random_state_does_not_matter(pairs):
-    first = tl.train(pairs, "simplednn", max_epochs=5, **SMALL).predict(pairs["bulk"])
+    first = tl.train(pairs, "simplednn", max_epochs=5, **SMALL).predict(pairs["bulk"], in_sample=True)
     with torch.random.fork_rng():
         torch.manual_seed(99)
-        again = tl.train(pairs, "simplednn", max_epochs=5, **SMALL).predict(pairs["bulk"])
+        again = tl.train(pairs, "simplednn", max_epochs=5, **SMALL).predict(pairs["bulk"], in_sample=True)
     pd.testing.assert_frame_equal(first, again, check_exact=True)
 
 
@@ -176,4 +178,8 @@ def test_seed_and_sizes_may_be_numpy_integers(pairs, tmp_path):
     sizes = {"seed": np.int64(3), "n_members": np.int64(2), "hidden": np.array([4])}
     model = tl.train(pairs, "simplednn", max_epochs=1, **sizes)
     model.save(tmp_path / "model")
-    assert SimpleDNN.load(tmp_path / "model").predict(pairs["bulk"]).equals(model.predict(pairs["bulk"]))
+    assert (
+        SimpleDNN.load(tmp_path / "model")
+        .predict(pairs["bulk"], in_sample=True)
+        .equals(model.predict(pairs["bulk"], in_sample=True))
+    )

@@ -119,7 +119,7 @@ def test_network_learns_more_than_the_mean(pairs):
     assert widths == [(len(model.genes_), 32), (32, 16), (16, 4)]
     assert [layer.p for layer in model.module.perceptrons if isinstance(layer, torch.nn.Dropout)] == [0.05, 0.05]
     truth = pairs["bulk"].obsm["measured_fractions"].dropna()
-    error = metrics.rmse(truth, model.predict(pairs["bulk"]).loc[truth.index])
+    error = metrics.rmse(truth, model.predict(pairs["bulk"], in_sample=True).loc[truth.index])
     assert error < 0.8 * metrics.rmse(truth.to_numpy(), np.tile(truth.mean(), (len(truth), 1)))
 
 
@@ -146,7 +146,7 @@ def test_ctrl_c_in_refit_keeps_held_out_networks(pairs, interrupt_fit):
     assert set(model.state_.networks.weights) == set(kept)
     for name, array in model.state_.networks.weights.items():
         np.testing.assert_array_equal(array, kept[name])
-    np.testing.assert_allclose(model.predict(pairs["bulk"]).sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(model.predict(pairs["bulk"], in_sample=True).sum(axis=1), 1, rtol=1e-6)
 
 
 def test_interrupted_model_can_be_saved_and_loaded(pairs, interrupt_fit, tmp_path):
@@ -156,4 +156,4 @@ def test_interrupted_model_can_be_saved_and_loaded(pairs, interrupt_fit, tmp_pat
     model.save(tmp_path / "model")
     loaded = SimpleDNN.load(tmp_path / "model")
     assert loaded.interrupted_
-    assert loaded.predict(pairs["bulk"]).equals(model.predict(pairs["bulk"]))
+    assert loaded.predict(pairs["bulk"], in_sample=True).equals(model.predict(pairs["bulk"], in_sample=True))

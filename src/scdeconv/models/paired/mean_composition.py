@@ -47,7 +47,7 @@ class MeanComposition(CrossFittedModel):
     >>> scdeconv.models.MeanComposition.setup_mudata(mdata)
     >>> model = scdeconv.models.MeanComposition(mdata)
     >>> model.train()
-    >>> len(model.predict(mdata["bulk"]).drop_duplicates())
+    >>> len(model.predict(mdata["bulk"], in_sample=True).drop_duplicates())
     1
     """
 
