@@ -174,5 +174,5 @@ def _measured_on_the_scale_of(
     if both.any():
         truth, compared = compared_tables(adata[known] if not known.all() else adata, key, measured_key)
         total = estimate.loc[both, compared.columns].sum(axis=1) / compared.sum(axis=1)
-        table.loc[both, truth.columns] = truth.mul(total, axis=0)
+        table.loc[both, truth.columns] = truth.mul(total, axis=0).to_numpy()
     return table
