@@ -48,10 +48,11 @@ def merge_pairs(mdata: MuData, bulk: AnnData, groups: Groups, weights: Mapping[s
         modalities[keys.SUMS] = merge_sums(sums, groups)
         modalities |= make_reference(modalities[keys.SUMS])
     elif keys.PROFILES in mdata.mod:
-        if weights is None:
-            known = mdata[keys.BULK].obsm[keys.MEASURED].dropna()
-            weights = None if known.empty else known.mean().to_dict()
-        modalities[keys.PROFILES] = merge_profiles(mdata[keys.PROFILES], groups, weights)
+        known = mdata[keys.BULK].obsm[keys.MEASURED].dropna()
+        source = "weights"
+        if weights is None and len(known):
+            weights, source = known.mean().to_dict(), "mean measured fractions"
+        modalities[keys.PROFILES] = merge_profiles(mdata[keys.PROFILES], groups, weights, source)
         if keys.PSEUDOBULK in mdata.mod:
             modalities[keys.PSEUDOBULK] = mdata[keys.PSEUDOBULK].copy()
     merged = make_mudata(modalities)
@@ -93,7 +94,9 @@ def merge_sums(sums: AnnData, groups: Groups) -> AnnData:
     return make_adata((rows @ sums.X).tocsr(), obs=obs, var=sums.var[[]].copy())
 
 
-def merge_profiles(profiles: AnnData, groups: Groups, weights: Mapping[str, float] | None = None) -> AnnData:
+def merge_profiles(
+    profiles: AnnData, groups: Groups, weights: Mapping[str, float] | None = None, source: str = "weights"
+) -> AnnData:
     """Return profiles in which the mean per cell of each group replaces those of its members.
 
     Parameters
@@ -104,6 +107,8 @@ def merge_profiles(profiles: AnnData, groups: Groups, weights: Mapping[str, floa
         Cell types of each group.
     weights
         Relative number of cells of each type. None: ``obs["n_cells"]``.
+    source
+        What the weights are, for messages.
 
     Returns
     -------
@@ -113,7 +118,7 @@ def merge_profiles(profiles: AnnData, groups: Groups, weights: Mapping[str, floa
     types = pd.Index(obs.get(keys.CELL_TYPE, profiles.obs_names)).astype(str)
     kinds = merge_labels(pd.Series(pd.Categorical(types, categories=types)), groups)
     members = types[types.isin([member for of in groups.values() for member in of])]
-    source = "weights" if weights is not None else "n_cells"
+    source = source if weights is not None else "n_cells"
     given = (
         obs["n_cells"]
         if weights is None and "n_cells" in obs
