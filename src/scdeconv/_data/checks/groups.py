@@ -30,14 +30,15 @@ def check_groups(problems: Problems, groups: object, tables: Mapping[str, Iterab
     The groups as lists of text.
     """
     members_of = _as_lists(problems, groups, "groups")
-    _report_unknown(problems, members_of, list(dict.fromkeys(chain(*tables.values()))), "groups")
+    known = list(dict.fromkeys(chain(*tables.values())))
+    _report_unknown(problems, members_of, known, "groups")
     _report_repeated(problems, members_of, "groups")
     for table, cell_types in tables.items():
         types = set(cell_types)
         for name, members in members_of.items():
             inside = [member for member in members if member in types]
-            if inside and len(inside) < len(members):
-                missing = [member for member in members if member not in types]
+            missing = [member for member in members if member in known and member not in types]
+            if inside and missing:
                 problems.add(
                     f"Expected all types of group {name!r} in {table}, found only {examples(inside)}, not "
                     f"{examples(missing)}. Add columns of zeros for absent types, or remove the table."
