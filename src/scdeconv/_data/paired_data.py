@@ -91,6 +91,12 @@ class PairedData:
         """Whether the bulk is counts."""
         return self.bulk_unit == COUNTS
 
+    @property
+    def measured(self) -> np.ndarray:
+        """Mask of the bulk samples with measured fractions."""
+        known: np.ndarray = self.mdata[keys.BULK].obsm[keys.MEASURED].notna().all(axis=1).to_numpy()
+        return known
+
     @cached_property
     def reads(self) -> np.ndarray:
         """Sum of each bulk sample over the model's genes, or over all genes for a model without genes."""
@@ -152,8 +158,7 @@ class PairedData:
         -------
         Boolean array, length samples.
         """
-        measured = self.mdata[keys.BULK].obsm[keys.MEASURED].notna().all(axis=1).to_numpy()
-        paired: np.ndarray = measured & (self.reads > 0) & self.kept(without)
+        paired: np.ndarray = self.measured & (self.reads > 0) & self.kept(without)
         return paired
 
     def bulk(self, without: Collection[str] = ()) -> np.ndarray:

@@ -32,17 +32,7 @@ VALIDATION_SHARE = 0.1
 
 
 def check_columns(problems: Problems, adata: AnnData, keys: Mapping[str, str | None]) -> None:
-    """Refuse missing columns of ``obs``, missing labels in them and two spellings of one label.
-
-    Parameters
-    ----------
-    problems
-        Collected problems.
-    adata
-        Cells.
-    keys
-        Column by argument name.
-    """
+    """Refuse missing columns of ``obs``, missing labels in them and two spellings; ``keys``: column by argument name."""
     for name, key in keys.items():
         if key is not None and key not in adata.obs:
             problems.add(f"Expected obs[{key!r}] in adata, found {list(adata.obs)}.")

@@ -15,7 +15,7 @@ from scdeconv._data.gene_names import is_ensembl, strip_versions
 from scdeconv._data.genes import sum_duplicates
 from scdeconv._data.labels import as_text
 from scdeconv._data.matrix import layer_names
-from scdeconv.io._bulk_formats import read_fields
+from scdeconv.io._tables import TRANSCRIPT, are_transcripts, read_fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,13 +23,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 Names: TypeAlias = "str | os.PathLike[str] | pd.Series | pd.DataFrame | Mapping[str, str]"
-
-TRANSCRIPT = r"(ENS[A-Z]*T\d{6,}|[NX][MR]_\d{6,})"
-
-
-def are_transcripts(names: pd.Index) -> bool:
-    """Return whether most names are transcript identifiers."""
-    return bool(len(names)) and float(names.str.match(TRANSCRIPT).mean()) > 0.5
 
 
 def to_genes(
@@ -106,7 +99,7 @@ def _read_names(given: Names, var: pd.DataFrame, argument: str, problems: Proble
                 "Check the path or the column name."
             )
             raise FileNotFoundError(msg)
-        fields = read_fields(Path(given), problems)
+        fields = read_fields(Path(given), problems, text=True)
         if fields is None or len(fields.header) < 2:
             problems.add(
                 f"Expected {argument} with two columns, found fewer in {given}. Separate the columns by tabs or commas."

@@ -24,6 +24,7 @@ from ._base import DeconvolutionModel
 from ._cross_fitted import NO_DATA, input_genes
 from ._needs import check_needs
 from ._training_record import DeconvolutionRecord, TrainingSamples
+from ._usable import warn_of_left_out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +78,9 @@ def training_rows(adata: AnnData, genes: pd.Index, cell_types: list[str]) -> Tra
     """Return the samples with measured fractions and reads in the genes; fractions are shares of the cell types."""
     columns = adata.var_names.get_indexer(genes)
     known = adata.obsm[keys.MEASURED].notna().all(axis=1).to_numpy()
-    known &= np.asarray(adata.X[:, columns].sum(axis=1)).ravel() > 0
+    readable = np.asarray(adata.X[:, columns].sum(axis=1)).ravel() > 0
+    warn_of_left_out(adata.obs_names[known & ~readable])
+    known &= readable
     measured = measured_shares(adata.obsm[keys.MEASURED], cell_types).to_numpy(dtype=float)[known]
     fractions = measured[:, None, :]
     if keys.AUGMENTED in adata.obsm:

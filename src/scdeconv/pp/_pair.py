@@ -125,7 +125,9 @@ def pair(
     Warns
     -----
     UserWarning
-        If there are fewer than 3 paired donors, or if ``profiles`` are passed without measured fractions of bulk.
+        If there are fewer than 3 paired donors, or if ``profiles`` are passed without measured fractions of bulk. If
+        inputs share less than two thirds of the genes of the smaller one, if samples, donors or cells have no reads, or
+        if the measured fractions lack a cell type.
 
     Examples
     --------

@@ -170,8 +170,8 @@ def train(
     Raises
     ------
     ValueError
-        If the method is unknown or needs more pairs, if the signature is not a table of profiles or shares no gene with
-        the bulk, or if a signature is passed to a method that needs cells.
+        If the method is unknown or needs more pairs, if the signature is not a table of profiles or shares too
+        few genes with the bulk, or if a signature is passed to a method that needs cells.
     TypeError
         If an argument is unknown to the method, or if the signature is not an AnnData.
 
