@@ -184,7 +184,9 @@ def test_numbers_and_text_are_the_same_labels(name, labels, measured, predicted)
 @pytest.mark.parametrize("name", ["scdeconv.tl.evaluate", "metrics.table"])
 class TestUnmeasured:
     def test_rest_of_the_truth_is_rescaled_with_a_warning(self, name, measured, predicted):
-        with pytest.warns(UserWarning, match=r"unmeasured rest of 10% to 30% .* 4 other types are compared after dividing"):
+        with pytest.warns(
+            UserWarning, match=r"unmeasured rest of 10% to 30% .* 4 other types are compared after dividing"
+        ):
             table = call(name, with_rest(measured), predicted)
         pd.testing.assert_frame_equal(table, call(name, measured, predicted))
 
@@ -229,8 +231,10 @@ class TestUnmeasured:
 @every_comparison_of_adata
 def test_samples_without_estimate_are_ignored_with_warning(name, measured, predicted):
     predicted.iloc[:3] = np.nan
-    with pytest.warns(UserWarning, match="3 measured samples have no estimate") if "intervals" not in name else (
-        warnings.catch_warnings()
+    with (
+        pytest.warns(UserWarning, match="3 measured samples have no estimate")
+        if "intervals" not in name
+        else (warnings.catch_warnings())
     ):
         call(name, measured, predicted)
 

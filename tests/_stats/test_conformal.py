@@ -257,7 +257,9 @@ class TestUserInput:
     def test_tables_equal_arrays(self, tables):
         measured, predicted, donors = tables
         first = HeldOut(*tables).intervals(predicted, 0.8)
-        second = HeldOut(measured.to_numpy(), predicted.to_numpy(), np.array(donors)).intervals(predicted.to_numpy(), 0.8)
+        second = HeldOut(measured.to_numpy(), predicted.to_numpy(), np.array(donors)).intervals(
+            predicted.to_numpy(), 0.8
+        )
         np.testing.assert_array_equal(first, second)
 
     @pytest.mark.parametrize(

@@ -39,7 +39,9 @@ def test_samples_without_truth_do_not_count(adata):
         assert "n = 4" in text_of(ax)
         assert len(ax.collections[0].get_offsets()) == 4
     adata.obsm["measured_fractions"][:] = np.nan
-    with pytest.raises(ValueError, match=r"Expected samples with measured fractions in adata.obsm\['measured_fractions'\]"):
+    with pytest.raises(
+        ValueError, match=r"Expected samples with measured fractions in adata.obsm\['measured_fractions'\]"
+    ):
         pl.measured_vs_predicted(adata)
 
 

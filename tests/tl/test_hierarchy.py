@@ -118,9 +118,7 @@ class TestEvaluate:
     def test_truth_of_a_level_is_compared_with_its_sum(self, estimated):
         expected = tl.evaluate(estimated)
         types = list(estimated.obsm["fractions"])
-        estimated.obsm["measured_fractions"] = tl.merge_types(
-            estimated.obsm["measured_fractions"], {"A": types[:2]}
-        )
+        estimated.obsm["measured_fractions"] = tl.merge_types(estimated.obsm["measured_fractions"], {"A": types[:2]})
         table = tl.evaluate(estimated)
         assert list(table.index) == ["A", *types[2:], "Top", "all entries", "mean of types"]
         for name in ("A", *types[2:], "Top"):
@@ -141,7 +139,5 @@ class TestMergeTypes:
         tl.predict(bulk, tl.train(paired, "ridge"))
         merged = tl.merge_types(bulk, {"New": types[1:3]})
         assert list(merged.obsm["fractions_by_level"]) == ["Top"]
-        pd.testing.assert_series_equal(
-            merged.obsm["fractions_by_level"]["Top"], bulk.obsm["fractions_by_level"]["Top"]
-        )
+        pd.testing.assert_series_equal(merged.obsm["fractions_by_level"]["Top"], bulk.obsm["fractions_by_level"]["Top"])
         assert merged.uns["scdeconv"]["fractions"]["levels"] == {"Top": ["New", types[0]]}

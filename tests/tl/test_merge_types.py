@@ -268,7 +268,9 @@ class TestProfiles:
             second.X * (second.obs["cell_size_umi"] / second.obs["total"]).to_numpy()[:, None], first.X
         )
 
-    @pytest.mark.parametrize("weights", [None, {"B cell": 1}, {"B cell": 0, "NK cell": 0}, {"B cell": -1, "NK cell": 2}])
+    @pytest.mark.parametrize(
+        "weights", [None, {"B cell": 1}, {"B cell": 0, "NK cell": 0}, {"B cell": -1, "NK cell": 2}]
+    )
     def test_unknown_weights_are_refused(self, weights, profiles):
         del profiles.obs["n_cells"]
         with pytest.raises(ValueError, match="Expected the relative number of cells of each merged type"):

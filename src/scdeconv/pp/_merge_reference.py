@@ -119,6 +119,7 @@ def merge_profiles(
     kinds = merge_labels(pd.Series(pd.Categorical(types, categories=types)), groups)
     members = types[types.isin([member for of in groups.values() for member in of])]
     source = source if weights is not None else "n_cells"
+    weights = None if weights is None else dict(weights)
     given = (
         obs["n_cells"]
         if weights is None and "n_cells" in obs

@@ -33,7 +33,7 @@ def merge_types(
     *,
     model: DeconvolutionModel | None = None,
     layer: str | None = None,
-    weights: Mapping[str, float] | None = None,
+    weights: Mapping[str, float] | pd.Series | None = None,
 ) -> Data:
     """Add up cell types in estimates, intervals, measured fractions and references.
 
@@ -88,6 +88,11 @@ def merge_types(
     s2  0.4  0.6
     """
     problems = Problems("The cell types cannot be merged")
+    if weights is not None and not isinstance(weights, (Mapping, pd.Series)):
+        problems.add(
+            f"Expected weights as a dict or Series with one number per cell type, found {type(weights).__name__}. Pass such "
+            "as {'CD4 T': 0.2, 'CD8 T': 0.1}."
+        )
     if isinstance(data, pd.DataFrame):
         frame = data.set_axis(as_text(as_labels(data.columns)), axis=1)
         groups = check_groups(problems, groups, {"data": frame.columns})
@@ -97,7 +102,7 @@ def merge_types(
     if isinstance(data, AnnData):
         types = {f"adata.obsm[{key!r}]": columns_of(data, key) for key in fraction_keys(data)}
         if not types:
-            return _merge_cells_or_profiles(data, groups, weights)
+            return _merge_cells_or_profiles(problems, data, groups, weights)
         groups = check_groups(problems, groups, types)
         problems.raise_if_any()
         return _merge_samples(data, groups, model, layer)
@@ -125,10 +130,11 @@ def columns_of(adata: AnnData, key: str) -> list[str]:
     return list(as_text(as_labels(adata.obsm[key].columns)))
 
 
-def _merge_cells_or_profiles(adata: AnnData, groups: Groups, weights: Mapping[str, float] | None) -> AnnData:
+def _merge_cells_or_profiles(
+    problems: Problems, adata: AnnData, groups: Groups, weights: Mapping[str, float] | None
+) -> AnnData:
     """Return merged profiles; raise ``ValueError`` for single cells."""
     labels = adata.obs[keys.CELL_TYPE] if keys.CELL_TYPE in adata.obs else adata.obs_names.to_series()
-    problems = Problems("The cell types cannot be merged")
     groups = check_groups(problems, groups, {"data": as_text(as_labels(labels)).unique()})
     if not labels.is_unique:
         new = {member: name for name, members in groups.items() for member in members}

@@ -11,7 +11,7 @@ from scdeconv._data.checks import Problems, check_numeric_table, check_whole_row
 from scdeconv._data.labels import as_labels, as_text
 from scdeconv._data.warnings import warn
 
-from .align import TITLE, align_tables
+from .align import TITLE, Aligned, align_tables
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-def compared_tables(adata: AnnData, key: str, measured_key: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def compared_tables(adata: AnnData, key: str, measured_key: str) -> Aligned:
     """Return aligned measured and estimated fractions of the samples that have both.
 
     Types of ``measured_key`` that are levels of the hierarchy of the estimate are compared with the sum of their types.
