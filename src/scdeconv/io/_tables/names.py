@@ -6,7 +6,7 @@ import re
 
 import pandas as pd
 
-from scdeconv._data.genes import is_ensembl
+from scdeconv._data.gene_names import is_ensembl
 from scdeconv._data.labels import as_text
 
 MISSING_MARKS = ("", "na", "nan", "n/a", "#n/a", "null", "none")

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scdeconv._data.genes import ENSEMBL, SPIKE_IN_PREFIX
+from scdeconv._data.gene_names import ENSEMBL
+from scdeconv._data.genes import SPIKE_IN_PREFIX
 
 if TYPE_CHECKING:
     import pandas as pd
