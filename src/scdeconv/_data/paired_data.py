@@ -111,6 +111,17 @@ class PairedData:
         return float(np.median(reads)) if self.is_counts and len(self.genes) and len(reads) else None
 
     @property
+    def levels(self) -> dict[str, list[str]] | None:
+        """Cell types of each level of the hierarchy of :func:`scdeconv.pp.pair`; None without hierarchy.
+
+        Levels with types that the reference lacks, such as another signature, are left out.
+        """
+        recorded = self._record("pair").get("hierarchy", {})
+        # from files, lists are arrays
+        levels = {str(name): [str(cell_type) for cell_type in of] for name, of in recorded.items()}
+        return {name: of for name, of in levels.items() if {*of} <= {*self.cell_types}} or None
+
+    @property
     def batch_key(self) -> str | None:
         """Column of ``samples`` with the batch, as passed to :func:`scdeconv.pp.calibrate`; None without batches."""
         key: str | None = self._record("calibrate").get("batch_key")

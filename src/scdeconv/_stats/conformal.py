@@ -123,6 +123,20 @@ class HeldOut:
         others = self.donors != donor
         return HeldOut(self.measured[others], self.predicted[others], self.donors[others])
 
+    def sums(self, of: np.ndarray) -> HeldOut:
+        """Return the predictions of sums of cell types.
+
+        Parameters
+        ----------
+        of
+            Whether a cell type is part of a sum (0 or 1), cell types × sums.
+
+        Returns
+        -------
+        Samples × sums.
+        """
+        return HeldOut(self.measured @ of, self.predicted @ of, self.donors)
+
     def widest_coverage(self) -> float:
         """Return the highest possible coverage of :meth:`intervals`.
 

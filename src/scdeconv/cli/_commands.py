@@ -64,7 +64,7 @@ def train(args: Namespace) -> bool:
 def predict(args: Namespace) -> bool:
     """Write fractions, bounds and quality as tables, or in the bulk as h5ad."""
     as_table = args.output.suffix != ".h5ad"
-    sides = {side: beside(args.output, side) for side in ("lower", "upper", "quality")} if as_table else {}
+    sides = {side: beside(args.output, side) for side in keys.RESULTS} if as_table else {}
     claim([args.output, *sides.values()], force=args.force)
     model = read_model(args.model)
     bulk = read_given_bulk(args)

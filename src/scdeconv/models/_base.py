@@ -14,11 +14,14 @@ from scdeconv._data.matrix import get_matrix
 from scdeconv._data.units import ARRAY
 from scdeconv.io import SavedModel, TrainingRecord, refuse_failed_parts
 
+from ._intervals import interval_bounds, sum_tables, warn_of_few_donors
 from ._state import Estimate
-from ._training_record import NEW, DeconvolutionRecord, held_out_intervals, warn_of_few_donors, warn_of_other_unit
+from ._training_record import NEW, DeconvolutionRecord, warn_of_other_unit
 from ._usable import flag_few_reads, fractions_of_all, quality_of_all, to_all_rows, with_reads
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from anndata import AnnData
 
     from scdeconv._stats.conformal import HeldOut
@@ -164,6 +167,7 @@ class DeconvolutionModel(SavedModel):
         coverage: float | None = None,
         layer: str | None = None,
         in_sample: bool = False,
+        groups: Mapping[str, Sequence[str]] | None = None,
     ) -> dict[str, pd.DataFrame]:
         """Return fractions, intervals and quality of bulk samples in one pass over the data.
 
@@ -173,6 +177,8 @@ class DeconvolutionModel(SavedModel):
             As for :meth:`predict`.
         coverage
             Coverage of the prediction intervals, as for :meth:`predict_interval`. None: no intervals.
+        groups
+            Cell types to add up, by the name of the sum. None: the levels of the hierarchy of :func:`scdeconv.pp.pair`.
 
         Returns
         -------
@@ -180,6 +186,7 @@ class DeconvolutionModel(SavedModel):
 
         - ``fractions`` as from :meth:`predict`;
         - ``lower`` and ``upper`` with ``coverage``, as from :meth:`predict_interval`;
+        - ``by_level`` with the sum of each group, and with ``coverage`` ``by_level_lower`` and ``by_level_upper``;
         - ``quality`` as from :meth:`quality`, for models with quality measures;
         - ``source``, if there are training samples, with the column ``source``: ``"new"``, ``"out-of-fold"`` or
           ``"in-sample"`` (the fit).
@@ -188,14 +195,19 @@ class DeconvolutionModel(SavedModel):
         estimate = self.state_.estimate(expression) if usable.any() else Estimate(np.empty((0, len(self.cell_types_))))
         fitted = fractions_of_all(estimate.fractions, usable, adata.obs_names)
         fractions, source, row = self._replace_fit(adata, layer, fitted, in_sample=in_sample)
+        members = None if estimate.members is None else [to_all_rows(each, usable) for each in estimate.members]
+        whole = Estimate(fractions, members=None if members is None else np.stack(members))
         tables: dict[str, Any] = {"fractions": fractions}
         if coverage is not None:
-            lower, upper = self._intervals(fractions, to_all_rows(estimate.spread, usable), row, coverage)
+            lower, upper = interval_bounds(self.held_out_, whole, row, coverage)
             tables |= {"lower": lower, "upper": upper}
             warn_of_few_donors(adata.obs_names[(row >= 0) & np.isnan(lower).any(axis=1)], coverage)
         found = {
             name: pd.DataFrame(table, index=adata.obs_names, columns=self.cell_types_) for name, table in tables.items()
         }
+        sums = self.training_.levels if groups is None else groups
+        if sums:
+            found |= sum_tables(sums, found, whole, self.held_out_, row, coverage)
         quality = self.state_.quality(expression, fractions[usable]) if usable.any() else None
         if quality is None and self.familiarity_ is not None and estimate.noise is not None:
             quality = self.familiarity_.quality(estimate.noise, found["fractions"][usable])
@@ -288,18 +300,3 @@ class DeconvolutionModel(SavedModel):
         """
         found = self.estimate(adata, coverage=coverage, layer=layer, in_sample=in_sample)
         return found["lower"], found["upper"]
-
-    def _intervals(
-        self, fractions: np.ndarray, spread: np.ndarray | float, row: np.ndarray, coverage: float
-    ) -> tuple[np.ndarray, np.ndarray]:
-        if self.held_out_ is None:
-            msg = (
-                f"Expected a model with held-out donors, found {type(self).__name__} without. Train a method on at "
-                "least 4 paired donors to get prediction intervals."
-            )
-            raise ValueError(msg)
-        lower, upper = self.held_out_.intervals(fractions, coverage, spread)
-        known = row >= 0
-        if known.any():
-            lower[known], upper[known] = held_out_intervals(self.held_out_, row[known], coverage)
-        return lower, upper

@@ -169,6 +169,7 @@ class CrossFittedModel(DeconvolutionModel):
             familiarity=familiarity,
             samples=samples,
             library_size=data.library_size,
+            levels=data.levels,
         )
         self._store(state, record)
 

@@ -230,7 +230,7 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
         samples = self._training_samples(rows, held_out_rows)
         if self.mdata is not None:
             data = PairedData(self.mdata, self._training_genes)
-            parts |= {"bulk_unit": data.bulk_unit, "library_size": data.library_size}
+            parts |= {"bulk_unit": data.bulk_unit, "library_size": data.library_size, "levels": data.levels}
         genes, cell_types = list(self._training_genes), self._training_types
         return DeconvolutionRecord(genes=genes, cell_types=cell_types, summary=summary, samples=samples, **parts)
 

@@ -11,6 +11,7 @@ from ._calibrate import calibrate, centred_log_ratio, fit_calibration
 from ._calibration import Calibration
 from ._constraints import Constraints, constraints, read_markers
 from ._hold_out import hold_out
+from ._merge_reference import merge_pairs, merge_profiles
 from ._pair import FEWEST_PAIRS, pair, paired_donors
 from ._select_genes import select_genes
 from ._signature import signature

@@ -13,7 +13,7 @@ from scdeconv._data.warnings import warn
 from ._join import join
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
     from mudata import MuData
@@ -39,6 +39,7 @@ def pair(
     unit: Literal["counts", "tpm", "array"] | None = None,
     cell_sizes: Mapping[str, float] | None = None,
     rest: Rest = "keep",
+    hierarchy: Mapping[str, Sequence[str]] | None = None,
 ) -> MuData:
     """Pair bulk samples with the single cells of the same donors.
 
@@ -91,6 +92,9 @@ def pair(
         Treatment of measured fractions that sum to less than 1. ``"keep"``: the unmeasured rest becomes the column
         ``"Unmeasured"``. Without a reference, it is estimated like a cell type. With a reference, methods are trained
         and scored on shares of the measured types. ``"rescale"``: divide each row by its sum.
+    hierarchy
+        Groups of cell types, and groups of groups: ``{"T": ["CD4 T", "CD8 T"], "Lymphoid": ["T", "B"]}``.
+        :func:`scdeconv.tl.predict` also writes the sum of each group, with its own intervals.
 
     Returns
     -------
@@ -146,6 +150,7 @@ def pair(
         unit,
         cell_sizes,
         rest,
+        hierarchy,
     )
     record = mdata.uns[keys.UNS]["pair"]
     shares = ", ".join(f"{name} {adata.n_vars}" for name, adata in originals.items())

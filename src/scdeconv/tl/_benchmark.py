@@ -161,7 +161,7 @@ def _run(parts: Any, label: str, seed: int, arguments: Mapping[str, Any]) -> pd.
     seconds = time.perf_counter() - start
     # shares of the same types for all methods
     measured = measured_shares(mdata[keys.BULK].obsm[keys.MEASURED].dropna(), cell_types_of(mdata))
-    truth, predicted = align_tables(measured, predicted)
+    truth, predicted, _ = align_tables(measured, predicted)
     table = metrics.table(truth, predicted)
     table = table.join(_interval_scores(truth, predicted, mdata[keys.BULK].obs[keys.DONOR]))
     table = table.rename_axis("cell_type").reset_index()

@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 def evaluate(adata: AnnData, key: str = keys.FRACTIONS, *, measured_key: str = keys.MEASURED) -> pd.DataFrame:
     """Compare estimated with measured fractions for each cell type, and with the mean composition.
 
-    Samples without measured fractions are ignored. A cell type that is missing in one table is 0 there.
+    Samples without measured fractions or estimate are ignored. Both tables must have the same cell types. There are three
+    exceptions:
+
+    - If only one table has the column "Unmeasured", or if measured rows sum to less than 1, its other types are compared
+      after dividing each row of both tables by its sum over them. A warning says so.
+    - "Unknown", the share that a method estimates beyond its reference, is 0 in complete measurements.
+    - With the hierarchy of :func:`scdeconv.pp.pair`, a measured level is compared with the sum of its types.
 
     Parameters
     ----------
@@ -35,7 +41,8 @@ def evaluate(adata: AnnData, key: str = keys.FRACTIONS, *, measured_key: str = k
 
     Returns
     -------
-    One row per cell type, then "all entries" (pooled) and "mean of types", with the columns of
+    One row per cell type and level of the hierarchy, then "all entries" (pooled over types) and "mean of types", with the
+    columns of
     :func:`scdeconv.metrics.table` and ``rmse_mean_composition``: the RMSE of the mean composition of the same samples.
 
     Raises
@@ -43,12 +50,15 @@ def evaluate(adata: AnnData, key: str = keys.FRACTIONS, *, measured_key: str = k
     KeyError
         If a key is missing.
     ValueError
-        If no sample has measured fractions.
+        If no sample has measured fractions, if the cell types differ, or if a table has percent, counts or partly missing
+        rows. The message proposes a renaming for other spellings, or a call of :func:`scdeconv.tl.merge_types` for finer
+        types.
 
     Warns
     -----
     UserWarning
-        If the estimates are RNA fractions, or if samples have the fit of a model that was trained on them.
+        If the estimates are RNA fractions, if rows are divided by their sums, if measured samples have no estimate, or if
+        samples have the fit of a model that was trained on them.
 
     Examples
     --------
@@ -61,7 +71,7 @@ def evaluate(adata: AnnData, key: str = keys.FRACTIONS, *, measured_key: str = k
     >>> bool(scdeconv.tl.evaluate(mdata["bulk"]).loc["all entries", "n"] > 0)
     True
     """
-    measured, predicted = compared_tables(adata, key, measured_key)
+    measured, predicted, _ = compared_tables(adata, key, measured_key)
     if adata.uns.get(keys.UNS, {}).get(key, {}).get("fraction_kind") == "rna":
         warn(
             f"Expected cell fractions in adata.obsm[{key!r}], found RNA fractions. If the measured fractions are cell "

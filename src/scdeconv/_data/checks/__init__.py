@@ -9,6 +9,7 @@ from .donors import check_donors_match, columns_of_donors
 from .expression import Examined, check_expression, examine, report_expression
 from .fractions import SUM_TOLERANCE, check_fractions, check_numeric_table, check_whole_rows, unit_problem
 from .genes import MOSTLY_SHARED, check_shared_genes
+from .groups import check_groups, check_hierarchy
 from .labels import check_cell_type_names, check_labels, check_spellings
 from .names import check_names
 from .objects import ANY_CELLS, CELLS, SAMPLES_ONLY, check_order

@@ -11,7 +11,7 @@ from scdeconv._data.checks import Problems, check_numeric_table, check_whole_row
 from scdeconv._data.labels import as_labels, as_text
 from scdeconv._data.warnings import warn
 
-from .align import TITLE, align_tables
+from .align import TITLE, Aligned, align_tables
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-def compared_tables(adata: AnnData, key: str, measured_key: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def compared_tables(adata: AnnData, key: str, measured_key: str) -> Aligned:
     """Return aligned measured and estimated fractions of the samples that have both.
 
     Types of ``measured_key`` that are levels of the hierarchy of the estimate are compared with the sum of their types.
@@ -77,6 +77,18 @@ def levels_covered_by(columns: pd.Index, levels: Mapping[str, Sequence[str]]) ->
         for name, parts in inside.items()
         if name not in types_of and set().union(*(types_of[part] for part in parts)) == set(levels[name])
     }
+
+
+def merge_levels(levels: Mapping[str, Sequence[str]], groups: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Return the levels of a hierarchy with merged types; levels that contain only a part of a group are left out."""
+    merged = {}
+    for name, members in levels.items():
+        inside = [group for group, of in groups.items() if {*of} <= {*members}]
+        cut = any({*of} & {*members} and group not in inside for group, of in groups.items())
+        gone = {member for group in inside for member in groups[group]}
+        if not cut and name not in groups:
+            merged[name] = [*inside, *(member for member in members if member not in gone)]
+    return merged
 
 
 def sum_types(table: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> pd.DataFrame:

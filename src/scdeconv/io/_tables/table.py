@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -167,12 +167,12 @@ def to_table(
     if len(problems.messages) > n_problems:
         return None
     about = fields.columns[sorted(described)].set_axis([fields.header[column] for column in sorted(described)], axis=1)
-    about = pd.DataFrame(about.loc[:, ~about.columns.duplicated() & (about.columns != "")]).rename_axis(columns=None)
+    about = about.loc[:, ~about.columns.duplicated() & (about.columns != "")].rename_axis(columns=None)
     about.index = as_text(names)
-    others = pd.DataFrame(index=pd.Index([fields.header[column] for column in candidates], dtype=object))
+    nothing = pd.DataFrame(index=pd.Index([fields.header[column] for column in candidates], dtype=object))
     if axis == "rows":
-        return Table(fields.path, values.T, others, about, "rows", notes=fields.notes)
-    return Table(fields.path, values, about, others, "columns", notes=fields.notes)
+        return Table(fields.path, values.T, nothing, about, "rows", notes=fields.notes)
+    return Table(fields.path, values, about, nothing, "columns", notes=fields.notes)
 
 
 def _is_known(fields: Fields, column: int, kind: str) -> bool:

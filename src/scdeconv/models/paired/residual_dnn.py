@@ -13,7 +13,7 @@ from scipy.special import softmax
 from scdeconv._data.checks import checked
 from scdeconv._data.paired_data import PairedData
 from scdeconv._nn import Ensemble, TrainingData, weights_of
-from scdeconv._stats.conformal import HeldOut, angle
+from scdeconv._stats.conformal import HeldOut
 from scdeconv._stats.familiarity import Familiarity
 from scdeconv.io import curves_of
 from scdeconv.models._members import (
@@ -91,7 +91,7 @@ class ResidualDNNState(State):
         """Return the mean and spread over members, and the noise if the base method estimates it."""
         members, levels = self.members_and_noise(expression)
         noise = None if levels is None else levels.mean(axis=0)
-        return Estimate(members.mean(axis=0), spread=angle(members).std(axis=0), noise=noise)
+        return Estimate(members.mean(axis=0), members, noise)
 
     def fractions(self, expression: np.ndarray) -> np.ndarray:
         """Return the mean over members without spread and noise, samples × cell types."""

@@ -11,7 +11,7 @@ import torch
 
 from scdeconv._data.checks import checked
 from scdeconv._nn import Ensemble, TrainingData, weights_of
-from scdeconv._stats.conformal import HeldOut, angle
+from scdeconv._stats.conformal import HeldOut
 from scdeconv._stats.expression import fill_missing, log_shares
 from scdeconv.io import curves_of
 from scdeconv.models._members import (
@@ -71,7 +71,7 @@ class SimpleDNNState(State):
     def estimate(self, expression: np.ndarray) -> Estimate:
         """Return the mean and spread over members."""
         members = self.members(expression)
-        return Estimate(members.mean(axis=0), spread=angle(members).std(axis=0))
+        return Estimate(members.mean(axis=0), members)
 
 
 class SimpleDNN(PairEnsemble):
