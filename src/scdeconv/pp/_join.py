@@ -110,7 +110,9 @@ def join(
     n_spike_ins = set_spike_ins_aside(tables)
     # cell sizes are sums over all genes, not over shared genes; signatures have them in obs["total"]
     if "cells" in tables:
-        tables[keys.SUMS] = sum_cells(tables["cells"], logged=is_logged(originals["cells"], layer))
+        combined = keys.COMBINED in originals["cells"].uns.get(keys.UNS, {})
+        logged = is_logged(originals["cells"], layer)
+        tables[keys.SUMS] = sum_cells(tables["cells"], logged=logged, keep_totals=combined)
     elif "profiles" in tables and "total" not in tables["profiles"].obs:
         tables["profiles"].obs["total"] = np.asarray(tables["profiles"].X.sum(axis=1)).ravel()
     genes = tables["bulk"].var_names
