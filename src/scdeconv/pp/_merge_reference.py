@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     Groups = Mapping[str, Sequence[str]]
 
 
-def merge_pairs(mdata: MuData, bulk: AnnData, groups: Groups, weights: Mapping[str, float] | None) -> MuData:
+def merge_pairs(
+    mdata: MuData, bulk: AnnData, groups: Groups, weights: Mapping[str, float] | pd.Series | None
+) -> MuData:
     """Return paired data as :func:`scdeconv.pp.pair` makes them from merged labels, with all later steps repeated.
 
     Parameters

@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
-from .arguments import PATHS, RESOLUTIONS, RULES, WIDTHS, check_keywords, check_values, checked, rules_of
+from .arguments import (
+    ANY_CELLS,
+    CELLS,
+    PATHS,
+    RESOLUTIONS,
+    RULES,
+    SAMPLES_ONLY,
+    WIDTHS,
+    Rule,
+    check_keywords,
+    check_order,
+    check_values,
+    checked,
+    choice,
+    nearest,
+    rules_of,
+    whole,
+)
 from .cell_sizes import check_expressed, check_positive_sizes
 from .cell_types import near_types, report_differences, rest_columns
 from .donors import check_donors_match, columns_of_donors
@@ -12,8 +29,6 @@ from .genes import MOSTLY_SHARED, check_shared_genes
 from .groups import check_groups, check_hierarchy
 from .labels import check_cell_type_names, check_labels, check_spellings
 from .names import check_names
-from .objects import ANY_CELLS, CELLS, SAMPLES_ONLY, check_order
 from .paired import UNKNOWN_SIZES, check_cell_sizes, check_paired, remember_values
 from .problems import Problems, examples
-from .rules import Rule, choice, nearest, whole
 from .training import check_training_samples

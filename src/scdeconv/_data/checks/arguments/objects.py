@@ -17,7 +17,7 @@ from .describe import is_model
 from .rules import Rule, either, wrong_type, wrong_value
 
 if TYPE_CHECKING:
-    from .problems import Problems
+    from scdeconv._data.checks.problems import Problems
 
 # matplotlib.axes.Axes is not imported here: it takes half a second
 AXES_METHODS = ("get_window_extent", "plot")
