@@ -169,10 +169,10 @@ def to_table(
     about = fields.columns[sorted(described)].set_axis([fields.header[column] for column in sorted(described)], axis=1)
     about = about.loc[:, ~about.columns.duplicated() & (about.columns != "")].rename_axis(columns=None)
     about = about.set_axis(as_text(names), axis=0)
-    others = pd.DataFrame(index=pd.Index([fields.header[column] for column in candidates], dtype=object))
+    unlabelled = pd.DataFrame(index=pd.Index([fields.header[column] for column in candidates], dtype=object))
     if axis == "rows":
-        return Table(fields.path, values.T, others, about, "rows", notes=fields.notes)
-    return Table(fields.path, values, about, others, "columns", notes=fields.notes)
+        return Table(fields.path, values.T, unlabelled, about, "rows", notes=fields.notes)
+    return Table(fields.path, values, about, unlabelled, "columns", notes=fields.notes)
 
 
 def _is_known(fields: Fields, column: int, kind: str) -> bool:
