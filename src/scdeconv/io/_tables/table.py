@@ -168,11 +168,11 @@ def to_table(
         return None
     about = fields.columns[sorted(described)].set_axis([fields.header[column] for column in sorted(described)], axis=1)
     about = about.loc[:, ~about.columns.duplicated() & (about.columns != "")].rename_axis(columns=None)
-    about.index = as_text(names)
-    nothing = pd.DataFrame(index=pd.Index([fields.header[column] for column in candidates], dtype=object))
+    about = about.set_axis(as_text(names), axis=0)
+    unlabelled = pd.DataFrame(index=pd.Index([fields.header[column] for column in candidates], dtype=object))
     if axis == "rows":
-        return Table(fields.path, values.T, nothing, about, "rows", notes=fields.notes)
-    return Table(fields.path, values, about, nothing, "columns", notes=fields.notes)
+        return Table(fields.path, values.T, unlabelled, about, "rows", notes=fields.notes)
+    return Table(fields.path, values, about, unlabelled, "columns", notes=fields.notes)
 
 
 def _is_known(fields: Fields, column: int, kind: str) -> bool:
