@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     Groups = Mapping[str, Sequence[str]]
 
 
-def merge_pairs(mdata: MuData, bulk: AnnData, groups: Groups, weights: Mapping[str, float] | None) -> MuData:
+def merge_pairs(
+    mdata: MuData, bulk: AnnData, groups: Groups, weights: Mapping[str, float] | pd.Series | None
+) -> MuData:
     """Return paired data as :func:`scdeconv.pp.pair` makes them from merged labels, with all later steps repeated.
 
     Parameters
@@ -95,7 +97,7 @@ def merge_sums(sums: AnnData, groups: Groups) -> AnnData:
 
 
 def merge_profiles(
-    profiles: AnnData, groups: Groups, weights: Mapping[str, float] | None = None, source: str = "weights"
+    profiles: AnnData, groups: Groups, weights: Mapping[str, float] | pd.Series | None = None, source: str = "weights"
 ) -> AnnData:
     """Return profiles in which the mean per cell of each group replaces those of its members.
 

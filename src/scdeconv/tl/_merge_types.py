@@ -131,7 +131,7 @@ def columns_of(adata: AnnData, key: str) -> list[str]:
 
 
 def _merge_cells_or_profiles(
-    problems: Problems, adata: AnnData, groups: Groups, weights: Mapping[str, float] | None
+    problems: Problems, adata: AnnData, groups: Groups, weights: Mapping[str, float] | pd.Series | None
 ) -> AnnData:
     """Return merged profiles; raise ``ValueError`` for single cells."""
     labels = adata.obs[keys.CELL_TYPE] if keys.CELL_TYPE in adata.obs else adata.obs_names.to_series()
