@@ -140,3 +140,8 @@ def warn_of_other_unit(bulk: Matrix, trained_on: str | None) -> None:
             f"Expected {trained_on} in adata, the unit of the training bulk, found {found}. Estimates may be "
             f"wrong. Pass bulk samples in {trained_on}, or pair and train with bulk in {found}."
         )
+
+
+def source_table(source: np.ndarray, samples: pd.Index) -> dict[str, pd.DataFrame]:
+    """Return the source of each sample as the table ``source``; no table if all samples are new."""
+    return {"source": pd.DataFrame({"source": source}, index=samples)} if (source != NEW).any() else {}
