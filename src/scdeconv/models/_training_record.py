@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from scdeconv._data.annotated import values_of
 from scdeconv._data.chunks import first_rows
@@ -20,7 +21,6 @@ from scdeconv.io import TrainingRecord
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import pandas as pd
     from anndata import AnnData
 
     from scdeconv._data.matrix import Matrix
