@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from scdeconv._data.checks import CELLS, RESOLUTIONS, WIDTHS, Problems, checked
+from scdeconv._data.checks import CELLS, RESOLUTIONS, WIDTHS, Problems, checked, whole
 from scdeconv._nn import SoftClusters, fit_cells, seeded, trainer_arguments, weights_of
 
 from ._base import CellState
@@ -117,7 +117,8 @@ class DESC(ClusteringModel):
             )
         problems.raise_if_any()
 
-    @checked(further=trainer_arguments)
+    # without self-training, the clusters are those of the start
+    @checked(max_epochs=whole(0), further=trainer_arguments)
     def train(
         self,
         *,
