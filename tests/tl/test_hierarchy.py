@@ -125,7 +125,7 @@ class TestEvaluate:
         mean = measured[types[:2]].sum(axis=1)
         assert table.loc["A", "rmse_mean_composition"] == pytest.approx(mean.std(ddof=0))
 
-    def test_truth_of_a_level_is_compared_with_its_sum(self, estimated):
+    def test_measured_level_is_compared_with_its_sum(self, estimated):
         expected = tl.evaluate(estimated)
         types = list(estimated.obsm["fractions"])
         estimated.obsm["measured_fractions"] = tl.merge_types(estimated.obsm["measured_fractions"], {"A": types[:2]})
