@@ -381,3 +381,44 @@ def test_demo_takes_a_seed(monkeypatch):
     monkeypatch.setattr(demo, "main", lambda path, seed: seen.append((path, seed)))
     assert run("demo", "--seed", 3) == 0
     assert seen == [(None, 3)]
+
+
+def test_tables_may_be_excel_with_other_columns(files, cohort, tmp_path):
+    _, bulk = cohort
+    table = bulk.to_df().T.rename_axis("gene")
+    table.insert(0, "tss", np.arange(len(table)) * 10**6)
+    table.to_excel(tmp_path / "bulk.xlsx")
+    bulk.obs[["donor"]].rename_axis("sample").to_excel(tmp_path / "samples.xlsx")
+    reading = (
+        "--bulk",
+        tmp_path / "bulk.xlsx",
+        "--cells",
+        files / "cells.h5ad",
+        "--samples",
+        tmp_path / "samples.xlsx",
+    )
+    assert run("pair", *reading, "-o", tmp_path / "pairs.h5mu") == 1
+    assert run("pair", *reading, "--annotation", "tss", "-o", tmp_path / "pairs.h5mu") == 0
+    read = read_mudata(tmp_path / "pairs.h5mu")["bulk"]
+    assert list(read.obs_names) == list(bulk.obs_names)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_fractions_need_samples_in_rows(cohort, tmp_path, turned, capsys):
+    _, bulk = cohort
+    bulk.to_df().T.to_csv(tmp_path / "bulk.csv", index_label="gene")
+    fractions = pd.DataFrame({"B": "0,25", "T": "0,75"}, bulk.obs_names.rename("Mixture"))
+    (fractions.T if turned else fractions).to_csv(tmp_path / "truth.csv", sep=";")
+    profiles = pd.DataFrame({"B": range(1, 241), "T": range(240, 0, -1)}, bulk.var_names)
+    profiles.to_csv(tmp_path / "profiles.csv", index_label="gene")
+    reading = (
+        "--bulk",
+        tmp_path / "bulk.csv",
+        "--profiles",
+        tmp_path / "profiles.csv",
+        "--fractions",
+        tmp_path / "truth.csv",
+    )
+    assert run("pair", *reading, "-o", tmp_path / "pairs.h5mu") == int(turned)
+    if turned:
+        assert "Transpose the table" in capsys.readouterr().err

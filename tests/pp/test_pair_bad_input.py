@@ -510,9 +510,3 @@ def test_empty_or_all_zero_objects_are_refused(inputs):
     assert "Expected samples and genes in bulk, found shape (0, 40)." in problem
     with pytest.raises(ValueError, match=r"Expected expression values in bulk\.X, found None\. Store the counts there"):
         pp.pair(cells, AnnData(obs=bulk.obs, var=bulk.var))
-
-
-def test_data_frames_are_refused_with_advice(make_inputs):
-    cells, bulk = make_inputs()
-    with pytest.raises(ValueError, match=r"Expected bulk as AnnData, found DataFrame. Pass anndata.AnnData\(bulk\)"):
-        pp.pair(cells, bulk.to_df())

@@ -30,6 +30,9 @@ FRACTIONS = "fractions"
 UNMEASURED = "Unmeasured"
 UNKNOWN = "Unknown"
 
+# tables beside an estimate, obsm[f"{key}_{result}"]
+RESULTS = ("lower", "upper", "by_level", "by_level_lower", "by_level_upper", "quality")
+
 # key of uns[UNS] with the calibration fitted to pairs
 CALIBRATION = "calibration"
 

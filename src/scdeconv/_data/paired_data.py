@@ -91,6 +91,12 @@ class PairedData:
         """Whether the bulk is counts."""
         return self.bulk_unit == COUNTS
 
+    @property
+    def measured(self) -> np.ndarray:
+        """Mask of the bulk samples with measured fractions."""
+        known: np.ndarray = self.mdata[keys.BULK].obsm[keys.MEASURED].notna().all(axis=1).to_numpy()
+        return known
+
     @cached_property
     def reads(self) -> np.ndarray:
         """Sum of each bulk sample over the model's genes, or over all genes for a model without genes."""
@@ -103,6 +109,17 @@ class PairedData:
         """Median number of reads of the bulk samples in the model's genes; None if the bulk is not counts."""
         reads = self.reads[self.reads > 0]
         return float(np.median(reads)) if self.is_counts and len(self.genes) and len(reads) else None
+
+    @property
+    def levels(self) -> dict[str, list[str]] | None:
+        """Cell types of each level of the hierarchy of :func:`scdeconv.pp.pair`; None without hierarchy.
+
+        Levels with types that the reference lacks, such as another signature, are left out.
+        """
+        recorded = self._record("pair").get("hierarchy", {})
+        # from files, lists are arrays
+        levels = {str(name): [str(cell_type) for cell_type in of] for name, of in recorded.items()}
+        return {name: of for name, of in levels.items() if {*of} <= {*self.cell_types}} or None
 
     @property
     def batch_key(self) -> str | None:
@@ -141,8 +158,7 @@ class PairedData:
         -------
         Boolean array, length samples.
         """
-        measured = self.mdata[keys.BULK].obsm[keys.MEASURED].notna().all(axis=1).to_numpy()
-        paired: np.ndarray = measured & (self.reads > 0) & self.kept(without)
+        paired: np.ndarray = self.measured & (self.reads > 0) & self.kept(without)
         return paired
 
     def bulk(self, without: Collection[str] = ()) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,6 +123,20 @@ class HeldOut:
         others = self.donors != donor
         return HeldOut(self.measured[others], self.predicted[others], self.donors[others])
 
+    def sums(self, of: np.ndarray) -> HeldOut:
+        """Return the predictions of sums of cell types.
+
+        Parameters
+        ----------
+        of
+            Whether a cell type is part of a sum (0 or 1), cell types × sums.
+
+        Returns
+        -------
+        Samples × sums.
+        """
+        return HeldOut(self.measured @ of, self.predicted @ of, self.donors)
+
     def widest_coverage(self) -> float:
         """Return the highest possible coverage of :meth:`intervals`.
 
@@ -163,7 +178,7 @@ class HeldOut:
         The threshold is a quantile of the scores with equal weight for each donor. Its level is the lowest one for
         which the thresholds of all other donors cover the requested share of a donor's scores, on average over donors.
         """
-        if not 0 < coverage <= self.widest_coverage():
+        if not isinstance(coverage, numbers.Real) or not 0 < coverage <= self.widest_coverage():
             n_donors = len(np.unique(self.donors))
             msg = (
                 f"Expected coverage above 0 and at most {self.widest_coverage():.3f}, which is n / (n + 1) for the "

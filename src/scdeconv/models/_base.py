@@ -7,17 +7,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 
+from scdeconv._data.checks import checked
 from scdeconv._data.gene_names import strip_versions
 from scdeconv._data.genes import align_genes, read_genes
 from scdeconv._data.matrix import get_matrix
 from scdeconv._data.units import ARRAY
 from scdeconv.io import SavedModel, TrainingRecord, refuse_failed_parts
 
+from ._intervals import interval_bounds, sum_tables, warn_of_few_donors
 from ._state import Estimate
-from ._training_record import NEW, DeconvolutionRecord, held_out_intervals, warn_of_few_donors, warn_of_other_unit
+from ._training_record import NEW, DeconvolutionRecord, source_table, warn_of_other_unit
 from ._usable import flag_few_reads, fractions_of_all, quality_of_all, to_all_rows, with_reads
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from anndata import AnnData
 
     from scdeconv._stats.conformal import HeldOut
@@ -116,6 +120,7 @@ class DeconvolutionModel(SavedModel):
         """Compositions and noise levels of the training donors; None for methods that do not estimate noise."""
         return self.training_.familiarity if self.is_trained_ else None
 
+    @checked()
     def predict(self, adata: AnnData, *, layer: str | None = None, in_sample: bool = False) -> pd.DataFrame:
         """Estimate the composition of bulk samples.
 
@@ -154,6 +159,7 @@ class DeconvolutionModel(SavedModel):
         fractions, _, _ = self._replace_fit(adata, layer, fitted, in_sample=in_sample)
         return pd.DataFrame(fractions, index=adata.obs_names, columns=self.cell_types_)
 
+    @checked()
     def estimate(
         self,
         adata: AnnData,
@@ -161,6 +167,7 @@ class DeconvolutionModel(SavedModel):
         coverage: float | None = None,
         layer: str | None = None,
         in_sample: bool = False,
+        groups: Mapping[str, Sequence[str]] | None = None,
     ) -> dict[str, pd.DataFrame]:
         """Return fractions, intervals and quality of bulk samples in one pass over the data.
 
@@ -170,6 +177,8 @@ class DeconvolutionModel(SavedModel):
             As for :meth:`predict`.
         coverage
             Coverage of the prediction intervals, as for :meth:`predict_interval`. None: no intervals.
+        groups
+            Cell types to add up, by the name of the sum. None: the levels of the hierarchy of :func:`scdeconv.pp.pair`.
 
         Returns
         -------
@@ -177,6 +186,7 @@ class DeconvolutionModel(SavedModel):
 
         - ``fractions`` as from :meth:`predict`;
         - ``lower`` and ``upper`` with ``coverage``, as from :meth:`predict_interval`;
+        - ``by_level`` with the sum of each group, and with ``coverage`` ``by_level_lower`` and ``by_level_upper``;
         - ``quality`` as from :meth:`quality`, for models with quality measures;
         - ``source``, if there are training samples, with the column ``source``: ``"new"``, ``"out-of-fold"`` or
           ``"in-sample"`` (the fit).
@@ -185,23 +195,25 @@ class DeconvolutionModel(SavedModel):
         estimate = self.state_.estimate(expression) if usable.any() else Estimate(np.empty((0, len(self.cell_types_))))
         fitted = fractions_of_all(estimate.fractions, usable, adata.obs_names)
         fractions, source, row = self._replace_fit(adata, layer, fitted, in_sample=in_sample)
+        members = None if estimate.members is None else [to_all_rows(each, usable) for each in estimate.members]
+        whole = Estimate(fractions, members=None if members is None else np.stack(members))
         tables: dict[str, Any] = {"fractions": fractions}
         if coverage is not None:
-            lower, upper = self._intervals(fractions, to_all_rows(estimate.spread, usable), row, coverage)
+            lower, upper = interval_bounds(self.held_out_, whole, row, coverage)
             tables |= {"lower": lower, "upper": upper}
             warn_of_few_donors(adata.obs_names[(row >= 0) & np.isnan(lower).any(axis=1)], coverage)
-        found = {
-            name: pd.DataFrame(table, index=adata.obs_names, columns=self.cell_types_) for name, table in tables.items()
-        }
+        names = adata.obs_names, self.cell_types_
+        found = {name: pd.DataFrame(table, *names) for name, table in tables.items()}
+        sums = self.training_.levels if groups is None else groups
+        if sums:
+            found |= sum_tables(sums, found, whole, self.held_out_, row, coverage)
         quality = self.state_.quality(expression, fractions[usable]) if usable.any() else None
         if quality is None and self.familiarity_ is not None and estimate.noise is not None:
             quality = self.familiarity_.quality(estimate.noise, found["fractions"][usable])
         quality = flag_few_reads(quality, expression, self.training_.library_size)
         if quality is not None:
             found["quality"] = quality_of_all(quality, usable, adata.obs_names)
-        if (source != NEW).any():
-            found["source"] = pd.DataFrame({"source": source}, index=adata.obs_names)
-        return found
+        return found | source_table(source, adata.obs_names)
 
     def _replace_fit(
         self, adata: AnnData, layer: str | None, fractions: np.ndarray, *, in_sample: bool
@@ -236,6 +248,7 @@ class DeconvolutionModel(SavedModel):
         usable = with_reads(totals, adata.obs_names)
         return expression[usable], usable
 
+    @checked()
     def quality(self, adata: AnnData, *, layer: str | None = None, in_sample: bool = False) -> pd.DataFrame | None:
         """Return how well the model fits each sample.
 
@@ -255,6 +268,7 @@ class DeconvolutionModel(SavedModel):
         """
         return self.estimate(adata, layer=layer, in_sample=in_sample).get("quality")
 
+    @checked()
     def predict_interval(
         self, adata: AnnData, coverage: float = 0.9, *, layer: str | None = None, in_sample: bool = False
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -283,18 +297,3 @@ class DeconvolutionModel(SavedModel):
         """
         found = self.estimate(adata, coverage=coverage, layer=layer, in_sample=in_sample)
         return found["lower"], found["upper"]
-
-    def _intervals(
-        self, fractions: np.ndarray, spread: np.ndarray | float, row: np.ndarray, coverage: float
-    ) -> tuple[np.ndarray, np.ndarray]:
-        if self.held_out_ is None:
-            msg = (
-                f"Expected a model with held-out donors, found {type(self).__name__} without. Train a method on at "
-                "least 4 paired donors to get prediction intervals."
-            )
-            raise ValueError(msg)
-        lower, upper = self.held_out_.intervals(fractions, coverage, spread)
-        known = row >= 0
-        if known.any():
-            lower[known], upper[known] = held_out_intervals(self.held_out_, row[known], coverage)
-        return lower, upper

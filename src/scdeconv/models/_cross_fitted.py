@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from scdeconv._data import keys
-from scdeconv._data.checks import check_cell_sizes, check_paired
+from scdeconv._data.checks import Problems, check_cell_sizes, check_expressed, check_paired, checked
 from scdeconv._data.paired_data import PairedData
 from scdeconv._stats.compositions import to_fractions
 from scdeconv._stats.conformal import HeldOut
@@ -18,6 +18,7 @@ from scdeconv.pp import FEWEST_PAIRS, paired_donors
 from ._base import DeconvolutionModel
 from ._needs import check_needs
 from ._training_record import DeconvolutionRecord, TrainingSamples
+from ._usable import warn_of_left_out
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -83,11 +84,13 @@ class CrossFittedModel(DeconvolutionModel):
     # minimum number of paired donors for cross-fitting
     fewest_to_hold_out: ClassVar[int] = FEWEST_PAIRS + 1
 
+    @checked()
     def __init__(self, mdata: MuData | None = None) -> None:
         self.mdata = mdata
         self.parameters_ = {}
 
     @classmethod
+    @checked()
     def setup_mudata(cls, mdata: MuData) -> None:
         """Check that the data have what the method needs. Nothing is written.
 
@@ -126,6 +129,7 @@ class CrossFittedModel(DeconvolutionModel):
         The learned state, of the class ``state_type``.
         """
 
+    @checked()
     def train(self, *, held_out: bool = True) -> None:
         """Fit the method to all donors.
 
@@ -141,6 +145,14 @@ class CrossFittedModel(DeconvolutionModel):
         if seed is not None:
             settings["seed"] = seed
         data = PairedData(self._require_data(), self._input_genes())
+        if set(self.record.needs) & {"profiles", "cells"} and len(data.genes):
+            problems = Problems(f"{type(self).__name__} cannot be trained")
+            # a type without cells of the remaining donors has size 0
+            rows = data.cell_sizes() > 0
+            check_expressed(problems, data.profiles()[rows].sum(axis=1), np.array(data.cell_types)[rows], "genes")
+            problems.raise_if_any()
+        if "pairs" in self.record.needs:
+            warn_of_left_out(data.samples.index[data.measured & ~data.paired()])
         state, predicted, familiarity = self._learn(data, held_out=held_out, **settings)
         summary = state.summary or f"{len(data.genes)} genes"
         if predicted is not None and "pairs" in self.record.needs and self.record.key != keys.BASELINE:
@@ -159,6 +171,7 @@ class CrossFittedModel(DeconvolutionModel):
             familiarity=familiarity,
             samples=samples,
             library_size=data.library_size,
+            levels=data.levels,
         )
         self._store(state, record)
 

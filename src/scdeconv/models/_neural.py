@@ -13,17 +13,18 @@ from scvi.data.fields import LayerField, ObsmField
 from scvi.model.base import BaseModelClass
 
 from scdeconv._data import keys
-from scdeconv._data.checks import check_cell_sizes, check_paired, check_training_samples
+from scdeconv._data.checks import SAMPLES_ONLY, check_cell_sizes, check_paired, check_training_samples, checked
 from scdeconv._data.fractions import measured_shares
 from scdeconv._data.matrix import Matrix, to_dense
 from scdeconv._data.modalities import cell_types_of
 from scdeconv._data.paired_data import PairedData
-from scdeconv._nn import quiet
+from scdeconv._nn import quiet, registration_arguments
 
 from ._base import DeconvolutionModel
 from ._cross_fitted import NO_DATA, input_genes
 from ._needs import check_needs
 from ._training_record import DeconvolutionRecord, TrainingSamples
+from ._usable import warn_of_left_out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +78,9 @@ def training_rows(adata: AnnData, genes: pd.Index, cell_types: list[str]) -> Tra
     """Return the samples with measured fractions and reads in the genes; fractions are shares of the cell types."""
     columns = adata.var_names.get_indexer(genes)
     known = adata.obsm[keys.MEASURED].notna().all(axis=1).to_numpy()
-    known &= np.asarray(adata.X[:, columns].sum(axis=1)).ravel() > 0
+    readable = np.asarray(adata.X[:, columns].sum(axis=1)).ravel() > 0
+    warn_of_left_out(adata.obs_names[known & ~readable])
+    known &= readable
     measured = measured_shares(adata.obsm[keys.MEASURED], cell_types).to_numpy(dtype=float)[known]
     fractions = measured[:, None, :]
     if keys.AUGMENTED in adata.obsm:
@@ -135,6 +138,7 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
         return data[modality]
 
     @classmethod
+    @checked(adata=SAMPLES_ONLY, further=registration_arguments)
     def setup_anndata(cls, adata: AnnData, **kwargs: Any) -> None:
         """Register bulk samples with scvi-tools. The registration is written to ``adata.uns``.
 
@@ -161,6 +165,7 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
         cls.register_manager(manager)
 
     @classmethod
+    @checked(further=registration_arguments)
     def setup_mudata(cls, mdata: MuData, *, train_on: Source | None = None, **kwargs: Any) -> None:
         """Register the training modality with scvi-tools.
 
@@ -225,7 +230,7 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
         samples = self._training_samples(rows, held_out_rows)
         if self.mdata is not None:
             data = PairedData(self.mdata, self._training_genes)
-            parts |= {"bulk_unit": data.bulk_unit, "library_size": data.library_size}
+            parts |= {"bulk_unit": data.bulk_unit, "library_size": data.library_size, "levels": data.levels}
         genes, cell_types = list(self._training_genes), self._training_types
         return DeconvolutionRecord(genes=genes, cell_types=cell_types, summary=summary, samples=samples, **parts)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scdeconv._stats.compositions import to_fractions
+from scdeconv._stats.conformal import angle
 
 
 @dataclass(frozen=True)
@@ -18,9 +19,8 @@ class Estimate:
     ----------
     fractions
         Samples × cell types; rows sum to 1.
-    spread
-        Standard deviation over the members of an ensemble, on the scale arcsin(sqrt(fraction)), samples × cell types. 0
-        for a single model.
+    members
+        Fractions of each member of an ensemble, members × samples × cell types. None for a single model.
     noise
         Root mean square of the residual, relative to its expected value, length samples. None if the method does not
         estimate noise.
@@ -37,8 +37,27 @@ class Estimate:
     """
 
     fractions: np.ndarray
-    spread: np.ndarray | float = 0.0
+    members: np.ndarray | None = None
     noise: np.ndarray | None = None
+
+    @property
+    def spread(self) -> np.ndarray | float:
+        """Standard deviation over the members on the scale arcsin(sqrt(fraction)), samples × cell types; 0 without."""
+        return 0.0 if self.members is None else angle(self.members).std(axis=0)
+
+    def sums(self, of: np.ndarray) -> Estimate:
+        """Return the estimates of sums of cell types.
+
+        Parameters
+        ----------
+        of
+            Whether a cell type is part of a sum (0 or 1), cell types × sums.
+
+        Returns
+        -------
+        Samples × sums.
+        """
+        return Estimate(self.fractions @ of, None if self.members is None else self.members @ of, self.noise)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +105,7 @@ class State:
         """
 
     def estimate(self, expression: np.ndarray) -> Estimate:
-        """Return fractions, spread and noise of the samples.
+        """Return fractions, members and noise of the samples.
 
         Parameters
         ----------
@@ -95,7 +114,7 @@ class State:
 
         Returns
         -------
-        Fractions and, for methods that estimate them, spread and noise. NaN for samples with no positive weight.
+        Fractions and, for methods that estimate them, members and noise. NaN for samples with no positive weight.
         """
         weights = self.predict(expression)
         fractions = to_fractions(weights)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from scdeconv._data.annotated import values_of
-from scdeconv._data.checks import examples
 from scdeconv._data.chunks import first_rows
 from scdeconv._data.gene_names import strip_versions
 from scdeconv._data.units import OTHER_UNITS, unit_of
@@ -21,7 +21,6 @@ from scdeconv.io import TrainingRecord
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import pandas as pd
     from anndata import AnnData
 
     from scdeconv._data.matrix import Matrix
@@ -120,6 +119,8 @@ class DeconvolutionRecord(TrainingRecord):
         Fingerprints of the training samples; None for methods that do not learn from measured fractions.
     library_size
         Median number of reads of the training bulk in the model's genes; None if unknown or not counts.
+    levels
+        Cell types of each level of the hierarchy of :func:`scdeconv.pp.pair`; None without hierarchy.
     """
 
     cell_types: list[str]
@@ -128,6 +129,7 @@ class DeconvolutionRecord(TrainingRecord):
     familiarity: Familiarity | None = None
     samples: TrainingSamples | None = None
     library_size: float | None = None
+    levels: dict[str, list[str]] | None = None
 
 
 def warn_of_other_unit(bulk: Matrix, trained_on: str | None) -> None:
@@ -140,36 +142,6 @@ def warn_of_other_unit(bulk: Matrix, trained_on: str | None) -> None:
         )
 
 
-def held_out_intervals(held_out: HeldOut, rows: np.ndarray, coverage: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return bounds of out-of-fold predictions from the errors of the other donors.
-
-    Parameters
-    ----------
-    held_out
-        Out-of-fold predictions.
-    rows
-        Rows of ``held_out`` to return.
-    coverage
-        Coverage of the intervals.
-
-    Returns
-    -------
-    Lower and upper bounds, rows × cell types; NaN if the other donors are too few for the coverage.
-    """
-    bounds = np.full((2, len(rows), held_out.predicted.shape[1]), np.nan)
-    for donor in np.unique(held_out.donors[rows]):
-        mine = held_out.donors[rows] == donor
-        others = held_out.without(donor)
-        if others.widest_coverage() >= coverage:
-            bounds[:, mine] = others.intervals(held_out.predicted[rows[mine]], coverage)
-    return bounds[0], bounds[1]
-
-
-def warn_of_few_donors(samples: pd.Index, coverage: float) -> None:
-    """Warn about training samples whose interval is NaN because the other donors are too few."""
-    if len(samples):
-        warn(
-            f"Expected a lower coverage than {coverage:g} for training samples: their intervals are from the errors of "
-            f"the other donors, which are too few. The bounds of {len(samples)} samples are NaN: {examples(samples)}. "
-            "Use a lower coverage or pair more donors."
-        )
+def source_table(source: np.ndarray, samples: pd.Index) -> dict[str, pd.DataFrame]:
+    """Return the source of each sample as the table ``source``; no table if all samples are new."""
+    return {"source": pd.DataFrame({"source": source}, index=samples)} if (source != NEW).any() else {}

@@ -29,6 +29,15 @@ def with_reads(totals: np.ndarray, names: pd.Index) -> np.ndarray:
     return usable
 
 
+def warn_of_left_out(names: pd.Index) -> None:
+    """Warn about samples with measured fractions that are left out of the training."""
+    if len(names):
+        warn(
+            f"{len(names)} samples with measured fractions have no reads in the genes of the model and are no pairs: "
+            f"{examples(names)}."
+        )
+
+
 def to_all_rows(values: np.ndarray | float, usable: np.ndarray) -> np.ndarray:
     """Return values of the usable samples as rows of all samples; the other rows are NaN. One value is for all rows."""
     values = np.asarray(values)

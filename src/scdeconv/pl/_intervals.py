@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.collections import LineCollection
 
+from scdeconv._data.checks import checked
 from scdeconv._data.fractions import compared_tables, get_fractions
 from scdeconv._data.keys import FRACTIONS, MEASURED, UNS
 from scdeconv.pl._style import (
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@checked()
 def intervals(
     adata: AnnData,
     key: str = FRACTIONS,
@@ -50,7 +52,8 @@ def intervals(
     cell_types
         Cell types to show; None: all, in the order of the table.
     measured_key
-        Table of ``adata.obsm`` with the measured fractions of some or all samples; optional.
+        Table of ``adata.obsm`` with the measured fractions of some or all samples; optional. If there is an unmeasured
+        rest, the measured types are scaled to the sum of their estimates, with a warning.
     axes
         One axes per cell type; None: a new figure.
 
@@ -63,7 +66,7 @@ def intervals(
     KeyError, TypeError
         If a table or one of `cell_types` is missing or a table is not a DataFrame.
     ValueError
-        If all samples are NaN, or if the number of axes is not the number of cell types.
+        If all samples are NaN, if the measured cell types differ, or if the number of axes is not the number of cell types.
 
     Examples
     --------
@@ -146,7 +149,7 @@ def intervals(
                     linewidth=0.7,
                     label=label,
                 )
-            figures = f"{inside.sum()} of {truth_known.sum()} {what} inside"
+            figures = f"{inside.sum()} of {truth_known.sum()} {what} inside" if truth_known.any() else f"not {what}"
             largest = np.nanmax([largest, *truth])
         head(ax, cell_type, figures, note)
         ax.set(xlim=(-0.7, n_samples - 0.3), ylim=(-0.04 * largest, 1.06 * largest))
@@ -172,7 +175,7 @@ def _measured_on_the_scale_of(
     table = pd.DataFrame(np.nan, estimate.index, estimate.columns)
     both = get_fractions(adata, measured_key).notna().any(axis=1).to_numpy()[known]
     if both.any():
-        truth, compared = compared_tables(adata[known] if not known.all() else adata, key, measured_key)
+        truth, compared, _ = compared_tables(adata[known] if not known.all() else adata, key, measured_key)
         total = estimate.loc[both, compared.columns].sum(axis=1) / compared.sum(axis=1)
-        table.loc[both, truth.columns] = truth.mul(total, axis=0)
+        table.loc[both, truth.columns] = truth.mul(total, axis=0).to_numpy()
     return table

@@ -41,10 +41,11 @@ PALETTE = (
 )
 
 
-def fraction_label(adata: AnnData, key: str) -> str:
-    """Return the axis label of the fractions: cell fractions or RNA fractions."""
+def fraction_label(adata: AnnData, key: str, *, rescaled: bool = False) -> str:
+    """Return the axis label of the fractions: of cells or RNA, of all types or of the measured types."""
     kind = adata.uns.get(UNS, {}).get(key, {}).get("fraction_kind", "cell")
-    return "RNA fraction" if kind == "rna" else "cell fraction"
+    label = "RNA fraction" if kind == "rna" else "cell fraction"
+    return f"{label} of measured types" if rescaled else label
 
 
 def fit_note(adata: AnnData, key: str, samples: pd.Index) -> str:

@@ -12,6 +12,7 @@ from ._calibration import Calibration
 from ._combine_references import combine_references
 from ._constraints import Constraints, constraints, read_markers
 from ._hold_out import hold_out
+from ._merge_reference import merge_pairs, merge_profiles
 from ._pair import FEWEST_PAIRS, pair, paired_donors
 from ._select_genes import select_genes
 from ._signature import signature

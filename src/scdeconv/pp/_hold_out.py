@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import subset
-from scdeconv._data.checks import check_paired, examples, remember_values
+from scdeconv._data.checks import check_paired, checked, examples, remember_values
 from scdeconv._data.labels import as_labels, as_text, near_matches
 from scdeconv._data.modalities import make_mudata
 
@@ -18,7 +18,7 @@ from ._select_genes import select_genes
 from ._simulate import simulate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
 
     from anndata import AnnData
     from mudata import MuData
@@ -31,6 +31,7 @@ KEPT_TABLES = (keys.MEASURED, keys.MEASURED_CELLS, keys.MEASURED_VARIANCE, keys.
 REDONE: dict[str, Callable[..., object]] = {"calibrate": calibrate, "simulate": simulate, "select_genes": select_genes}
 
 
+@checked()
 def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
     """Split the data into training data without held-out donors and bulk of the held-out donors.
 
@@ -107,7 +108,12 @@ def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
         steps.setdefault("calibrate", {})
     train.uns[keys.UNS] = {name: steps[name] for name in KEPT_RECORDS if name in steps}
     train.uns[keys.UNS][keys.VALUES] = remember_values(train)
+    redo_steps(train, steps)
+    return train, held_out
+
+
+def redo_steps(mdata: MuData, steps: Mapping[str, Any]) -> None:
+    """Repeat calibration, simulation and gene selection with the recorded arguments."""
     for name, step in REDONE.items():
         if name in steps:
-            step(train, **steps[name])
-    return train, held_out
+            step(mdata, **steps[name])

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
 from scdeconv._data import keys
 from scdeconv._data.checks import (
     Problems,
     check_donors_match,
     check_expressed,
+    check_hierarchy,
+    check_order,
     check_shared_genes,
     examples,
     remember_values,
@@ -43,8 +44,9 @@ from scdeconv._data.units import choose_unit
 from scdeconv._data.warnings import warn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from anndata import AnnData
     from mudata import MuData
 
 
@@ -59,6 +61,7 @@ def join(
     unit: Literal["counts", "tpm", "array"] | None = None,
     cell_sizes: Mapping[str, float] | None = None,
     rest: Rest = "keep",
+    hierarchy: Mapping[str, Sequence[str]] | None = None,
 ) -> MuData:
     """Return the result of :func:`pair` without printing; ``originals`` maps its argument names to the inputs."""
     problems = Problems("The inputs cannot be paired")
@@ -70,9 +73,8 @@ def join(
         problems.add(
             "Expected profiles together with pseudobulk, found none. Omit pseudobulk: pair computes it from cells."
         )
-    for name, adata in originals.items():
-        if not isinstance(adata, AnnData):
-            problems.add(f"Expected {name} as AnnData, found {type(adata).__name__}. Pass anndata.AnnData({name}).")
+    if {"cells", "bulk"} <= originals.keys():
+        check_order(problems, originals["cells"], originals["bulk"], cell_type_key)
     problems.raise_if_any()
     if layer is not None and not any(layer in adata.layers for adata in originals.values()):
         problems.add(f"Expected layer {layer!r} in cells or bulk, found it in neither. Pass an existing layer.")
@@ -97,6 +99,7 @@ def join(
     if side in tables and keys.DONOR in tables[side].obs:
         obs = {name: tables[name].obs for name in ("bulk", side)}
         check_donors_match(problems, obs, sources, others_known=given is not None)
+    levels = {} if hierarchy is None else check_hierarchy(problems, hierarchy, _cell_types(tables, given))
     problems.raise_if_any()
     bulk_unit = choose_unit(problems, unit, tables["bulk"].X)
     sizes = {"cell_sizes": "profiles"} if "profiles" in tables else {}
@@ -133,18 +136,25 @@ def join(
     mdata = make_mudata(modalities)
     # array intensities that were read as log2 values are exponentiated
     exponentiated = array and is_logged_array(originals["bulk"], layer)
-    record = {
+    record: dict[str, Any] = {
         "exponentiated": exponentiated,
         "bulk_unit": bulk_unit,
         **sizes,
         "n_genes": len(genes),
         "n_spike_ins": n_spike_ins,
+        **({"hierarchy": levels} if levels else {}),
         **({"notes": "; ".join(problems.notes)} if problems.notes else {}),
     }
-    if problems.notes:
-        record["notes"] = "; ".join(problems.notes)
     mdata.uns[keys.UNS] = {"pair": record, keys.VALUES: remember_values(mdata)}
     return mdata
+
+
+def _cell_types(tables: Mapping[str, AnnData], given: pd.DataFrame | None) -> list[str]:
+    """Return the cell types of the cells or profiles, else of the given fractions."""
+    for name in ("cells", "profiles"):
+        if name in tables and keys.CELL_TYPE in tables[name].obs:
+            return [str(name) for name in tables[name].obs[keys.CELL_TYPE].unique()]
+    return [] if given is None else [str(name) for name in given if name != keys.UNMEASURED]
 
 
 def make_reference(sums: AnnData) -> dict[str, AnnData]:

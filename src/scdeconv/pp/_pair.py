@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from scdeconv._data import keys
-from scdeconv._data.checks import UNKNOWN_SIZES
+from scdeconv._data.checks import UNKNOWN_SIZES, checked
 from scdeconv._data.modalities import cell_types_of
 from scdeconv._data.reference import count_cells
 from scdeconv._data.warnings import warn
@@ -13,7 +13,7 @@ from scdeconv._data.warnings import warn
 from ._join import join
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
     from mudata import MuData
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FEWEST_PAIRS = 3  # minimum number of paired donors for methods that train on pairs (set by hand)
 
 
+@checked()
 def pair(
     cells: AnnData | None = None,
     bulk: AnnData | None = None,
@@ -38,6 +39,7 @@ def pair(
     unit: Literal["counts", "tpm", "array"] | None = None,
     cell_sizes: Mapping[str, float] | None = None,
     rest: Rest = "keep",
+    hierarchy: Mapping[str, Sequence[str]] | None = None,
 ) -> MuData:
     """Pair bulk samples with the single cells of the same donors.
 
@@ -90,6 +92,9 @@ def pair(
         Treatment of measured fractions that sum to less than 1. ``"keep"``: the unmeasured rest becomes the column
         ``"Unmeasured"``. Without a reference, it is estimated like a cell type. With a reference, methods are trained
         and scored on shares of the measured types. ``"rescale"``: divide each row by its sum.
+    hierarchy
+        Groups of cell types, and groups of groups: ``{"T": ["CD4 T", "CD8 T"], "Lymphoid": ["T", "B"]}``.
+        :func:`scdeconv.tl.predict` also writes the sum of each group, with its own intervals.
 
     Returns
     -------
@@ -121,7 +126,9 @@ def pair(
     Warns
     -----
     UserWarning
-        If there are fewer than 3 paired donors, or if ``profiles`` are passed without measured fractions of bulk.
+        If there are fewer than 3 paired donors, or if ``profiles`` are passed without measured fractions of bulk. If
+        inputs share less than two thirds of the genes of the smaller one, if samples, donors or cells have no reads, or
+        if the measured fractions lack a cell type.
 
     Examples
     --------
@@ -143,6 +150,7 @@ def pair(
         unit,
         cell_sizes,
         rest,
+        hierarchy,
     )
     record = mdata.uns[keys.UNS]["pair"]
     shares = ", ".join(f"{name} {adata.n_vars}" for name, adata in originals.items())
@@ -175,6 +183,7 @@ def pair(
     return mdata
 
 
+@checked()
 def paired_donors(mdata: MuData) -> list[str]:
     """Return the donors of bulk samples with measured fractions, which are the training donors of paired methods.
 

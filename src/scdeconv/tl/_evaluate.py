@@ -9,8 +9,8 @@ import pandas as pd
 
 from scdeconv import metrics
 from scdeconv._data import keys
-from scdeconv._data.checks import examples
-from scdeconv._data.fractions import compared_tables, levels_covered_by, levels_of
+from scdeconv._data.checks import checked, examples
+from scdeconv._data.fractions import compared_tables, level_sums, levels_of
 from scdeconv._data.training_samples import training_samples
 from scdeconv._data.warnings import warn
 
@@ -18,10 +18,17 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@checked()
 def evaluate(adata: AnnData, key: str = keys.FRACTIONS, *, measured_key: str = keys.MEASURED) -> pd.DataFrame:
     """Compare estimated with measured fractions for each cell type, and with the mean composition.
 
-    Samples without measured fractions are ignored. A cell type that is missing in one table is 0 there.
+    Samples without measured fractions or estimate are ignored. Both tables must have the same cell types. There are three
+    exceptions:
+
+    - If only one table has the column "Unmeasured", or if measured rows sum to less than 1, its other types are compared
+      after dividing each row of both tables by its sum over them. A warning says so.
+    - "Unknown", the share that a method estimates beyond its reference, is 0 in complete measurements.
+    - With the hierarchy of :func:`scdeconv.pp.pair`, a measured level is compared with the sum of its types.
 
     Parameters
     ----------
@@ -34,7 +41,8 @@ def evaluate(adata: AnnData, key: str = keys.FRACTIONS, *, measured_key: str = k
 
     Returns
     -------
-    One row per cell type, then "all entries" (pooled) and "mean of types", with the columns of
+    One row per cell type and level of the hierarchy, then "all entries" (pooled over types) and "mean of types", with the
+    columns of
     :func:`scdeconv.metrics.table` and ``rmse_mean_composition``: the RMSE of the mean composition of the same samples.
 
     Raises
@@ -42,12 +50,15 @@ def evaluate(adata: AnnData, key: str = keys.FRACTIONS, *, measured_key: str = k
     KeyError
         If a key is missing.
     ValueError
-        If no sample has measured fractions.
+        If no sample has measured fractions, if the cell types differ, or if a table has percent, counts or partly missing
+        rows. The message proposes a renaming for other spellings, or a call of :func:`scdeconv.tl.merge_types` for finer
+        types.
 
     Warns
     -----
     UserWarning
-        If the estimates are RNA fractions, or if samples have the fit of a model that was trained on them.
+        If the estimates are RNA fractions, if rows are divided by their sums, if measured samples have no estimate, or if
+        samples have the fit of a model that was trained on them.
 
     Examples
     --------
@@ -60,22 +71,21 @@ def evaluate(adata: AnnData, key: str = keys.FRACTIONS, *, measured_key: str = k
     >>> bool(scdeconv.tl.evaluate(mdata["bulk"]).loc["all entries", "n"] > 0)
     True
     """
-    measured, predicted = compared_tables(adata, key, measured_key)
+    aligned = compared_tables(adata, key, measured_key)
+    measured = aligned.measured
     if adata.uns.get(keys.UNS, {}).get(key, {}).get("fraction_kind") == "rna":
         warn(
             f"Expected cell fractions in adata.obsm[{key!r}], found RNA fractions. If the measured fractions are cell "
             "fractions, call tl.convert_fractions(adata, cell_size, to='cell') first."
         )
     _report_training_samples(adata, key, measured.index)
-    scores = _scores(measured, predicted)
-    levels = levels_covered_by(measured.columns, levels_of(adata, key))
-    # levels overlap: no summary over them
-    sums = [
-        pd.DataFrame({name: table[parts].sum(axis=1) for name, parts in levels.items()})
-        for table in (measured, predicted)
-    ]
-    of_levels = [_scores(*sums).iloc[: len(levels)]] if levels else []
+    scores = _scores(measured, aligned.predicted)
     n_types = measured.shape[1]
+    sums = [
+        table.drop(columns=measured.columns, errors="ignore") for table in level_sums(aligned, levels_of(adata, key))
+    ]
+    # levels overlap: no summary over them
+    of_levels = [_scores(*sums).iloc[: sums[0].shape[1]]] if not sums[0].empty else []
     return pd.concat([scores.iloc[:n_types], *of_levels, scores.iloc[n_types:]])
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scdeconv._data import keys
-from scdeconv._data.checks import check_key, examples
+from scdeconv._data.checks import checked, examples
 from scdeconv._data.warnings import warn
 from scdeconv._version import __version__
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SOURCES = {"out_of_fold": "out-of-fold", "in_sample": "in-sample"}
 
 
+@checked()
 def predict(
     adata: AnnData,
     model: DeconvolutionModel,
@@ -57,6 +58,9 @@ def predict(
         DataFrame samples × cell types, rows sum to 1. Rows of NaN for samples without reads in the model's genes.
     ``adata.obsm[f"{key_added}_lower"]``, ``adata.obsm[f"{key_added}_upper"]``
         Lower and upper bounds of the prediction intervals, with ``coverage``.
+    ``adata.obsm[f"{key_added}_by_level"]``
+        With the hierarchy of :func:`scdeconv.pp.pair`: DataFrame samples × levels, the sums of their cell types. With
+        ``coverage``, also ``..._by_level_lower`` and ``..._by_level_upper``, from the out-of-fold errors of the sums.
     ``adata.obsm[f"{key_added}_quality"]``
         Quality measures of each sample (see ``model.quality``), for models that have them or were trained on counts.
         Warnings list samples that differ from the training donors and samples with few reads. Tables of an earlier prediction with these keys are removed.
@@ -86,19 +90,20 @@ def predict(
     >>> bulk.obsm["fractions"].shape
     (12, 7)
     """
-    check_key(key_added)
     found = model.estimate(adata, coverage=coverage, layer=layer, in_sample=in_sample)
     source = found.pop("source", pd.DataFrame({"source": []}))["source"]
     trained_on = {kind: list(source.index[source == label]) for kind, label in SOURCES.items()}
     _report_training_samples(trained_on, in_sample=in_sample)
     if "quality" in found:
         _report_quality(found["quality"][found["fractions"].notna().all(axis=1)], key_added)
-    for kind in ("lower", "upper", "quality"):
+    for kind in keys.RESULTS:
         # results of an earlier model must not remain
         adata.obsm.pop(f"{key_added}_{kind}", None)
     for kind, table in found.items():
         adata.obsm[key_added if kind == "fractions" else f"{key_added}_{kind}"] = table
-    adata.uns.setdefault(keys.UNS, {})[key_added] = {
+    records = adata.uns.setdefault(keys.UNS, {})
+    records.pop(f"{key_added}_by_level", None)
+    records[key_added] = {
         "method": model.method,
         "version": __version__,
         "parameters": model.parameters_,
@@ -108,6 +113,9 @@ def predict(
         **({} if coverage is None else {"coverage": coverage}),
         **{kind: np.array(names, dtype=object) for kind, names in trained_on.items() if names},
     }
+    if model.training_.levels:
+        records[key_added]["levels"] = dict(model.training_.levels)
+        records[f"{key_added}_by_level"] = dict(records[key_added])
 
 
 def _report_training_samples(trained_on: dict[str, list[str]], *, in_sample: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,7 @@ TITLE = "The fractions cannot be compared"
 def align_fractions(measured: Table, predicted: Table) -> tuple[NDArray, NDArray, pd.Index]:
     """Return both tables as checked float arrays in the order of `measured`, and the cell-type names."""
     if isinstance(measured, pd.DataFrame) and isinstance(predicted, pd.DataFrame):
-        measured, predicted = align_tables(measured, predicted)
+        measured, predicted, _ = align_tables(measured, predicted)
         return measured.to_numpy(), predicted.to_numpy(), measured.columns
     problems, arrays = Problems(TITLE), {}
     for name, values in (("measured", measured), ("predicted", predicted)):
@@ -50,9 +50,18 @@ def align_fractions(measured: Table, predicted: Table) -> tuple[NDArray, NDArray
     return true, estimate, frame.columns
 
 
+class Aligned(NamedTuple):
+    """Measured and predicted fractions with the same samples and cell types."""
+
+    measured: pd.DataFrame
+    predicted: pd.DataFrame
+    #: Whether rows were divided by their sum over the measured types.
+    rescaled: bool
+
+
 def align_tables(
     measured: pd.DataFrame, predicted: pd.DataFrame, names: tuple[str, str] = ("measured", "predicted")
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+) -> Aligned:
     """Return both tables with the same samples and cell types, in the order of ``measured``.
 
     All comparisons of measured and predicted fractions pass here. A type of one table is not 0 in the other one, except
@@ -78,6 +87,7 @@ def align_tables(
     types = true.columns
     if not whole:
         partial, other = (true, estimate) if keys.UNMEASURED in true else (estimate, true)
+        side = names[0] if partial is true else names[1]
         types = partial.columns.drop(keys.UNMEASURED)
         other_types = other.columns if types.difference(other.columns).size else types
         report_differences(problems, *((types, other_types) if partial is true else (other_types, types)), names=names)
@@ -90,7 +100,7 @@ def align_tables(
     true, estimate = true[types], estimate[types]
     _check_shapes(problems, true.to_numpy(), estimate.to_numpy())
     if whole:
-        return true, estimate
+        return Aligned(true, estimate, rescaled=False)
     sums = [table.sum(axis=1) for table in (true, estimate)]
     for total, name in zip(sums, names, strict=True):
         if not (total > 0).all():
@@ -99,13 +109,12 @@ def align_tables(
                 f"{examples(total.index[~(total > 0)])}. Drop these rows."
             )
     problems.raise_if_any()
-    side = names[0] if partial is true else names[1]
     warn(
         f"Expected complete measurements, found an unmeasured rest of {partial[keys.UNMEASURED].min():.0%} to "
         f"{partial[keys.UNMEASURED].max():.0%} in {side}. Its {len(types)} other types are compared after dividing each "
         "row of both tables by its sum over them."
     )
-    return true.div(sums[0], axis=0), estimate.div(sums[1], axis=0)
+    return Aligned(true.div(sums[0], axis=0), estimate.div(sums[1], axis=0), rescaled=True)
 
 
 def _as_floats(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
