@@ -161,7 +161,7 @@ def _stack_cells(pool: Sequence[SingleReference]) -> AnnData:
         tables.append(
             pd.DataFrame(
                 {
-                    keys.DONOR: [f"{prefix}{donor}" for donor in part.donors],
+                    keys.DONOR: [f"{prefix}{donor}" for donor in ([] if part.donors is None else part.donors)],
                     keys.CELL_TYPE: list(part.types),
                     "reference": part.name,
                     "total": part.totals,
