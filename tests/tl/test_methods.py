@@ -30,7 +30,15 @@ def test_methods_are_listed_with_what_they_need():
     table = tl.methods()
     assert table.index.name == "method"
     assert {"residual_dnn", "scaden", "nnls", "mean_composition"} <= set(table.index)
-    assert list(table.columns) == ["family", "needs", "fraction_kind", "stochastic", "summary", "reference"]
+    assert list(table.columns) == [
+        "family",
+        "needs",
+        "needs_reference",
+        "fraction_kind",
+        "stochastic",
+        "summary",
+        "reference",
+    ]
     assert set(table["family"]) == {"paired", "reference", "simulated"}
     assert set(table["fraction_kind"]) == {"cell", "rna"}
     assert table.notna().all(axis=None)

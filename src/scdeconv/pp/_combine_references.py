@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata
-from scdeconv._data.checks import Problems, check_expressed, check_shared_genes, examples
+from scdeconv._data.checks import Problems, check_expressed, check_shared_genes, checked, examples
 from scdeconv._data.gene_names import Genes
 from scdeconv._stats.calibration.reference_shift import match_depth, match_platform
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 TITLE = "The references cannot be combined"
 
 
+@checked()
 def combine_references(
     references: Sequence[AnnData] | Mapping[str, AnnData],
     *,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from scdeconv._data import keys
 from scdeconv._data.checks import UNKNOWN_SIZES, checked
+from scdeconv._data.fractions import Rest
 from scdeconv._data.modalities import cell_types_of
 from scdeconv._data.reference import count_cells
 from scdeconv._data.warnings import warn
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
     from mudata import MuData
-
-    from scdeconv._data.fractions import Rest
 
 FEWEST_PAIRS = 3  # minimum number of paired donors for methods that train on pairs (set by hand)
 

@@ -86,21 +86,12 @@ class SingleReference:
         return f"{self.name} ({rows}{len(self.type_names())} types, {len(self.genes)} genes)"
 
 
-def named_references(problems: Problems, references: object) -> dict[str, AnnData]:
-    """Refuse other inputs than at least two references as AnnData; return them by name."""
+def named_references(problems: Problems, references: Sequence[AnnData] | Mapping[str, AnnData]) -> dict[str, AnnData]:
+    """Return the references by name; report fewer than two."""
     if isinstance(references, Mapping):
         named = {str(name): adata for name, adata in references.items()}
-    elif isinstance(references, Sequence) and not isinstance(references, str):
-        named = {f"ref{number}": adata for number, adata in enumerate(references, start=1)}
     else:
-        problems.add(
-            f"Expected references as a list of AnnData or a mapping from names to AnnData, found "
-            f"{type(references).__name__}. Pass [first, second]."
-        )
-        return {}
-    for name, adata in named.items():
-        if not isinstance(adata, AnnData):
-            problems.add(f"Expected {name} as AnnData, found {type(adata).__name__}. Read it with anndata.read_h5ad.")
+        named = {f"ref{number}": adata for number, adata in enumerate(references, start=1)}
     if len(named) < 2:
         problems.add(f"Expected at least 2 references, found {len(named)}. Pass one reference directly to pp.pair.")
     return named

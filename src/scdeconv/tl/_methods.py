@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from scdeconv._data.checks import checked
 from scdeconv.models import methods_without_reference, missing_needs, records
 
 if TYPE_CHECKING:
     from mudata import MuData
 
 
+@checked()
 def methods(mdata: MuData | None = None) -> pd.DataFrame:
     """List the methods of :func:`scdeconv.tl.train`, including registered methods.
 

@@ -56,6 +56,9 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("profiles", "signature"), objects.PROFILES),
     "pseudobulk": objects.PSEUDOBULK,
     "reference": objects.REFERENCE,
+    "references": either(
+        mapped(objects.REFERENCE, "a dictionary of AnnData"), listed(objects.REFERENCE, "a list of AnnData")
+    ),
     "model": objects.MODEL,
     "method": objects.METHOD,
     "methods": either(mapped(objects.MAPPING, "a dictionary"), listed(objects.METHOD, "a list of methods")),
@@ -68,7 +71,7 @@ RULES: dict[str, Rule] = {
     "labels": objects.LABELS,
     "rng": objects.GENERATOR,
     "pairs": objects.PAIRS,
-    **dict.fromkeys(("search_space", "tune"), objects.MAPPING),
+    **dict.fromkeys(("search_space", "tune", "types"), objects.MAPPING),
     "ax": objects.AXES,
     "axes": objects.MANY_AXES,
     # files
@@ -88,7 +91,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(
         ("absolute", "base", "batch_correction", "criterion", "duplicates", "executor", "genes_in"), CHOICE
     ),
-    **dict.fromkeys(("kind", "likelihood", "loss", "scale", "to", "unit"), CHOICE),
+    **dict.fromkeys(("kind", "likelihood", "loss", "rest", "scale", "to", "unit"), CHOICE),
     "train_on": choice(("pairs", "simulated")),
     "accelerator": choice(("auto", "cpu", "cuda", "gpu", "mps", "tpu")),
     "cv": FOLDS,
@@ -122,7 +125,9 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("spread", "tolerance", "var_cutoff", "weight_decay"), NOT_NEGATIVE),
     "perplexity": number(1, with_low=False),
     # flags
-    **dict.fromkeys(("across_donors", "allow_leakage", "consistent_units", "covariance", "drop_ribosomal"), FLAG),
+    **dict.fromkeys(
+        ("across_donors", "allow_leakage", "by_gene", "consistent_units", "covariance", "drop_ribosomal"), FLAG
+    ),
     **dict.fromkeys(("exact_labels", "held_out", "hierarchical", "overwrite", "per_type", "quantile_normalise"), FLAG),
     **dict.fromkeys(("refit", "scale_by_batch", "unknown", "update_reference", "weighted_residuals"), FLAG),
 }
