@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Literal
 
 from scdeconv._data import keys
 from scdeconv._data.checks import UNKNOWN_SIZES, checked
-from scdeconv._data.fractions import Rest
 from scdeconv._data.modalities import cell_types_of
 from scdeconv._data.reference import count_cells
 from scdeconv._data.warnings import warn
@@ -37,7 +36,7 @@ def pair(
     duplicates: Literal["error", "sum"] = "error",
     unit: Literal["counts", "tpm", "array"] | None = None,
     cell_sizes: Mapping[str, float] | None = None,
-    rest: Rest = "keep",
+    rest: Literal["keep", "rescale"] = "keep",
     hierarchy: Mapping[str, Sequence[str]] | None = None,
 ) -> MuData:
     """Pair bulk samples with the single cells of the same donors.

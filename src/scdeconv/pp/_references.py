@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata
@@ -19,6 +18,8 @@ from scdeconv._data.reference import indicator, restore_cell_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from anndata import AnnData
 
 
 @dataclass(frozen=True)
