@@ -44,6 +44,7 @@ def select_genes(mdata: MuData, n_genes: int | None = None, *, criterion: Criter
     n_genes
         Number of genes. Default: 50 per cell type.
     criterion
+        Default: ``"markers"``, without a reference ``"variance"``, which does not use the measured fractions.
         ``"markers"``: expression ratio of the highest to the second-highest cell type, with the same number of genes
         per type. ``"variance"``: variance of log CPM over donors with bulk, samples of a donor averaged.
         ``"agreement"``: correlation over pairs between bulk and pseudobulk.

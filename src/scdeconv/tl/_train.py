@@ -158,7 +158,7 @@ def train(
     """Train a method on paired data.
 
     The default method had the lowest error on held-out donors of public data: ``"calibrated_map"`` with at least three
-    paired donors, otherwise ``"robust_nnls"``. If genes were not selected before, :func:`scdeconv.pp.select_genes` is
+    paired donors, otherwise ``"robust_nnls"``; without a reference ``"ridge"`` (:func:`default_method`). If genes were not selected before, :func:`scdeconv.pp.select_genes` is
     called with its defaults. If a method needs simulated bulk and there is none, :func:`scdeconv.pp.simulate` is called
     with its defaults. A summary is printed in one line.
 
