@@ -225,7 +225,6 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
         genes = self._training_genes
         if self.train_on == "pairs":
             return TrainingSamples.of(self.adata, genes, rows.rows, held_out_rows)
-        steps = {} if self.mdata is None else self.mdata.uns.get(keys.UNS, {})
-        if steps.get("simulate", {}).get("calibration"):
+        if self.mdata is not None and self.mdata.uns.get(keys.UNS, {}).get("simulate", {}).get("calibration"):
             return TrainingSamples.of(self.mdata[keys.BULK], genes, PairedData(self.mdata, genes).paired())
         return None
