@@ -299,7 +299,12 @@ def assert_same():
             assert_same_adata(first, second)
             return
         assert set(first.mod) == set(second.mod)
-        assert first.uns == second.uns
+        # the values inspected at pairing depend on the storage of the cells
+        records = [
+            {step: record for step, record in data.uns.get("scdeconv", {}).items() if step != "values"}
+            for data in (first, second)
+        ]
+        assert records[0] == records[1]
         for name in first.mod:
             assert_same_adata(first[name], second[name])
 

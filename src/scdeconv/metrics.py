@@ -8,10 +8,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from scdeconv._data.checks import checked
 from scdeconv._data.fractions import Table, align_compositions, align_distance, align_fractions, by_column, documented
+from scdeconv._stats import familiarity
 from scdeconv._stats.compositions import centred_log_ratio, mean_kl, mean_transport_cost
-from scdeconv._stats.familiarity import overlap
 from scdeconv._stats.rounding import deviations_from_mean, ratio
+
+overlap = checked()(familiarity.overlap)
 
 __all__ = [
     "aitchison",
@@ -286,11 +289,12 @@ def table(measured: Table, predicted: Table) -> pd.DataFrame:
     all entries    6  0.058  0.980
     mean of types  3  0.058  0.927
     """
+    true, estimate, types = align_fractions(measured, predicted)
     shown = {metric.__name__: metric for metric in (rmse, mae, r2, pearson, ccc, bias)}
-    per_type = pd.DataFrame({name: metric(measured, predicted, per_type=True) for name, metric in shown.items()})
-    pooled = {name: metric(measured, predicted) for name, metric in shown.items()}
+    per_type = pd.DataFrame({name: metric(true, estimate, per_type=True) for name, metric in shown.items()})
+    pooled = {name: metric(true, estimate) for name, metric in shown.items()}
     summary = pd.DataFrame([pooled, per_type.mean()], index=["all entries", "mean of types"])
-    samples, types = np.shape(measured)
-    result = pd.concat([per_type, summary])
-    result.insert(0, "n", [samples] * types + [samples * types, samples])
+    n_samples, n_types = true.shape
+    result = pd.concat([per_type.set_axis(types, axis=0), summary])
+    result.insert(0, "n", [n_samples] * n_types + [n_samples * n_types, n_samples])
     return result

@@ -9,7 +9,8 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 
-from scdeconv._data.genes import align_genes, columns_that_match, is_ensembl, strip_versions, sum_duplicates
+from scdeconv._data.gene_names import columns_that_match, is_ensembl, strip_versions
+from scdeconv._data.genes import align_genes, sum_duplicates
 from scdeconv._data.matrix import get_matrix, is_integer, stored_values, to_dense
 
 pytestmark = pytest.mark.filterwarnings("ignore:(Variable|Observation) names are not unique")
@@ -102,7 +103,7 @@ def test_fewer_than_half_the_genes_raise(bulk):
         align_genes(bulk, pd.Index([*"abcdefgh", *"qrstuvwxy"]))
     assert (
         "found 8 (47%). The model has 'a', 'b', 'c' and 14 more, adata has 'a', 'b', 'c' and 7 more. "
-        "Use the same gene identifiers as in training." in str(caught.value)
+        "Use the same identifiers for both." in str(caught.value)
     )
 
 
@@ -113,7 +114,7 @@ def test_error_names_the_column_with_matching_genes(bulk):
 
 
 def test_error_says_when_bulk_is_transposed(bulk):
-    with pytest.raises(ValueError, match=r"The obs_names are genes: pass adata\.T\."):
+    with pytest.raises(ValueError, match=r"Genes are in adata\.obs_names\. Pass adata\.T\."):
         align_genes(bulk.T.copy(), pd.Index(["a", "b", "c"]))
 
 

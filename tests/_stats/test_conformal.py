@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from scdeconv._stats.conformal import PRIOR_DONORS, HeldOut, angle
@@ -243,3 +244,43 @@ def test_angular_transform_stabilises_the_variance():
     spread = [angle(rng.binomial(500, share, 20_000) / 500).std() for share in (0.05, 0.2, 0.5, 0.9)]
     np.testing.assert_allclose(spread, 1 / np.sqrt(4 * 500), rtol=0.05)
     np.testing.assert_allclose(angle(np.array([-0.1, 0, 1, 1.1])), [0, 0, np.pi / 2, np.pi / 2])
+
+
+class TestUserInput:
+    @pytest.fixture
+    def tables(self):
+        rng = np.random.default_rng(0)
+        names = [f"s{i}" for i in range(12)]
+        measured, predicted = (pd.DataFrame(rng.dirichlet(np.ones(3), 12), names, list("abc")) for _ in range(2))
+        return measured, predicted, [f"d{i}" for i in range(12)]
+
+    def test_tables_equal_arrays(self, tables):
+        measured, predicted, donors = tables
+        first = HeldOut(*tables).intervals(predicted, 0.8)
+        second = HeldOut(measured.to_numpy(), predicted.to_numpy(), np.array(donors)).intervals(
+            predicted.to_numpy(), 0.8
+        )
+        np.testing.assert_array_equal(first, second)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda m, p, d: (m, p[["b", "a", "c"]], d), "the same samples and cell types in the same order"),
+            (lambda m, p, d: (m, p[::-1], d), "the same samples and cell types in the same order"),
+            (lambda m, p, d: (m.to_numpy(), p.to_numpy()[:, :2], d), "of the same shape"),
+            (lambda m, p, d: (m, p, d[:5]), "one donor for each sample"),
+            (lambda m, p, d: (m * 100, p, d), "Divide percent by 100"),
+            (lambda m, p, d: (m, p * 100, d), "Divide percent by 100"),
+            (lambda m, p, d: (m - 0.5, p, d), "fractions from 0 to 1"),
+            (lambda m, p, d: (m.mask(m == m.iloc[0, 0]), p, d), "without NaN, found NaN in 1 of 12"),
+            (lambda m, p, d: (m.astype(str) + "x", p, d), "as a table of numbers"),
+            (lambda m, p, d: (m["a"], p["a"], d), "as a table of numbers, samples × cell types"),
+        ],
+    )
+    def test_bad_tables_are_refused(self, change, message, tables):
+        with pytest.raises(ValueError, match=message):
+            HeldOut(*change(*tables))
+
+    def test_other_types_have_no_intervals(self, tables):
+        with pytest.raises(ValueError, match="Expected 3 cell types in predicted"):
+            HeldOut(*tables).intervals(tables[1][["a", "b"]], 0.8)

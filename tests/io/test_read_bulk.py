@@ -308,7 +308,6 @@ BAD = {
     "missing": ("gene,S1,S2\n\nACTB,1,\nCD4,NA,4\n", r"2 other fields: .*'NA \(line 4, row CD4, column S1\)', ' \(line 3"),
     "infinite": ("gene,S1,S2\nACTB,1,inf\nCD4,3,4\n", r"inf \(line 2, row ACTB, column S2\)"),
     "ragged": ("gene,S1,S2\nACTB,1,2\nCD4,3\nTP53,1,2,3,4\n", r"3 fields in every line .* 2 lines .*'line 3 \(2\)', 'line 4 \(5\)'"),
-    "commas": ("gene;S1;S2\nACTB;1,5;2,5\nCD4;3,5;4,5\n", "Expected columns of numbers .* use decimal points"),
     "one column": ("gene\nACTB\nCD4\n", "Expected columns of numbers"),
     "repeated": ("gene,S1,S1\nACTB,1,2\nCD4,3,4\n", "unique samples, found 1 repeated: 'S1'"),
     "empty": ("", "found 0 lines"),
@@ -348,7 +347,7 @@ def test_problems_of_all_files_are_reported_together(tmp_path):
 def test_incompatible_files_are_refused(tmp_path):
     a = quant_sf(tmp_path / "a" / "quant.genes.sf", SYMBOLS, [1, 2, 3])
     b = quant_sf(tmp_path / "b" / "quant.genes.sf", [*SYMBOLS[:2], "CD4"], [1, 2, 3])
-    with pytest.raises(ValueError, match="same rows in all files.* differences in 'CD4', 'GAPDH'"):
+    with pytest.raises(ValueError, match="same genes in all files.* differences in 'CD4', 'GAPDH'"):
         read_bulk([a, b])
     c = write(tmp_path / "c.tsv", [("gene", "S1"), ("ACTB", 1)])
     with pytest.raises(ValueError, match="files of one program, found 'Salmon', 'table'"):
@@ -369,12 +368,10 @@ def test_missing_files_and_empty_folders_are_named(tmp_path):
         read_bulk(table, gene_names="symbol")
 
 
-def test_other_modalities_units_and_axes_are_refused(tmp_path, pairs):
+def test_other_modalities_and_units_are_refused(tmp_path, pairs):
     write_mudata(make_mudata({"sc": pairs["sc"]}), tmp_path / "cells.h5mu")
     with pytest.raises(ValueError, match=r"Expected modality 'bulk' .* found \['sc'\]"):
         read_bulk(tmp_path / "cells.h5mu")
-    with pytest.raises(ValueError, match="2 problems found"):
-        read_bulk(tmp_path / "cells.h5mu", unit="fpkm", genes_in="rows and columns")
     lines = [("Geneid", "Chr", "Start", "End", "Strand", "Length", "S1.bam"), ("ACTB", "1", 1, 5, "+", 5, 3)]
     with pytest.raises(ValueError, match="found only counts in the output of featureCounts"):
         read_bulk(write(tmp_path / "counts.txt", lines), unit="tpm")

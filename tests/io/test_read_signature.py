@@ -109,14 +109,16 @@ def test_rna_fractions_are_not_treated_as_logs(table, tmp_path):
         (lambda t: t.rename({"GENE3": "GENE0"}), "unique gene names in the signature, found 1 repeated: 'GENE0'"),
         (lambda t: t.set_axis(["B", "T", "B"], axis=1), "unique cell types in the signature, found 1 repeated: 'B'"),
         (lambda t: t.set_axis(["B", "NK/T", "M"], axis=1), "cell-type names without '/' in the signature, found 1"),
-        (lambda t: t.assign(chromosome="chr1"), "found 12 other fields: 'chr1', .*all columns other"),
-        (lambda t: t.astype(str).replace(r"\.", ",", regex=True), "use decimal points"),
+        (
+            lambda t: t.assign(Mono=["ND", *t["Mono"][1:]]),
+            "found 1 other fields: 'ND .line 2, row GENE0, column Mono.'",
+        ),
         (lambda t: t - 100, "Expected non-negative values in the signature"),
         (lambda t: np.log2(t + 1), "Expected values on a linear scale in the signature, found log-transformed"),
         (lambda t: t.where(t < t.to_numpy().max()), "Expected finite values in the signature, found 1 NaN"),
         (lambda t: t.assign(Mono=0), "rows of zeros: 'Mono'"),
-        (lambda t: t.iloc[:1], "at least 2 genes and 2 cell types with their names, found 2 rows and 4 columns"),
-        (lambda t: t.iloc[:, :0], "found 12 rows and 1 columns. Separate the columns by tabs"),
+        (lambda t: t.iloc[:1], "at least 2 genes and 2 cell types with their names .*found 3 genes and 1 cell types"),
+        (lambda t: t.iloc[:, :0], "columns of numbers .*found none.* Separate the columns by tabs"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*names are not unique")
@@ -143,14 +145,15 @@ def test_ragged_rows_and_binary_files_are_refused(tmp_path):
     path = tmp_path / "bad.csv"
     path.write_text("gene,B,T\nCD19,40,0\nCD3E,1\nCD8A,1,2,3\n")
     with pytest.raises(
-        ValueError, match="Expected 3 fields in every row, found 2 rows with another number: 'CD3E', 'CD8A'"
+        ValueError,
+        match=r"Expected 3 fields in every line .* 2 lines with another number: 'line 3 \(2\)', 'line 4 \(4\)'",
     ):
         pp.read_signature(path)
     path.write_bytes(b"PK\x03\x04\xff\xfe\xff")
     with pytest.raises(ValueError, match="Expected a text table"):
         pp.read_signature(path)
     path.write_bytes(gzip.compress(b""))
-    with pytest.raises(ValueError, match="found 0 rows and 0 columns"):
+    with pytest.raises(ValueError, match="found 0 lines"):
         pp.read_signature(path)
     with pytest.raises(FileNotFoundError):
         pp.read_signature(tmp_path / "nothing.csv")

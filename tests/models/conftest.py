@@ -82,10 +82,13 @@ def bulk_with_truth(pairs):
 
 
 @pytest.fixture
-def empty_sample_pairs(pairs):
+def empty_sample_pairs(cohort, pairs):
     """Pairs whose first sample has no count in the selected genes."""
     pp.select_genes(pairs, 20)
-    x = pairs["bulk"].X.copy()
-    x[0, pairs["bulk"].var["selected"]] = 0
-    pairs["bulk"].X = x
-    return pairs
+    selected, bulk = pairs["bulk"].var["selected"], cohort[1].copy()
+    x = bulk.X.copy()
+    x[0, bulk.var_names.isin(selected.index[selected])] = 0
+    bulk.X = x
+    mdata = pp.pair(cohort[0], bulk)
+    mdata["bulk"].var["selected"] = selected
+    return mdata

@@ -167,12 +167,12 @@ def test_quality_survives_the_h5ad_round_trip(model, usual, tmp_path):
 
 
 @pytest.mark.parametrize(("method", "arguments"), [("nnls", {}), ("simplednn", QUICK)])
-def test_models_without_a_calibration_write_no_quality(pairs, strange, method, arguments, tmp_path):
+def test_models_without_a_calibration_flag_only_reads(pairs, strange, method, arguments, tmp_path):
     found = trained(pairs, method, **arguments)
-    assert found.quality(strange) is None
+    assert list(found.quality(strange)) == ["few_reads"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tl.predict(strange, found)
-    assert set(strange.obsm) == {"fractions"}
+    assert set(strange.obsm) == {"fractions", "fractions_quality"}
     found.save(tmp_path / "model")
-    assert type(found).load(tmp_path / "model").quality(strange) is None
+    assert not type(found).load(tmp_path / "model").quality(strange)["few_reads"].any()

@@ -74,11 +74,3 @@ def test_errors_list_the_available_choices(adata):
     with pytest.raises(KeyError, match=r"Expected 'flow' in adata.obsm"):
         pl.bland_altman(adata, measured_key="flow")
     assert not plt.get_fignums()
-
-
-def test_types_of_one_side_are_zero_elsewhere(adata):
-    adata.obsm["fractions"] = adata.obsm["fractions"].rename(columns={"type 0": "B"})
-    panels = {ax.get_title(): ax.collections[0].get_offsets() for ax in pl.bland_altman(adata)}
-    assert set(panels) == {*adata.obsm["measured_fractions"], "B"}
-    halves = adata.obsm["fractions"]["B"].to_numpy() / 2
-    np.testing.assert_allclose(panels["B"], np.column_stack([halves, 2 * halves]))

@@ -78,7 +78,10 @@ def test_recorded_steps_are_repeated_with_their_arguments(mdata):
     pp.select_genes(mdata, 11, criterion="agreement")
     pp.augment(mdata, 6, 0.5, seed=3)
     train, _ = pp.hold_out(mdata, ["D4"])
-    assert train.uns == mdata.uns
+    recorded, repeated = (dict(data.uns["scdeconv"]) for data in (mdata, train))
+    assert "D4" not in repeated.pop("values")
+    assert recorded.pop("values")
+    assert repeated == recorded
     assert train["simulated"].n_obs == 14
     assert train["bulk"].var["selected"].sum() == 11
     # augmentation uses only the sample's own donor, so the remaining rows are unchanged
@@ -92,7 +95,7 @@ def test_hold_out_adds_no_new_steps(mdata):
     train, held_out = pp.hold_out(mdata, ["D4"])
     assert "simulated" not in train.mod
     assert "selected" not in train["bulk"].var
-    assert set(train.uns["scdeconv"]) == {"pair"}
+    assert set(train.uns["scdeconv"]) == {"pair", "values"}
     assert "selected" not in held_out.var
 
 
@@ -191,7 +194,7 @@ def test_profiles_are_kept_and_pseudobulk_is_dropped(reference_inputs, assert_sa
     assert set(pp.hold_out(pp.pair(**reference_inputs), ["D1"])[0].mod) == {"bulk", "profiles"}
 
 
-@pytest.mark.parametrize("donors", [["D9", "D1"], ["C1"], "D1"])
+@pytest.mark.parametrize("donors", [["D9", "D1"], ["C1"]])
 def test_donors_without_bulk_are_refused(mdata, donors):
     unknown = sorted(set(donors) - set(mdata["bulk"].obs["donor"]))
     with pytest.raises(ValueError, match="Expected donors of the bulk samples in donors, found") as caught:

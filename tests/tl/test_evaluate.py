@@ -52,17 +52,6 @@ def test_type_order_does_not_matter(adata):
     pd.testing.assert_frame_equal(tl.evaluate(adata), expected)
 
 
-def test_types_of_one_side_are_zero_elsewhere(adata):
-    measured, estimate = adata.obsm["measured_fractions"], adata.obsm["fractions"]
-    adata.obsm["measured_fractions"] = measured.rename(columns={"B cell": "Plasma cell"})
-    table = tl.evaluate(adata)
-    assert list(table.index) == ["Plasma cell", "NK cell", "T cell", "B cell", "all entries", "mean of types"]
-    assert table.loc["Plasma cell", "rmse"] == pytest.approx(np.sqrt((measured["B cell"] ** 2).mean()))
-    assert table.loc["B cell", "rmse"] == pytest.approx(np.sqrt((estimate["B cell"] ** 2).mean()))
-    assert table.loc["B cell", "rmse_mean_composition"] == 0
-    assert table.loc["all entries", "n"] == 32
-
-
 def test_samples_without_truth_are_excluded(adata):
     adata.obsm["measured_fractions"].iloc[[1, 5]] = np.nan
     table = tl.evaluate(adata)
@@ -79,13 +68,13 @@ def test_object_is_not_changed(adata, unchanged):
 
 def test_missing_keys_are_named_with_available_ones(adata):
     del adata.obsm["fractions"]
-    with pytest.raises(KeyError, match=r"Expected adata.obsm\['fractions'\], found keys \['measured_fractions'\]"):
+    with pytest.raises(KeyError, match=r"Expected 'fractions' in adata.obsm, found \['measured_fractions'\]"):
         tl.evaluate(adata)
-    with pytest.raises(KeyError, match=r"Expected adata.obsm\['flow'\]"):
+    with pytest.raises(KeyError, match=r"Expected 'flow' in adata.obsm"):
         tl.evaluate(adata, "measured_fractions", measured_key="flow")
 
 
 def test_no_truth_at_all_is_refused(adata):
     adata.obsm["measured_fractions"].iloc[:] = np.nan
-    with pytest.raises(ValueError, match=r"Expected samples with measured fractions .*found none"):
+    with pytest.raises(ValueError, match=r"Expected samples with measured fractions .*found 8 rows of NaN"):
         tl.evaluate(adata)

@@ -254,7 +254,7 @@ def test_all_problems_are_in_one_report(clustered):
     found = problems_of(clustered, key_added="desc", markers=MARKERS, layer="counts")
     assert [text.split(", found")[0] for text in found] == [
         "Expected key_added to differ from key",
-        "Expected a cluster for every cell in cells.obs['desc']",
+        "Expected a cluster for every row of cells.obs['desc']",
         "Expected layer 'counts'",
         "Expected markers of every type among the genes of cells",
     ]
@@ -284,12 +284,10 @@ def test_invalid_references_are_refused_with_advice(cohort_of_types, clustered):
     reference = cohort_of_types[0]
     (problem,) = problems_of(clustered, reference=reference, reference_key="type")
     assert "Expected the cell types in reference.obs['type'], found columns ['donor', 'cell_type']" in problem
-    (problem,) = problems_of(clustered, reference=reference.to_df())
-    assert "Expected reference to be AnnData, found DataFrame" in problem
     other = reference.copy()
     other.var_names = "x" + other.var_names
     (problem,) = problems_of(clustered, reference=other)
-    assert "Expected at least 20 shared genes, found 0" in problem
+    assert "Expected the same genes in cells and reference, found 0" in problem
     logged = reference.copy()
     logged.X = logged.X.astype(float).log1p()
     (problem,) = problems_of(clustered, reference=logged)

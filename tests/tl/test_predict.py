@@ -57,7 +57,7 @@ def test_nothing_else_of_the_object_is_changed(model, bulk, unchanged):
     bulk.obsm["other"] = np.ones((bulk.n_obs, 2))
     with unchanged(bulk):
         tl.predict(bulk, model)
-        del bulk.obsm["fractions"], bulk.uns["scdeconv"]["fractions"]
+        del bulk.obsm["fractions"], bulk.obsm["fractions_quality"], bulk.uns["scdeconv"]["fractions"]
 
 
 def test_several_methods_can_be_stored_together(pairs, model, bulk):

@@ -10,38 +10,21 @@ import pandas as pd
 import scipy.sparse as sp
 
 from scdeconv._data import keys
-from scdeconv._data.annotated import subset
+from scdeconv._data.annotated import make_adata, subset
 from scdeconv._data.checks import Problems, check_expression, check_names, examples
 from scdeconv._data.chunks import in_rows
-from scdeconv._data.labels import as_text
-from scdeconv._data.matrix import Matrix, get_matrix, in_memory, is_lazy, take_columns, to_dense
+from scdeconv._data.gene_names import Genes, strip_versions, why_few_shared
+from scdeconv._data.matrix import Matrix, get_matrix, is_lazy, take_columns, to_dense
+from scdeconv._data.units import to_linear
 from scdeconv._data.warnings import warn
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-ENSEMBL = r"^ENS[A-Z]*G\d{6,}"
 # minimum share of the model's genes in new data (set by hand)
 MIN_SHARED_GENES = 0.5
 # prefix of External RNA Controls Consortium names (ERCC-00002); human genes are named ERCC1, ERCC2
 SPIKE_IN_PREFIX = "ERCC-"
-
-
-def strip_versions(names: pd.Index) -> pd.Index:
-    """Remove the version of Ensembl identifiers: ``ENSG00000141510.17`` becomes ``ENSG00000141510``."""
-    return as_text(names).str.replace(rf"({ENSEMBL})\.\d+$", r"\1", regex=True)
-
-
-def is_ensembl(names: pd.Index) -> bool:
-    """Return whether most names are Ensembl gene identifiers."""
-    return bool(len(names)) and float(names.str.match(ENSEMBL).mean()) > 0.5
-
-
-def columns_that_match(adata: AnnData, names: pd.Index) -> list[str]:
-    """Return the columns of ``adata.var`` of which more than 10 % are given gene names."""
-    var = in_memory(adata.var)
-    hits = {column: strip_versions(pd.Index(var[column])).isin(names).mean() for column in var}
-    return [column for column, share in hits.items() if share > 0.1]
 
 
 def sum_duplicates(matrix: Matrix, names: pd.Index) -> tuple[Matrix, pd.Index]:
@@ -59,7 +42,9 @@ def sum_duplicates(matrix: Matrix, names: pd.Index) -> tuple[Matrix, pd.Index]:
     return matrix @ members, pd.Index(unique)
 
 
-def find_genes(adata: AnnData, genes: pd.Index, *, layer: str | None = None) -> tuple[Matrix, np.ndarray]:
+def find_genes(
+    adata: AnnData, genes: pd.Index, *, layer: str | None = None, array: bool = False, may_be_empty: bool = False
+) -> tuple[Matrix, np.ndarray]:
     """Find the genes of a model by name in expression data.
 
     Parameters
@@ -70,6 +55,10 @@ def find_genes(adata: AnnData, genes: pd.Index, *, layer: str | None = None) -> 
         Genes of the model.
     layer
         Layer to read instead of ``X``.
+    array
+        Values are array intensities: log2 values are exponentiated.
+    may_be_empty
+        Accept rows of zeros.
 
     Returns
     -------
@@ -92,36 +81,32 @@ def find_genes(adata: AnnData, genes: pd.Index, *, layer: str | None = None) -> 
     problems = Problems("adata cannot be predicted")
     names = strip_versions(adata.var_names)
     check_names(problems, adata.obs_names, names, "adata")
-    check_expression(problems, adata, matrix, "adata", logged="log1p" in adata.uns and layer is None)
+    logged = "log1p" in adata.uns and layer is None
+    check_expression(problems, adata, matrix, "adata", logged=logged, may_be_logged=array, may_be_empty=may_be_empty)
     positions = _columns_of(names, genes)
     missing = genes[positions < 0]
     share = 1 - len(missing) / max(len(genes), 1)
     if share < MIN_SHARED_GENES:
-        message = (
+        model = Genes("the model", genes, make_adata(var=pd.DataFrame(index=genes)))
+        problems.add(
             f"Expected at least half of the model's {len(genes)} genes in adata, found {len(genes) - len(missing)} "
             f"({share:.0%}). The model has {examples(genes)}, adata has {examples(names)}. "
+            f"{why_few_shared(Genes('adata', names, adata), model)}"
         )
-        columns = columns_that_match(adata, genes)
-        if columns:
-            message += f"Set adata.var_names = adata.var[{columns[0]!r}]."
-        elif pd.Index(adata.obs_names).isin(genes).mean() > 0.1:
-            message += "The obs_names are genes: pass adata.T."
-        else:
-            message += "Use the same gene identifiers as in training."
-        problems.add(message)
     problems.raise_if_any()
     if len(missing):
         warn(
             f"{len(missing)} of the model's {len(genes)} genes ({1 - share:.0%}) are not in adata: "
             f"{examples(missing)}. The estimate uses the remaining genes."
         )
-    return matrix, positions
+    return to_linear(matrix) if array else matrix, positions
 
 
-def read_genes(adata: AnnData, genes: pd.Index, *, layer: str | None = None) -> np.ndarray:
+def read_genes(adata: AnnData, genes: pd.Index, *, layer: str | None = None, array: bool = False) -> np.ndarray:
     """Return the expression of the given genes without checks, samples × genes; missing genes are NaN columns."""
     columns = _columns_of(strip_versions(adata.var_names), genes)
-    values = to_dense(take_columns(get_matrix(adata, layer, "adata"), columns))
+    matrix = get_matrix(adata, layer, "adata")
+    values = to_dense(take_columns(to_linear(matrix) if array else matrix, columns))
     values[:, columns < 0] = np.nan
     return values
 
@@ -132,9 +117,11 @@ def _columns_of(names: pd.Index, genes: pd.Index) -> np.ndarray:
     return positions[~positions.index.duplicated()].reindex(genes, fill_value=-1).to_numpy(dtype=int)
 
 
-def align_genes(adata: AnnData, genes: pd.Index, *, layer: str | None = None) -> np.ndarray:
+def align_genes(
+    adata: AnnData, genes: pd.Index, *, layer: str | None = None, array: bool = False, may_be_empty: bool = False
+) -> np.ndarray:
     """Return expression in the gene order of the model, samples × genes; missing genes are NaN columns."""
-    matrix, columns = find_genes(adata, genes, layer=layer)
+    matrix, columns = find_genes(adata, genes, layer=layer, array=array, may_be_empty=may_be_empty)
     values = to_dense(take_columns(matrix, columns))
     values[:, columns < 0] = np.nan
     return values

@@ -26,8 +26,21 @@ MEASURED_VARIANCE = "measured_variance"
 AUGMENTED = "augmented_fractions"
 FRACTIONS = "fractions"
 
+# columns of fractions that are no cell type: what was not measured, and what a method estimates beyond its reference
+UNMEASURED = "Unmeasured"
+UNKNOWN = "Unknown"
+
+# tables beside an estimate, obsm[f"{key}_{result}"]
+RESULTS = ("lower", "upper", "by_level", "by_level_lower", "by_level_upper", "quality")
+
 # key of uns[UNS] with the calibration fitted to pairs
 CALIBRATION = "calibration"
+
+# key of uns[UNS] with some values at pairing, to notice later changes
+VALUES = "values"
+
+# key of uns[UNS] of combined references
+COMBINED = "combine_references"
 
 # uns: uns[UNS][<step or obsm key>] is a record of plain values
 UNS = "scdeconv"

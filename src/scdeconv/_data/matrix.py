@@ -37,7 +37,7 @@ def get_matrix(adata: AnnData, layer: str | None, name: str, *, lazy: bool = Fal
     KeyError
         If the layer is missing.
     ValueError
-        If ``X`` is missing.
+        If ``X`` is missing or has values that are not numbers.
     """
     if layer is not None and layer not in adata.layers:
         msg = f"Expected layer {layer!r} in {name}, found layers {layer_names(adata)}. Pass one of them as layer=."
@@ -53,7 +53,31 @@ def get_matrix(adata: AnnData, layer: str | None, name: str, *, lazy: bool = Fal
         if lazy:
             return matrix
         matrix = matrix.compute()
-    return sp.csr_matrix(matrix) if sp.issparse(matrix) else np.asarray(matrix)
+    return _as_numbers(sp.csr_matrix(matrix) if sp.issparse(matrix) else np.asarray(matrix), name)
+
+
+def _as_numbers(matrix: Matrix, name: str) -> Matrix:
+    """Return numbers stored as text or objects as numbers, and half precision as single precision.
+
+    Raises
+    ------
+    ValueError
+        If values are not numbers.
+    """
+    if matrix.dtype == np.float16:
+        # sums above 65,504 would overflow
+        return matrix.astype(np.float32)
+    if matrix.dtype.kind in "biuf":
+        return matrix
+    values = pd.to_numeric(pd.Series(stored_values(matrix)), errors="coerce")
+    wrong = values.isna().to_numpy()
+    if wrong.any():
+        msg = (
+            f"Expected numbers in {name}, found {int(wrong.sum())} other values, such as "
+            f"{str(stored_values(matrix)[wrong][0])!r} ({matrix.dtype}). Replace them by numbers or remove these genes."
+        )
+        raise ValueError(msg)
+    return values.to_numpy().reshape(matrix.shape)
 
 
 def layer_names(adata: AnnData) -> list[str]:
@@ -169,6 +193,15 @@ def to_dense(matrix: Matrix) -> np.ndarray:
 def stored_values(matrix: Matrix) -> np.ndarray:
     """Return the stored values: all values of a dense array, the data of a sparse matrix."""
     return matrix.data if sp.issparse(matrix) else np.asarray(matrix).ravel()
+
+
+def extremes(matrix: Matrix) -> tuple[float, float]:
+    """Return the smallest and the largest value, including the zeros that a sparse matrix does not store."""
+    values = stored_values(matrix)
+    if not values.size:
+        return 0.0, 0.0
+    smallest, largest = float(values.min()), float(values.max())
+    return (smallest, largest) if values.size == np.prod(matrix.shape) else (min(smallest, 0.0), max(largest, 0.0))
 
 
 def is_integer(matrix: Matrix) -> bool:

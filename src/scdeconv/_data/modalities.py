@@ -9,6 +9,7 @@ import mudata
 
 from scdeconv._data.warnings import dependency_warnings_ignored
 
+from . import keys
 from .labels import plain_tables
 
 if TYPE_CHECKING:
@@ -34,6 +35,26 @@ def make_mudata(modalities: Mapping[str, AnnData]) -> MuData:
     """Return a MuData of modalities that share genes, and observations with equal names."""
     with columns_stay():
         return mudata.MuData(dict(modalities), axis=-1)
+
+
+def cell_types_of(mdata: MuData) -> list[str]:
+    """Return the cell types that a model of the data estimates: those of the reference, else of the measured fractions.
+
+    Without a reference, the unmeasured rest is one of them.
+    """
+    if keys.PROFILES in mdata.mod:
+        return list(mdata[keys.PROFILES].obs[keys.CELL_TYPE])
+    return list(mdata[keys.BULK].obsm[keys.MEASURED].columns)
+
+
+def check_reference(mdata: MuData, wanted_by: str) -> None:
+    """Refuse data without a reference (cells or profiles), with the name of the function or class that needs one."""
+    if keys.PROFILES not in mdata.mod:
+        msg = (
+            f"Expected a reference for {wanted_by}, found no cells and no profiles (modalities {sorted(mdata.mod)}). "
+            "Pass cells= or profiles= to pp.pair."
+        )
+        raise ValueError(msg)
 
 
 def add_modality(mdata: MuData, name: str, adata: AnnData) -> None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from scdeconv._data import keys
 from scdeconv._data.annotated import values_of
+from scdeconv._data.fractions import measured_shares
+from scdeconv._data.matrix import get_matrix
+from scdeconv._data.modalities import cell_types_of
 from scdeconv._data.reference import CellStates, Reference
-from scdeconv._data.units import COUNTS
+from scdeconv._data.units import COUNTS, unit_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    import numpy as np
     import pandas as pd
     from mudata import MuData
 
@@ -68,8 +72,8 @@ class PairedData:
 
     @cached_property
     def cell_types(self) -> list[str]:
-        """Names of the cell types."""
-        return list(self.mdata[keys.PROFILES].obs[keys.CELL_TYPE])
+        """Names of the cell types: those of the reference, else those of the measured fractions."""
+        return cell_types_of(self.mdata)
 
     @cached_property
     def reference(self) -> Reference:
@@ -77,15 +81,45 @@ class PairedData:
         return Reference(self.mdata, self.genes)
 
     @property
-    def bulk_unit(self) -> str | None:
-        """Unit of the bulk, as recorded by :func:`scdeconv.pp.pair`."""
+    def bulk_unit(self) -> str:
+        """Unit of the bulk, as recorded by :func:`scdeconv.pp.pair`, else found from the values."""
         unit: str | None = self._record("pair").get("bulk_unit")
-        return unit
+        return unit or unit_of(self.mdata[keys.BULK].X)
 
     @property
     def is_counts(self) -> bool:
         """Whether the bulk is counts."""
         return self.bulk_unit == COUNTS
+
+    @property
+    def measured(self) -> np.ndarray:
+        """Mask of the bulk samples with measured fractions."""
+        known: np.ndarray = self.mdata[keys.BULK].obsm[keys.MEASURED].notna().all(axis=1).to_numpy()
+        return known
+
+    @cached_property
+    def reads(self) -> np.ndarray:
+        """Sum of each bulk sample over the model's genes, or over all genes for a model without genes."""
+        matrix, genes = get_matrix(self.mdata[keys.BULK], None, "bulk"), self.mdata[keys.BULK].var_names
+        columns = genes.get_indexer(self.genes) if len(self.genes) else slice(None)
+        return np.asarray(matrix[:, columns].sum(axis=1), dtype=float).ravel()
+
+    @property
+    def library_size(self) -> float | None:
+        """Median number of reads of the bulk samples in the model's genes; None if the bulk is not counts."""
+        reads = self.reads[self.reads > 0]
+        return float(np.median(reads)) if self.is_counts and len(self.genes) and len(reads) else None
+
+    @property
+    def levels(self) -> dict[str, list[str]] | None:
+        """Cell types of each level of the hierarchy of :func:`scdeconv.pp.pair`; None without hierarchy.
+
+        Levels with types that the reference lacks, such as another signature, are left out.
+        """
+        recorded = self._record("pair").get("hierarchy", {})
+        # from files, lists are arrays
+        levels = {str(name): [str(cell_type) for cell_type in of] for name, of in recorded.items()}
+        return {name: of for name, of in levels.items() if {*of} <= {*self.cell_types}} or None
 
     @property
     def batch_key(self) -> str | None:
@@ -113,7 +147,7 @@ class PairedData:
         return kept
 
     def paired(self, without: Collection[str] = ()) -> np.ndarray:
-        """Return a mask of the bulk samples with measured fractions.
+        """Return a mask of the bulk samples with measured fractions and reads in the model's genes.
 
         Parameters
         ----------
@@ -124,8 +158,7 @@ class PairedData:
         -------
         Boolean array, length samples.
         """
-        measured = self.mdata[keys.BULK].obsm[keys.MEASURED].notna().all(axis=1).to_numpy()
-        paired: np.ndarray = measured & self.kept(without)
+        paired: np.ndarray = self.measured & (self.reads > 0) & self.kept(without)
         return paired
 
     def bulk(self, without: Collection[str] = ()) -> np.ndarray:
@@ -153,13 +186,13 @@ class PairedData:
         Returns
         -------
         Named tuple of ``expression`` (samples × genes), ``fractions`` (samples × cell types) and ``donors`` (length
-        samples, str).
+        samples, str). With a reference, the fractions are shares of the measured types (rows sum to 1).
         """
         rows = self.paired(without)
         bulk = self.mdata[keys.BULK]
         return Pairs(
             values_of(bulk, rows, self.genes),
-            bulk.obsm[keys.MEASURED].to_numpy(dtype=float)[rows],
+            measured_shares(bulk.obsm[keys.MEASURED], self.cell_types).to_numpy(dtype=float)[rows],
             bulk.obs[keys.DONOR].to_numpy()[rows].astype(str),
         )
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
+# largest fraction of rounded values (set by hand)
+MAX_FRACTION = 1.01
 # weight, in donors, of the mean squared error over cell types as the prior of each cell type's; set by hand
 PRIOR_DONORS = 3
 # grid of candidate levels for the error quantile; set by hand
@@ -55,6 +60,34 @@ class HeldOut:
     predicted: np.ndarray
     donors: np.ndarray
 
+    def __post_init__(self) -> None:
+        """Convert tables to arrays; raise ``ValueError`` for other samples or types, NaN, percent or counts."""
+        tables: tuple[Any, Any] = self.measured, self.predicted
+        frames = [table.axes for table in tables if isinstance(table, pd.DataFrame)]
+        if len(frames) > 1 and not all(first.equals(second) for first, second in zip(*frames, strict=True)):
+            msg = (
+                "Expected measured and predicted with the same samples and cell types in the same order, found "
+                "different names. Pass predicted.loc[measured.index, measured.columns]."
+            )
+            raise ValueError(msg)
+        self.measured, self.predicted = (
+            _as_fractions(table, name) for table, name in zip(tables, ("measured", "predicted"), strict=True)
+        )
+        self.donors = np.asarray(self.donors)
+        if self.measured.shape != self.predicted.shape or self.donors.shape != self.measured.shape[:1]:
+            msg = (
+                f"Expected measured and predicted of the same shape (samples × cell types) and one donor for each "
+                f"sample, found shapes {self.measured.shape}, {self.predicted.shape} and {self.donors.shape} of donors. "
+                "Select the same samples and cell types."
+            )
+            raise ValueError(msg)
+        if np.isnan(self.measured).any():
+            msg = (
+                f"Expected measured fractions without NaN, found NaN in {np.isnan(self.measured).any(axis=1).sum()} of "
+                f"{len(self.measured)} samples. Drop these samples."
+            )
+            raise ValueError(msg)
+
     def errors(self) -> tuple[float, float]:
         """Return the out-of-fold errors of the model and of the mean composition.
 
@@ -89,6 +122,20 @@ class HeldOut:
         """
         others = self.donors != donor
         return HeldOut(self.measured[others], self.predicted[others], self.donors[others])
+
+    def sums(self, of: np.ndarray) -> HeldOut:
+        """Return the predictions of sums of cell types.
+
+        Parameters
+        ----------
+        of
+            Whether a cell type is part of a sum (0 or 1), cell types × sums.
+
+        Returns
+        -------
+        Samples × sums.
+        """
+        return HeldOut(self.measured @ of, self.predicted @ of, self.donors)
 
     def widest_coverage(self) -> float:
         """Return the highest possible coverage of :meth:`intervals`.
@@ -131,11 +178,18 @@ class HeldOut:
         The threshold is a quantile of the scores with equal weight for each donor. Its level is the lowest one for
         which the thresholds of all other donors cover the requested share of a donor's scores, on average over donors.
         """
-        if not 0 < coverage <= self.widest_coverage():
+        if not isinstance(coverage, numbers.Real) or not 0 < coverage <= self.widest_coverage():
             n_donors = len(np.unique(self.donors))
             msg = (
                 f"Expected coverage above 0 and at most {self.widest_coverage():.3f}, which is n / (n + 1) for the "
                 f"{n_donors} held-out donors, found {coverage}. Use a lower coverage or pair more donors."
+            )
+            raise ValueError(msg)
+        predicted = _as_fractions(predicted, "predicted")
+        if predicted.shape[1] != self.measured.shape[1]:
+            msg = (
+                f"Expected {self.measured.shape[1]} cell types in predicted, as in the held-out predictions, found "
+                f"{predicted.shape[1]}. Select the same cell types."
             )
             raise ValueError(msg)
         errors = np.abs(angle(self.measured) - angle(self.predicted))
@@ -149,6 +203,25 @@ class HeldOut:
         half_width = threshold * np.sqrt(_typical_error(squares.mean(axis=0), len(donors)) ** 2 + np.square(spread))
         centre = angle(predicted)
         return np.sin(np.maximum(centre - half_width, 0)) ** 2, np.sin(np.minimum(centre + half_width, np.pi / 2)) ** 2
+
+
+def _as_fractions(values: np.ndarray | pd.DataFrame, name: str) -> np.ndarray:
+    """Return fractions (samples × cell types) as an array; raise ``ValueError`` for other values than 0 to 1."""
+    try:
+        fractions = np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        fractions = np.empty(0)
+    if fractions.ndim != 2:
+        msg = f"Expected {name} as a table of numbers, samples × cell types, found {type(values).__name__}. Pass an array."
+        raise ValueError(msg)
+    low, high = (np.nanmin(fractions), np.nanmax(fractions)) if np.isfinite(fractions).any() else (0.0, 0.0)
+    if low < 0 or high > MAX_FRACTION:
+        msg = (
+            f"Expected {name} fractions from 0 to 1, found values from {low:.3g} to {high:.3g}. Divide percent by 100, "
+            "and counts by the sum of their row."
+        )
+        raise ValueError(msg)
+    return fractions
 
 
 def _typical_error(squares: np.ndarray, n_donors: int) -> np.ndarray:

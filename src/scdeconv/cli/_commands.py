@@ -6,20 +6,19 @@ import os
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from scdeconv import pp, tl
 from scdeconv._data import keys
 from scdeconv._data.checks import examples
 from scdeconv._data.modalities import read_mudata, write_mudata
 from scdeconv._data.warnings import dependency_warnings_ignored
-from scdeconv.io import DESCRIPTION, is_annotated, read_annotated, read_bulk
+from scdeconv.io import DESCRIPTION, is_annotated, read_annotated, read_bulk, read_fractions, read_sheet
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    import pandas as pd
     from anndata import AnnData
     from mudata import MuData
 
@@ -29,17 +28,17 @@ def pair(args: Namespace) -> bool:
     claim([args.output], force=args.force)
     bulk = read_given_bulk(args)
     if args.samples is not None:
-        sheet = pd.read_csv(args.samples, sep=None, engine="python", dtype=str, index_col=0)
+        sheet = read_sheet(args.samples)
         bulk.obs[list(sheet)] = take_samples(sheet, bulk, args.samples, all_of_them=True)
     if args.fractions is not None:
-        # keep sample names such as 007 as text
-        measured = pd.read_csv(args.fractions, sep=None, engine="python", converters={0: str}, index_col=0)
+        measured = read_fractions(args.fractions)
         bulk.obsm[keys.MEASURED] = take_samples(measured, bulk, args.fractions, all_of_them=False)
+    reference = {}
     if args.cells is not None:
         reference = {"cells": read_cells(args.cells)}
-    elif is_annotated(args.profiles):
+    elif args.profiles is not None and is_annotated(args.profiles):
         reference = {"profiles": read_annotated(args.profiles, keys.PROFILES)}
-    else:
+    elif args.profiles is not None:
         reference = {"profiles": pp.read_signature(args.profiles)}
     options = {"donor_key": args.donor_key, "cell_type_key": args.cell_type_key, **dict(args.arguments)}
     mdata = pp.pair(bulk=bulk, **reference, **options)
@@ -65,7 +64,7 @@ def train(args: Namespace) -> bool:
 def predict(args: Namespace) -> bool:
     """Write fractions, bounds and quality as tables, or in the bulk as h5ad."""
     as_table = args.output.suffix != ".h5ad"
-    sides = {side: beside(args.output, side) for side in ("lower", "upper", "quality")} if as_table else {}
+    sides = {side: beside(args.output, side) for side in keys.RESULTS} if as_table else {}
     claim([args.output, *sides.values()], force=args.force)
     model = read_model(args.model)
     bulk = read_given_bulk(args)
@@ -125,7 +124,8 @@ def demo(args: Namespace) -> bool:
 def read_given_bulk(args: Namespace) -> AnnData:
     """Read bulk with the options of the command line."""
     paths = args.bulk[0] if len(args.bulk) == 1 else args.bulk
-    return read_bulk(paths, genes_in=args.genes_in, unit=args.unit, tx2gene=args.tx2gene, gene_names=args.gene_names)
+    names = ("genes_in", "unit", "tx2gene", "gene_names", "header", "drop", "annotation")
+    return read_bulk(paths, **{name: getattr(args, name) for name in names})
 
 
 def read_cells(path: Path) -> AnnData:
@@ -142,9 +142,9 @@ def read_pairs(path: Path) -> MuData:
         msg = f"Expected paired data at {path}, found no file. Create it with scdeconv pair."
         raise FileNotFoundError(msg)
     mdata = read_mudata(path)
-    if not {keys.BULK, keys.PROFILES} <= set(mdata.mod):
+    if keys.BULK not in mdata.mod or keys.MEASURED not in mdata[keys.BULK].obsm:
         msg = (
-            f"Expected modalities 'bulk' and 'profiles' in {path}, found {list(mdata.mod)}. Create it with scdeconv "
+            f"Expected the modality 'bulk' with measured fractions in {path}, found {list(mdata.mod)}. Create it with scdeconv "
             "pair."
         )
         raise ValueError(msg)
@@ -162,7 +162,10 @@ def read_model(path: Path) -> Any:
 
 
 def take_samples(table: pd.DataFrame, bulk: AnnData, path: Path, *, all_of_them: bool) -> pd.DataFrame:
-    """Return the rows of a table for the samples of the bulk, in the order of the bulk."""
+    """Refuse a table without the samples of the bulk; return its rows in the order of the bulk."""
+    if bulk.obs_names.isin(table.columns).all() and not bulk.obs_names.isin(table.index).any():
+        msg = f"Expected samples in the first column of {path}, found them in the first line. Transpose the table."
+        raise ValueError(msg)
     missing = bulk.obs_names.difference(table.index)
     if not table.index.is_unique or (len(missing) if all_of_them else len(missing) == bulk.n_obs):
         found = f"{len(missing)} missing: {examples(missing)}" if table.index.is_unique else "some twice"

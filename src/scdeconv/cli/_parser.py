@@ -25,11 +25,17 @@ def make_parser() -> argparse.ArgumentParser:
 
     pair = add("pair", "pp.pair", "Pair bulk with the single cells of the same donors.", bulk)
     pair.add_argument("--bulk", nargs="+", required=True, metavar="FILE", help="file, files or folder (read_bulk)")
-    reference = pair.add_mutually_exclusive_group(required=True)
+    reference = pair.add_mutually_exclusive_group()
     reference.add_argument("--cells", type=Path, help="cells × genes: h5ad, zarr, or h5mu (modality sc)")
-    reference.add_argument("--profiles", type=Path, help="instead of cells: cell-type profiles, h5ad, zarr or text")
-    pair.add_argument("--samples", type=Path, help="CSV or TSV: samples, then columns for bulk.obs such as donor")
-    pair.add_argument("--fractions", type=Path, help="CSV or TSV of measured fractions, samples × cell types")
+    reference.add_argument(
+        "--profiles",
+        type=Path,
+        help="instead of cells: cell-type profiles, h5ad, zarr or text; without both: --fractions",
+    )
+    pair.add_argument(
+        "--samples", type=Path, help="CSV, TSV or Excel: samples, then columns for bulk.obs such as donor"
+    )
+    pair.add_argument("--fractions", type=Path, help="CSV, TSV or Excel of measured fractions, samples × cell types")
     pair.add_argument("--donor-key", default="donor", help="column of obs with the donor (donor)")
     pair.add_argument("--cell-type-key", default="cell_type", help="column of obs with the cell type (cell_type)")
     _add_output(pair, ".h5mu")
@@ -92,6 +98,9 @@ def _bulk_options() -> argparse.ArgumentParser:
     group.add_argument("--unit", choices=["counts", "tpm"], default="counts", help="unit for files with both (counts)")
     group.add_argument("--tx2gene", metavar="TABLE", help="transcript and gene: file, or column of the bulk file")
     group.add_argument("--gene-names", metavar="TABLE", help="identifier and name: file, or column of the bulk file")
+    group.add_argument("--header", action=argparse.BooleanOptionalAction, help="whether the first line is a header")
+    group.add_argument("--drop", nargs="*", metavar="COLUMN", help="columns or rows to leave out; none: keep all")
+    group.add_argument("--annotation", nargs="*", metavar="COLUMN", help="columns to keep beside the values")
     return options
 
 

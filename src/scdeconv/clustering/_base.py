@@ -13,9 +13,9 @@ from scvi.data import AnnDataManager
 from scvi.data.fields import CategoricalObsField, LayerField
 from scvi.model.base import BaseModelClass
 
-from scdeconv._data.checks import Problems, check_expression, check_names, examples
+from scdeconv._data.checks import CELLS, Problems, check_expression, check_labels, check_names, checked, examples
 from scdeconv._data.matrix import get_matrix, is_integer
-from scdeconv._nn import quiet, with_weights
+from scdeconv._nn import quiet, registration_arguments, with_weights
 from scdeconv.io import SavedModel, TrainingRecord, curves_of
 
 from ._cells import Cells, Scaling, encode_cells, read_cells
@@ -32,13 +32,12 @@ VALIDATION_SHARE = 0.1
 
 
 def check_columns(problems: Problems, adata: AnnData, keys: Mapping[str, str | None]) -> None:
-    """Report missing columns of ``obs`` and missing values in them; ``keys``: column by argument name."""
+    """Refuse missing columns of ``obs``, missing labels in them and two spellings; ``keys``: column by argument name."""
     for name, key in keys.items():
         if key is not None and key not in adata.obs:
             problems.add(f"Expected obs[{key!r}] in adata, found {list(adata.obs)}.")
-        elif key is not None and adata.obs[key].isna().any():
-            what, n_missing = name.removesuffix("_key").replace("_", " "), int(adata.obs[key].isna().sum())
-            problems.add(f"Expected a {what} for every cell in obs[{key!r}], found {n_missing} cells without {what}.")
+        elif key is not None:
+            check_labels(problems, adata.obs[key], f"adata.obs[{key!r}]", name.removesuffix("_key").replace("_", " "))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +119,7 @@ class CellModel(SavedModel, BaseModelClass):
         del self.history_
 
     @classmethod
+    @checked(adata=CELLS, further=registration_arguments)
     def setup_anndata(
         cls, adata: AnnData, *, layer: str | None = None, batch_key: str | None = None, **kwargs: Any
     ) -> None:
@@ -164,6 +164,7 @@ class CellModel(SavedModel, BaseModelClass):
         cls.register_manager(manager)
 
     @classmethod
+    @checked(adata=CELLS)
     def check_cells(cls, adata: AnnData, *, layer: str | None = None, **keys: str | None) -> None:
         """Check cells like :meth:`setup_anndata`, without registration.
 
@@ -263,6 +264,7 @@ class CellModel(SavedModel, BaseModelClass):
             adata, self.scaling_, genes=self.genes_, batch_key=self.batch_key_, batches=self.batches_, layer=layer
         )
 
+    @checked(adata=CELLS)
     def get_latent_representation(self, adata: AnnData | None = None, *, layer: str | None = None) -> np.ndarray:
         """Return the latent representation.
 

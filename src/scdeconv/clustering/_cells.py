@@ -11,7 +11,8 @@ import scipy.sparse as sp
 import torch
 
 from scdeconv._data.checks import examples
-from scdeconv._data.genes import find_genes, strip_versions
+from scdeconv._data.gene_names import strip_versions
+from scdeconv._data.genes import find_genes
 from scdeconv._data.matrix import Matrix
 
 if TYPE_CHECKING:
@@ -236,6 +237,13 @@ def read_cells(
     counts = counts[:, columns * present]
     if not present.all():
         counts = sp.csr_matrix(counts) @ sp.diags(present.astype(float))
+    empty = adata.obs_names[np.asarray(counts.sum(axis=1)).ravel() == 0]
+    if len(empty):
+        msg = (
+            f"Expected counts in every cell in the genes of the model, found none in {len(empty)} cells: "
+            f"{examples(empty)}. Remove these cells."
+        )
+        raise ValueError(msg)
     together = len(scaling.mean) == 1
     codes = np.zeros(adata.n_obs, dtype=int) if together else _batch_codes(adata, batch_key, batches)
     return Cells(counts, codes, scaling, present)

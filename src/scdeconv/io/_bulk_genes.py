@@ -11,10 +11,11 @@ import pandas as pd
 
 from scdeconv._data.annotated import make_adata, subset
 from scdeconv._data.checks import Problems, examples
-from scdeconv._data.genes import is_ensembl, strip_versions, sum_duplicates
+from scdeconv._data.gene_names import is_ensembl, strip_versions
+from scdeconv._data.genes import sum_duplicates
 from scdeconv._data.labels import as_text
 from scdeconv._data.matrix import layer_names
-from scdeconv.io._bulk_formats import read_fields
+from scdeconv.io._tables import TRANSCRIPT, are_transcripts, check_dates, choose_names, read_fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,13 +23,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 Names: TypeAlias = "str | os.PathLike[str] | pd.Series | pd.DataFrame | Mapping[str, str]"
-
-TRANSCRIPT = r"(ENS[A-Z]*T\d{6,}|[NX][MR]_\d{6,})"
-
-
-def are_transcripts(names: pd.Index) -> bool:
-    """Return whether most names are transcript identifiers."""
-    return bool(len(names)) and float(names.str.match(TRANSCRIPT).mean()) > 0.5
 
 
 def to_genes(
@@ -59,6 +53,7 @@ def to_genes(
         if renamed.isna().any():
             notes.append(f"{renamed.isna().sum():,} genes without new name not renamed")
         names = pd.Index(renamed.where(renamed.notna(), names))
+    check_dates(problems, names, "the bulk" if gene_names is None else "gene_names")
     problems.raise_if_any()
     if not names.is_unique:
         repeated = names[names.duplicated(keep=False)]
@@ -105,14 +100,17 @@ def _read_names(given: Names, var: pd.DataFrame, argument: str, problems: Proble
                 "Check the path or the column name."
             )
             raise FileNotFoundError(msg)
-        fields = read_fields(Path(given), problems)
-        if fields is None or len(fields.header) < 2:
+        fields = read_fields(Path(given), problems, text=True)
+        problems.raise_if_any()
+        assert fields is not None
+        choose_names(fields, fields.kinds(), problems)
+        if len(fields.header) < 2:
             problems.add(
                 f"Expected {argument} with two columns, found fewer in {given}. Separate the columns by tabs or commas."
             )
         problems.raise_if_any()
         # the first line may be data: a header that is kept as a pair matches no identifier
-        table = pd.concat([pd.DataFrame([fields.header]), fields.columns]) if fields else pd.DataFrame()
+        table = pd.concat([pd.DataFrame([fields.header]), fields.columns])
     else:
         table = pd.Series(given, dtype=object).reset_index()
     pairs = table.iloc[:, :2].set_axis(["identifier", "name"], axis=1).dropna().astype(str)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -12,14 +11,13 @@ import pandas as pd
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata
-from scdeconv._data.checks import Problems, examples
-from scdeconv._data.genes import is_ensembl
-from scdeconv._data.labels import as_text
+from scdeconv._data.checks import PATHS, Problems, checked, examples
 from scdeconv._data.matrix import Matrix, is_integer, layer_names
 from scdeconv._data.progress import progress
-from scdeconv.io._bulk_formats import STAR, Table, name_samples, plain, read_table
-from scdeconv.io._bulk_genes import Names, are_transcripts, to_genes
+from scdeconv.io._bulk_genes import Names, to_genes
 from scdeconv.io._files import is_annotated, read_annotated
+from scdeconv.io._programs import STAR, STRANDED, choose_strand, name_samples, read_bulk_file
+from scdeconv.io._tables import Axis, Choice, Table, axis_by_names, sort_out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,31 +27,13 @@ if TYPE_CHECKING:
 StrPath: TypeAlias = "str | os.PathLike[str]"
 
 # file patterns of one sample each, searched for in folders
-ONE_SAMPLE_PATTERNS = ("quant.sf", "abundance.tsv", "*.genes.results", "*ReadsPerGene.out.tab")
-# housekeeping gene symbols that identify the gene axis (set by hand)
-HOUSEKEEPING_GENES = frozenset(
-    {"ACTB", "B2M", "EEF1A1", "FTL", "GAPDH", "HPRT1", "MALAT1", "PPIA", "RPL13A", "RPLP0", "TBP", "TUBB", "UBC", "VIM"}
+ONE_SAMPLE_PATTERNS = (
+    *("quant.sf", "abundance.tsv", "*.genes.results", "*ReadsPerGene.out.tab"),
+    *("*.augmented_star_gene_counts.tsv", "*.htseq.counts", "*gene_abund.tab", "genes.fpkm_tracking"),
 )
-GENE_CORNERS = (
-    "gene",
-    "ensembl",
-    "ensg",
-    "symbol",
-    "hugo",
-    "hgnc",
-    "entrez",
-    "feature",
-    "transcript",
-    "tx",
-    "targetid",
-)
-SAMPLE_CORNERS = ("sample", "donor", "patient", "subject", "individual")
-# minimum ratio of the axis lengths at which the longer axis is taken as genes (set by hand)
-MIN_AXIS_RATIO = 2
-# minimum share of reads on one strand for a stranded library (set by hand)
-MIN_STRANDED_SHARE = 0.8
 
 
+@checked(path=PATHS)
 def read_bulk(
     path: StrPath | Sequence[StrPath],
     *,
@@ -61,19 +41,26 @@ def read_bulk(
     unit: Literal["counts", "tpm"] = "counts",
     tx2gene: Names | None = None,
     gene_names: Names | None = None,
+    header: bool | None = None,
+    drop: str | Sequence[str] | None = None,
+    annotation: str | Sequence[str] | None = None,
 ) -> AnnData:
     r"""Read bulk expression, detect the file format and print a one-line summary.
 
-    Supported formats are tables (CSV or TSV, plain or gzipped, genes in rows or columns), h5ad, h5mu (modality
-    ``bulk``), zarr, and the output of these programs:
+    Supported formats are tables (CSV, TSV, GCT, GEO series matrix or Excel; plain, gz, bz2, xz or zip; genes in rows
+    or columns), h5ad, h5mu (modality ``bulk``), zarr, and the output of these programs:
 
-    - featureCounts;
+    - featureCounts and htseq-count;
     - Salmon (``quant.sf``, ``quantmerge``) and nf-core/rnaseq (``salmon.merged.gene_counts.tsv``);
     - kallisto (``abundance.tsv``), tximport (``write.csv(txi)``) and RSEM (``genes.results``);
-    - STAR (``ReadsPerGene.out.tab``). The strandedness is detected from the share of reads on each strand.
+    - STAR (``ReadsPerGene.out.tab``) and GDC (``augmented_star_gene_counts.tsv``). The strandedness is detected from
+      the share of reads on each strand;
+    - StringTie (gene abundances) and Cufflinks (``genes.fpkm_tracking``), with ``unit="tpm"``.
 
     The gene axis is detected in this order: by identifiers (Ensembl or housekeeping genes), by the header of the first
-    column, and by length if one axis is at least twice as long as the other.
+    column, and by length if one axis is at least twice as long as the other. Columns that describe genes or samples
+    (text, or known names such as ``Length`` or ``age``) are kept beside the values. Summaries such as ``N_unmapped``
+    and totals are left out, and the printed line says so. The user guide lists what is recognised and what is refused.
 
     Parameters
     ----------
@@ -90,6 +77,14 @@ def read_bulk(
     gene_names
         New names of the genes, such as symbols for Ensembl identifiers. Pass a table like ``tx2gene`` or a column of
         ``var``. Genes without new name are not renamed.
+    header
+        Whether the first line has the names of the columns. Default: detect it. Without header, samples are named by
+        the file.
+    drop
+        Columns or rows to leave out.
+    annotation
+        Columns to keep in ``var`` (``obs`` if samples are rows) instead of reading them as samples. If ``drop`` or
+        ``annotation`` is passed, even as an empty list, all other columns of numbers are read as values.
 
     Returns
     -------
@@ -107,8 +102,9 @@ def read_bulk(
     FileNotFoundError
         If a file does not exist.
     ValueError
-        If the files have errors (all are listed with line and column), if the gene axis cannot be detected, or if files
-        contain transcripts and ``tx2gene`` is missing.
+        If the files have errors (all are listed with line and column), if a file can be read in two ways, if the gene
+        axis cannot be detected, if columns look like something else than samples (positions, totals), if genes are
+        named by dates or numbers, or if files contain transcripts and ``tx2gene`` is missing.
 
     Examples
     --------
@@ -121,10 +117,6 @@ def read_bulk(
     read_bulk: table, 2 samples × 3 genes, counts (rows were genes)
     """
     problems = Problems(f"{path} cannot be read as bulk")
-    for name, value, known in (("genes_in", genes_in, (None, "rows", "columns")), ("unit", unit, ("counts", "tpm"))):
-        if value not in known:
-            problems.add(f"Expected {name} to be one of {known}, found {value!r}. Change the argument.")
-    problems.raise_if_any()
     paths = find_files(path)
     notes: list[str] = []
     if len(paths) == 1 and is_annotated(paths[0]):
@@ -138,12 +130,15 @@ def read_bulk(
         axis: str | None = genes_in or axis_by_names(adata.obs_names, adata.var_names) or "columns"
         adata = adata.T if axis == "rows" else adata
     else:
-        table = join(paths, unit, problems)
-        axis = genes_in or table.genes_in or find_axis(table)
-        program, unit_found, transcripts = table.program, table.unit, table.transcripts
-        adata = to_samples(table, axis, problems)
-        if len(table.about.columns):
-            notes.append(f"{examples(table.about)} in {'var' if axis == 'rows' else 'obs'}")
+        choice = Choice.of(drop, annotation)
+        table = read_tables(paths, unit, genes_in, header, choice, problems)
+        program, unit_found, transcripts, axis = table.program, table.unit, table.transcripts, table.genes_in
+        adata = make_adata(table.values, obs=table.obs, var=table.var)
+        notes = table.notes + [
+            f"{examples(about)} in {side}"
+            for side, about in (("obs", table.obs), ("var", table.var))
+            if len(about.columns)
+        ]
     adata = to_genes(adata, tx2gene, gene_names, transcripts, notes, problems)
     if not is_annotated(paths[0]):
         adata.X = compact(adata.X)
@@ -174,107 +169,63 @@ def find_files(path: StrPath | Sequence[StrPath]) -> list[Path]:
     return next(iter(found.values()))
 
 
-def join(paths: Sequence[Path], unit: str, problems: Problems) -> Table:
+def read_tables(
+    paths: Sequence[Path], unit: str, genes_in: Axis | None, header: bool | None, choice: Choice, problems: Problems
+) -> Table:
     """Read files and concatenate their samples."""
     tables: list[Table] = []
     with progress(len(paths), "reading files") as bar:
         for path in paths:
-            table = read_table(path, unit, problems)
+            table = read_bulk_file(path, unit, genes_in, header, choice, problems)
             tables += [] if table is None else [table]
             bar.update()
+    choice.report_unknown(problems)
     programs = {table.program for table in tables}
     if len(programs) > 1:
         problems.add(f"Expected files of one program, found {examples(sorted(programs))}. Read them separately.")
     problems.raise_if_any()
     if unit == "tpm" and (lacking := programs & {STAR, "featureCounts"}):
         problems.add(f"Expected TPM, found only counts in the output of {lacking.pop()}. Omit unit='tpm'.")
-    first = tables[0]
-    if first.program == STAR:
-        _choose_strand(tables, paths)
-    names = first.values.index
-    for path, table in zip(paths, tables, strict=True):
-        own = table.values.index
-        if own.equals(names):
-            continue
-        if own.is_unique and names.is_unique and not len(own.symmetric_difference(names)):
-            table.values, table.about = table.values.loc[names], table.about.loc[names]
-        else:
-            other = own.symmetric_difference(names)
-            problems.add(
-                f"Expected the same rows in all files, found {len(own)} in {path} and {len(names)} in {paths[0]} with "
-                f"differences in {examples(other)}. Quantify all samples with the same annotation."
-            )
-    problems.raise_if_any()
-    if len(tables) > 1:
-        first.values = pd.concat([table.values for table in tables], axis=1)
-    return first
-
-
-def _choose_strand(tables: Sequence[Table], paths: Sequence[Path]) -> None:
-    """Keep the STAR column of the detected strandedness, the same for all samples."""
-    totals = pd.concat([table.values.sum() for table in tables], axis=1).sum(axis=1)
-    share = totals["forward"] / max(totals["forward"] + totals["reverse"], 1)
-    strand = "forward" if share > MIN_STRANDED_SHARE else "reverse" if share < 1 - MIN_STRANDED_SHARE else "unstranded"
-    for path, table in zip(paths, tables, strict=True):
-        table.values = table.values[[strand]].set_axis([str(path.resolve())], axis=1)
-        table.program = f"{STAR} ({strand})"
-
-
-def axis_by_names(rows: pd.Index, columns: pd.Index) -> Literal["rows", "columns"] | None:
-    """Return the axis with gene identifiers; None if neither or both have them."""
-    genes = [
-        is_ensembl(names) or are_transcripts(names) or not HOUSEKEEPING_GENES.isdisjoint(names.str.upper())
-        for names in (as_text(rows), as_text(columns))
-    ]
-    if genes[0] == genes[1]:
-        return None
-    return "rows" if genes[0] else "columns"
-
-
-def find_axis(table: Table) -> Literal["rows", "columns"] | None:
-    """Return the gene axis of a table; None if it cannot be detected."""
-    rows, columns = table.values.index, table.values.columns
-    by_names = axis_by_names(rows, columns)
-    if by_names:
-        return by_names
-    corner = plain(table.corner)
-    if corner.startswith(GENE_CORNERS):
-        return "rows"
-    if corner.startswith(SAMPLE_CORNERS):
-        return "columns"
-    if len(rows) >= MIN_AXIS_RATIO * len(columns):
-        return "rows"
-    if len(columns) >= MIN_AXIS_RATIO * len(rows):
-        return "columns"
-    return None
-
-
-def to_samples(table: Table, axis: str | None, problems: Problems) -> AnnData:
-    """Return an AnnData of samples × genes."""
-    values, about = table.values, table.about
-    if axis is None:
-        problems.add(
-            f"Expected gene names in rows or columns, found {len(values)} rows ({examples(values.index)}) and "
-            f"{values.shape[1]} columns ({examples(values)}). Pass genes_in='rows' or genes_in='columns'."
-        )
-    if table.sample_paths:
-        values.columns = name_samples(values.columns)
-    sides = {"var": about} if axis == "rows" else {"obs": about}
-    values = values.T if axis == "rows" else values
-    for name, index in (("obs", values.index), ("var", values.columns)):
-        sides[name] = sides.get(name, pd.DataFrame(index=index)).set_axis(as_text(index), axis=0)
-    samples = sides["obs"].index
+        problems.raise_if_any()
+    if tables[0].program in STRANDED and unit == "counts":
+        choose_strand(tables)
+    table = join(tables, problems)
+    sort_out(table, choice, problems)
+    samples = table.obs.index
     if not samples.is_unique:
         repeated = samples[samples.duplicated()].unique()
         problems.add(
-            f"Expected unique samples, found {len(repeated)} repeated: {examples(repeated)}. "
-            "Rename the columns or files."
+            f"Expected unique samples, found {len(repeated)} repeated: {examples(repeated)} in "
+            f"{examples(map(str, paths))}. Rename the columns or files."
         )
     problems.raise_if_any()
-    with warnings.catch_warnings():
-        # duplicate genes are summed later
-        warnings.filterwarnings("ignore", "Variable names are not unique")
-        return make_adata(values.to_numpy(), **sides)
+    return table
+
+
+def join(tables: Sequence[Table], problems: Problems) -> Table:
+    """Concatenate the samples of files with the same genes."""
+    first = tables[0]
+    names = first.var.index
+    for table in tables[1:]:
+        own = table.var.index
+        if own.equals(names):
+            continue
+        if own.is_unique and names.is_unique and not len(own.symmetric_difference(names)):
+            table.values = table.values[:, own.get_indexer(names)]
+        else:
+            other = own.symmetric_difference(names)
+            problems.add(
+                f"Expected the same genes in all files, found {len(own)} in {table.path} and {len(names)} in "
+                f"{first.path} with differences in {examples(other)}. Quantify all samples with the same annotation."
+            )
+    problems.raise_if_any()
+    if len(tables) > 1:
+        first.values = np.vstack([table.values for table in tables])
+        first.obs = pd.concat([table.obs for table in tables])
+        first.notes = list(dict.fromkeys(note for table in tables for note in table.notes))
+    if first.sample_paths:
+        first.obs.index = pd.Index(name_samples(first.obs.index))
+    return first
 
 
 def compact(values: np.ndarray) -> np.ndarray:

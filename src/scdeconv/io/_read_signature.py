@@ -1,9 +1,7 @@
-"""Reader of signatures in text files."""
+"""Reader of signatures in text and Excel files."""
 
 from __future__ import annotations
 
-import csv
-import gzip
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +10,15 @@ import pandas as pd
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata
-from scdeconv._data.checks import Problems, check_cell_type_names, check_expression, check_names, examples
-from scdeconv._data.genes import strip_versions
+from scdeconv._data.checks import Problems, check_cell_type_names, check_expression, check_names, checked, examples
+from scdeconv._data.gene_names import strip_versions
 from scdeconv._data.warnings import warn
 from scdeconv._stats.markers import condition_number, marker_ratio
+from scdeconv.io._tables import Choice, read_fields, sort_out, to_table
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
 
@@ -29,31 +28,19 @@ PER_MILLION = 1e6
 MAX_CONDITION_NUMBER = 100
 
 
-def read_rows(path: Path) -> list[list[str]]:
-    """Return the fields of a plain or gzipped file, split at tabs, else at the more frequent of comma and semicolon."""
-    content = path.read_bytes()
-    if content[:2] == b"\x1f\x8b":
-        content = gzip.decompress(content)
-    try:
-        lines = content.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        msg = f"Expected a text table (UTF-8) in {path}, found other bytes. Export it as CSV."
-        raise ValueError(msg) from None
-    header = next((line for line in lines if line.strip()), "")
-    # cell-type names may contain commas ("T cells, CD4") but no tabs
-    separator = "\t" if "\t" in header else max(",;", key=header.count)
-    rows = [row for row in csv.reader(lines, delimiter=separator) if any(field.strip() for field in row)]
-    if len(rows) > 1 and len(rows[0]) == len(rows[1]) - 1:
-        # R's write.table omits the header of the row names
-        rows[0].insert(0, "")
-    return [[field.strip() for field in row] for row in rows]
+@checked()
+def read_signature(
+    path: str | os.PathLike[str],
+    *,
+    cell_sizes: Mapping[str, float] | None = None,
+    drop: str | Sequence[str] | None = None,
+    annotation: str | Sequence[str] | None = None,
+) -> AnnData:
+    r"""Read a signature from a text or Excel file, for example LM22 or the output of CIBERSORTx.
 
-
-def read_signature(path: str | os.PathLike[str], *, cell_sizes: Mapping[str, float] | None = None) -> AnnData:
-    r"""Read a signature from a text file, for example LM22 or the output of CIBERSORTx.
-
-    The file has one header row and one column of names. Fields are separated by tabs, commas or semicolons. The file
-    may be gzipped. The longer axis is read as genes.
+    The file has one header row and one column of names; it is read like the tables of :func:`read_bulk`. The gene axis
+    is detected by gene names; otherwise the longer axis is read as genes. Columns that describe genes are kept in
+    ``var``, totals are left out, and a printed line says so.
 
     Parameters
     ----------
@@ -63,6 +50,11 @@ def read_signature(path: str | os.PathLike[str], *, cell_sizes: Mapping[str, flo
         RNA per cell of each type, in counts (mean UMIs). Default: the same for all types. Fractions are then in the
         unit of the file. For TPM or CPM, these are shares of RNA instead of cells
         (:func:`scdeconv.tl.convert_fractions`).
+    drop
+        Columns or rows to leave out.
+    annotation
+        Columns to keep in ``var`` instead of reading them as cell types. If ``drop`` or ``annotation`` is passed, even
+        as an empty list, all other columns of numbers are read as cell types.
 
     Returns
     -------
@@ -71,13 +63,17 @@ def read_signature(path: str | os.PathLike[str], *, cell_sizes: Mapping[str, flo
     - ``X``: the values of the file. With ``cell_sizes``, they are multiplied by size / 1e6 (TPM to counts per cell);
     - ``obs["cell_type"]``, ``obs["cell_size_umi"]`` and ``obs["total"]``: type and cell size, 1e6 if not given;
     - ``var["marker_of"]``, ``var["score"]``: the type with the highest expression and its log2 ratio to the second;
+    - ``var``: other columns of the file, such as ``gene_name``;
     - ``uns["scdeconv"]["signature"]``: file name, number of genes, condition number.
 
     Raises
     ------
     ValueError
         If the file or the sizes have errors; all are listed: rows of different length, repeated genes or types,
-        non-numeric fields, missing, negative or log-transformed values.
+        non-numeric fields, missing, negative or log-transformed values, columns that look like something else than cell
+        types.
+    FileNotFoundError
+        If the file does not exist.
 
     Warns
     -----
@@ -95,39 +91,32 @@ def read_signature(path: str | os.PathLike[str], *, cell_sizes: Mapping[str, flo
     >>> float(signature.to_df().loc["T", "CD3E"]), list(signature.var["marker_of"])
     (0.36, ['B', 'T', 'B'])
     """
-    rows = read_rows(Path(path))
+    path = Path(path)
     problems = Problems(f"{path} cannot be read as a signature")
-    uneven = [row[0] for row in rows if len(row) != len(rows[0])]
-    if len(rows) < 3 or len(rows[0]) < 3:
-        problems.add(
-            f"Expected a table of at least 2 genes and 2 cell types with their names, found {len(rows)} rows and "
-            f"{len(rows[0]) if rows else 0} columns. Separate the columns by tabs, commas or semicolons."
-        )
-    elif uneven:
-        problems.add(
-            f"Expected {len(rows[0])} fields in every row, found {len(uneven)} rows with another number: "
-            f"{examples(uneven)}. Quote names that contain the separator."
-        )
+    choice = Choice.of(drop, annotation)
+    fields = read_fields(path, problems)
+    table = None if fields is None else to_table(fields, None, choice, problems, longer_is_genes=True, missing=True)
     problems.raise_if_any()
+    assert table is not None
+    choice.report_unknown(problems)
+    sort_out(table, choice, problems, "cell types")
+    if min(table.values.shape) < 2:
+        problems.add(
+            f"Expected a table of at least 2 genes and 2 cell types with their names in {path}, found "
+            f"{table.values.shape[1]} genes and {table.values.shape[0]} cell types. Separate the columns by tabs, commas "
+            "or semicolons."
+        )
+        problems.raise_if_any()
+    if table.notes:
+        print("; ".join([f"read_signature: {path.name}", *table.notes]))
 
-    text = pd.DataFrame([row[1:] for row in rows[1:]], [row[0] for row in rows[1:]], rows[0][1:])
-    if len(text) >= text.shape[1]:
-        text = text.T
-    fields = text.to_numpy().ravel()
-    values = pd.to_numeric(pd.Series(fields), errors="coerce").to_numpy(dtype=float)
-    wrong = fields[np.isnan(values) & ~np.isin([field.lower() for field in fields], ["", "na", "nan"])]
-    profiles, cell_types, genes = values.reshape(text.shape), text.index, strip_versions(text.columns)
+    profiles, cell_types = table.values.astype(float), table.obs.index
+    genes = strip_versions(table.var.index)
     check_names(problems, pd.Index([]), genes, "the signature")
     check_cell_type_names(problems, cell_types, "the signature")
-    if len(wrong):
-        problems.add(
-            f"Expected numbers in the signature, found {len(wrong)} other fields: {examples(wrong)}. "
-            "Remove all columns other than the cell types, and use decimal points."
-        )
-    else:
-        table = make_adata(obs=pd.DataFrame(index=cell_types), var=pd.DataFrame(index=genes))
-        # shares of RNA are at most 1: small values do not indicate a log scale
-        check_expression(problems, table, profiles, "the signature", may_be_small=bool(np.nanmax(profiles) <= 1))
+    adata = make_adata(obs=pd.DataFrame(index=cell_types), var=pd.DataFrame(index=genes))
+    # shares of RNA are at most 1: small values do not indicate a log scale
+    check_expression(problems, adata, profiles, "the signature", may_be_small=bool(np.nanmax(profiles) <= 1))
     size = pd.Series(PER_MILLION if cell_sizes is None else dict(cell_sizes), index=cell_types.unique(), dtype=float)
     unknown = list(size.index[~((size > 0) & np.isfinite(size))])
     if unknown:
@@ -143,8 +132,8 @@ def read_signature(path: str | os.PathLike[str], *, cell_sizes: Mapping[str, flo
     return make_signature(
         profiles * size.to_numpy()[:, None] / PER_MILLION,
         pd.DataFrame({keys.CELL_SIZE: size}),
-        pd.DataFrame({"marker_of": kinds, "score": score}, index=genes),
-        {"criterion": "file", "file": Path(path).name, "cell_sizes": cell_sizes is not None},
+        table.var.set_axis(genes, axis=0).assign(marker_of=kinds, score=score),
+        {"criterion": "file", "file": path.name, "cell_sizes": cell_sizes is not None},
     )
 
 

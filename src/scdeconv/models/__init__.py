@@ -14,6 +14,7 @@ from scdeconv._stats.least_squares import solve_nonnegative
 
 from ._base import DeconvolutionModel
 from ._cross_fitted import CrossFittedModel
+from ._needs import check_needs, methods_without_reference, missing_needs
 from ._record import Method
 from ._registry import (
     MethodLike,

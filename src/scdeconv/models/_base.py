@@ -7,26 +7,27 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 
-from scdeconv._data.checks import examples
-from scdeconv._data.chunks import first_rows
-from scdeconv._data.genes import align_genes, read_genes, strip_versions
+from scdeconv._data.checks import checked
+from scdeconv._data.gene_names import strip_versions
+from scdeconv._data.genes import align_genes, read_genes
 from scdeconv._data.matrix import get_matrix
-from scdeconv._data.units import COUNTS, TPM, unit_of
-from scdeconv._data.warnings import warn
+from scdeconv._data.units import ARRAY
 from scdeconv.io import SavedModel, TrainingRecord, refuse_failed_parts
 
-from ._training_record import NEW, DeconvolutionRecord, held_out_intervals
+from ._intervals import interval_bounds, sum_tables, warn_of_few_donors
+from ._state import Estimate
+from ._training_record import NEW, DeconvolutionRecord, source_table, warn_of_other_unit
+from ._usable import flag_few_reads, fractions_of_all, quality_of_all, to_all_rows, with_reads
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from anndata import AnnData
 
     from scdeconv._stats.conformal import HeldOut
     from scdeconv._stats.familiarity import Familiarity
 
     from ._record import Method
-
-# number of samples read to infer the unit; set by hand
-UNIT_CHECK_ROWS = 100
 
 
 class DeconvolutionModel(SavedModel):
@@ -119,6 +120,7 @@ class DeconvolutionModel(SavedModel):
         """Compositions and noise levels of the training donors; None for methods that do not estimate noise."""
         return self.training_.familiarity if self.is_trained_ else None
 
+    @checked()
     def predict(self, adata: AnnData, *, layer: str | None = None, in_sample: bool = False) -> pd.DataFrame:
         """Estimate the composition of bulk samples.
 
@@ -136,7 +138,7 @@ class DeconvolutionModel(SavedModel):
 
         Returns
         -------
-        Fractions, samples × cell types; rows sum to 1.
+        Fractions, samples × cell types; rows sum to 1. Rows of NaN for samples without reads in the model's genes.
 
         Raises
         ------
@@ -144,11 +146,20 @@ class DeconvolutionModel(SavedModel):
             If the model is not trained.
         ValueError
             If the values are not linear expression, or if less than half of the model's genes are present.
+
+        Warns
+        -----
+        UserWarning
+            If samples have no reads in the model's genes, or if the method found no composition of a sample.
         """
-        expression = self._aligned(adata, layer)
-        fractions, _, _ = self._replace_fit(adata, layer, self.state_.fractions(expression), in_sample=in_sample)
+        expression, usable = self._aligned(adata, layer)
+        # a method need not accept a table without samples
+        fractions = self.state_.fractions(expression) if usable.any() else np.empty((0, len(self.cell_types_)))
+        fitted = fractions_of_all(fractions, usable, adata.obs_names)
+        fractions, _, _ = self._replace_fit(adata, layer, fitted, in_sample=in_sample)
         return pd.DataFrame(fractions, index=adata.obs_names, columns=self.cell_types_)
 
+    @checked()
     def estimate(
         self,
         adata: AnnData,
@@ -156,6 +167,7 @@ class DeconvolutionModel(SavedModel):
         coverage: float | None = None,
         layer: str | None = None,
         in_sample: bool = False,
+        groups: Mapping[str, Sequence[str]] | None = None,
     ) -> dict[str, pd.DataFrame]:
         """Return fractions, intervals and quality of bulk samples in one pass over the data.
 
@@ -165,6 +177,8 @@ class DeconvolutionModel(SavedModel):
             As for :meth:`predict`.
         coverage
             Coverage of the prediction intervals, as for :meth:`predict_interval`. None: no intervals.
+        groups
+            Cell types to add up, by the name of the sum. None: the levels of the hierarchy of :func:`scdeconv.pp.pair`.
 
         Returns
         -------
@@ -172,35 +186,34 @@ class DeconvolutionModel(SavedModel):
 
         - ``fractions`` as from :meth:`predict`;
         - ``lower`` and ``upper`` with ``coverage``, as from :meth:`predict_interval`;
+        - ``by_level`` with the sum of each group, and with ``coverage`` ``by_level_lower`` and ``by_level_upper``;
         - ``quality`` as from :meth:`quality`, for models with quality measures;
         - ``source``, if there are training samples, with the column ``source``: ``"new"``, ``"out-of-fold"`` or
           ``"in-sample"`` (the fit).
         """
-        expression = self._aligned(adata, layer)
-        estimate = self.state_.estimate(expression)
-        fractions, source, row = self._replace_fit(adata, layer, estimate.fractions, in_sample=in_sample)
+        expression, usable = self._aligned(adata, layer)
+        estimate = self.state_.estimate(expression) if usable.any() else Estimate(np.empty((0, len(self.cell_types_))))
+        fitted = fractions_of_all(estimate.fractions, usable, adata.obs_names)
+        fractions, source, row = self._replace_fit(adata, layer, fitted, in_sample=in_sample)
+        members = None if estimate.members is None else [to_all_rows(each, usable) for each in estimate.members]
+        whole = Estimate(fractions, members=None if members is None else np.stack(members))
         tables: dict[str, Any] = {"fractions": fractions}
         if coverage is not None:
-            lower, upper = self._intervals(fractions, estimate.spread, row, coverage)
+            lower, upper = interval_bounds(self.held_out_, whole, row, coverage)
             tables |= {"lower": lower, "upper": upper}
-            unknown = adata.obs_names[(row >= 0) & np.isnan(lower).any(axis=1)]
-            if len(unknown):
-                warn(
-                    f"Expected a lower coverage than {coverage:g} for training samples: their intervals are from the "
-                    f"errors of the other donors, which are too few. The bounds of {len(unknown)} samples are NaN: "
-                    f"{examples(unknown)}. Use a lower coverage or pair more donors."
-                )
-        found = {
-            name: pd.DataFrame(table, index=adata.obs_names, columns=self.cell_types_) for name, table in tables.items()
-        }
-        quality = self.state_.quality(expression, fractions)
+            warn_of_few_donors(adata.obs_names[(row >= 0) & np.isnan(lower).any(axis=1)], coverage)
+        names = adata.obs_names, self.cell_types_
+        found = {name: pd.DataFrame(table, *names) for name, table in tables.items()}
+        sums = self.training_.levels if groups is None else groups
+        if sums:
+            found |= sum_tables(sums, found, whole, self.held_out_, row, coverage)
+        quality = self.state_.quality(expression, fractions[usable]) if usable.any() else None
+        if quality is None and self.familiarity_ is not None and estimate.noise is not None:
+            quality = self.familiarity_.quality(estimate.noise, found["fractions"][usable])
+        quality = flag_few_reads(quality, expression, self.training_.library_size)
         if quality is not None:
-            found["quality"] = pd.DataFrame(quality, index=adata.obs_names)
-        elif self.familiarity_ is not None and estimate.noise is not None:
-            found["quality"] = self.familiarity_.quality(estimate.noise, found["fractions"])
-        if (source != NEW).any():
-            found["source"] = pd.DataFrame({"source": source}, index=adata.obs_names)
-        return found
+            found["quality"] = quality_of_all(quality, usable, adata.obs_names)
+        return found | source_table(source, adata.obs_names)
 
     def _replace_fit(
         self, adata: AnnData, layer: str | None, fractions: np.ndarray, *, in_sample: bool
@@ -212,24 +225,30 @@ class DeconvolutionModel(SavedModel):
         source, row = np.full(len(fractions), NEW, dtype=object), np.full(len(fractions), -1)
         samples = self.training_.samples
         if samples is not None:
-            source, row = samples.find(read_genes(adata, pd.Index(samples.genes), layer=layer), in_sample=in_sample)
+            source, row = samples.find(
+                read_genes(adata, pd.Index(samples.genes), layer=layer, array=self.training_.bulk_unit == ARRAY),
+                in_sample=in_sample,
+            )
         if (row >= 0).any():
             fractions = np.where((row >= 0)[:, None], self.training_.held_out.predicted[row], fractions)
         return fractions, source, row
 
-    def _aligned(self, adata: AnnData, layer: str | None) -> np.ndarray:
-        """Return the expression of the model's genes; missing genes are NaN."""
-        self._require_trained()
-        expression = align_genes(adata, strip_versions(self.genes_), layer=layer)
-        trained_on = self.training_.bulk_unit
-        found = unit_of(first_rows(get_matrix(adata, layer, "adata"))[:UNIT_CHECK_ROWS])
-        if {trained_on, found} == {COUNTS, TPM}:
-            warn(
-                f"Expected {trained_on} in adata, the unit of the training bulk, found {found}. Estimates may be "
-                f"wrong. Pass bulk samples in {trained_on}, or pair and train with bulk in {found}."
-            )
-        return expression
+    def _aligned(self, adata: AnnData, layer: str | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return the expression of the model's genes in the samples that have reads in them, and the mask of these samples.
 
+        Missing genes are NaN. For a model without genes, a sample needs reads in any gene.
+        """
+        self._require_trained()
+        trained_on = self.training_.bulk_unit
+        genes = strip_versions(self.genes_)
+        expression = align_genes(adata, genes, layer=layer, array=trained_on == ARRAY, may_be_empty=True)
+        matrix = get_matrix(adata, layer, "adata")
+        warn_of_other_unit(matrix, trained_on)
+        totals = np.nansum(expression, axis=1) if len(self.genes_) else np.asarray(matrix.sum(axis=1)).ravel()
+        usable = with_reads(totals, adata.obs_names)
+        return expression[usable], usable
+
+    @checked()
     def quality(self, adata: AnnData, *, layer: str | None = None, in_sample: bool = False) -> pd.DataFrame | None:
         """Return how well the model fits each sample.
 
@@ -240,13 +259,16 @@ class DeconvolutionModel(SavedModel):
 
         Returns
         -------
-        DataFrame of samples × measures; None for methods without quality measures. Models with a calibration return
+        DataFrame of samples × measures; None for methods without quality measures that were not trained on counts.
+        ``few_reads`` is True for samples with less than 10 % of the reads of the median training sample in the model's
+        genes. The values of samples without reads are NaN or True. Models with a calibration also return
         ``noise`` (root mean square of the residual, relative to its expected value), ``composition`` (largest distance
         of a cell type from the mean of the training donors, in standard deviations) and ``outside`` (True if one of
         them is more than 25 % above the maximum over the held-out training donors).
         """
         return self.estimate(adata, layer=layer, in_sample=in_sample).get("quality")
 
+    @checked()
     def predict_interval(
         self, adata: AnnData, coverage: float = 0.9, *, layer: str | None = None, in_sample: bool = False
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -275,18 +297,3 @@ class DeconvolutionModel(SavedModel):
         """
         found = self.estimate(adata, coverage=coverage, layer=layer, in_sample=in_sample)
         return found["lower"], found["upper"]
-
-    def _intervals(
-        self, fractions: np.ndarray, spread: np.ndarray | float, row: np.ndarray, coverage: float
-    ) -> tuple[np.ndarray, np.ndarray]:
-        if self.held_out_ is None:
-            msg = (
-                f"Expected a model with held-out donors, found {type(self).__name__} without. Train a method on at "
-                "least 4 paired donors to get prediction intervals."
-            )
-            raise ValueError(msg)
-        lower, upper = self.held_out_.intervals(fractions, coverage, spread)
-        known = row >= 0
-        if known.any():
-            lower[known], upper[known] = held_out_intervals(self.held_out_, row[known], coverage)
-        return lower, upper

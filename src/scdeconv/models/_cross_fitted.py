@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from scdeconv._data import keys
+from scdeconv._data.checks import Problems, check_cell_sizes, check_expressed, check_paired, checked
 from scdeconv._data.paired_data import PairedData
 from scdeconv._stats.compositions import to_fractions
 from scdeconv._stats.conformal import HeldOut
 from scdeconv._stats.familiarity import Familiarity
-from scdeconv.pp import FEWEST_PAIRS
+from scdeconv.pp import FEWEST_PAIRS, paired_donors
 
 from ._base import DeconvolutionModel
+from ._needs import check_needs
 from ._training_record import DeconvolutionRecord, TrainingSamples
+from ._usable import warn_of_left_out
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -78,17 +81,18 @@ class CrossFittedModel(DeconvolutionModel):
     (12, 7)
     """
 
-    modalities: ClassVar[tuple[str, ...]] = (keys.BULK, keys.PROFILES)
     # minimum number of paired donors for cross-fitting
     fewest_to_hold_out: ClassVar[int] = FEWEST_PAIRS + 1
 
+    @checked()
     def __init__(self, mdata: MuData | None = None) -> None:
         self.mdata = mdata
         self.parameters_ = {}
 
     @classmethod
+    @checked()
     def setup_mudata(cls, mdata: MuData) -> None:
-        """Check that the data have the modalities that the method needs. Nothing is written.
+        """Check that the data have what the method needs. Nothing is written.
 
         Parameters
         ----------
@@ -98,15 +102,16 @@ class CrossFittedModel(DeconvolutionModel):
         Raises
         ------
         KeyError
-            If a required modality is missing.
+            If there is no bulk.
+        ValueError
+            If the reference or the cells that the method needs are missing, if the data were changed after pairing, if a
+            bulk sample has no donor, if donors or cell types have two spellings, or if the method needs unknown cell
+            sizes.
         """
-        if set(cls.modalities) - set(mdata.mod):
-            made = "pp.pair(cells, bulk)" if {keys.CELLS, keys.SUMS} & set(cls.modalities) else "pp.pair"
-            msg = (
-                f"Expected modalities {list(cls.modalities)} in mdata, found {sorted(mdata.mod)}. Create mdata with "
-                f"{made}."
-            )
-            raise KeyError(msg)
+        check_needs(mdata, cls.record, count_pairs=False)
+        check_paired(mdata)
+        if cls.record.uses_cell_sizes or ("pairs" not in cls.record.needs and not paired_donors(mdata)):
+            check_cell_sizes(mdata, cls.record.key)
 
     @abstractmethod
     def fit(self, data: PairedData, without: Collection[str] = ()) -> State:
@@ -124,6 +129,7 @@ class CrossFittedModel(DeconvolutionModel):
         The learned state, of the class ``state_type``.
         """
 
+    @checked()
     def train(self, *, held_out: bool = True) -> None:
         """Fit the method to all donors.
 
@@ -139,6 +145,14 @@ class CrossFittedModel(DeconvolutionModel):
         if seed is not None:
             settings["seed"] = seed
         data = PairedData(self._require_data(), self._input_genes())
+        if set(self.record.needs) & {"profiles", "cells"} and len(data.genes):
+            problems = Problems(f"{type(self).__name__} cannot be trained")
+            # a type without cells of the remaining donors has size 0
+            rows = data.cell_sizes() > 0
+            check_expressed(problems, data.profiles()[rows].sum(axis=1), np.array(data.cell_types)[rows], "genes")
+            problems.raise_if_any()
+        if "pairs" in self.record.needs:
+            warn_of_left_out(data.samples.index[data.measured & ~data.paired()])
         state, predicted, familiarity = self._learn(data, held_out=held_out, **settings)
         summary = state.summary or f"{len(data.genes)} genes"
         if predicted is not None and "pairs" in self.record.needs and self.record.key != keys.BASELINE:
@@ -156,6 +170,8 @@ class CrossFittedModel(DeconvolutionModel):
             held_out=predicted,
             familiarity=familiarity,
             samples=samples,
+            library_size=data.library_size,
+            levels=data.levels,
         )
         self._store(state, record)
 
@@ -209,7 +225,8 @@ class CrossFittedModel(DeconvolutionModel):
         for members in self._folds(donors):
             rows = np.isin(pairs.donors, members)
             estimate = self.fit(data, [*without, *members], **settings).estimate(pairs.expression[rows])
-            predicted[rows] = estimate.fractions
+            # samples without an estimate count with equal fractions
+            predicted[rows] = np.where(np.isfinite(estimate.fractions), estimate.fractions, 1 / measured.shape[1])
             if estimate.noise is not None:
                 noise[rows] = estimate.noise
         held_out = HeldOut(measured, predicted, pairs.donors)

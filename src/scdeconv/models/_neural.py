@@ -13,13 +13,18 @@ from scvi.data.fields import LayerField, ObsmField
 from scvi.model.base import BaseModelClass
 
 from scdeconv._data import keys
+from scdeconv._data.checks import SAMPLES_ONLY, check_cell_sizes, check_paired, check_training_samples, checked
+from scdeconv._data.fractions import measured_shares
 from scdeconv._data.matrix import Matrix, to_dense
+from scdeconv._data.modalities import cell_types_of
 from scdeconv._data.paired_data import PairedData
-from scdeconv._nn import quiet
+from scdeconv._nn import quiet, registration_arguments
 
 from ._base import DeconvolutionModel
 from ._cross_fitted import NO_DATA, input_genes
+from ._needs import check_needs
 from ._training_record import DeconvolutionRecord, TrainingSamples
+from ._usable import warn_of_left_out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,10 +74,14 @@ class TrainingRows:
         return self.dense(0, len(self.rows))
 
 
-def training_rows(adata: AnnData, genes: pd.Index) -> TrainingRows:
-    """Return the samples with measured fractions."""
+def training_rows(adata: AnnData, genes: pd.Index, cell_types: list[str]) -> TrainingRows:
+    """Return the samples with measured fractions and reads in the genes; fractions are shares of the cell types."""
+    columns = adata.var_names.get_indexer(genes)
     known = adata.obsm[keys.MEASURED].notna().all(axis=1).to_numpy()
-    measured = adata.obsm[keys.MEASURED].to_numpy(dtype=float)[known]
+    readable = np.asarray(adata.X[:, columns].sum(axis=1)).ravel() > 0
+    warn_of_left_out(adata.obs_names[known & ~readable])
+    known &= readable
+    measured = measured_shares(adata.obsm[keys.MEASURED], cell_types).to_numpy(dtype=float)[known]
     fractions = measured[:, None, :]
     if keys.AUGMENTED in adata.obsm:
         augmented = adata.obsm[keys.AUGMENTED][known]
@@ -81,7 +90,6 @@ def training_rows(adata: AnnData, genes: pd.Index) -> TrainingRows:
     donors = adata.obs[keys.DONOR].to_numpy()[known].astype(str)
     _, codes, sizes = np.unique(donors, return_inverse=True, return_counts=True)
     weights = 1 / sizes[codes]
-    columns = adata.var_names.get_indexer(genes)
     return TrainingRows(adata.X, np.flatnonzero(known), columns, measured, fractions, donors, weights / weights.mean())
 
 
@@ -114,7 +122,8 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
         self.rows_from = self._registered(data, self.train_on)
         BaseModelClass.__init__(self, self.rows_from)
         self._training_genes = input_genes(data) if isinstance(data, mudata.MuData) else data.var_names
-        self._training_types = list(self.rows_from.obsm[keys.MEASURED].columns)
+        of_samples = list(self.rows_from.obsm[keys.MEASURED].columns)
+        self._training_types = cell_types_of(data) if isinstance(data, mudata.MuData) else of_samples
 
     @staticmethod
     def _registered(data: AnnData | MuData, train_on: Source) -> AnnData:
@@ -129,6 +138,7 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
         return data[modality]
 
     @classmethod
+    @checked(adata=SAMPLES_ONLY, further=registration_arguments)
     def setup_anndata(cls, adata: AnnData, **kwargs: Any) -> None:
         """Register bulk samples with scvi-tools. The registration is written to ``adata.uns``.
 
@@ -143,11 +153,10 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
         ------
         KeyError
             If ``obs["donor"]`` or ``obsm["measured_fractions"]`` is missing.
+        ValueError
+            If a sample has no donor, if donors or cell types have two spellings, or if the fractions are invalid.
         """
-        for container, key in (("obs", keys.DONOR), ("obsm", keys.MEASURED)):
-            if key not in getattr(adata, container):
-                msg = f"Expected {container}[{key!r}] in adata, found {list(getattr(adata, container))}. Call pp.pair."
-                raise KeyError(msg)
+        check_training_samples(adata)
         setup_method_args = cls._get_setup_method_args(**{"cls": cls, "adata": adata})
         fields = [LayerField("X", None, is_count_data=False), ObsmField("fractions", keys.MEASURED)]
         manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
@@ -156,6 +165,7 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
         cls.register_manager(manager)
 
     @classmethod
+    @checked(further=registration_arguments)
     def setup_mudata(cls, mdata: MuData, *, train_on: Source | None = None, **kwargs: Any) -> None:
         """Register the training modality with scvi-tools.
 
@@ -173,7 +183,13 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
         ------
         KeyError
             If the modality is missing.
+        ValueError
+            If the data were changed after pairing, or if the method needs unknown cell sizes.
         """
+        check_needs(mdata, cls.record, train_on, count_pairs=False)
+        check_paired(mdata)
+        if cls.record.uses_cell_sizes and train_on != "pairs":
+            check_cell_sizes(mdata, cls.record.key)
         cls.setup_anndata(cls._registered(mdata, train_on or cls.default_source()), **kwargs)
 
     @property
@@ -185,7 +201,7 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
     def _training_rows(self) -> TrainingRows:
         if self.adata is None:
             raise RuntimeError(NO_DATA)
-        rows = training_rows(self.adata, self._training_genes)
+        rows = training_rows(self.adata, self._training_genes, self._training_types)
         if self.train_on == "simulated" and len(np.unique(rows.donors)) == 1:
             # bulk simulated from profiles or across donors has no donor: split by sample
             rows.donors = np.arange(len(rows.donors)).astype(str)
@@ -212,11 +228,11 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
             Further fields.
         """
         samples = self._training_samples(rows, held_out_rows)
-        unit = None if self.mdata is None else PairedData(self.mdata, self._training_genes).bulk_unit
+        if self.mdata is not None:
+            data = PairedData(self.mdata, self._training_genes)
+            parts |= {"bulk_unit": data.bulk_unit, "library_size": data.library_size, "levels": data.levels}
         genes, cell_types = list(self._training_genes), self._training_types
-        return DeconvolutionRecord(
-            genes=genes, cell_types=cell_types, bulk_unit=unit, summary=summary, samples=samples, **parts
-        )
+        return DeconvolutionRecord(genes=genes, cell_types=cell_types, summary=summary, samples=samples, **parts)
 
     def _training_samples(
         self, rows: TrainingRows, held_out_rows: Sequence[int] | np.ndarray

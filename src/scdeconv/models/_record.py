@@ -58,6 +58,25 @@ class Method:
     genes_per_type: int = GENES_PER_TYPE
     fewest_pairs: int = FEWEST_PAIRS
 
+    def needed(self, train_on: str | None = None) -> tuple[str, ...]:
+        """Return the required data with an argument ``train_on`` of the method.
+
+        Parameters
+        ----------
+        train_on
+            ``"pairs"``, ``"simulated"`` or None.
+
+        Returns
+        -------
+        As ``needs``.
+        """
+        return self.needs if train_on is None else (train_on,)
+
+    @property
+    def uses_cell_sizes(self) -> bool:
+        """Whether the estimates depend on the RNA content of the reference cells. Pairs determine it otherwise."""
+        return self.fraction_kind == "cell" and self.family != "paired"
+
     @property
     def learns_from_pairs(self) -> bool:
         """Whether the method learns from measured fractions, so that its fit of the training samples is no estimate."""

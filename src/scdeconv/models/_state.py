@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scdeconv._stats.compositions import to_fractions
+from scdeconv._stats.conformal import angle
 
 
 @dataclass(frozen=True)
@@ -18,9 +19,8 @@ class Estimate:
     ----------
     fractions
         Samples × cell types; rows sum to 1.
-    spread
-        Standard deviation over the members of an ensemble, on the scale arcsin(sqrt(fraction)), samples × cell types. 0
-        for a single model.
+    members
+        Fractions of each member of an ensemble, members × samples × cell types. None for a single model.
     noise
         Root mean square of the residual, relative to its expected value, length samples. None if the method does not
         estimate noise.
@@ -37,8 +37,27 @@ class Estimate:
     """
 
     fractions: np.ndarray
-    spread: np.ndarray | float = 0.0
+    members: np.ndarray | None = None
     noise: np.ndarray | None = None
+
+    @property
+    def spread(self) -> np.ndarray | float:
+        """Standard deviation over the members on the scale arcsin(sqrt(fraction)), samples × cell types; 0 without."""
+        return 0.0 if self.members is None else angle(self.members).std(axis=0)
+
+    def sums(self, of: np.ndarray) -> Estimate:
+        """Return the estimates of sums of cell types.
+
+        Parameters
+        ----------
+        of
+            Whether a cell type is part of a sum (0 or 1), cell types × sums.
+
+        Returns
+        -------
+        Samples × sums.
+        """
+        return Estimate(self.fractions @ of, None if self.members is None else self.members @ of, self.noise)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +100,12 @@ class State:
 
         Returns
         -------
-        Weights, samples × cell types. :meth:`estimate` clips them at 0 and divides them by their sum.
+        Weights, samples × cell types. :meth:`estimate` clips them at 0 and divides them by their sum. Samples without
+        a positive weight have no composition.
         """
 
     def estimate(self, expression: np.ndarray) -> Estimate:
-        """Return fractions, spread and noise of the samples.
+        """Return fractions, members and noise of the samples.
 
         Parameters
         ----------
@@ -94,9 +114,12 @@ class State:
 
         Returns
         -------
-        Fractions and, for methods that estimate them, spread and noise.
+        Fractions and, for methods that estimate them, members and noise. NaN for samples with no positive weight.
         """
-        return Estimate(to_fractions(self.predict(expression)))
+        weights = self.predict(expression)
+        fractions = to_fractions(weights)
+        fractions[~(weights > 0).any(axis=1)] = np.nan
+        return Estimate(fractions)
 
     def fractions(self, expression: np.ndarray) -> np.ndarray:
         """Return the fractions of :meth:`estimate`. Override it if the other results of ``estimate`` are expensive.

@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from scdeconv._data.annotated import values_of
-from scdeconv._data.genes import strip_versions
+from scdeconv._data.chunks import first_rows
+from scdeconv._data.gene_names import strip_versions
+from scdeconv._data.units import OTHER_UNITS, unit_of
+from scdeconv._data.warnings import warn
 from scdeconv._stats.conformal import HeldOut
 from scdeconv._stats.familiarity import Familiarity
 from scdeconv._stats.fingerprint import Fingerprints, most_expressed
@@ -17,9 +21,12 @@ from scdeconv.io import TrainingRecord
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import pandas as pd
     from anndata import AnnData
 
+    from scdeconv._data.matrix import Matrix
+
+# number of samples read to infer the unit; set by hand
+UNIT_CHECK_ROWS = 100
 NEW, OUT_OF_FOLD, IN_SAMPLE = "new", "out-of-fold", "in-sample"
 
 
@@ -110,6 +117,10 @@ class DeconvolutionRecord(TrainingRecord):
         Compositions and noise levels of the training donors, the reference of the quality measures.
     samples
         Fingerprints of the training samples; None for methods that do not learn from measured fractions.
+    library_size
+        Median number of reads of the training bulk in the model's genes; None if unknown or not counts.
+    levels
+        Cell types of each level of the hierarchy of :func:`scdeconv.pp.pair`; None without hierarchy.
     """
 
     cell_types: list[str]
@@ -117,28 +128,20 @@ class DeconvolutionRecord(TrainingRecord):
     held_out: HeldOut | None = None
     familiarity: Familiarity | None = None
     samples: TrainingSamples | None = None
+    library_size: float | None = None
+    levels: dict[str, list[str]] | None = None
 
 
-def held_out_intervals(held_out: HeldOut, rows: np.ndarray, coverage: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return bounds of out-of-fold predictions from the errors of the other donors.
+def warn_of_other_unit(bulk: Matrix, trained_on: str | None) -> None:
+    """Warn about bulk in another unit than the training bulk."""
+    found = unit_of(first_rows(bulk)[:UNIT_CHECK_ROWS])
+    if found in OTHER_UNITS.get(trained_on, ()):
+        warn(
+            f"Expected {trained_on} in adata, the unit of the training bulk, found {found}. Estimates may be "
+            f"wrong. Pass bulk samples in {trained_on}, or pair and train with bulk in {found}."
+        )
 
-    Parameters
-    ----------
-    held_out
-        Out-of-fold predictions.
-    rows
-        Rows of ``held_out`` to return.
-    coverage
-        Coverage of the intervals.
 
-    Returns
-    -------
-    Lower and upper bounds, rows × cell types; NaN if the other donors are too few for the coverage.
-    """
-    bounds = np.full((2, len(rows), held_out.predicted.shape[1]), np.nan)
-    for donor in np.unique(held_out.donors[rows]):
-        mine = held_out.donors[rows] == donor
-        others = held_out.without(donor)
-        if others.widest_coverage() >= coverage:
-            bounds[:, mine] = others.intervals(held_out.predicted[rows[mine]], coverage)
-    return bounds[0], bounds[1]
+def source_table(source: np.ndarray, samples: pd.Index) -> dict[str, pd.DataFrame]:
+    """Return the source of each sample as the table ``source``; no table if all samples are new."""
+    return {"source": pd.DataFrame({"source": source}, index=samples)} if (source != NEW).any() else {}

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scdeconv import metrics
+from scdeconv._data.checks import checked
+from scdeconv._data.fractions import compared_tables
 from scdeconv._data.keys import FRACTIONS, MEASURED
 from scdeconv.pl._style import (
     GREY,
     cell_type_colors,
     fit_note,
     fraction_label,
-    get_pairs,
     head,
     legend_above,
     small_multiples,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@checked()
 def bland_altman(
     adata: AnnData, key: str = FRACTIONS, *, measured_key: str = MEASURED, axes: np.ndarray | None = None
 ) -> np.ndarray:
@@ -36,7 +38,7 @@ def bland_altman(
     Parameters
     ----------
     adata
-        Samples with measured and predicted fractions of the same cell types.
+        Samples with measured and predicted fractions of the same cell types, as for :func:`scdeconv.tl.evaluate`.
     key
         Table of ``adata.obsm`` with the predictions.
     measured_key
@@ -46,7 +48,7 @@ def bland_altman(
 
     Returns
     -------
-    The axes, one per cell type in the order of the measured table. A cell type that is missing in one table is 0 there.
+    The axes, one per cell type in the order of the measured table.
     A single sample has no limits of agreement.
 
     Raises
@@ -67,11 +69,11 @@ def bland_altman(
     >>> [ax.texts[0].get_text() for ax in scdeconv.pl.bland_altman(adata)]
     ['bias −0.033 ± 0.113   n = 3', 'bias +0.033 ± 0.113   n = 3']
     """
-    measured, predicted = get_pairs(adata, key, measured_key)
-    bias = metrics.bias(measured, predicted, per_type=True)
-    colors = cell_type_colors(adata, key, predicted.columns)
+    measured, predicted, rescaled = compared_tables(adata, key, measured_key)
+    bias = metrics.bias(measured.to_numpy(), predicted.to_numpy(), per_type=True)
+    colors = cell_type_colors(adata, key, measured.columns)
     note = fit_note(adata, key, measured.index)
-    label = fraction_label(adata, key)
+    label = fraction_label(adata, key, rescaled=rescaled)
     xlabel = f"mean of measured and predicted {label}"
     panels = small_multiples(axes, measured.columns, xlabel, "predicted \N{MINUS SIGN} measured")
     for ax, cell_type, centre in zip(panels, measured, bias, strict=True):

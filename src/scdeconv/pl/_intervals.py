@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.collections import LineCollection
 
+from scdeconv._data.checks import checked
+from scdeconv._data.fractions import compared_tables, get_fractions
 from scdeconv._data.keys import FRACTIONS, MEASURED, UNS
 from scdeconv.pl._style import (
     CHARACTER,
@@ -13,7 +15,6 @@ from scdeconv.pl._style import (
     cell_type_colors,
     fit_note,
     fraction_label,
-    get_fractions,
     head,
     legend_above,
     small_multiples,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@checked()
 def intervals(
     adata: AnnData,
     key: str = FRACTIONS,
@@ -50,7 +52,8 @@ def intervals(
     cell_types
         Cell types to show; None: all, in the order of the table.
     measured_key
-        Table of ``adata.obsm`` with the measured fractions of some or all samples; optional.
+        Table of ``adata.obsm`` with the measured fractions of some or all samples; optional. If there is an unmeasured
+        rest, the measured types are scaled to the sum of their estimates, with a warning.
     axes
         One axes per cell type; None: a new figure.
 
@@ -63,7 +66,7 @@ def intervals(
     KeyError, TypeError
         If a table or one of `cell_types` is missing or a table is not a DataFrame.
     ValueError
-        If all samples are NaN, or if the number of axes is not the number of cell types.
+        If all samples are NaN, if the measured cell types differ, or if the number of axes is not the number of cell types.
 
     Examples
     --------
@@ -84,7 +87,7 @@ def intervals(
             "another key."
         )
         raise KeyError(msg)
-    names = [key, f"{key}_lower", f"{key}_upper", *([measured_key] if measured_key in adata.obsm else [])]
+    names = [key, f"{key}_lower", f"{key}_upper"]
     tables = [get_fractions(adata, name) for name in names]
     known = tables[0].notna().all(axis=1).to_numpy()
     if not known.any():
@@ -99,7 +102,8 @@ def intervals(
         if unknown:
             msg = f"Expected columns {unknown} in adata.obsm[{name!r}], found {list(table)}. Use these cell_types."
             raise KeyError(msg)
-    estimate, lower, upper, *measured = (table[known] for table in tables)
+    estimate, lower, upper = (table[known] for table in tables)
+    measured = _measured_on_the_scale_of(estimate, adata, key, measured_key, known)
 
     what = measured_key.removesuffix("_fractions").replace("_", " ")
     coverage = adata.uns.get(UNS, {}).get(key, {}).get("coverage")
@@ -127,8 +131,8 @@ def intervals(
         ax.scatter(x, middle, s=size, color=colors[cell_type], edgecolor="black", linewidth=0.4, label="estimate")
         figures = f"n = {n_samples}"
         largest = np.nanmax([*high, *middle, 0.005])
-        if measured:
-            truth = measured[0][cell_type].to_numpy()[order]
+        if measured is not None:
+            truth = measured[cell_type].to_numpy()[order]
             truth_known = np.isfinite(truth) & np.isfinite(low)
             inside = (low <= truth) & (truth <= high)
             for which, color, label in (
@@ -145,7 +149,7 @@ def intervals(
                     linewidth=0.7,
                     label=label,
                 )
-            figures = f"{inside.sum()} of {truth_known.sum()} {what} inside"
+            figures = f"{inside.sum()} of {truth_known.sum()} {what} inside" if truth_known.any() else f"not {what}"
             largest = np.nanmax([largest, *truth])
         head(ax, cell_type, figures, note)
         ax.set(xlim=(-0.7, n_samples - 0.3), ylim=(-0.04 * largest, 1.06 * largest))
@@ -156,3 +160,22 @@ def intervals(
     if axes is None:
         legend_above(panels)
     return panels
+
+
+def _measured_on_the_scale_of(
+    estimate: pd.DataFrame, adata: AnnData, key: str, measured_key: str, known: np.ndarray
+) -> pd.DataFrame | None:
+    """Return measured fractions with the names of the estimate; NaN where unknown, None without measured fractions.
+
+    With an unmeasured rest, the measured types have the sum of their estimates.
+    """
+    measured = adata.obsm.get(measured_key)
+    if measured is None:
+        return None
+    table = pd.DataFrame(np.nan, estimate.index, estimate.columns)
+    both = get_fractions(adata, measured_key).notna().any(axis=1).to_numpy()[known]
+    if both.any():
+        truth, compared, _ = compared_tables(adata[known] if not known.all() else adata, key, measured_key)
+        total = estimate.loc[both, compared.columns].sum(axis=1) / compared.sum(axis=1)
+        table.loc[both, truth.columns] = truth.mul(total, axis=0).to_numpy()
+    return table

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scdeconv import metrics
+from scdeconv._data.checks import checked
+from scdeconv._data.fractions import compared_tables
 from scdeconv._data.keys import FRACTIONS, MEASURED
 from scdeconv.pl._style import (
     GREY,
     cell_type_colors,
     fit_note,
     fraction_label,
-    get_pairs,
     head,
     legend_above,
     small_multiples,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@checked()
 def measured_vs_predicted(
     adata: AnnData, key: str = FRACTIONS, *, measured_key: str = MEASURED, axes: np.ndarray | None = None
 ) -> np.ndarray:
@@ -34,7 +36,7 @@ def measured_vs_predicted(
     Parameters
     ----------
     adata
-        Samples with measured and predicted fractions of the same cell types.
+        Samples with measured and predicted fractions of the same cell types, as for :func:`scdeconv.tl.evaluate`.
     key
         Table of ``adata.obsm`` with the predictions.
     measured_key
@@ -44,14 +46,14 @@ def measured_vs_predicted(
 
     Returns
     -------
-    The axes, one per cell type in the order of the measured table. A cell type that is missing in one table is 0 there.
+    The axes, one per cell type in the order of the measured table.
 
     Raises
     ------
     KeyError, TypeError
         If a table is missing or is not a DataFrame.
     ValueError
-        If no sample has measured fractions, or if the number of axes is not the number of types.
+        If no sample has measured fractions, if the cell types differ, or if the number of axes is not the number of types.
 
     Examples
     --------
@@ -64,12 +66,15 @@ def measured_vs_predicted(
     >>> [ax.get_title() for ax in scdeconv.pl.measured_vs_predicted(adata)]
     ['B', 'T']
     """
-    measured, predicted = get_pairs(adata, key, measured_key)
-    scores = [metric(measured, predicted, per_type=True) for metric in (metrics.ccc, metrics.rmse)]
-    colors = cell_type_colors(adata, key, predicted.columns)
+    measured, predicted, rescaled = compared_tables(adata, key, measured_key)
+    scores = [
+        metric(measured.to_numpy(), predicted.to_numpy(), per_type=True) for metric in (metrics.ccc, metrics.rmse)
+    ]
+    colors = cell_type_colors(adata, key, measured.columns)
     note = fit_note(adata, key, measured.index)
 
-    xlabel, ylabel = f"measured {fraction_label(adata, measured_key)}", f"predicted {fraction_label(adata, key)}"
+    labels = [fraction_label(adata, name, rescaled=rescaled) for name in (measured_key, key)]
+    xlabel, ylabel = f"measured {labels[0]}", f"predicted {labels[1]}"
     panels = small_multiples(axes, measured.columns, xlabel, ylabel)
     for ax, cell_type, ccc, rmse in zip(panels, measured, *scores, strict=True):
         x, y = measured[cell_type].to_numpy(), predicted[cell_type].to_numpy()

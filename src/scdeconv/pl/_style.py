@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from matplotlib.ticker import MaxNLocator
 
 from scdeconv._data.checks import examples
+from scdeconv._data.fractions import get_fractions
 from scdeconv._data.keys import UNS
 from scdeconv._data.training_samples import training_samples
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
     from matplotlib.axes import Axes
 
@@ -40,25 +41,11 @@ PALETTE = (
 )
 
 
-def get_fractions(adata: AnnData, key: str) -> pd.DataFrame:
-    """Return ``adata.obsm[key]``, samples × cell types; raise an error if it is missing or no DataFrame."""
-    if key not in adata.obsm:
-        msg = f"Expected {key!r} in adata.obsm, found {sorted(adata.obsm)}. Run tl.predict or pass another key."
-        raise KeyError(msg)
-    table = adata.obsm[key]
-    if not isinstance(table, pd.DataFrame):
-        msg = (
-            f"Expected a DataFrame of samples × cell types in adata.obsm[{key!r}], found {type(table).__name__}. "
-            "Convert it to a DataFrame with the cell types as columns."
-        )
-        raise TypeError(msg)
-    return table.rename(columns=str)
-
-
-def fraction_label(adata: AnnData, key: str) -> str:
-    """Return the axis label of the fractions: cell fractions or RNA fractions."""
+def fraction_label(adata: AnnData, key: str, *, rescaled: bool = False) -> str:
+    """Return the axis label of the fractions: of cells or RNA, of all types or of the measured types."""
     kind = adata.uns.get(UNS, {}).get(key, {}).get("fraction_kind", "cell")
-    return "RNA fraction" if kind == "rna" else "cell fraction"
+    label = "RNA fraction" if kind == "rna" else "cell fraction"
+    return f"{label} of measured types" if rescaled else label
 
 
 def fit_note(adata: AnnData, key: str, samples: pd.Index) -> str:
@@ -71,27 +58,12 @@ def fit_note(adata: AnnData, key: str, samples: pd.Index) -> str:
     )
 
 
-def get_pairs(adata: AnnData, key: str, measured_key: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return measured and predicted fractions of the measured samples; a cell type missing in one table is 0 there."""
-    measured, predicted = get_fractions(adata, measured_key), get_fractions(adata, key)
-    known = measured.notna().all(axis=1).to_numpy()
-    if not known.any():
-        msg = (
-            f"Expected measured fractions in adata.obsm[{measured_key!r}], found {len(measured)} rows of NaN. Use "
-            "another key."
-        )
-        raise ValueError(msg)
-    first, second = measured[known], predicted[known]
-    return _with_columns_of(first, second), _with_columns_of(second, first)
-
-
-def _with_columns_of(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
-    return table.reindex(columns=table.columns.union(other.columns, sort=False), fill_value=0.0)
-
-
 def cell_type_colors(adata: AnnData, key: str, cell_types: pd.Index) -> dict[Hashable, str]:
     """Return the colour of each cell type from ``adata.uns`` (of this table or of all tables) or from the palette."""
-    return category_colors(adata, key if f"{key}_colors" in adata.uns else "cell_type", cell_types)
+    name = key if f"{key}_colors" in adata.uns else "cell_type"
+    # a list of colours has the order of the table; sums of its types have the colours of the palette
+    of_table = get_fractions(adata, key).columns
+    return category_colors(adata, name, of_table if cell_types.isin(of_table).all() else cell_types)
 
 
 def category_colors(adata: AnnData, key: str, names: pd.Index) -> dict[Hashable, str]:

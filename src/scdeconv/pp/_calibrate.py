@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 
 from scdeconv._data import keys
-from scdeconv._data.matrix import is_integer
+from scdeconv._data.checks import Problems, check_labels, check_paired, checked, examples
+from scdeconv._data.modalities import check_reference
 from scdeconv._data.paired_data import PairedData
+from scdeconv._data.warnings import warn
 from scdeconv._stats import compositions
 from scdeconv._stats.calibration.fit import calibration_without_pairs, fit_platform_calibration
 from scdeconv._stats.compositions import FLOOR
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 def centred_log_ratio(fractions: pd.DataFrame, floor: float = FLOOR) -> pd.DataFrame: ...
 @overload
 def centred_log_ratio(fractions: np.ndarray, floor: float = FLOOR) -> np.ndarray: ...
+@checked()
 def centred_log_ratio(fractions: pd.DataFrame | np.ndarray, floor: float = FLOOR) -> pd.DataFrame | np.ndarray:
     """Return centred log-ratios of fractions, for statistical methods without a sum constraint.
 
@@ -56,8 +59,7 @@ def centred_log_ratio(fractions: pd.DataFrame | np.ndarray, floor: float = FLOOR
     s1 -0.69  0.69
     s2 -3.45  3.45
     """
-    values = fractions.to_numpy(dtype=float) if isinstance(fractions, pd.DataFrame) else fractions
-    ratios = compositions.centred_log_ratio(values, floor)
+    ratios = compositions.centred_log_ratio(np.asarray(fractions, dtype=float), floor)
     if isinstance(fractions, pd.DataFrame):
         return pd.DataFrame(ratios, fractions.index, fractions.columns)
     return ratios
@@ -77,7 +79,7 @@ def fit_calibration(data: PairedData, without: Collection[str], *, batch_key: st
     """
     bulk = data.mdata[keys.BULK]
     profiles, cell_size = data.reference.profiles(without)
-    depths = data.bulk(without).sum(axis=1) if is_integer(bulk.X) else np.empty(0)
+    depths = data.bulk(without).sum(axis=1) if data.is_counts else np.empty(0)
     pairs = data.pairs(without)
     if len(np.unique(pairs.donors)) < FEWEST_PAIRS:
         return calibration_without_pairs(profiles, cell_size, depths)
@@ -92,6 +94,26 @@ def fit_calibration(data: PairedData, without: Collection[str], *, batch_key: st
     )
 
 
+def _check_batches(batches: pd.Series, paired: np.ndarray, name: str) -> None:
+    """Refuse samples without a batch, two spellings of a batch, and batches of one paired sample each; warn about some."""
+    problems = Problems("The batches cannot be used")
+    labels = check_labels(problems, batches, name, "batch")
+    sizes = labels[paired].value_counts()
+    single = list(sizes.index[sizes == 1])
+    if len(sizes) and len(single) == len(sizes):
+        problems.add(
+            f"Expected batches of several paired samples in {name}, found one sample in each of {len(single)} batches: "
+            f"{examples(single)}. A batch cannot be told from its donor. Merge batches, or omit batch_key."
+        )
+    problems.raise_if_any()
+    if single:
+        warn(
+            f"Expected several paired samples of each batch in {name}, found one of {examples(single)}. The shift of "
+            "these batches is mostly that of their donor. Merge them with similar batches, or omit batch_key."
+        )
+
+
+@checked()
 def calibrate(mdata: MuData, *, batch_key: str | None = None) -> Calibration:
     """Estimate the differences between bulk and single cells from the pairs.
 
@@ -125,6 +147,13 @@ def calibrate(mdata: MuData, *, batch_key: str | None = None) -> Calibration:
     ------
     KeyError
         If the column ``batch_key`` is missing.
+    ValueError
+        If a sample has no batch, or if every batch has one paired sample only.
+
+    Warns
+    -----
+    UserWarning
+        If some batches have one paired sample.
 
     Notes
     -----
@@ -141,6 +170,8 @@ def calibrate(mdata: MuData, *, batch_key: str | None = None) -> Calibration:
     >>> calibration.genes["platform_shift"].shape
     (300,)
     """
+    check_reference(mdata, "pp.calibrate")
+    check_paired(mdata)
     bulk = mdata[keys.BULK]
     if batch_key is not None and batch_key not in bulk.obs:
         msg = (
@@ -149,6 +180,8 @@ def calibrate(mdata: MuData, *, batch_key: str | None = None) -> Calibration:
         )
         raise KeyError(msg)
     data = PairedData(mdata, bulk.var_names)
+    if batch_key is not None:
+        _check_batches(bulk.obs[batch_key], data.paired(), f"mdata['bulk'].obs[{batch_key!r}]")
     arrays = fit_calibration(data, (), batch_key=batch_key)
     calibration = Calibration.from_arrays(arrays, bulk.var_names, data.cell_types)
     records = mdata.uns.setdefault(keys.UNS, {})

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import subset
+from scdeconv._data.checks import check_paired, checked, examples, remember_values
+from scdeconv._data.labels import as_labels, as_text, near_matches
 from scdeconv._data.modalities import make_mudata
 
 from ._calibrate import calibrate
-from ._pair import make_reference
+from ._join import make_reference
 from ._select_genes import select_genes
 from ._simulate import simulate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
 
     from anndata import AnnData
     from mudata import MuData
@@ -27,6 +31,7 @@ KEPT_TABLES = (keys.MEASURED, keys.MEASURED_CELLS, keys.MEASURED_VARIANCE, keys.
 REDONE: dict[str, Callable[..., object]] = {"calibrate": calibrate, "simulate": simulate, "select_genes": select_genes}
 
 
+@checked()
 def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
     """Split the data into training data without held-out donors and bulk of the held-out donors.
 
@@ -67,13 +72,15 @@ def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
     >>> held_out.n_obs, donor in set(train["sc"].obs["donor"])
     (1, False)
     """
+    check_paired(mdata)
     bulk = mdata[keys.BULK]
-    unknown = sorted(set(donors) - set(bulk.obs[keys.DONOR]))
+    donors = list(as_text(as_labels(pd.Index(list(donors)))))
+    known = sorted(set(bulk.obs[keys.DONOR]))
+    unknown = sorted(set(donors) - set(known))
     if unknown:
-        msg = (
-            f"Expected donors of the bulk samples in donors, found {unknown}. "
-            f"Choose from {sorted(set(bulk.obs[keys.DONOR]))}."
-        )
+        near = near_matches(unknown, known)
+        nearly = f" Nearly matching: {examples(f'{ours} = {theirs}' for ours, theirs in near.items())}." if near else ""
+        msg = f"Expected donors of the bulk samples in donors, found {unknown}.{nearly} Choose from {known}."
         raise ValueError(msg)
     out = bulk.obs[keys.DONOR].isin(donors).to_numpy()
     held_out, kept = subset(bulk, out), subset(bulk, ~out)
@@ -89,7 +96,7 @@ def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
             rest.obs[keys.CELL_TYPE] = rest.obs[keys.CELL_TYPE].cat.set_categories(all_types)
             modalities[name] = rest
         modalities |= make_reference(modalities[keys.SUMS])
-    else:
+    elif keys.PROFILES in mdata.mod:
         modalities[keys.PROFILES] = mdata[keys.PROFILES].copy()
         if keys.PSEUDOBULK in mdata.mod:
             pseudobulk = mdata[keys.PSEUDOBULK]
@@ -100,7 +107,13 @@ def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
         # a calibration passed to pp.simulate may be of all donors
         steps.setdefault("calibrate", {})
     train.uns[keys.UNS] = {name: steps[name] for name in KEPT_RECORDS if name in steps}
+    train.uns[keys.UNS][keys.VALUES] = remember_values(train)
+    redo_steps(train, steps)
+    return train, held_out
+
+
+def redo_steps(mdata: MuData, steps: Mapping[str, Any]) -> None:
+    """Repeat calibration, simulation and gene selection with the recorded arguments."""
     for name, step in REDONE.items():
         if name in steps:
-            step(train, **steps[name])
-    return train, held_out
+            step(mdata, **steps[name])

@@ -8,6 +8,7 @@ from ._convert import convert_fractions
 from ._evaluate import evaluate
 from ._expression import expression
 from ._group_expression import group_expression
+from ._merge_types import merge_types
 from ._methods import methods
 from ._name_clusters import name_clusters
 from ._predict import predict
@@ -24,6 +25,7 @@ __all__ = [
     "evaluate",
     "group_expression",
     "expression",
+    "merge_types",
     "methods",
     "name_clusters",
     "predict",

@@ -12,13 +12,16 @@ from joblib import Parallel, delayed
 
 from scdeconv import metrics
 from scdeconv._data import keys
+from scdeconv._data.checks import check_keywords, checked
+from scdeconv._data.fractions import align_tables, measured_shares
+from scdeconv._data.modalities import cell_types_of
 from scdeconv._data.progress import no_progress, progress
 from scdeconv._data.warnings import warn
-from scdeconv.models import HeldOut, built_in_methods, resolve
+from scdeconv.models import HeldOut, built_in_methods, check_needs, resolve
 from scdeconv.pp import hold_out, paired_donors
 
-from ._folds import CV, arguments_in_folds, deal_donors, pack, predict_unseen, refuse_leakage, truth_for, unpack
-from ._train import fit_method, split_arguments, take_preparation
+from ._folds import CV, arguments_in_folds, deal_donors, pack, predict_unseen, refuse_leakage, unpack
+from ._train import check_method_arguments, fit_method
 from ._tuning import tune as tune_method
 
 if TYPE_CHECKING:
@@ -56,16 +59,16 @@ def _interval_scores(measured: pd.DataFrame, predicted: pd.DataFrame, donors: pd
     return pd.concat([scores, summary])
 
 
-def _check_arguments(method: MethodLike, arguments: dict[str, Any]) -> None:
-    """Raise an error for arguments that are unknown to the method, the preparation steps and ``tl.tune``."""
+def _check_arguments(mdata: MuData, method: MethodLike, arguments: dict[str, Any]) -> None:
+    """Refuse arguments that are unknown to the method, the preparation steps and ``tl.tune``, and data without its needs."""
     options = dict(arguments)
-    unknown = sorted(set(options.pop("tune", None) or {}) - TUNING)
-    if unknown:
-        msg = f"Expected arguments of tl.tune in tune={sorted(TUNING)}, found {unknown}. Correct the names."
-        raise TypeError(msg)
-    split_arguments(resolve(method)[0], take_preparation(options)[1])
+    check_keywords("tl.tune in tune=", options.pop("tune", None) or {}, TUNING)
+    check_method_arguments(method, options, cross_validate)
+    cls, parameters = resolve(method)
+    check_needs(mdata, cls.record, {**parameters, **options}.get("train_on"))
 
 
+@checked()
 def cross_validate(
     mdata: MuData,
     method: MethodLike,
@@ -125,7 +128,7 @@ def cross_validate(
     >>> list(scdeconv.metrics.table(measured, predicted).index[-2:])
     ['all entries', 'mean of types']
     """
-    _check_arguments(method, {**kwargs, "tune": tune})
+    _check_arguments(mdata, method, {**kwargs, "tune": tune})
     donors = mdata[keys.BULK].obs[keys.DONOR]
     data = _as_rows(mdata) if cv == "rows" else mdata
     folds = deal_donors(paired_donors(data), cv, seed)
@@ -156,7 +159,9 @@ def _run(parts: Any, label: str, seed: int, arguments: Mapping[str, Any]) -> pd.
     with no_progress():
         predicted = cross_validate(mdata, seed=seed, **arguments)
     seconds = time.perf_counter() - start
-    truth = truth_for(predicted, mdata[keys.BULK].obsm[keys.MEASURED].dropna())
+    # shares of the same types for all methods
+    measured = measured_shares(mdata[keys.BULK].obsm[keys.MEASURED].dropna(), cell_types_of(mdata))
+    truth, predicted, _ = align_tables(measured, predicted)
     table = metrics.table(truth, predicted)
     table = table.join(_interval_scores(truth, predicted, mdata[keys.BULK].obs[keys.DONOR]))
     table = table.rename_axis("cell_type").reset_index()
@@ -165,6 +170,7 @@ def _run(parts: Any, label: str, seed: int, arguments: Mapping[str, Any]) -> pd.
     return table.assign(seconds=seconds)
 
 
+@checked()
 def benchmark(
     mdata: MuData,
     methods: Sequence[MethodLike] | Mapping[str, Mapping[str, Any]] = ("calibrated_map", "nnls"),
@@ -235,7 +241,7 @@ def benchmark(
                 "method. Use seeds=."
             )
             raise TypeError(msg)
-        _check_arguments(arguments["method"], options)
+        _check_arguments(mdata, arguments["method"], options)
         if arguments["method"] not in built_in_methods():
             # registered methods are not registered in other processes: pass the class
             cls, parameters = resolve(arguments["method"])

@@ -9,7 +9,8 @@ import pandas as pd
 
 from scdeconv import metrics
 from scdeconv._data import keys
-from scdeconv._data.checks import examples
+from scdeconv._data.checks import checked, examples
+from scdeconv._data.fractions import compared_tables, level_sums, levels_of
 from scdeconv._data.training_samples import training_samples
 from scdeconv._data.warnings import warn
 
@@ -17,10 +18,17 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@checked()
 def evaluate(adata: AnnData, key: str = keys.FRACTIONS, *, measured_key: str = keys.MEASURED) -> pd.DataFrame:
     """Compare estimated with measured fractions for each cell type, and with the mean composition.
 
-    Samples without measured fractions are ignored. A cell type that is missing in one table is 0 there.
+    Samples without measured fractions or estimate are ignored. Both tables must have the same cell types. There are three
+    exceptions:
+
+    - If only one table has the column "Unmeasured", or if measured rows sum to less than 1, its other types are compared
+      after dividing each row of both tables by its sum over them. A warning says so.
+    - "Unknown", the share that a method estimates beyond its reference, is 0 in complete measurements.
+    - With the hierarchy of :func:`scdeconv.pp.pair`, a measured level is compared with the sum of its types.
 
     Parameters
     ----------
@@ -33,7 +41,8 @@ def evaluate(adata: AnnData, key: str = keys.FRACTIONS, *, measured_key: str = k
 
     Returns
     -------
-    One row per cell type, then "all entries" (pooled) and "mean of types", with the columns of
+    One row per cell type and level of the hierarchy, then "all entries" (pooled over types) and "mean of types", with the
+    columns of
     :func:`scdeconv.metrics.table` and ``rmse_mean_composition``: the RMSE of the mean composition of the same samples.
 
     Raises
@@ -41,12 +50,15 @@ def evaluate(adata: AnnData, key: str = keys.FRACTIONS, *, measured_key: str = k
     KeyError
         If a key is missing.
     ValueError
-        If no sample has measured fractions.
+        If no sample has measured fractions, if the cell types differ, or if a table has percent, counts or partly missing
+        rows. The message proposes a renaming for other spellings, or a call of :func:`scdeconv.tl.merge_types` for finer
+        types.
 
     Warns
     -----
     UserWarning
-        If the estimates are RNA fractions, or if samples have the fit of a model that was trained on them.
+        If the estimates are RNA fractions, if rows are divided by their sums, if measured samples have no estimate, or if
+        samples have the fit of a model that was trained on them.
 
     Examples
     --------
@@ -59,32 +71,30 @@ def evaluate(adata: AnnData, key: str = keys.FRACTIONS, *, measured_key: str = k
     >>> bool(scdeconv.tl.evaluate(mdata["bulk"]).loc["all entries", "n"] > 0)
     True
     """
-    for name in (key, measured_key):
-        if name not in adata.obsm:
-            msg = f"Expected adata.obsm[{name!r}], found keys {sorted(adata.obsm)}. Call tl.predict or pp.pair first."
-            raise KeyError(msg)
-    measured = adata.obsm[measured_key].dropna()
-    if measured.empty:
-        msg = (
-            f"Expected samples with measured fractions in adata.obsm[{measured_key!r}], found none. Add measured "
-            "fractions."
-        )
-        raise ValueError(msg)
+    aligned = compared_tables(adata, key, measured_key)
+    measured = aligned.measured
     if adata.uns.get(keys.UNS, {}).get(key, {}).get("fraction_kind") == "rna":
         warn(
             f"Expected cell fractions in adata.obsm[{key!r}], found RNA fractions. If the measured fractions are cell "
             "fractions, call tl.convert_fractions(adata, cell_size, to='cell') first."
         )
     _report_training_samples(adata, key, measured.index)
-    predicted = adata.obsm[key].loc[measured.index]
-    cell_types = measured.columns.union(predicted.columns, sort=False)
-    measured, predicted = (frame.reindex(columns=cell_types, fill_value=0.0) for frame in (measured, predicted))
-    table = metrics.table(measured, predicted)
-    constant = pd.DataFrame(
-        np.tile(measured.mean().to_numpy(), (len(measured), 1)), index=measured.index, columns=cell_types
-    )
-    table["rmse_mean_composition"] = metrics.table(measured, constant)["rmse"]
-    return table
+    scores = _scores(measured, aligned.predicted)
+    n_types = measured.shape[1]
+    sums = [
+        table.drop(columns=measured.columns, errors="ignore") for table in level_sums(aligned, levels_of(adata, key))
+    ]
+    # levels overlap: no summary over them
+    of_levels = [_scores(*sums).iloc[: sums[0].shape[1]]] if not sums[0].empty else []
+    return pd.concat([scores.iloc[:n_types], *of_levels, scores.iloc[n_types:]])
+
+
+def _scores(measured: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame:
+    """Return all metrics, and the RMSE of the mean composition of the same samples."""
+    true, estimate = measured.to_numpy(), predicted.to_numpy()
+    table = metrics.table(true, estimate)
+    table["rmse_mean_composition"] = metrics.table(true, np.tile(true.mean(axis=0), (len(true), 1)))["rmse"]
+    return table.set_axis([*measured.columns, *table.index[measured.shape[1] :]])
 
 
 def _report_training_samples(adata: AnnData, key: str, samples: pd.Index) -> None:

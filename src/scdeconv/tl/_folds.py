@@ -9,8 +9,9 @@ import pandas as pd
 
 from scdeconv import metrics
 from scdeconv._data import keys
+from scdeconv._data.fractions import measured_shares
 from scdeconv._data.matrix import to_dense
-from scdeconv._data.modalities import make_mudata
+from scdeconv._data.modalities import cell_types_of, make_mudata
 from scdeconv._data.progress import no_progress
 from scdeconv.models import resolve
 
@@ -94,15 +95,10 @@ def predict_unseen(model: DeconvolutionModel, training: MuData, held_out: AnnDat
     return predicted
 
 
-def truth_for(predicted: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
-    """Return the measured fractions with the columns of ``predicted``; unknown content is 0."""
-    return measured.reindex(columns=predicted.columns, fill_value=0.0)
-
-
 def fold_error(training: MuData, held_out: AnnData, method: MethodLike, arguments: Mapping[str, Any]) -> float:
     """Return the RMSE over all entries on held-out donors; infinite if the training diverged."""
     with no_progress():
         model = fit_method(training, method, dict(arguments))
-        measured = held_out.obsm[keys.MEASURED].dropna()
+        measured = measured_shares(held_out.obsm[keys.MEASURED].dropna(), cell_types_of(training))
         predicted = predict_unseen(model, training, held_out).loc[measured.index]
-    return np.inf if predicted.isna().any(axis=None) else metrics.rmse(truth_for(predicted, measured), predicted)
+    return np.inf if predicted.isna().any(axis=None) else metrics.rmse(measured, predicted)

@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
 from scdeconv._data import keys
 from scdeconv._data.checks import (
     Problems,
     check_cell_type_names,
     check_expression,
-    check_key,
+    check_labels,
     check_names,
+    check_shared_genes,
+    checked,
     examples,
 )
-from scdeconv._data.genes import strip_versions
+from scdeconv._data.gene_names import Genes, strip_versions
+from scdeconv._data.labels import as_categorical, is_missing
 from scdeconv._data.matrix import Matrix, get_matrix, layer_names, to_dense
 from scdeconv._data.reference import indicator
 from scdeconv._stats.markers import choose, score_by_reference
@@ -29,9 +31,9 @@ from scdeconv.pp import read_markers
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from anndata import AnnData
+
 UNKNOWN = "unknown"
-# minimum number of genes shared with a reference; set by hand
-MIN_SHARED_GENES = 20
 # minimum score of the best name, and minimum difference to the second best (mean z-scores); set by hand
 MIN_MARKER_Z, MIN_MARKER_Z_LEAD = 0.3, 0.3
 # minimum score of the best name, and minimum difference to the second best (correlations); set by hand
@@ -69,6 +71,7 @@ def score_by_markers(matrix: Matrix, clusters: np.ndarray, markers: Sequence[np.
     return scores
 
 
+@checked()
 def name_clusters(
     cells: AnnData,
     key: str = "desc",
@@ -135,7 +138,6 @@ def name_clusters(
     >>> bool((cells.obs["name"] == cells.obs["cell_type"]).all())
     True
     """
-    check_key(key_added)
     problems = Problems("The clusters cannot be named")
     if (markers is None) == (reference is None):
         given = "neither" if markers is None else "both"
@@ -149,8 +151,7 @@ def name_clusters(
     if markers is not None:
         how, least, lead = "markers", MIN_MARKER_Z, MIN_MARKER_Z_LEAD
         found: Any = read_markers(problems, cells, "cells", markers, layer)
-        cell_types = [str(name) for name in markers] if isinstance(markers, Mapping) else []
-        check_cell_type_names(problems, cell_types, "markers")
+        cell_types = [str(name).strip() for name in markers] if isinstance(markers, Mapping) else []
         problems.raise_if_any()
         scores = score_by_markers(found[0], clusters.codes, found[1])
     else:
@@ -192,14 +193,11 @@ def _read_clusters(problems: Problems, cells: AnnData, key: str) -> pd.Categoric
             f"Expected clusters in cells.obs[{key!r}], found columns {list(cells.obs)}. Call tl.cluster first."
         )
         return pd.Categorical([])
-    labels = cells.obs[key]
-    if labels.isna().any():
-        problems.add(
-            f"Expected a cluster for every cell in cells.obs[{key!r}], found {int(labels.isna().sum())} cells "
-            f"without cluster: {examples(labels.index[labels.isna()])}. Remove these cells."
-        )
+    before = len(problems.messages)
+    check_labels(problems, cells.obs[key], f"cells.obs[{key!r}]", "cluster")
+    if len(problems.messages) > before:
         return pd.Categorical([])
-    clusters = pd.Categorical(labels).remove_unused_categories().rename_categories(str)
+    clusters = pd.Categorical(cells.obs[key]).remove_unused_categories().rename_categories(str)
     if len(clusters.categories) < 2:
         problems.add(f"Expected at least two clusters in cells.obs[{key!r}], found {list(clusters.categories)}.")
     return clusters
@@ -236,23 +234,18 @@ def _read_profiles(
     """Return the cell types, and the sums of expression of clusters and of types over the shared genes."""
     if reference is None:
         return None
-    if not isinstance(reference, AnnData):
-        problems.add(f"Expected reference to be AnnData, found {type(reference).__name__}. Use AnnData(reference).")
-        return None
     if reference_key not in reference.obs:
         problems.add(
             f"Expected the cell types in reference.obs[{reference_key!r}], found columns {list(reference.obs)}. "
             "Pass the column as reference_key."
         )
         return None
-    labels = reference.obs[reference_key]
-    types = pd.Categorical(labels).remove_unused_categories().rename_categories(str)
     name = f"reference.obs[{reference_key!r}]"
-    if labels.isna().any():
-        problems.add(f"Expected a type in every row of {name}, found {int(labels.isna().sum())} rows without.")
+    labels = check_labels(problems, reference.obs[reference_key], name, "cell type")
+    types = as_categorical(reference.obs[reference_key])
     if len(types.categories) < 2:
         problems.add(f"Expected at least two cell types in {name}, found {list(types.categories)}. Add others.")
-    check_cell_type_names(problems, types.categories, name)
+    check_cell_type_names(problems, types.categories[~is_missing(types.categories)], name, spellings=False)
     tables = []
     for adata, title in ((cells, "cells"), (reference, "reference")):
         matrix = get_matrix(adata, layer if layer in adata.layers else None, title)
@@ -264,12 +257,11 @@ def _read_profiles(
         check_expression(problems, adata, matrix, title, logged=logged, may_be_small=small)
         tables.append((matrix, genes))
     shared = tables[0][1].intersection(tables[1][1])
-    if len(shared) < MIN_SHARED_GENES:
-        problems.add(
-            f"Expected at least {MIN_SHARED_GENES} shared genes, found {len(shared)}: cells have "
-            f"{examples(tables[0][1])}; "
-            f"reference has {examples(tables[1][1])}. Use the same gene names in both."
-        )
+    ours, theirs = (
+        Genes(title, genes, adata)
+        for title, (_, genes), adata in zip(("cells", "reference"), tables, (cells, reference), strict=True)
+    )
+    check_shared_genes(problems, ours, [theirs])
     if problems.messages:
         return None
     sums = [

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scdeconv._data import keys
-from scdeconv._data.checks import check_key, examples
+from scdeconv._data.checks import checked, examples
 from scdeconv._data.warnings import warn
 from scdeconv._version import __version__
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SOURCES = {"out_of_fold": "out-of-fold", "in_sample": "in-sample"}
 
 
+@checked()
 def predict(
     adata: AnnData,
     model: DeconvolutionModel,
@@ -54,12 +55,15 @@ def predict(
     Writes
     ------
     ``adata.obsm[key_added]``
-        DataFrame samples × cell types, rows sum to 1.
+        DataFrame samples × cell types, rows sum to 1. Rows of NaN for samples without reads in the model's genes.
     ``adata.obsm[f"{key_added}_lower"]``, ``adata.obsm[f"{key_added}_upper"]``
         Lower and upper bounds of the prediction intervals, with ``coverage``.
+    ``adata.obsm[f"{key_added}_by_level"]``
+        With the hierarchy of :func:`scdeconv.pp.pair`: DataFrame samples × levels, the sums of their cell types. With
+        ``coverage``, also ``..._by_level_lower`` and ``..._by_level_upper``, from the out-of-fold errors of the sums.
     ``adata.obsm[f"{key_added}_quality"]``
-        Quality measures of each sample (see ``model.quality``), for models that have them. A warning lists samples that
-        differ from the training donors. Tables of an earlier prediction with these keys are removed.
+        Quality measures of each sample (see ``model.quality``), for models that have them or were trained on counts.
+        Warnings list samples that differ from the training donors and samples with few reads. Tables of an earlier prediction with these keys are removed.
     ``adata.uns["scdeconv"][key_added]``
         Method, version, parameters, kind of fractions (cell or RNA), number of genes and seed. Also the names of the
         training samples: ``out_of_fold``, and ``in_sample`` for those with the fit.
@@ -73,7 +77,7 @@ def predict(
     Warns
     -----
     UserWarning
-        If genes of the model are missing, if samples differ from the training donors, or if the unit (counts or TPM)
+        If genes of the model are missing, if samples have no or few reads in them, if samples differ from the training donors, or if the unit (counts or TPM)
         differs from the unit of the training bulk.
 
     Examples
@@ -86,25 +90,20 @@ def predict(
     >>> bulk.obsm["fractions"].shape
     (12, 7)
     """
-    check_key(key_added)
     found = model.estimate(adata, coverage=coverage, layer=layer, in_sample=in_sample)
     source = found.pop("source", pd.DataFrame({"source": []}))["source"]
     trained_on = {kind: list(source.index[source == label]) for kind, label in SOURCES.items()}
     _report_training_samples(trained_on, in_sample=in_sample)
-    quality = found.get("quality")
-    if quality is not None:
-        outside = list(quality.index[quality["outside"]]) if "outside" in quality else []
-        if outside:
-            warn(
-                f"{len(outside)} of {len(quality)} samples are outside the range of the training donors, such as "
-                f"{examples(outside)}. Their fractions are extrapolated. See adata.obsm['{key_added}_quality']."
-            )
-    for kind in ("lower", "upper", "quality"):
+    if "quality" in found:
+        _report_quality(found["quality"][found["fractions"].notna().all(axis=1)], key_added)
+    for kind in keys.RESULTS:
         # results of an earlier model must not remain
         adata.obsm.pop(f"{key_added}_{kind}", None)
     for kind, table in found.items():
         adata.obsm[key_added if kind == "fractions" else f"{key_added}_{kind}"] = table
-    adata.uns.setdefault(keys.UNS, {})[key_added] = {
+    records = adata.uns.setdefault(keys.UNS, {})
+    records.pop(f"{key_added}_by_level", None)
+    records[key_added] = {
         "method": model.method,
         "version": __version__,
         "parameters": model.parameters_,
@@ -114,6 +113,9 @@ def predict(
         **({} if coverage is None else {"coverage": coverage}),
         **{kind: np.array(names, dtype=object) for kind, names in trained_on.items() if names},
     }
+    if model.training_.levels:
+        records[key_added]["levels"] = dict(model.training_.levels)
+        records[f"{key_added}_by_level"] = dict(records[key_added])
 
 
 def _report_training_samples(trained_on: dict[str, list[str]], *, in_sample: bool) -> None:
@@ -137,3 +139,15 @@ def _report_training_samples(trained_on: dict[str, list[str]], *, in_sample: boo
             f"{len(fitted)} samples were training samples and get the fit, which is no estimate of their composition: "
             f"{examples(fitted)}.{way_out}"
         )
+
+
+def _report_quality(quality: pd.DataFrame, key: str) -> None:
+    """Warn about samples that differ from the training donors, and about samples with few reads."""
+    for column, finding in (
+        ("outside", "are outside the range of the training donors, such as {}. Their fractions are extrapolated"),
+        ("few_reads", "have less than 10 % of the reads of the training bulk, such as {}. Their fractions are noisy"),
+    ):
+        flagged = list(quality.index[quality[column]]) if column in quality else []
+        if flagged:
+            text = finding.format(examples(flagged))
+            warn(f"{len(flagged)} of {len(quality)} samples {text}. See adata.obsm['{key}_quality'].")

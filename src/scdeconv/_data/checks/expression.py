@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
 
 from scdeconv._data.chunks import first_rows
-from scdeconv._data.matrix import CACHED_VALUES, Matrix, is_integer, is_lazy, stored_values
+from scdeconv._data.matrix import CACHED_VALUES, Matrix, extremes, is_integer, is_lazy, layer_names, stored_values
+from scdeconv._data.units import ARRAY_ADVICE, LOG, SCALED, TOO_LARGE, TOO_SMALL, Summary, find_unit
 
 from .problems import Problems, examples
 
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anndata import AnnData
-
-# log2(x + 1) of bulk is at most about 20, the maximum of TPM or counts is in the thousands (set by hand between them)
-MAX_LOG2_EXPRESSION = 25.0
 
 
 @dataclass
@@ -30,6 +28,7 @@ class Examined:
     largest: float
     smallest: float
     whole: bool
+    n_columns: int
     n_nan: int
     n_infinite: int
     n_negative: int
@@ -40,7 +39,7 @@ class Examined:
 def examine(matrix: Matrix) -> Examined:
     """Summarise all values of a dense or CSR block of rows."""
     values = stored_values(matrix)
-    largest, smallest = float(values.max(initial=0)), float(values.min(initial=0))
+    smallest, largest = extremes(matrix)
     n_nan = n_infinite = n_negative = 0
     wrong = np.empty(0, dtype=int)
     # minimum and maximum reveal non-finite values: valid data need no further pass
@@ -55,6 +54,7 @@ def examine(matrix: Matrix) -> Examined:
         largest=largest,
         smallest=smallest,
         whole=is_integer(matrix),
+        n_columns=matrix.shape[1],
         n_nan=n_nan,
         n_infinite=n_infinite,
         n_negative=n_negative,
@@ -70,6 +70,8 @@ def report_expression(
     *,
     logged: bool = False,
     may_be_small: bool = False,
+    may_be_logged: bool = False,
+    may_be_empty: bool = False,
 ) -> None:
     """Report values that are not expression on a linear scale, from summaries of row blocks."""
     n_nan, n_infinite = sum(part.n_nan for part in examined), sum(part.n_infinite for part in examined)
@@ -80,22 +82,41 @@ def report_expression(
             f"in {examples(adata.var_names[genes])}. Remove or impute these genes."
         )
         return
-    n_negative, smallest = sum(part.n_negative for part in examined), min(part.smallest for part in examined)
-    if n_negative:
+    summary = Summary(
+        totals=np.concatenate([part.totals for part in examined]),
+        smallest=min(part.smallest for part in examined),
+        largest=max(part.largest for part in examined),
+        whole=all(part.whole for part in examined),
+        n_columns=examined[0].n_columns,
+    )
+    unit = LOG if logged and not summary.whole else find_unit(summary)
+    if unit == SCALED:
         genes = np.unique(np.concatenate([part.unusable for part in examined]))
         problems.add(
-            f"Expected non-negative values in {name}, found {n_negative} negative (smallest {smallest:.3g}) "
-            f"in {examples(adata.var_names[genes])}. Pass counts or TPM, not scaled or log-ratio values."
+            f"Expected non-negative values in {name}, found {sum(part.n_negative for part in examined)} negative "
+            f"(smallest {summary.smallest:.3g}) in {examples(adata.var_names[genes])}: {unit}. "
+            "Pass counts or TPM, not scaled or log-ratio values."
         )
-        return
-    largest = max(part.largest for part in examined)
-    if (logged or (largest < MAX_LOG2_EXPRESSION and not may_be_small)) and not all(part.whole for part in examined):
+    elif unit == TOO_LARGE:
         problems.add(
-            f"Expected values on a linear scale in {name}, found log-transformed values (maximum {largest:.3g}, not "
-            'whole numbers). Pass counts or TPM, e.g. with layer="counts" or as np.expm1 of the values.'
+            f"Expected values below 1e10 in {name}, found values up to {summary.largest:.3g}: {unit}, for example "
+            "intensities that were exponentiated although they were linear. Pass the original values."
+        )
+    elif unit == LOG and not may_be_logged and (logged or not may_be_small):
+        advice = ARRAY_ADVICE if summary.smallest > 0 and name == "bulk" else ""
+        layers = layer_names(adata)
+        layer = f"layer={layers[0] if len(layers) == 1 else 'counts'!r}"
+        problems.add(
+            f"Expected values on a linear scale in {name}, found {unit} (maximum {summary.largest:.3g}, not "
+            f"whole numbers). Pass counts or TPM, e.g. with {layer} or as np.expm1 of the values.{advice}"
+        )
+    elif unit == TOO_SMALL and not may_be_small and summary.totals.any():
+        problems.add(
+            f"Expected expression in {name}, found {unit} (maximum {summary.largest:.3g}). Pass counts or TPM, or "
+            "multiply the values by a constant."
         )
     empty = np.flatnonzero(np.concatenate([part.totals for part in examined]) == 0)
-    if empty.size:
+    if empty.size and not may_be_empty:
         problems.add(
             f"Expected expression in every row of {name}, found {empty.size} rows of zeros: "
             f"{examples(adata.obs_names[empty])}. Remove these rows."
@@ -110,6 +131,8 @@ def check_expression(
     *,
     logged: bool = False,
     may_be_small: bool = False,
+    may_be_logged: bool = False,
+    may_be_empty: bool = False,
 ) -> None:
     """Report values that are not expression on a linear scale; of a lazy matrix, check only the first block of rows."""
     if 0 in matrix.shape:
@@ -120,8 +143,7 @@ def check_expression(
         return
     if is_lazy(matrix):
         rows = first_rows(matrix)
-        # rows of zeros are reported after all blocks are read
-        examined = [replace(examine(rows), totals=np.empty(0))]
+        examined = [examine(rows)]
         name = f"the first {rows.shape[0]} rows of {name}"
     elif sp.issparse(matrix):
         examined = [examine(matrix)]
@@ -129,4 +151,14 @@ def check_expression(
         # several passes per block: keep the block in the processor cache
         size = max(1, CACHED_VALUES // matrix.shape[1])
         examined = [examine(matrix[start : start + size]) for start in range(0, len(matrix), size)]
-    report_expression(problems, examined, adata, name, logged=logged, may_be_small=may_be_small)
+    report_expression(
+        problems,
+        examined,
+        adata,
+        name,
+        logged=logged,
+        may_be_small=may_be_small,
+        may_be_logged=may_be_logged,
+        # rows of zeros of a lazy matrix are reported after all blocks are read
+        may_be_empty=may_be_empty or is_lazy(matrix),
+    )

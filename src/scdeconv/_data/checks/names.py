@@ -1,19 +1,25 @@
-"""Checks of sample names, gene names, cell-type names and keys."""
+"""Checks of sample names, gene names and keys."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pandas as pd
+from scdeconv._data.labels import is_missing
 
 from .problems import Problems, examples
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    import pandas as pd
 
 
 def check_names(problems: Problems, obs_names: pd.Index, var_names: pd.Index, name: str) -> None:
-    """Report duplicate sample and gene names."""
+    """Refuse repeated names of samples and genes, and samples without a name ("nan", "NA", "")."""
+    missing = is_missing(obs_names)
+    if missing.any():
+        problems.add(
+            f"Expected a name for every row of {name}, found {int(missing.sum())} without: "
+            f"{examples(obs_names[missing])}. Set {name}.obs_names."
+        )
     if not obs_names.is_unique:
         repeated = obs_names[obs_names.duplicated()].unique()
         problems.add(
@@ -26,30 +32,3 @@ def check_names(problems: Problems, obs_names: pd.Index, var_names: pd.Index, na
             f"Expected unique gene names in {name}, found {len(repeated)} repeated: {examples(repeated)}. "
             'Sum them, as pp.pair does with duplicates="sum", or make them unique.'
         )
-
-
-def check_cell_type_names(problems: Problems, cell_types: Iterable[object], name: str) -> None:
-    """Report cell-type names that contain ``/`` or are repeated."""
-    names = pd.Index([str(item) for item in cell_types])
-    slashed = [item for item in names if "/" in item]
-    if slashed:
-        problems.add(
-            f"Expected cell-type names without '/' in {name}, found {len(slashed)}: {examples(slashed)}. "
-            "h5ad files do not support such column names. Rename them, e.g. 'NK/T' to 'NK-T'."
-        )
-    if not names.is_unique:
-        repeated = names[names.duplicated()].unique()
-        problems.add(
-            f"Expected unique cell types in {name}, found {len(repeated)} repeated: {examples(repeated)}. "
-            "Sum or rename them."
-        )
-
-
-def check_key(key: str | None) -> None:
-    """Raise ``ValueError`` if ``key_added`` is empty or contains ``/``, which anndata 0.13 cannot write."""
-    if key is not None and (not key or "/" in key):
-        msg = (
-            f"Expected a non-empty key_added without '/', found {key!r}. h5ad files do not support such keys. "
-            "Choose another key."
-        )
-        raise ValueError(msg)

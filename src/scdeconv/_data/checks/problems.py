@@ -9,15 +9,20 @@ if TYPE_CHECKING:
 
 
 class Problems:
-    """Collected problems that are raised as one ``ValueError``."""
+    """Collected problems that are raised as one ``ValueError``, and notes on what was changed on reading."""
 
     def __init__(self, title: str) -> None:
         self.title = title
         self.messages: list[str] = []
+        self.notes: list[str] = []
 
     def add(self, message: str) -> None:
         """Add one message of the form "Expected X, found Y. Do Z."."""
         self.messages.append(message)
+
+    def note(self, message: str) -> None:
+        """Add something that was done to the input and must be told to the user; it is no problem."""
+        self.notes.append(message)
 
     def raise_if_any(self) -> None:
         """Raise a ``ValueError`` that lists all problems, if there are any."""

@@ -10,6 +10,7 @@ import pandas as pd
 from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata, subset, values_of
 from scdeconv._data.matrix import to_dense
+from scdeconv._data.modalities import check_reference
 
 from .averages import average_cells
 from .sums import indicator, membership, sum_shares
@@ -33,6 +34,7 @@ class Reference:
     """
 
     def __init__(self, mdata: MuData, genes: pd.Index) -> None:
+        check_reference(mdata, "this step")
         given = mdata[keys.PROFILES]
         self.cell_types = list(given.obs[keys.CELL_TYPE])
         self._cells = mdata[keys.CELLS] if keys.CELLS in mdata.mod else None

@@ -22,7 +22,6 @@ MIN_LOG2_RATIO, MIN_MARKERS, MAX_MARKERS = 2.0, 10, 50
 N_ROUNDS = 2
 # asymptotic variance ratio of median and mean for normal values
 MEDIAN_VARIANCE_RATIO = np.pi / 2
-UNKNOWN = "Unknown"
 # minimum number of cell types and of non-marker genes (set by hand)
 MIN_TYPES, MIN_OTHER_GENES = 3, 50
 # shares of a missing type in the calibration mixtures of unknown content (set by hand)
@@ -149,14 +148,11 @@ def clear_markers(profiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return chosen & (best == np.arange(len(profiles))[:, None]), seen & ~clear
 
 
-def check_unknown(profiles: np.ndarray, cell_types: list[str]) -> None:
+def check_unknown(profiles: np.ndarray) -> None:
     """Raise ``ValueError`` if unknown content cannot be estimated from profiles (shares, cell types × genes)."""
     markers, others = clear_markers(profiles)
     if len(profiles) < MIN_TYPES:
         msg = f"Expected at least {MIN_TYPES} cell types with unknown=True, found {len(profiles)}. Set unknown=False."
-        raise ValueError(msg)
-    if UNKNOWN in cell_types:
-        msg = f"Expected no cell type named {UNKNOWN!r} with unknown=True, found one. Rename it or drop its cells."
         raise ValueError(msg)
     if not markers.any() or others.sum() < MIN_OTHER_GENES:
         msg = (

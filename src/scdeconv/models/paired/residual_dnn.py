@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from scipy.special import softmax
 
+from scdeconv._data.checks import checked
 from scdeconv._data.paired_data import PairedData
 from scdeconv._nn import Ensemble, TrainingData, weights_of
-from scdeconv._stats.conformal import HeldOut, angle
+from scdeconv._stats.conformal import HeldOut
 from scdeconv._stats.familiarity import Familiarity
 from scdeconv.io import curves_of
 from scdeconv.models._members import (
@@ -90,7 +91,7 @@ class ResidualDNNState(State):
         """Return the mean and spread over members, and the noise if the base method estimates it."""
         members, levels = self.members_and_noise(expression)
         noise = None if levels is None else levels.mean(axis=0)
-        return Estimate(members.mean(axis=0), spread=angle(members).std(axis=0), noise=noise)
+        return Estimate(members.mean(axis=0), members, noise)
 
     def fractions(self, expression: np.ndarray) -> np.ndarray:
         """Return the mean over members without spread and noise, samples × cell types."""
@@ -175,6 +176,7 @@ class ResidualDNN(PairEnsemble):
 
         return {**network_space(), "simulate": IntDistribution(100, 4000, log=True)}
 
+    @checked()
     def __init__(
         self,
         mdata: MuData | None = None,
@@ -187,23 +189,14 @@ class ResidualDNN(PairEnsemble):
         loss: LossName = "mse",
     ) -> None:
         bases: dict[str, type[CalibratedMAP] | type[Ridge]] = {"calibrated_map": CalibratedMAP, "ridge": Ridge}
-        if base not in bases:
-            msg = f"Expected base to be one of {sorted(bases)}, found {base!r}. Use one of them."
-            raise ValueError(msg)
-        widths, rates = check_network(hidden, dropout, loss)
-        parameters = {"base": base, "hidden": widths, "dropout": rates, "n_members": int(n_members)}
+        widths, rates = check_network(hidden, dropout)
+        parameters = {"base": base, "hidden": widths, "dropout": rates, "n_members": n_members}
         super().__init__(mdata, {**parameters, "simulate": simulate, "loss": loss})
         self._base = bases[base](mdata)
 
     def _starts(self, seed: int) -> Starts:
-        data = PairedData(self._paired_mdata(), self._training_genes)
+        data = PairedData(self.mdata, self._training_genes)
         return Starts(self._base, data, self.parameters_["simulate"], seed)
-
-    def _paired_mdata(self) -> MuData:
-        if self.mdata is None:
-            msg = "Expected mdata to be a MuData from pp.pair, found an AnnData without reference. Use SimpleDNN."
-            raise TypeError(msg)
-        return self.mdata
 
     def _finish(self, rows: TrainingRows, held: np.ndarray, starts: Starts, trained: Trained, seed: int) -> None:
         """Predict the held-out donors and store the result."""

@@ -9,7 +9,7 @@ import pandas as pd
 
 from scdeconv._data import keys
 from scdeconv._data.checks import examples
-from scdeconv._data.genes import is_ensembl
+from scdeconv._data.gene_names import is_ensembl
 
 if TYPE_CHECKING:
     from mudata import MuData

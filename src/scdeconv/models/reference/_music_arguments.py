@@ -9,7 +9,7 @@ import pandas as pd
 
 from scdeconv._data import keys
 from scdeconv._data.checks import examples
-from scdeconv._data.genes import strip_versions
+from scdeconv._data.gene_names import strip_versions
 from scdeconv._data.reference import count_cells
 from scdeconv._stats.solvers.subject_weights import FEWEST_SUBJECTS
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import values_of
-from scdeconv._data.checks import examples
+from scdeconv._data.checks import checked, examples
 from scdeconv._data.matrix import Matrix, to_dense
 from scdeconv._data.reference import membership
 from scdeconv._stats.expression import to_shares
@@ -19,6 +19,7 @@ from scdeconv.models._cross_fitted import CrossFittedModel
 from scdeconv.models._record import Method
 from scdeconv.models._signature_model import present_genes
 from scdeconv.models._state import State
+from scdeconv.models._usable import to_all_rows
 from scdeconv.models.reference._bayesprism_arguments import check_states, is_noisy
 
 if TYPE_CHECKING:
@@ -158,6 +159,7 @@ class BayesPrism(CrossFittedModel):
     )
     state_type = BayesPrismState
 
+    @checked()
     def __init__(
         self,
         mdata: MuData | None = None,
@@ -180,9 +182,6 @@ class BayesPrism(CrossFittedModel):
             "outlier_samples": outlier_samples,
             "drop_ribosomal": drop_ribosomal,
         }
-        if n_iterations is not None and n_iterations < 1:
-            msg = f"Expected n_iterations of at least 1, found {n_iterations}. Use None for the default."
-            raise ValueError(msg)
         if malignant is not None and not update_reference:
             msg = (
                 f"Expected update_reference=True with malignant={malignant!r}, found False. Set update_reference=True."
@@ -245,6 +244,7 @@ class BayesPrism(CrossFittedModel):
         reads = sum_by_group(start * (weights.T @ (bulk / mix(weights, start))), types, len(profiles))
         return replace(state, updated=update_profiles(floor_profiles(profiles, totals), reads), summary=summary)
 
+    @checked()
     def predict_expression(
         self, adata: AnnData, *, cell_types: Sequence[str] | None = None, layer: str | None = None
     ) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -264,7 +264,7 @@ class BayesPrism(CrossFittedModel):
         Returns
         -------
         Iterator over pairs of a cell type and a DataFrame (samples × model genes) in the unit of ``adata``; missing
-        genes are NaN. One type is in memory at a time; ``dict(...)`` collects all.
+        genes and samples without reads are NaN. One type is in memory at a time; ``dict(...)`` collects all.
 
         Raises
         ------
@@ -279,13 +279,15 @@ class BayesPrism(CrossFittedModel):
         if unknown:
             msg = f"Expected cell_types of {self.cell_types_}, found {examples(unknown)}. Correct the names."
             raise ValueError(msg)
-        return self._parts(self._aligned(adata, layer), wanted, adata.obs_names)
+        return self._parts(*self._aligned(adata, layer), wanted, adata.obs_names)
 
-    def _parts(self, expression: np.ndarray, wanted: list[str], names: pd.Index) -> Iterator[tuple[str, pd.DataFrame]]:
+    def _parts(
+        self, expression: np.ndarray, usable: np.ndarray, wanted: list[str], names: pd.Index
+    ) -> Iterator[tuple[str, pd.DataFrame]]:
         present = ~np.isnan(expression).any(axis=0)
         weights, profiles, own, types = self.state_.decompose(expression[:, present], present)
         ratio = expression[:, present] / mix(weights, profiles, own)
         for name in wanted:
             reads = np.full_like(expression, np.nan)
             reads[:, present] = ratio * mix(weights * (types == self.cell_types_.index(name)), profiles, own)
-            yield name, pd.DataFrame(reads, names, self.genes_)
+            yield name, pd.DataFrame(to_all_rows(reads, usable), names, self.genes_)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scdeconv._data import keys
 from scdeconv.models._record import Method
 from scdeconv.models.reference.cibersort import CIBERSORT
 
@@ -66,7 +65,6 @@ class BSEQsc(CIBERSORT):
         reference="Baron et al. 2016",
         stochastic=True,
     )
-    modalities = (keys.BULK, keys.PROFILES, keys.CELLS)
 
     def fit(self, data: PairedData, without: Collection[str] = ()) -> State:
         """Average the cells of each type within donors, then over donors.

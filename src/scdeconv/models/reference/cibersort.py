@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
+from scdeconv._data.checks import checked
 from scdeconv._data.matrix import get_matrix, to_dense
 from scdeconv._data.progress import progress
+from scdeconv._data.units import ARRAY, to_linear
 from scdeconv._stats.compositions import to_fractions
 from scdeconv._stats.solvers.support_vectors import (
     draw_null_mixtures,
@@ -22,6 +24,7 @@ from scdeconv._stats.solvers.support_vectors import (
 )
 from scdeconv.models._record import Method
 from scdeconv.models._signature_model import SignatureModel, SignatureState, present_genes
+from scdeconv.models._usable import to_all_rows
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -160,6 +163,7 @@ class CIBERSORT(SignatureModel):
     )
     state_type: ClassVar[Any] = CIBERSORTState
 
+    @checked()
     def __init__(
         self,
         mdata: MuData | None = None,
@@ -170,15 +174,6 @@ class CIBERSORT(SignatureModel):
         n_jobs: int = 1,
         seed: int = 0,
     ) -> None:
-        if permutations < 0 or n_jobs == 0:
-            msg = (
-                f"Expected permutations of at least 0 and n_jobs other than 0, found {permutations} and {n_jobs}. "
-                "Correct them."
-            )
-            raise ValueError(msg)
-        if absolute not in (None, *get_args(Absolute)):
-            msg = f"Expected absolute to be None or one of {get_args(Absolute)}, found {absolute!r}. Use one of them."
-            raise ValueError(msg)
         super().__init__(mdata)
         self.parameters_ = {
             "permutations": permutations,
@@ -188,6 +183,7 @@ class CIBERSORT(SignatureModel):
             "seed": seed,
         }
 
+    @checked()
     def train(self, *, held_out: bool = True) -> None:
         """Compute the signature from all donors.
 
@@ -205,12 +201,17 @@ class CIBERSORT(SignatureModel):
     def _settings(self) -> dict[str, object]:
         return {name: self.parameters_[name] for name in ("permutations", "n_jobs", "seed")}
 
-    def _aligned(self, adata: AnnData, layer: str | None) -> np.ndarray:
-        values = super()._aligned(adata, layer)
-        if not self.parameters_["quantile_normalise"]:
-            return values
-        return quantile_normalise(values, to_dense(get_matrix(adata, layer, "adata")))
+    def _aligned(self, adata: AnnData, layer: str | None) -> tuple[np.ndarray, np.ndarray]:
+        values, usable = super()._aligned(adata, layer)
+        if not self.parameters_["quantile_normalise"] or not usable.any():
+            return values, usable
+        return quantile_normalise(values, self._all_genes(adata, layer)[usable]), usable
 
+    def _all_genes(self, adata: AnnData, layer: str | None) -> np.ndarray:
+        matrix = get_matrix(adata, layer, "adata")
+        return to_dense(to_linear(matrix) if self.training_.bulk_unit == ARRAY else matrix)
+
+    @checked()
     def absolute_scores(self, adata: AnnData, *, layer: str | None = None) -> pd.DataFrame:
         """Return scores of the absolute amount of each cell type, comparable between samples and between cell types.
 
@@ -238,12 +239,14 @@ class CIBERSORT(SignatureModel):
                 "Expected absolute='sig.score' or 'no.sumto1', found None. Create the model with absolute='sig.score'."
             )
             raise ValueError(msg)
-        expression = self._aligned(adata, layer)
+        expression, usable = self._aligned(adata, layer)
+        if not usable.any():
+            return pd.DataFrame(np.nan, index=adata.obs_names, columns=self.cell_types_)
         scores = self.state_.predict(expression)
         if kind == "sig.score":
-            everything = to_dense(get_matrix(adata, layer, "adata"))
+            everything = self._all_genes(adata, layer)[usable]
             if self.parameters_["quantile_normalise"]:
                 everything = quantile_normalise(everything, everything)
             level = np.nanmedian(expression, axis=1, keepdims=True) / max(np.median(everything), 1)
             scores = to_fractions(scores) * level
-        return pd.DataFrame(scores, index=adata.obs_names, columns=self.cell_types_)
+        return pd.DataFrame(to_all_rows(scores, usable), index=adata.obs_names, columns=self.cell_types_)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scdeconv._data import keys
+from scdeconv._data.checks import checked
 from scdeconv._stats.expression import to_shares
 from scdeconv._stats.least_squares import normal_equations
 from scdeconv._stats.markers import GENES_PER_TYPE, best_per_type, marker_ratio
 from scdeconv._stats.solvers.dampened_weights import solve_dwls
 from scdeconv._stats.solvers.rectangle import (
     MISSING,
-    UNKNOWN,
     calibrate_residual,
     check_unknown,
     cluster_means,
@@ -222,10 +222,12 @@ class DWLS(SignatureModel):
     )
     state_type = DWLSState
 
+    @checked()
     def __init__(self, mdata: MuData | None = None, *, unknown: bool = False, hierarchical: bool = False) -> None:
         super().__init__(mdata)
         self.parameters_ = {"unknown": unknown, "hierarchical": hierarchical}
 
+    @checked()
     def train(self, *, held_out: bool = True) -> None:
         """Compute the signature from all donors.
 
@@ -242,7 +244,7 @@ class DWLS(SignatureModel):
         return self._require_data()[keys.BULK].var.index if whole else super()._input_genes()
 
     def _output_types(self, data: PairedData) -> list[str]:
-        return [*data.cell_types, UNKNOWN] if self.parameters_["unknown"] else data.cell_types
+        return [*data.cell_types, keys.UNKNOWN] if self.parameters_["unknown"] else data.cell_types
 
     def fit(self, data: PairedData, without: Collection[str] = ()) -> DWLSState:
         """Compute the signature and, depending on the options, clusters and the calibration of unknown content.
@@ -261,7 +263,13 @@ class DWLS(SignatureModel):
         profiles = to_shares(signature)
         unknown = clusters = None
         if self.parameters_["unknown"]:
-            check_unknown(profiles, data.cell_types)
+            if keys.UNKNOWN in data.cell_types:
+                msg = (
+                    f"Expected no cell type named {keys.UNKNOWN!r} with unknown=True, found one. Rename it or drop its "
+                    "cells."
+                )
+                raise ValueError(msg)
+            check_unknown(profiles)
             merged = merge_unmarked(profiles)
             unknown = UnknownContent(merged=merged, curve=calibrate_residual(cluster_means(profiles, merged)))
         if self.parameters_["hierarchical"]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from scdeconv._data import keys
+from scdeconv._data.checks import checked
 from scdeconv._stats.compositions import to_fractions
 from scdeconv._stats.expression import to_shares
 from scdeconv._stats.solvers.subject_weights import (
@@ -24,6 +24,7 @@ from scdeconv._stats.solvers.subject_weights import (
 from scdeconv.models._cross_fitted import CrossFittedModel
 from scdeconv.models._record import Method
 from scdeconv.models._state import State
+from scdeconv.models._usable import to_all_rows
 from scdeconv.models.reference._music_arguments import check_arguments, given_markers, group_members
 
 if TYPE_CHECKING:
@@ -168,9 +169,9 @@ class MuSiC(CrossFittedModel):
         reference="Wang et al. 2019",
         selects_genes=True,
     )
-    modalities = (keys.BULK, keys.PROFILES, keys.SUMS)
     state_type = MuSiCState
 
+    @checked()
     def __init__(
         self,
         mdata: MuData | None = None,
@@ -197,6 +198,7 @@ class MuSiC(CrossFittedModel):
             "consistent_units": consistent_units,
         }
 
+    @checked()
     def train(self, *, held_out: bool = True) -> None:
         """Fit the method to all donors.
 
@@ -260,6 +262,7 @@ class MuSiC(CrossFittedModel):
         variance = variance if variance.ndim == 2 else np.diagonal(variance).T
         return choose_markers(types.mean, variance, members)
 
+    @checked()
     def standard_error(self, adata: AnnData, *, layer: str | None = None) -> pd.DataFrame:
         r"""Return the standard errors of the fractions of bulk samples.
 
@@ -276,7 +279,7 @@ class MuSiC(CrossFittedModel):
 
         Returns
         -------
-        Samples × cell types; infinite if not identifiable, such as for samples without expression.
+        Samples × cell types; infinite if not identifiable, NaN for samples without reads.
 
         Raises
         ------
@@ -288,6 +291,7 @@ class MuSiC(CrossFittedModel):
         if state.groups is not None:
             msg = "Expected a model with groups=None, found groups. Use predict_interval, or train with groups=None."
             raise ValueError(msg)
-        bulk, statistics, fit = state.first_fit(state.scaled(self._aligned(adata, layer)))
+        expression, usable = self._aligned(adata, layer)
+        bulk, statistics, fit = state.first_fit(state.scaled(expression))
         variance = variance_of_fractions(bulk, statistics.design, fit)
-        return pd.DataFrame(np.sqrt(variance), index=adata.obs_names, columns=self.cell_types_)
+        return pd.DataFrame(to_all_rows(np.sqrt(variance), usable), index=adata.obs_names, columns=self.cell_types_)

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 from mudata import MuData
 
-from scdeconv._data.checks import Problems, check_expression, check_names, examples
-from scdeconv._data.genes import strip_versions
+from scdeconv._data.annotated import make_adata
+from scdeconv._data.checks import (
+    Problems,
+    check_cell_type_names,
+    check_expression,
+    check_names,
+    check_spellings,
+    examples,
+)
+from scdeconv._data.gene_names import Genes, strip_versions, why_few_shared
+from scdeconv._data.labels import as_labels, is_missing
 from scdeconv._data.matrix import get_matrix
 from scdeconv._data.warnings import warn
 
 from .constraints import Constraints
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from anndata import AnnData
 
     from scdeconv._data.matrix import Matrix
 
@@ -33,8 +42,6 @@ def read_cells(problems: Problems, cells: AnnData | MuData, rna: str) -> tuple[A
         problems.add(
             f"Expected modality {rna!r} in cells, found {examples(cells.mod, n=10)}. Pass the RNA modality as rna=."
         )
-    elif not isinstance(cells, AnnData):
-        problems.add(f"Expected cells as AnnData or MuData, found {type(cells).__name__}. Convert it to AnnData.")
     return cells, "cells"
 
 
@@ -53,11 +60,6 @@ def read_pairs(
             str(kind): list(zip(rows["first"], rows["second"], strict=True))
             for kind, rows in pairs.groupby("link", observed=True, sort=False, dropna=False)
         }
-    elif not isinstance(pairs, Mapping):
-        problems.add(
-            f"Expected pairs as a DataFrame or mapping, found {type(pairs).__name__}. Pass {{'must_link': [...]}}."
-        )
-        return None
     if unknown := [kind for kind in pairs if kind not in KINDS]:
         problems.add(
             f"Expected the links 'must_link' and 'cannot_link' in pairs, found {examples(unknown)}. Rename them."
@@ -102,7 +104,9 @@ def read_labels(problems: Problems, adata: AnnData, name: str, labels_key: str) 
             f"Expected obs[{labels_key!r}] in {name}, found columns {list(adata.obs)}. Pass one of them as labels_key=."
         )
         return None
-    codes, labels = pd.factorize(adata.obs[labels_key])
+    given = as_labels(adata.obs[labels_key])
+    codes, labels = pd.factorize(given.mask(is_missing(given)))
+    check_spellings(problems, labels, f"{name}.obs[{labels_key!r}]", "label")
     if len(labels) < 2:
         found = f"only {examples(labels)} ({int((codes == 0).sum())} cells)" if len(labels) else "no labelled cell"
         problems.add(
@@ -116,20 +120,15 @@ def read_markers(
     problems: Problems, adata: AnnData, name: str, markers: Mapping[str, Sequence[str]], layer: str | None
 ) -> tuple[Matrix, list[np.ndarray]] | None:
     """Return the counts and the marker columns of each type."""
-    if not isinstance(markers, Mapping) or len(markers) < 2:
-        found = f"{len(markers)} types" if isinstance(markers, Mapping) else type(markers).__name__
+    if len(markers) < 2:
         problems.add(
-            f"Expected markers of at least two cell types, found {found}. Pass {{cell type: [gene, ...], ...}}."
-        )
-        return None
-    if strings := [cell_type for cell_type, genes in markers.items() if isinstance(genes, str)]:
-        problems.add(
-            f"Expected a list of genes for each type in markers, found text for {examples(strings)}. Pass lists."
+            f"Expected markers of at least two cell types, found {len(markers)} types. Pass {{cell type: [gene, ...], ...}}."
         )
         return None
     matrix = get_matrix(adata, layer if layer in adata.layers else None, name)
     genes = strip_versions(adata.var_names)
     before = len(problems.messages)
+    check_cell_type_names(problems, markers, "markers")
     check_names(problems, pd.Index([]), genes, name)
     check_expression(problems, adata, matrix, name, logged="log1p" in adata.uns and layer not in adata.layers)
     wanted = {
@@ -140,7 +139,8 @@ def read_markers(
         absent = [gene for cell_type in without for gene in missing[cell_type]]
         problems.add(
             f"Expected markers of every type among the genes of {name}, found none for {examples(without)}: missing "
-            f"{examples(absent)}, the genes are {examples(genes)}. Use the same gene names or omit the type."
+            f"{examples(absent)}, the genes are {examples(genes)}. {_why_missing(absent, adata, genes, name)} Or omit the "
+            "type."
         )
     if len(problems.messages) > before:
         return None
@@ -151,6 +151,13 @@ def read_markers(
         )
     columns = [genes.get_indexer(names.drop(missing[cell_type])) for cell_type, names in wanted.items()]
     return matrix, columns
+
+
+def _why_missing(absent: list[str], adata: AnnData, genes: pd.Index, name: str) -> str:
+    markers = pd.Index(absent)
+    return why_few_shared(
+        Genes(name, genes, adata), Genes("markers", markers, make_adata(var=pd.DataFrame(index=markers.unique())))
+    )
 
 
 def read_protein(

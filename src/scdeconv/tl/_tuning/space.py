@@ -10,6 +10,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from optuna.trial import create_trial
 
 from scdeconv._data import keys
+from scdeconv._data.modalities import cell_types_of
 from scdeconv.models import load_class, records, resolve
 from scdeconv.tl._train import PREPARATION, keyword_arguments
 
@@ -34,7 +35,7 @@ def default_space(
 ) -> dict[str, Sequence[Any] | BaseDistribution]:
     """Return the default search space of a method without the fixed arguments."""
     space = dict(resolve(method)[0].tuning_space())
-    low, high = (min(number * mdata[keys.PROFILES].n_obs, mdata[keys.BULK].n_vars) for number in GENES_PER_TYPE)
+    low, high = (min(number * len(cell_types_of(mdata)), mdata[keys.BULK].n_vars) for number in GENES_PER_TYPE)
     space["n_genes"] = IntDistribution(low, high, log=True)
     if keys.MEASURED_CELLS not in mdata[keys.BULK].obsm:
         space.pop("aug_ratio", None)
@@ -54,7 +55,7 @@ def default_arguments(mdata: MuData, method: MethodLike) -> dict[str, Any]:
     record, bulk = resolve(method)[0].record, mdata[keys.BULK]
     defaults = known_arguments(method)
     if not record.selects_genes and keys.SELECTED not in bulk.var:
-        defaults["n_genes"] = min(record.genes_per_type * mdata[keys.PROFILES].n_obs, bulk.n_vars)
+        defaults["n_genes"] = min(record.genes_per_type * len(cell_types_of(mdata)), bulk.n_vars)
     return defaults
 
 
@@ -104,7 +105,7 @@ class Space:
 
 def problems_of_space(given: Any, method: MethodLike, fixed: Mapping[str, Any]) -> list[str]:
     """Return the problems of a user's search space."""
-    if not isinstance(given, Mapping) or not given:
+    if not given:
         return [f"Expected search_space to be a mapping from arguments to values, found {given!r}."]
     found = []
     unknown = sorted(set(given) - set(known_arguments(method)))
