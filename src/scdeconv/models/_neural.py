@@ -80,7 +80,8 @@ def training_rows(adata: AnnData, genes: pd.Index, cell_types: list[str]) -> Tra
     known = adata.obsm[keys.MEASURED].notna().all(axis=1).to_numpy()
     readable = np.asarray(adata.X[:, columns].sum(axis=1)).ravel() > 0
     warn_of_left_out(adata.obs_names[known & ~readable])
-    known &= readable
+    # pandas 3 returns read-only arrays
+    known = known & readable
     measured = measured_shares(adata.obsm[keys.MEASURED], cell_types).to_numpy(dtype=float)[known]
     fractions = measured[:, None, :]
     if keys.AUGMENTED in adata.obsm:

@@ -23,7 +23,7 @@ def check_labels(problems: Problems, values: pd.Series, name: str, what: str) ->
     """Refuse rows without a label (NaN, "nan", "NA", "None", "", ".", "-") and two spellings of one label.
 
     Spellings differ only in case, spaces, dots, dashes, underscores or leading zeros. Labels that are equal without
-    surrounding spaces and decimals (``1.0``, ``"1"``) are one label. Donors must not be "unknown" or "unassigned".
+    surrounding spaces and decimals (``1.0``, ``"1"``) are one label. Donors of bulk must not be "unknown" or "unassigned".
 
     Parameters
     ----------
@@ -41,7 +41,9 @@ def check_labels(problems: Problems, values: pd.Series, name: str, what: str) ->
     The labels as text. They may be missing only if a problem was added.
     """
     labels = as_labels(values)
-    missing = is_missing(labels, MISSING_WORDS | (UNKNOWN_DONORS if what == "donor" else frozenset()))
+    # unknown donors of cells contribute to the reference; they pair with no bulk, where such donors are refused
+    unknown = UNKNOWN_DONORS if what == "donor" and not name.startswith("cells") else frozenset()
+    missing = is_missing(labels, MISSING_WORDS | unknown)
     if missing.any():
         words = labels[missing].dropna().unique()
         named = f" ({examples(words)})" if len(words) else ""

@@ -108,7 +108,7 @@ def read_numbers(
     wrong = ~np.isfinite(values) if values.dtype.kind == "f" else np.zeros((0, 0), dtype=bool)
     if missing and wrong.any():
         marks = table.apply(lambda column: column.astype(str).str.strip(' "').str.lower().isin(MISSING_MARKS))
-        wrong &= ~marks.to_numpy()
+        wrong = wrong & ~marks.to_numpy()
     if wrong.any():
         where = np.argwhere(wrong.T)
         found = [

@@ -76,7 +76,7 @@ def _move_annotation(table: Table, choice: Choice) -> None:
         names = getattr(table, side).index
         known = SAMPLE_ANNOTATION if side == "var" else frozenset()
         moved = names.isin(choice.annotation) | np.array([plain(name) in known for name in names], dtype=bool)
-        moved &= ~names.duplicated(keep=False)
+        moved = moved & ~names.duplicated(keep=False)
         if not moved.any() or moved.all():
             continue
         values = table.values if side == "var" else table.values.T
