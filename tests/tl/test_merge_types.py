@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from mudata import MuData
 
 from scdeconv import pp, tl
 from scdeconv.models import HeldOut
@@ -85,6 +86,23 @@ def test_all_problems_are_listed_at_once(fractions):
         tl.merge_types(fractions, {"a/b": ["B cell", "Mast cell"]})
 
 
+@pytest.mark.parametrize("model", ["ridge", tl.train])
+def test_other_models_are_refused(model, adata):
+    with pytest.raises(ValueError, match="Expected model from tl.train"):
+        tl.merge_types(adata, LYMPHOID, model=model)
+
+
+@pytest.mark.parametrize("weights", [[1, 2], "n_cells", 3])
+def test_other_weights_are_refused(weights, mdata):
+    with pytest.raises(ValueError, match="Expected weights as a dict or Series"):
+        tl.merge_types(mdata["profiles"], LYMPHOID, weights=weights)
+
+
+def test_mudata_without_bulk_is_refused(adata):
+    with pytest.raises(ValueError, match="Expected a MuData from pp.pair"):
+        tl.merge_types(MuData({"rna": adata}), LYMPHOID)
+
+
 @pytest.mark.parametrize("data", [None, "fractions", np.ones((2, 2)), ["B cell"]])
 def test_other_objects_are_refused(data):
     with pytest.raises(TypeError, match="DataFrame, AnnData or MuData"):
@@ -160,6 +178,14 @@ class TestIntervals:
         merged = tl.merge_types(bulk, groups, model=model)
         lower, upper = (merged.obsm[f"fractions_{side}"] for side in ("lower", "upper"))
         assert ((lower <= merged.obsm["fractions"] + 1e-9) & (merged.obsm["fractions"] <= upper + 1e-9)).all(axis=None)
+
+    def test_sums_of_sums_have_intervals(self, pairs, groups):
+        model, bulk = tl.train(pairs, "ridge"), pairs["bulk"]
+        third = list(bulk.obsm["measured_fractions"])[2]
+        tl.predict(bulk, model, coverage=0.8)
+        twice = tl.merge_types(tl.merge_types(bulk, groups, model=model), {"More": ["Both", third]}, model=model)
+        once = tl.merge_types(bulk, {"More": [*groups["Both"], third]}, model=model)
+        pd.testing.assert_frame_equal(twice.obsm["fractions_lower"], once.obsm["fractions_lower"])
 
     def test_other_model_is_refused(self, pairs, groups):
         bulk = pairs["bulk"]
@@ -269,7 +295,7 @@ class TestProfiles:
         )
 
     @pytest.mark.parametrize(
-        "weights", [None, {"B cell": 1}, {"B cell": 0, "NK cell": 0}, {"B cell": -1, "NK cell": 2}]
+        "weights", [None, {"B cell": 1}, {"B cell": 0, "NK cell": 0}, {"B cell": -1, "NK cell": 2}, {"B cell": "a"}]
     )
     def test_unknown_weights_are_refused(self, weights, profiles):
         del profiles.obs["n_cells"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, MutableMapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,10 +18,8 @@ from scdeconv._data.checks import Problems, check_groups, check_numeric_table, e
 from scdeconv._data.fractions import levels_of, merge_levels, sum_types
 from scdeconv._data.labels import as_labels, as_text
 from scdeconv._data.warnings import warn
+from scdeconv.models import DeconvolutionModel
 from scdeconv.pp import merge_pairs, merge_profiles
-
-if TYPE_CHECKING:
-    from scdeconv.models import DeconvolutionModel
 
 Data = TypeVar("Data", pd.DataFrame, AnnData, MuData)
 Groups = Mapping[str, Sequence[str]]
@@ -88,6 +86,8 @@ def merge_types(
     s2  0.4  0.6
     """
     problems = Problems("The cell types cannot be merged")
+    if model is not None and not isinstance(model, DeconvolutionModel):
+        problems.add(f"Expected model from tl.train, found {type(model).__name__}. Pass the model of the estimates.")
     if weights is not None and not isinstance(weights, (Mapping, pd.Series)):
         problems.add(
             f"Expected weights as a dict or Series with one number per cell type, found {type(weights).__name__}. Pass such "
@@ -107,6 +107,11 @@ def merge_types(
         problems.raise_if_any()
         return _merge_samples(data, groups, model, layer)
     if isinstance(data, MuData):
+        if keys.BULK not in data.mod:
+            msg = (
+                f"Expected a MuData from pp.pair, found modalities {list(data.mod)}. Pass the AnnData of one modality."
+            )
+            raise ValueError(msg)
         bulk = data[keys.BULK]
         types = {f"mdata['bulk'].obsm[{key!r}]": columns_of(bulk, key) for key in fraction_keys(bulk)}
         if keys.PROFILES in data.mod:
@@ -170,7 +175,9 @@ def _merge_samples(adata: AnnData, groups: Groups, model: DeconvolutionModel | N
                 del result.obsm[name]
                 removed.append(name)
         if key in records:
-            records[key]["merged"] = {name: list(of) for name, of in groups.items()}
+            earlier = earlier_groups(adata, key)
+            merged_types = {name: leaves_of(name, groups, earlier) for name in map(str, result.obsm[key])}
+            records[key]["merged"] = {name: of for name, of in merged_types.items() if of != [name]}
         _merge_level_tables(result, key, groups)
     if keys.AUGMENTED in adata.obsm and keys.MEASURED in merged:
         types = columns_of(adata, keys.MEASURED)
@@ -197,7 +204,7 @@ def _sum_intervals(
         if coverage is None or f"{key}_lower" not in adata.obsm:
             continue
         sums = sum_types(adata.obsm[key].set_axis(columns_of(adata, key), axis=1), groups)
-        parts = {name: list(groups.get(name, [name])) for name in map(str, sums)}
+        parts = {name: leaves_of(name, groups, earlier_groups(adata, key)) for name in map(str, sums)}
         if sorted(model.cell_types_) != sorted(chain(*parts.values())):
             continue
         for in_sample in (False, True):
@@ -215,6 +222,18 @@ def _sum_intervals(
         )
         raise ValueError(msg)
     return found
+
+
+def earlier_groups(adata: AnnData, key: str) -> dict[str, list[str]]:
+    """Return the types of each sum in an estimate that was merged before."""
+    merged = adata.uns.get(keys.UNS, {}).get(key, {}).get("merged", {})
+    # from files, lists are arrays
+    return {str(name): [str(member) for member in of] for name, of in merged.items()}
+
+
+def leaves_of(name: str, groups: Groups, earlier: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the types of the model that a column is the sum of."""
+    return [leaf for member in groups.get(name, [name]) for leaf in earlier.get(member, [member])]
 
 
 def _merge_level_tables(adata: AnnData, key: str, groups: Groups) -> None:
