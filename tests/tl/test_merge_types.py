@@ -49,6 +49,12 @@ class TestFrame:
     def test_name_of_a_member_can_be_kept(self, fractions):
         assert list(tl.merge_types(fractions, {"T cell": ["B cell", "T cell"]})) == ["T cell", "NK cell"]
 
+    def test_types_are_added_to_the_unmeasured_rest(self, fractions):
+        table = (fractions * 0.8).assign(Unmeasured=0.2)
+        merged = tl.merge_types(table, {"Unmeasured": ["NK cell"]})
+        assert list(merged) == ["B cell", "Unmeasured", "T cell"]
+        np.testing.assert_allclose(merged["Unmeasured"], table["NK cell"] + 0.2)
+
     def test_input_is_not_changed(self, fractions):
         before = fractions.copy()
         tl.merge_types(fractions, LYMPHOID)

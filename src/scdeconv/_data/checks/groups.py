@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import chain
 
+from scdeconv._data.keys import UNMEASURED
+
 from .cell_types import near_types
 from .labels import check_cell_type_names
 from .problems import Problems, examples
@@ -43,7 +45,8 @@ def check_groups(problems: Problems, groups: object, tables: Mapping[str, Iterab
                     f"Expected all types of group {name!r} in {table}, found only {examples(inside)}, not "
                     f"{examples(missing)}. Add columns of zeros for absent types, or remove the table."
                 )
-            if inside and name in types and name not in members:
+            # what is added to the unmeasured rest needs not name the rest
+            if inside and name in types and name not in members and name != UNMEASURED:
                 problems.add(
                     f"Expected a new name of group {name!r}, found another cell type of this name in {table}. Choose "
                     "another name, or add the type to the group."
