@@ -148,7 +148,7 @@ def test_linear_methods_do_not_import_torch(pairs_file, tmp_path):
         ([], "required: command"),
         (["deconvolve"], "invalid choice: 'deconvolve'"),
         (["train", "pairs.h5mu"], "required: -o"),
-        (["pair", "--bulk", "b.csv", "-o", "p.h5mu"], "one of the arguments --cells --profiles is required"),
+        (["pair", "--bulk", "b.csv", "--cells", "c", "--profiles", "p", "-o", "p.h5mu"], "not allowed with argument"),
         (["predict", "model", "bulk.csv", "-o", "fractions.xlsx"], "ends with .tsv, .csv"),
         (["train", "p.h5mu", "-o", "model", "--set", "hidden"], "expected NAME=VALUE, found 'hidden'"),
     ],
@@ -184,7 +184,7 @@ def test_input_problems_are_reported(files, pairs_file, model, tmp_path, capsys)
         ("predict", model, bad, "-o", tmp_path / "f.tsv"): "many (line 3, row CD4, column S2)",
         (*pairing, files / "bulk.tsv.gz", "--samples", tmp_path / "sheet.csv"): "found 11 missing: 'bulk_D0",
         (*pairing, files / "bulk.tsv.gz", "--donor-key", "patient"): "Expected the donor of each cell",
-        ("train", only_bulk, "-o", tmp_path / "m"): "Expected modalities 'bulk' and 'profiles'",
+        ("train", only_bulk, "--method", "nnls", "-o", tmp_path / "m"): "Expected a reference (cells or profiles)",
         ("train", tmp_path / "absent.h5mu", "-o", tmp_path / "m"): "Create it with scdeconv pair",
         ("train", pairs_file, "--method", "guess", "-o", tmp_path / "m"): "Expected method to be one of",
         ("train", pairs_file, "--method", "nnls", "--set", "hiden=3", "-o", tmp_path / "m"): "found ['hiden']",
@@ -381,3 +381,44 @@ def test_demo_takes_a_seed(monkeypatch):
     monkeypatch.setattr(demo, "main", lambda path, seed: seen.append((path, seed)))
     assert run("demo", "--seed", 3) == 0
     assert seen == [(None, 3)]
+
+
+def test_tables_may_be_excel_with_other_columns(files, cohort, tmp_path):
+    _, bulk = cohort
+    table = bulk.to_df().T.rename_axis("gene")
+    table.insert(0, "tss", np.arange(len(table)) * 10**6)
+    table.to_excel(tmp_path / "bulk.xlsx")
+    bulk.obs[["donor"]].rename_axis("sample").to_excel(tmp_path / "samples.xlsx")
+    reading = (
+        "--bulk",
+        tmp_path / "bulk.xlsx",
+        "--cells",
+        files / "cells.h5ad",
+        "--samples",
+        tmp_path / "samples.xlsx",
+    )
+    assert run("pair", *reading, "-o", tmp_path / "pairs.h5mu") == 1
+    assert run("pair", *reading, "--annotation", "tss", "-o", tmp_path / "pairs.h5mu") == 0
+    read = read_mudata(tmp_path / "pairs.h5mu")["bulk"]
+    assert list(read.obs_names) == list(bulk.obs_names)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_fractions_need_samples_in_rows(cohort, tmp_path, turned, capsys):
+    _, bulk = cohort
+    bulk.to_df().T.to_csv(tmp_path / "bulk.csv", index_label="gene")
+    fractions = pd.DataFrame({"B": "0,25", "T": "0,75"}, bulk.obs_names.rename("Mixture"))
+    (fractions.T if turned else fractions).to_csv(tmp_path / "truth.csv", sep=";")
+    profiles = pd.DataFrame({"B": range(1, 241), "T": range(240, 0, -1)}, bulk.var_names)
+    profiles.to_csv(tmp_path / "profiles.csv", index_label="gene")
+    reading = (
+        "--bulk",
+        tmp_path / "bulk.csv",
+        "--profiles",
+        tmp_path / "profiles.csv",
+        "--fractions",
+        tmp_path / "truth.csv",
+    )
+    assert run("pair", *reading, "-o", tmp_path / "pairs.h5mu") == int(turned)
+    if turned:
+        assert "Transpose the table" in capsys.readouterr().err

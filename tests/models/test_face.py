@@ -218,9 +218,11 @@ def test_untrained_model_refuses_predict_and_save(name, pairs, bulk, tmp_path):
 
 
 def test_data_without_the_modalities_are_refused_by_name(name, pairs):
-    bulk_only = make_mudata({"sc": pairs["sc"]})
-    with pytest.raises(KeyError, match="Expected modalit"):
-        load_class(name).setup_mudata(bulk_only)
+    cells_only = make_mudata({"sc": pairs["sc"]})
+    with pytest.raises(
+        ValueError, match=r"Expected mdata to be a MuData of scdeconv\.pp\.pair, found a MuData of sc\."
+    ):
+        load_class(name).setup_mudata(cells_only)
 
 
 def test_save_replaces_a_directory_only_with_overwrite(model, saved, bulk):

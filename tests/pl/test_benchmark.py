@@ -100,7 +100,7 @@ def test_table_is_not_changed(table):
 
 
 def test_errors_list_the_available_choices(table):
-    with pytest.raises(ValueError, match=r"one of \['rmse', 'mae', 'pearson', 'ccc'\], found 'accuracy'"):
+    with pytest.raises(ValueError, match=r"metric to be one of \['rmse', 'mae', 'pearson', 'ccc'\], found 'accuracy'"):
         pl.benchmark(table, metric="accuracy")
     with pytest.raises(KeyError, match=r"Expected columns \['rmse'\] in table, found \['cell_type'"):
         pl.benchmark(table.drop(columns="rmse"))

@@ -223,8 +223,3 @@ def test_other_kinds_use_ax_without_changing_adata(adata, kind):
     pd.testing.assert_frame_equal(adata.obsm["fractions"], before.obsm["fractions"])
     pd.testing.assert_frame_equal(adata.obs, before.obs)
     assert not adata.uns
-
-
-def test_an_unknown_kind_is_an_error(adata):
-    with pytest.raises(ValueError, match=r"kind to be one of \['bars', 'heatmap', 'box'\], found 'violin'"):
-        pl.fractions(adata, kind="violin")

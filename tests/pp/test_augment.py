@@ -51,11 +51,3 @@ def test_fractions_without_counted_cells_cannot_be_augmented(reference_inputs):
     ):
         pp.augment(mdata)
     assert "augmented_fractions" not in mdata["bulk"].obsm
-
-
-@pytest.mark.parametrize(("n_aug", "aug_ratio"), [(0, 0.8), (10, 0.0), (10, -0.1), (10, 1.1), (10, np.nan)])
-def test_arguments_out_of_range_are_refused(mdata, n_aug, aug_ratio):
-    with pytest.raises(
-        ValueError, match=rf"n_aug of at least 1 and aug_ratio .* found n_aug={n_aug} and aug_ratio={aug_ratio}\."
-    ):
-        pp.augment(mdata, n_aug, aug_ratio)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from mudata import MuData
 
 from scdeconv._stats.calibration.fit import calibration_without_pairs
 from scdeconv._stats.calibration.platform_calibration import PlatformCalibration
@@ -44,15 +43,14 @@ def test_draws_equal_those_of_the_arrays(n_batches):
     np.testing.assert_array_equal(*bulk)
 
 
-def test_stored_calibration_can_be_read_back():
+def test_stored_calibration_can_be_read_back(mdata):
     calibration = Calibration.from_arrays(make_arrays(), GENES, TYPES)
-    empty = MuData({})
     with pytest.raises(
         KeyError, match=r"Expected a calibration in mdata.uns\['scdeconv'\].*Call pp.calibrate\(mdata\)"
     ):
-        Calibration.of(empty)
-    empty.uns["scdeconv"] = {"calibration": calibration.to_dict()}
-    assert vars(Calibration.of(empty)) == vars(calibration)
+        Calibration.of(mdata)
+    mdata.uns["scdeconv"] = {"calibration": calibration.to_dict()}
+    assert vars(Calibration.of(mdata)) == vars(calibration)
 
 
 def test_representation_shows_the_sizes():

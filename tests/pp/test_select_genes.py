@@ -171,13 +171,7 @@ def test_expression_and_order_of_genes_are_kept(mdata, assert_same):
         assert_same(mdata[name], copy)
 
 
-def test_wrong_arguments_are_refused(mdata, reference_inputs, make_inputs):
-    with pytest.raises(
-        ValueError, match=r"criterion to be one of \('markers', 'variance', 'agreement'\), found 'best'"
-    ):
-        pp.select_genes(mdata, criterion="best")
-    with pytest.raises(ValueError, match="n_genes of at least 1, found 0"):
-        pp.select_genes(mdata, 0)
+def test_agreement_needs_pseudobulk(reference_inputs):
     del reference_inputs["pseudobulk"]
     with pytest.raises(KeyError, match=r"Expected mdata\['pseudobulk'\].*Pass pseudobulk to pp\.pair"):
         pp.select_genes(pp.pair(**reference_inputs), criterion="agreement")

@@ -175,21 +175,6 @@ def test_profiles_give_poisson_samples_around_their_mixture(reference_inputs):
     assert z.var() == pytest.approx(1, abs=0.02)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "found"),
-    [
-        ({"n_samples": 0}, "n_samples=0, cells_per_sample=100 and sparse_share=0.5"),
-        ({"cells_per_sample": 0}, "n_samples=1000, cells_per_sample=0 and sparse_share=0.5"),
-        ({"sparse_share": 1.5}, "n_samples=1000, cells_per_sample=100 and sparse_share=1.5"),
-        ({"sparse_share": -0.1}, "n_samples=1000, cells_per_sample=100 and sparse_share=-0.1"),
-    ],
-)
-def test_arguments_out_of_range_are_refused(mdata, arguments, found):
-    with pytest.raises(ValueError, match=f"sparse_share from 0 to 1, found {found}"):
-        pp.simulate(mdata, **arguments)
-    assert "simulated" not in mdata.mod
-
-
 LARGE = """
 import resource, time
 import numpy as np, pandas as pd, scipy.sparse as sp

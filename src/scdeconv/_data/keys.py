@@ -39,6 +39,9 @@ CALIBRATION = "calibration"
 # key of uns[UNS] with some values at pairing, to notice later changes
 VALUES = "values"
 
+# key of uns[UNS] of combined references
+COMBINED = "combine_references"
+
 # uns: uns[UNS][<step or obsm key>] is a record of plain values
 UNS = "scdeconv"
 

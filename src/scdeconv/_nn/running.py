@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
 import threading
 from contextlib import contextmanager
@@ -52,6 +53,16 @@ def _one_thread_if_small(plan: Plan) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(previous)
+
+
+def trainer_arguments() -> list[str]:
+    """Return the arguments of ``lightning.Trainer`` that ``train`` passes on; the duration of a training is not one."""
+    return [name for name in inspect.signature(lightning.Trainer).parameters if name not in ("max_epochs", "max_steps")]
+
+
+def registration_arguments() -> tuple[str, ...]:
+    """Return the arguments of ``AnnDataManager.register_fields`` of scvi-tools that ``setup_anndata`` passes on."""
+    return "source_registry", "extend_categories", "allow_missing_labels"
 
 
 @contextmanager

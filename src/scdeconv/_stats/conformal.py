@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass
 from typing import Any
 
@@ -177,7 +178,7 @@ class HeldOut:
         The threshold is a quantile of the scores with equal weight for each donor. Its level is the lowest one for
         which the thresholds of all other donors cover the requested share of a donor's scores, on average over donors.
         """
-        if not 0 < coverage <= self.widest_coverage():
+        if not isinstance(coverage, numbers.Real) or not 0 < coverage <= self.widest_coverage():
             n_donors = len(np.unique(self.donors))
             msg = (
                 f"Expected coverage above 0 and at most {self.widest_coverage():.3f}, which is n / (n + 1) for the "

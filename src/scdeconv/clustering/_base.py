@@ -13,9 +13,9 @@ from scvi.data import AnnDataManager
 from scvi.data.fields import CategoricalObsField, LayerField
 from scvi.model.base import BaseModelClass
 
-from scdeconv._data.checks import Problems, check_expression, check_labels, check_names, examples
+from scdeconv._data.checks import CELLS, Problems, check_expression, check_labels, check_names, checked, examples
 from scdeconv._data.matrix import get_matrix, is_integer
-from scdeconv._nn import quiet, with_weights
+from scdeconv._nn import quiet, registration_arguments, with_weights
 from scdeconv.io import SavedModel, TrainingRecord, curves_of
 
 from ._cells import Cells, Scaling, encode_cells, read_cells
@@ -119,6 +119,7 @@ class CellModel(SavedModel, BaseModelClass):
         del self.history_
 
     @classmethod
+    @checked(adata=CELLS, further=registration_arguments)
     def setup_anndata(
         cls, adata: AnnData, *, layer: str | None = None, batch_key: str | None = None, **kwargs: Any
     ) -> None:
@@ -163,6 +164,7 @@ class CellModel(SavedModel, BaseModelClass):
         cls.register_manager(manager)
 
     @classmethod
+    @checked(adata=CELLS)
     def check_cells(cls, adata: AnnData, *, layer: str | None = None, **keys: str | None) -> None:
         """Check cells like :meth:`setup_anndata`, without registration.
 
@@ -262,6 +264,7 @@ class CellModel(SavedModel, BaseModelClass):
             adata, self.scaling_, genes=self.genes_, batch_key=self.batch_key_, batches=self.batches_, layer=layer
         )
 
+    @checked(adata=CELLS)
     def get_latent_representation(self, adata: AnnData | None = None, *, layer: str | None = None) -> np.ndarray:
         """Return the latent representation.
 

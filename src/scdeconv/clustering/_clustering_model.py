@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from scdeconv._data.checks import CELLS, checked
 from scdeconv._nn import SoftClusters
 
 from ._base import CellModel
@@ -91,6 +92,7 @@ class ClusteringModel(CellModel):
     True
     """
 
+    @checked(adata=CELLS)
     def get_soft_assignments(self, adata: AnnData | None = None, *, layer: str | None = None) -> pd.DataFrame:
         """Return the soft assignment of each cell to each cluster.
 
@@ -116,6 +118,7 @@ class ClusteringModel(CellModel):
         """
         return self._soft_assignments(None, adata, layer)
 
+    @checked(adata=CELLS)
     def get_clusters(self, adata: AnnData | None = None, *, layer: str | None = None) -> pd.Series:
         """Return the cluster with the largest soft assignment of each cell.
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from scdeconv._data.checks import Problems, examples
-from scdeconv._nn import SoftClusters, fit_cells, seeded, weights_of
+from scdeconv._data.checks import CELLS, RESOLUTIONS, WIDTHS, Problems, checked, examples, whole
+from scdeconv._nn import SoftClusters, fit_cells, seeded, trainer_arguments, weights_of
 
 from ._base import CellState
 from ._cells import Cells, Scaling, encode_cells
@@ -89,6 +89,7 @@ class DESC(ClusteringModel):
     method = "desc"
     whole_numbers = False
 
+    @checked(adata=CELLS, hidden=WIDTHS, resolution=RESOLUTIONS)
     def __init__(
         self,
         adata: AnnData | None = None,
@@ -107,10 +108,8 @@ class DESC(ClusteringModel):
         }
         super().__init__(adata, parameters)
         problems = Problems("DESC cannot be created")
-        if not self.resolutions or min(self.resolutions) <= 0 or len(set(self.resolutions)) < len(self.resolutions):
-            problems.add(f"Expected one or more different resolutions above 0, found {self.resolutions}.")
-        if self.hidden is not None and (not self.hidden or min(self.hidden) < 1):
-            problems.add(f"Expected widths of at least 1 in hidden, found {self.hidden}.")
+        if len(set(self.resolutions)) < len(self.resolutions):
+            problems.add(f"Expected one or more different resolutions, found {self.resolutions}.")
         if adata is not None and self.scale_by_batch and self.batch_key_ is None:
             problems.add(
                 "Expected a batch_key for scale_by_batch=True, found none. Pass the column of obs: "
@@ -129,6 +128,8 @@ class DESC(ClusteringModel):
         """Return the number of training cells of each batch."""
         return np.bincount(self._training_data()[1], minlength=len(self.batches_))
 
+    # without self-training, the clusters are those of the start
+    @checked(max_epochs=whole(0), further=trainer_arguments)
     def train(
         self,
         *,
@@ -215,6 +216,7 @@ class DESC(ClusteringModel):
         network: DESCNetwork = self.module[0 if resolution is None else self.resolutions.index(resolution)]
         return network
 
+    @checked(adata=CELLS)
     def get_latent_representation(
         self, adata: AnnData | None = None, *, layer: str | None = None, resolution: float | None = None
     ) -> np.ndarray:
@@ -246,6 +248,7 @@ class DESC(ClusteringModel):
         network = self._network(resolution)
         return encode_cells(network, self._cells(adata, layer))
 
+    @checked(adata=CELLS)
     def get_soft_assignments(
         self, adata: AnnData | None = None, *, layer: str | None = None, resolution: float | None = None
     ) -> pd.DataFrame:
@@ -269,6 +272,7 @@ class DESC(ClusteringModel):
         """
         return self._soft_assignments(resolution, adata, layer)
 
+    @checked(adata=CELLS)
     def get_clusters(
         self, adata: AnnData | None = None, *, layer: str | None = None, resolution: float | None = None
     ) -> pd.Series:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from scdeconv._data.checks import examples
+from scdeconv._data.checks import CELLS, WIDTHS, checked, examples
 from scdeconv._nn import cannot_link_loss, must_link_loss
 
 from ._initial_clusters import centroids, k_means
@@ -78,6 +78,7 @@ class ScDCC(ScDeepCluster):
 
     method = "scdcc"
 
+    @checked(adata=CELLS, hidden=WIDTHS)
     def __init__(
         self,
         adata: AnnData | None = None,

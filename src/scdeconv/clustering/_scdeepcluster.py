@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from scdeconv._data.checks import Problems
-from scdeconv._nn import CountAutoencoder, SoftClusters, clustering_loss, fit_cells, seeded, weights_of
+from scdeconv._data.checks import CELLS, WIDTHS, checked, whole
+from scdeconv._nn import (
+    CountAutoencoder,
+    SoftClusters,
+    clustering_loss,
+    fit_cells,
+    seeded,
+    trainer_arguments,
+    weights_of,
+)
 
 from ._base import CellState
 from ._cells import CellBatch, Cells, Scaling, encode_cells
@@ -112,6 +120,7 @@ class ScDeepCluster(ClusteringModel):
     method = "scdeepcluster"
     whole_numbers = True
 
+    @checked(adata=CELLS, hidden=WIDTHS)
     def __init__(
         self,
         adata: AnnData | None = None,
@@ -125,18 +134,11 @@ class ScDeepCluster(ClusteringModel):
         gamma: float = 1.0,
         scale: Literal["pareto", "unit"] = "pareto",
     ) -> None:
-        problems = Problems(f"{type(self).__name__} cannot be created")
-        if likelihood not in ("nb", "zinb"):
-            problems.add(f"Expected likelihood 'nb' or 'zinb', found {likelihood!r}.")
-        if scale not in ("pareto", "unit"):
-            problems.add(f"Expected scale 'pareto' or 'unit', found {scale!r}.")
-        if not hidden or min(hidden) < 1:
-            problems.add(f"Expected widths of at least 1 in hidden, found {list(hidden)}.")
-        if n_clusters is not None and n_clusters < 2:
-            problems.add(f"Expected at least 2 clusters, found n_clusters={n_clusters}.")
         if adata is not None and n_clusters is not None and n_clusters > adata.n_obs:
-            problems.add(f"Expected at most as many clusters as cells ({adata.n_obs}), found n_clusters={n_clusters}.")
-        problems.raise_if_any()
+            msg = (
+                f"Expected at most as many clusters as cells ({adata.n_obs}), found n_clusters={n_clusters}. Lower it."
+            )
+            raise ValueError(msg)
         self.n_clusters, self.resolution, self.gamma = n_clusters, resolution, gamma
         self.architecture: dict[str, Any] = {
             "n_latent": n_latent,
@@ -154,6 +156,8 @@ class ScDeepCluster(ClusteringModel):
         }
         super().__init__(adata, parameters)
 
+    # without self-training, the clusters are those of the start
+    @checked(max_epochs=whole(0), further=trainer_arguments)
     def train(
         self,
         *,

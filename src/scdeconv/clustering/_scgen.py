@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from scdeconv._data.checks import Problems
-from scdeconv._nn import fit_cells, seeded, weights_of
+from scdeconv._data.checks import CELLS, checked, whole
+from scdeconv._nn import fit_cells, registration_arguments, seeded, trainer_arguments, weights_of
 
 from . import _scgen_arithmetic as arithmetic
 from ._base import CellModel, CellState
@@ -69,6 +69,7 @@ class ScGen(CellModel):
     method = "scgen"
     whole_numbers = False
 
+    @checked(adata=CELLS)
     def __init__(
         self,
         adata: AnnData | None = None,
@@ -79,18 +80,13 @@ class ScGen(CellModel):
         dropout_rate: float = 0.2,
     ) -> None:
         sizes = {"n_latent": n_latent, "n_hidden": n_hidden, "n_layers": n_layers}
-        problems = Problems("scGen cannot be created")
-        for name, size in sizes.items():
-            if size < 1:
-                problems.add(f"Expected {name} of at least 1, found {size}.")
-        if not 0 <= dropout_rate < 1:
-            problems.add(f"Expected dropout_rate from 0 to below 1, found {dropout_rate:g}.")
         if adata is not None and adata.n_obs < 2:
-            problems.add(f"Expected at least 2 cells to train on, found {adata.n_obs}.")
-        problems.raise_if_any()
+            msg = f"Expected at least 2 cells to train on, found {adata.n_obs}. Add cells."
+            raise ValueError(msg)
         super().__init__(adata, {**sizes, "dropout_rate": dropout_rate})
 
     @classmethod
+    @checked(adata=CELLS, further=registration_arguments)
     def setup_anndata(
         cls,
         adata: AnnData,
@@ -129,6 +125,7 @@ class ScGen(CellModel):
         """
         cls._setup(adata, layer, {"batch_key": batch_key, "cell_type_key": cell_type_key}, **kwargs)
 
+    @checked(batch_size=whole(2), further=trainer_arguments)
     def train(
         self,
         *,
@@ -167,12 +164,6 @@ class ScGen(CellModel):
         RuntimeError
             If the model was loaded and has no training cells.
         """
-        if batch_size < 2:
-            msg = (
-                f"Expected batch_size of at least 2 for batch normalisation, found {batch_size}. Use a larger "
-                "batch_size."
-            )
-            raise ValueError(msg)
         counts, batches = self._training_data()
         n_cells, n_genes = counts.shape
         scaling = Scaling.learn(counts, np.zeros_like(batches), None)
@@ -208,6 +199,7 @@ class ScGen(CellModel):
         """Column of ``obs`` with the cell type of each cell; None: no cell types."""
         return self._registration()[0].get("cell_type_key")
 
+    @checked(adata=CELLS)
     def predict_perturbation(
         self,
         control: str,
@@ -258,6 +250,7 @@ class ScGen(CellModel):
         effect = arithmetic.perturbation_effect(latent[others], cell_types[others], conditions[others] == perturbed)
         return decode_cells(self.module, latent[start] + effect, source.obs[start], self.genes_)
 
+    @checked(adata=CELLS)
     def remove_batch_effects(self, adata: AnnData | None = None, *, layer: str | None = None) -> AnnData:
         """Return cells without batch effects.
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from scdeconv._data.checks import Problems
-from scdeconv._nn import fit_cells, layers, linear, seeded, weights_of
+from scdeconv._data.checks import CELLS, checked
+from scdeconv._nn import fit_cells, layers, linear, seeded, trainer_arguments, weights_of
 
 from ._base import CellModel, CellState
 from ._cells import Scaling, Scores
@@ -172,18 +172,15 @@ class Scvis(CellModel):
     method = "scvis"
     whole_numbers = False
 
+    @checked(adata=CELLS)
     def __init__(self, adata: AnnData | None = None, *, n_pcs: int = 50, perplexity: float = 10.0) -> None:
-        problems = Problems("scvis cannot be created")
-        if not 2 <= n_pcs <= MAX_PCS:
-            problems.add(f"Expected n_pcs from 2 to {MAX_PCS}, found {n_pcs}.")
-        if not perplexity > 1:
-            problems.add(f"Expected perplexity above 1, found {perplexity:g}.")
-        elif adata is not None and adata.n_obs <= perplexity + 1:
-            problems.add(f"Expected more than {perplexity + 1:g} cells, found {adata.n_obs}. Lower the perplexity.")
-        problems.raise_if_any()
+        if adata is not None and adata.n_obs <= perplexity + 1:
+            msg = f"Expected more than {perplexity + 1:g} cells, found {adata.n_obs}. Lower the perplexity."
+            raise ValueError(msg)
         self.n_pcs, self.perplexity = n_pcs, perplexity
         super().__init__(adata, {"n_pcs": n_pcs, "perplexity": perplexity})
 
+    @checked(further=trainer_arguments)
     def train(
         self,
         *,
@@ -264,6 +261,7 @@ class Scvis(CellModel):
         return ScvisNetwork(torch.empty(weights["projection"].shape))
 
     @torch.no_grad()
+    @checked(adata=CELLS)
     def get_log_likelihood(self, adata: AnnData | None = None, *, layer: str | None = None) -> np.ndarray:
         """Return the log-likelihood of each cell given its embedding.
 

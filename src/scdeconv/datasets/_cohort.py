@@ -9,6 +9,7 @@ import pandas as pd
 from scipy.sparse import csr_matrix, vstack
 
 from scdeconv._data.annotated import make_adata
+from scdeconv._data.checks import checked, whole
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -23,6 +24,7 @@ _COMMON = (
 _RARE = "Mast cell"
 
 
+@checked(n_genes=whole(20))
 def paired_cohort(
     *,
     n_donors: int = 24,
@@ -91,14 +93,6 @@ def paired_cohort(
     >>> bulk.n_obs, cells.obs["donor"].nunique()
     (10, 6)
     """
-    _check(
-        cells_per_donor,
-        n_donors=n_donors,
-        n_bulk_only=n_bulk_only,
-        n_reference_only=n_reference_only,
-        n_genes=n_genes,
-        n_cell_types=n_cell_types,
-    )
     rng = np.random.default_rng(seed)
     n_all = n_donors + n_bulk_only + n_reference_only
     names = np.array([f"D{i:03d}" for i in rng.permutation(n_all) + 1])
@@ -141,18 +135,6 @@ def paired_cohort(
         **planted,
     }
     return cells, bulk
-
-
-def _check(cells_per_donor: tuple[int, int], **found: int) -> None:
-    least = {"n_donors": 1, "n_bulk_only": 0, "n_reference_only": 0, "n_genes": 20, "n_cell_types": 4}
-    for name, minimum in least.items():
-        if found[name] < minimum:
-            msg = f"Expected {name} of at least {minimum}, found {found[name]}. Increase the argument."
-            raise ValueError(msg)
-    low, high = cells_per_donor
-    if not 1 <= low <= high:
-        msg = f"Expected cells_per_donor as two increasing numbers of at least 1, found {cells_per_donor}. Change them."
-        raise ValueError(msg)
 
 
 def _cell_type_names(n_cell_types: int) -> list[str]:

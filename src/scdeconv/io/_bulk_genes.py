@@ -15,7 +15,7 @@ from scdeconv._data.gene_names import is_ensembl, strip_versions
 from scdeconv._data.genes import sum_duplicates
 from scdeconv._data.labels import as_text
 from scdeconv._data.matrix import layer_names
-from scdeconv.io._tables import TRANSCRIPT, are_transcripts, read_fields
+from scdeconv.io._tables import TRANSCRIPT, are_transcripts, check_dates, choose_names, read_fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,6 +53,7 @@ def to_genes(
         if renamed.isna().any():
             notes.append(f"{renamed.isna().sum():,} genes without new name not renamed")
         names = pd.Index(renamed.where(renamed.notna(), names))
+    check_dates(problems, names, "the bulk" if gene_names is None else "gene_names")
     problems.raise_if_any()
     if not names.is_unique:
         repeated = names[names.duplicated(keep=False)]
@@ -100,13 +101,16 @@ def _read_names(given: Names, var: pd.DataFrame, argument: str, problems: Proble
             )
             raise FileNotFoundError(msg)
         fields = read_fields(Path(given), problems, text=True)
-        if fields is None or len(fields.header) < 2:
+        problems.raise_if_any()
+        assert fields is not None
+        choose_names(fields, fields.kinds(), problems)
+        if len(fields.header) < 2:
             problems.add(
                 f"Expected {argument} with two columns, found fewer in {given}. Separate the columns by tabs or commas."
             )
         problems.raise_if_any()
         # the first line may be data: a header that is kept as a pair matches no identifier
-        table = pd.concat([pd.DataFrame([fields.header]), fields.columns]) if fields else pd.DataFrame()
+        table = pd.concat([pd.DataFrame([fields.header]), fields.columns])
     else:
         table = pd.Series(given, dtype=object).reset_index()
     pairs = table.iloc[:, :2].set_axis(["identifier", "name"], axis=1).dropna().astype(str)

@@ -102,7 +102,10 @@ def read_bulk_file(
     if fields.header[0] == "Geneid" and "Length" in fields.header:
         return _feature_counts(fields, choice, problems)
     is_tximport = any(name.startswith("abundance.") for name in fields.header)
+    n_problems = len(problems.messages)
     found = select_unit(fields, unit, problems)
+    if len(problems.messages) > n_problems:
+        return None
     if is_tximport:
         fields.keep([column for column, name in enumerate(fields.header) if name != "countsFromAbundance"])
         return _label(to_table(fields, genes_in or "rows", choice, problems), "tximport", ESTIMATED[unit])
@@ -186,10 +189,9 @@ def select_unit(fields: Fields, unit: str, problems: Problems) -> str | None:
     if len(kinds) < 2 or len(found) < len(kinds) or kinds == {"lengths"}:
         return None
     if unit not in kinds:
-        problems.add(
-            f"Expected {unit} in {fields.path}, found columns of {examples(sorted(kinds))}. Pass unit='tpm' or another "
-            "file."
-        )
+        way_out = "Pass unit='tpm'" if "tpm" in kinds else "Pass a file with counts or TPM"
+        problems.add(f"Expected {unit} in {fields.path}, found columns of {examples(sorted(kinds))}. {way_out}.")
+        return None
     kept = [column for column in range(len(fields.header)) if column not in found or found[column][0] == unit]
     fields.keep(kept)
     fields.header = [

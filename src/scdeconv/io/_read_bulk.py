@@ -11,7 +11,7 @@ import pandas as pd
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata
-from scdeconv._data.checks import Problems, examples
+from scdeconv._data.checks import PATHS, Problems, checked, examples
 from scdeconv._data.matrix import Matrix, is_integer, layer_names
 from scdeconv._data.progress import progress
 from scdeconv.io._bulk_genes import Names, to_genes
@@ -33,6 +33,7 @@ ONE_SAMPLE_PATTERNS = (
 )
 
 
+@checked(path=PATHS)
 def read_bulk(
     path: StrPath | Sequence[StrPath],
     *,
@@ -116,14 +117,6 @@ def read_bulk(
     read_bulk: table, 2 samples × 3 genes, counts (rows were genes)
     """
     problems = Problems(f"{path} cannot be read as bulk")
-    for name, value, known in (
-        ("genes_in", genes_in, (None, "rows", "columns")),
-        ("unit", unit, ("counts", "tpm")),
-        ("header", header, (None, True, False)),
-    ):
-        if value not in known:
-            problems.add(f"Expected {name} to be one of {known}, found {value!r}. Change the argument.")
-    problems.raise_if_any()
     paths = find_files(path)
     notes: list[str] = []
     if len(paths) == 1 and is_annotated(paths[0]):

@@ -46,7 +46,7 @@ def read_fractions(path: Path) -> pd.DataFrame:
     if notes:
         print("; ".join([f"read {path}", *notes]))
     names = [fields.header[column] for column in columns]
-    return pd.DataFrame(values.astype(float), pd.Index(fields.columns[0]), names)
+    return pd.DataFrame(values.astype(float), fields.columns[0].to_numpy(), names)
 
 
 def _is_other(name: str) -> bool:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata
-from scdeconv._data.checks import Problems, check_cell_type_names, check_expression, check_names, examples
+from scdeconv._data.checks import Problems, check_cell_type_names, check_expression, check_names, checked, examples
 from scdeconv._data.gene_names import strip_versions
 from scdeconv._data.warnings import warn
 from scdeconv._stats.markers import condition_number, marker_ratio
@@ -28,6 +28,7 @@ PER_MILLION = 1e6
 MAX_CONDITION_NUMBER = 100
 
 
+@checked()
 def read_signature(
     path: str | os.PathLike[str],
     *,

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import pandas as pd
 
+from scdeconv._data.checks import checked
+
 from ._model_files import read_model, write_model
 from ._plain import Arrays, from_plain
 
@@ -130,6 +132,7 @@ class SavedModel:
             for name, curve in self.training_.curves.items()
         }
 
+    @checked()
     def save(self, dir_path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the model without data to a directory: ``weights.npz`` (arrays) and ``model.json`` (all other state).
 
@@ -155,6 +158,7 @@ class SavedModel:
         write_model(dir_path, type(self).__name__, parts, overwrite=overwrite)
 
     @classmethod
+    @checked()
     def load(cls, dir_path: str | os.PathLike[str]) -> Self:
         """Load a model written by :meth:`save`; data are not needed, and the files contain no executable code.
 

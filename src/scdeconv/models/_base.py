@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 
+from scdeconv._data.checks import checked
 from scdeconv._data.gene_names import strip_versions
 from scdeconv._data.genes import align_genes, read_genes
 from scdeconv._data.matrix import get_matrix
@@ -15,7 +16,7 @@ from scdeconv.io import SavedModel, TrainingRecord, refuse_failed_parts
 
 from ._intervals import interval_bounds, sum_tables, warn_of_few_donors
 from ._state import Estimate
-from ._training_record import NEW, DeconvolutionRecord, warn_of_other_unit
+from ._training_record import NEW, DeconvolutionRecord, source_table, warn_of_other_unit
 from ._usable import flag_few_reads, fractions_of_all, quality_of_all, to_all_rows, with_reads
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ class DeconvolutionModel(SavedModel):
         """Compositions and noise levels of the training donors; None for methods that do not estimate noise."""
         return self.training_.familiarity if self.is_trained_ else None
 
+    @checked()
     def predict(self, adata: AnnData, *, layer: str | None = None, in_sample: bool = False) -> pd.DataFrame:
         """Estimate the composition of bulk samples.
 
@@ -157,6 +159,7 @@ class DeconvolutionModel(SavedModel):
         fractions, _, _ = self._replace_fit(adata, layer, fitted, in_sample=in_sample)
         return pd.DataFrame(fractions, index=adata.obs_names, columns=self.cell_types_)
 
+    @checked()
     def estimate(
         self,
         adata: AnnData,
@@ -199,9 +202,8 @@ class DeconvolutionModel(SavedModel):
             lower, upper = interval_bounds(self.held_out_, whole, row, coverage)
             tables |= {"lower": lower, "upper": upper}
             warn_of_few_donors(adata.obs_names[(row >= 0) & np.isnan(lower).any(axis=1)], coverage)
-        found = {
-            name: pd.DataFrame(table, index=adata.obs_names, columns=self.cell_types_) for name, table in tables.items()
-        }
+        names = adata.obs_names, self.cell_types_
+        found = {name: pd.DataFrame(table, *names) for name, table in tables.items()}
         sums = self.training_.levels if groups is None else groups
         if sums:
             found |= sum_tables(sums, found, whole, self.held_out_, row, coverage)
@@ -211,9 +213,7 @@ class DeconvolutionModel(SavedModel):
         quality = flag_few_reads(quality, expression, self.training_.library_size)
         if quality is not None:
             found["quality"] = quality_of_all(quality, usable, adata.obs_names)
-        if (source != NEW).any():
-            found["source"] = pd.DataFrame({"source": source}, index=adata.obs_names)
-        return found
+        return found | source_table(source, adata.obs_names)
 
     def _replace_fit(
         self, adata: AnnData, layer: str | None, fractions: np.ndarray, *, in_sample: bool
@@ -248,6 +248,7 @@ class DeconvolutionModel(SavedModel):
         usable = with_reads(totals, adata.obs_names)
         return expression[usable], usable
 
+    @checked()
     def quality(self, adata: AnnData, *, layer: str | None = None, in_sample: bool = False) -> pd.DataFrame | None:
         """Return how well the model fits each sample.
 
@@ -267,6 +268,7 @@ class DeconvolutionModel(SavedModel):
         """
         return self.estimate(adata, layer=layer, in_sample=in_sample).get("quality")
 
+    @checked()
     def predict_interval(
         self, adata: AnnData, coverage: float = 0.9, *, layer: str | None = None, in_sample: bool = False
     ) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from scdeconv._data import keys
-from scdeconv._data.checks import Problems, check_cell_sizes, check_expressed, check_paired
+from scdeconv._data.checks import Problems, check_cell_sizes, check_expressed, check_paired, checked
 from scdeconv._data.paired_data import PairedData
 from scdeconv._stats.compositions import to_fractions
 from scdeconv._stats.conformal import HeldOut
@@ -84,11 +84,13 @@ class CrossFittedModel(DeconvolutionModel):
     # minimum number of paired donors for cross-fitting
     fewest_to_hold_out: ClassVar[int] = FEWEST_PAIRS + 1
 
+    @checked()
     def __init__(self, mdata: MuData | None = None) -> None:
         self.mdata = mdata
         self.parameters_ = {}
 
     @classmethod
+    @checked()
     def setup_mudata(cls, mdata: MuData) -> None:
         """Check that the data have what the method needs. Nothing is written.
 
@@ -99,6 +101,8 @@ class CrossFittedModel(DeconvolutionModel):
 
         Raises
         ------
+        KeyError
+            If there is no bulk.
         ValueError
             If the reference or the cells that the method needs are missing, if the data were changed after pairing, if a
             bulk sample has no donor, if donors or cell types have two spellings, or if the method needs unknown cell
@@ -125,6 +129,7 @@ class CrossFittedModel(DeconvolutionModel):
         The learned state, of the class ``state_type``.
         """
 
+    @checked()
     def train(self, *, held_out: bool = True) -> None:
         """Fit the method to all donors.
 

@@ -81,19 +81,16 @@ class Trained:
     history: dict[str, pd.DataFrame]
 
 
-def check_network(hidden: Sequence[int], dropout: float | Sequence[float], loss: str) -> tuple[list[int], list[float]]:
+def check_network(hidden: Sequence[int], dropout: float | Sequence[float]) -> tuple[list[int], list[float]]:
     """Return widths and dropout rates, one for each hidden layer; raise ``ValueError`` if they do not match."""
-    if loss not in LOSSES:
-        msg = f"Expected loss to be one of {sorted(LOSSES)}, found {loss!r}. Use one of them."
-        raise ValueError(msg)
-    rates = [float(dropout)] * len(hidden) if isinstance(dropout, (int, float)) else [float(d) for d in dropout]
+    rates = [float(dropout)] * len(hidden) if isinstance(dropout, (int, float)) else [float(rate) for rate in dropout]
     if len(rates) != len(hidden):
         msg = (
             f"Expected one dropout rate for each of {len(hidden)} hidden layers, found {len(rates)}. Pass one number "
             "for all."
         )
         raise ValueError(msg)
-    return [int(width) for width in hidden], rates
+    return list(hidden), rates
 
 
 def network_space() -> dict[str, Any]:

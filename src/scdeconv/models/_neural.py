@@ -13,12 +13,12 @@ from scvi.data.fields import LayerField, ObsmField
 from scvi.model.base import BaseModelClass
 
 from scdeconv._data import keys
-from scdeconv._data.checks import check_cell_sizes, check_paired, check_training_samples
+from scdeconv._data.checks import SAMPLES_ONLY, check_cell_sizes, check_paired, check_training_samples, checked
 from scdeconv._data.fractions import measured_shares
 from scdeconv._data.matrix import Matrix, to_dense
 from scdeconv._data.modalities import cell_types_of
 from scdeconv._data.paired_data import PairedData
-from scdeconv._nn import quiet
+from scdeconv._nn import quiet, registration_arguments
 
 from ._base import DeconvolutionModel
 from ._cross_fitted import NO_DATA, input_genes
@@ -138,6 +138,7 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
         return data[modality]
 
     @classmethod
+    @checked(adata=SAMPLES_ONLY, further=registration_arguments)
     def setup_anndata(cls, adata: AnnData, **kwargs: Any) -> None:
         """Register bulk samples with scvi-tools. The registration is written to ``adata.uns``.
 
@@ -164,6 +165,7 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
         cls.register_manager(manager)
 
     @classmethod
+    @checked(further=registration_arguments)
     def setup_mudata(cls, mdata: MuData, *, train_on: Source | None = None, **kwargs: Any) -> None:
         """Register the training modality with scvi-tools.
 

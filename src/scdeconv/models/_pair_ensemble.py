@@ -6,7 +6,8 @@ from abc import abstractmethod
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from scdeconv._nn import seeded
+from scdeconv._data.checks import checked
+from scdeconv._nn import seeded, trainer_arguments
 
 from ._members import member_folds, train_members
 from ._neural import NeuralModel
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 class PairEnsemble(NeuralModel):
     """Base class of the ensembles on pairs. A subclass defines what each member learns from and how the result is stored."""
 
+    @checked(further=trainer_arguments)
     def train(
         self,
         *,

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from scdeconv._data.checks import checked, nearest
 from scdeconv.io import read_description
 
 from ._base import DeconvolutionModel
@@ -71,7 +72,8 @@ def get_record(key: str) -> Method:
     """Return the record of a method; raise ``ValueError`` if the key is unknown."""
     known = records()
     if key not in known:
-        msg = f"Expected method to be one of {sorted(known)}, found {key!r}. See scdeconv.tl.methods()."
+        advice = nearest(key, known) or "See scdeconv.tl.methods()."
+        msg = f"Expected method to be one of {sorted(known)}, found {key!r}. {advice}"
         raise ValueError(msg)
     return known[key]
 
@@ -99,7 +101,7 @@ def resolve(method: MethodLike) -> tuple[Any, dict[str, Any]]:
         return load_class(method), {}
     cls = method if isinstance(method, type) else type(method)
     if not issubclass(cls, DeconvolutionModel):
-        msg = f"Expected method to be a name, class or instance, found {method!r}. See scdeconv.tl.methods()."
+        msg = f"Expected method to be the name, class or instance of a method, found {method!r}. See scdeconv.tl.methods()."
         raise TypeError(msg)
     _check_record(cls, getattr(cls, "record", None))
     return cls, {} if isinstance(method, type) else dict(method.parameters_)
@@ -111,6 +113,7 @@ def _check_record(cls: type, record: object) -> None:
         raise TypeError(msg)
 
 
+@checked()
 def register(cls: Model) -> Model:
     """Register your own method, so that ``tl.train`` and ``tl.benchmark`` accept it.
 
@@ -164,6 +167,7 @@ def register(cls: Model) -> Model:
     return cls
 
 
+@checked()
 def load_model(dir_path: str | os.PathLike[str]) -> DeconvolutionModel:
     """Read a trained model of any class, written by its ``save``. No code in the files is executed.
 

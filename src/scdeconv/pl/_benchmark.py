@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
+from scdeconv._data.checks import checked, choice
 from scdeconv._data.keys import BASELINE
 from scdeconv.pl._style import GREY, PALETTE
 
@@ -23,6 +24,7 @@ METRICS = {
 }
 
 
+@checked(metric=choice(METRICS))
 def benchmark(table: pd.DataFrame, *, metric: str = "rmse", ax: Axes | None = None) -> Axes:
     """Methods ranked by their error on held-out samples, the best at the top.
 
@@ -67,9 +69,6 @@ def benchmark(table: pd.DataFrame, *, metric: str = "rmse", ax: Axes | None = No
     >>> [label.get_text() for label in ax.get_yticklabels()]
     ['ridge', 'mean composition']
     """
-    if metric not in METRICS:
-        msg = f"Expected metric to be one of {list(METRICS)}, found {metric!r}. Use one of them."
-        raise ValueError(msg)
     missing = {"method", "seed", "cell_type", metric} - set(table.columns)
     if missing:
         msg = (

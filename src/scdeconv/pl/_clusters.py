@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import PowerNorm
 
-from scdeconv._data.checks import examples
+from scdeconv._data.checks import checked, examples
 from scdeconv.pl._style import CHARACTER, PALETTE, category_colors, draw_boxes
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 CLUSTER_INCHES, MIN_PANEL_INCHES, BOX_PANEL_INCHES = 0.21, 1.5, 3.0
 
 
+@checked()
 def clusters(cells: AnnData, key: str = "desc", *, axes: np.ndarray | None = None) -> np.ndarray:
     """Certainty of the assignment of cells to clusters.
 

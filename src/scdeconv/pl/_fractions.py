@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.colors import PowerNorm
 from matplotlib.transforms import ScaledTranslation
 
+from scdeconv._data.checks import checked
 from scdeconv._data.fractions import get_fractions
 from scdeconv._data.keys import FRACTIONS
 from scdeconv.pl._fraction_boxes import draw_fraction_boxes
@@ -32,6 +33,7 @@ Kind = Literal["bars", "heatmap", "box"]
 NOT_GIVEN = "not given"
 
 
+@checked()
 def fractions(
     adata: AnnData,
     key: str = FRACTIONS,
@@ -95,9 +97,6 @@ def fractions(
     >>> [text.get_text() for text in ax.get_legend().get_texts()]
     ['f (n = 1)', 'm (n = 1)']
     """
-    if kind not in get_args(Kind):
-        msg = f"Expected kind to be one of {list(get_args(Kind))}, found {kind!r}. Use one of them."
-        raise ValueError(msg)
     table = get_fractions(adata, key)
     known = table.notna().all(axis=1).to_numpy()
     if not known.any():

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
@@ -8,12 +7,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import LogLocator
 
+from scdeconv._data.checks import checked
 from scdeconv.pl._style import GREY, PALETTE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from matplotlib.axes import Axes
 
 
+@checked()
 def history(history: Mapping[str, Any], *, ax: Axes | None = None) -> Axes:
     """Training and validation loss by epoch, with the best epoch.
 
@@ -49,12 +52,6 @@ def history(history: Mapping[str, Any], *, ax: Axes | None = None) -> Axes:
     >>> scdeconv.pl.history(history).get_xlabel()
     'epoch'
     """
-    if not isinstance(history, Mapping):
-        msg = (
-            f"Expected history to be a mapping of losses, found {type(history).__name__}. Pass model.history of a "
-            "method with epochs."
-        )
-        raise TypeError(msg)
     curves = {
         label: pd.Series(np.ravel(history[name]).astype(float), index=history[name].index).dropna()
         for label, name in (("training", "train_loss"), ("validation", "validation_loss"))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scdeconv import metrics
+from scdeconv._data.checks import checked
 from scdeconv._data.fractions import compared_tables
 from scdeconv._data.keys import FRACTIONS, MEASURED
 from scdeconv.pl._style import (
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@checked()
 def measured_vs_predicted(
     adata: AnnData, key: str = FRACTIONS, *, measured_key: str = MEASURED, axes: np.ndarray | None = None
 ) -> np.ndarray:

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from scdeconv._data.checks import checked
 from scdeconv._data.keys import CELL_SIZE, CELL_TYPE, UNS
 from scdeconv._data.matrix import to_dense
 from scdeconv.pl._style import CHARACTER
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 TYPE_INCHES, GENE_INCHES, MAX_WIDTH_INCHES = 0.24, 0.11, 11.0
 
 
+@checked()
 def signature(signature: AnnData, *, ax: Axes | None = None) -> Axes:
     """Heat map of a signature, genes × cell types.
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from scdeconv import metrics
 from scdeconv._data.annotated import values_of
+from scdeconv._data.checks import checked
 from scdeconv._data.keys import BULK, SELECTED, SIMULATED
 from scdeconv._stats.expression import log_shares
 from scdeconv.pl._style import GREY, PALETTE
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 
+@checked()
 def simulation(mdata: MuData, *, ax: Axes | None = None) -> Axes:
     """Real and simulated bulk in one PCA, with the share of real samples inside the simulated distribution.
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import LogLocator, MaxNLocator
 
+from scdeconv._data.checks import checked
 from scdeconv.pl._style import GREY, PALETTE
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ COLUMNS = 3
 MIN_LOG_RATIO = 5
 
 
+@checked()
 def tuning(tuning: Tuning, *, axes: np.ndarray | None = None) -> np.ndarray:
     """Error of each trial of a hyperparameter search, and its relation to each argument.
 

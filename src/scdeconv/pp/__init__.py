@@ -9,6 +9,7 @@ from scdeconv.io import read_signature
 from ._augment import augment
 from ._calibrate import calibrate, centred_log_ratio, fit_calibration
 from ._calibration import Calibration
+from ._combine_references import combine_references
 from ._constraints import Constraints, constraints, read_markers
 from ._hold_out import hold_out
 from ._merge_reference import merge_pairs, merge_profiles
@@ -25,6 +26,7 @@ __all__ = [
     "augment",
     "calibrate",
     "centred_log_ratio",
+    "combine_references",
     "constraints",
     "hold_out",
     "pair",

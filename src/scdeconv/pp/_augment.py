@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scdeconv._data import keys
-from scdeconv._data.checks import check_paired
+from scdeconv._data.checks import check_paired, checked
 from scdeconv._stats.draws import subsample_fractions
 
 if TYPE_CHECKING:
     from mudata import MuData
 
 
+@checked()
 def augment(mdata: MuData, n_aug: int = 100, aug_ratio: float = 0.8, *, seed: int = 0) -> None:
     """Draw ``n_aug`` compositions of random cell subsets for every paired sample.
 
@@ -58,12 +59,6 @@ def augment(mdata: MuData, n_aug: int = 100, aug_ratio: float = 0.8, *, seed: in
     >>> mdata["bulk"].obsm["augmented_fractions"].shape[1]
     10
     """
-    if n_aug < 1 or not 0 < aug_ratio <= 1:
-        msg = (
-            f"Expected n_aug of at least 1 and aug_ratio above 0 and at most 1, found n_aug={n_aug} and "
-            f"aug_ratio={aug_ratio}. Change the arguments."
-        )
-        raise ValueError(msg)
     check_paired(mdata)
     bulk = mdata[keys.BULK]
     if keys.MEASURED_CELLS not in bulk.obsm:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scdeconv._data import keys
-from scdeconv._data.checks import Problems, check_labels, check_paired, examples
+from scdeconv._data.checks import Problems, check_labels, check_paired, checked, examples
 from scdeconv._data.modalities import check_reference
 from scdeconv._data.paired_data import PairedData
 from scdeconv._data.warnings import warn
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 def centred_log_ratio(fractions: pd.DataFrame, floor: float = FLOOR) -> pd.DataFrame: ...
 @overload
 def centred_log_ratio(fractions: np.ndarray, floor: float = FLOOR) -> np.ndarray: ...
+@checked()
 def centred_log_ratio(fractions: pd.DataFrame | np.ndarray, floor: float = FLOOR) -> pd.DataFrame | np.ndarray:
     """Return centred log-ratios of fractions, for statistical methods without a sum constraint.
 
@@ -58,8 +59,7 @@ def centred_log_ratio(fractions: pd.DataFrame | np.ndarray, floor: float = FLOOR
     s1 -0.69  0.69
     s2 -3.45  3.45
     """
-    values = fractions.to_numpy(dtype=float) if isinstance(fractions, pd.DataFrame) else fractions
-    ratios = compositions.centred_log_ratio(values, floor)
+    ratios = compositions.centred_log_ratio(np.asarray(fractions, dtype=float), floor)
     if isinstance(fractions, pd.DataFrame):
         return pd.DataFrame(ratios, fractions.index, fractions.columns)
     return ratios
@@ -113,6 +113,7 @@ def _check_batches(batches: pd.Series, paired: np.ndarray, name: str) -> None:
         )
 
 
+@checked()
 def calibrate(mdata: MuData, *, batch_key: str | None = None) -> Calibration:
     """Estimate the differences between bulk and single cells from the pairs.
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from scdeconv._data import keys
+from scdeconv._data.checks import checked
 from scdeconv._stats.calibration.platform_calibration import PlatformCalibration
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class Calibration:
         )
 
     @classmethod
+    @checked()
     def of(cls, mdata: MuData) -> Self:
         """Return the calibration stored in ``mdata`` by :func:`scdeconv.pp.calibrate`.
 
@@ -163,6 +165,7 @@ class Calibration:
         """
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    @checked()
     def draw_compositions(self, n_samples: int, broad: float, rng: np.random.Generator) -> np.ndarray:
         """Draw compositions from the donors' logistic-normal distribution and a share ``broad`` by the Scaden rule.
 
@@ -181,6 +184,7 @@ class Calibration:
         """
         return self.to_arrays().draw_compositions(n_samples, broad, rng)
 
+    @checked()
     def draw_bulk(self, fractions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draw bulk samples of given composition.
 

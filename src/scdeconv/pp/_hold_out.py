@@ -8,7 +8,7 @@ import pandas as pd
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import subset
-from scdeconv._data.checks import check_paired, examples, remember_values
+from scdeconv._data.checks import check_paired, checked, examples, remember_values
 from scdeconv._data.labels import as_labels, as_text, near_matches
 from scdeconv._data.modalities import make_mudata
 
@@ -31,6 +31,7 @@ KEPT_TABLES = (keys.MEASURED, keys.MEASURED_CELLS, keys.MEASURED_VARIANCE, keys.
 REDONE: dict[str, Callable[..., object]] = {"calibrate": calibrate, "simulate": simulate, "select_genes": select_genes}
 
 
+@checked()
 def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
     """Split the data into training data without held-out donors and bulk of the held-out donors.
 

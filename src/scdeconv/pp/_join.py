@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
 from scdeconv._data import keys
 from scdeconv._data.checks import (
@@ -14,6 +13,7 @@ from scdeconv._data.checks import (
     check_donors_match,
     check_expressed,
     check_hierarchy,
+    check_order,
     check_shared_genes,
     examples,
     remember_values,
@@ -46,6 +46,7 @@ from scdeconv._data.warnings import warn
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from anndata import AnnData
     from mudata import MuData
 
 
@@ -72,9 +73,8 @@ def join(
         problems.add(
             "Expected profiles together with pseudobulk, found none. Omit pseudobulk: pair computes it from cells."
         )
-    for name, adata in originals.items():
-        if not isinstance(adata, AnnData):
-            problems.add(f"Expected {name} as AnnData, found {type(adata).__name__}. Pass anndata.AnnData({name}).")
+    if {"cells", "bulk"} <= originals.keys():
+        check_order(problems, originals["cells"], originals["bulk"], cell_type_key)
     problems.raise_if_any()
     if layer is not None and not any(layer in adata.layers for adata in originals.values()):
         problems.add(f"Expected layer {layer!r} in cells or bulk, found it in neither. Pass an existing layer.")
@@ -110,7 +110,9 @@ def join(
     n_spike_ins = set_spike_ins_aside(tables)
     # cell sizes are sums over all genes, not over shared genes; signatures have them in obs["total"]
     if "cells" in tables:
-        tables[keys.SUMS] = sum_cells(tables["cells"], logged=is_logged(originals["cells"], layer))
+        combined = keys.COMBINED in originals["cells"].uns.get(keys.UNS, {})
+        logged = is_logged(originals["cells"], layer)
+        tables[keys.SUMS] = sum_cells(tables["cells"], logged=logged, keep_totals=combined)
     elif "profiles" in tables and "total" not in tables["profiles"].obs:
         tables["profiles"].obs["total"] = np.asarray(tables["profiles"].X.sum(axis=1)).ravel()
     genes = tables["bulk"].var_names

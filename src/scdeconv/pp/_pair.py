@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from scdeconv._data import keys
-from scdeconv._data.checks import UNKNOWN_SIZES
+from scdeconv._data.checks import UNKNOWN_SIZES, checked
 from scdeconv._data.modalities import cell_types_of
 from scdeconv._data.reference import count_cells
 from scdeconv._data.warnings import warn
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FEWEST_PAIRS = 3  # minimum number of paired donors for methods that train on pairs (set by hand)
 
 
+@checked()
 def pair(
     cells: AnnData | None = None,
     bulk: AnnData | None = None,
@@ -182,6 +183,7 @@ def pair(
     return mdata
 
 
+@checked()
 def paired_donors(mdata: MuData) -> list[str]:
     """Return the donors of bulk samples with measured fractions, which are the training donors of paired methods.
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import subset, values_of
-from scdeconv._data.checks import check_paired
+from scdeconv._data.checks import check_paired, checked
 from scdeconv._data.matrix import to_dense
 from scdeconv._data.modalities import cell_types_of, check_reference
 from scdeconv._stats.expression import log_cpm
@@ -30,6 +30,7 @@ def _paired_rows(mdata: MuData) -> tuple[AnnData, AnnData]:
     return subset(bulk, found), subset(pseudobulk, partner[found].astype(int))
 
 
+@checked()
 def select_genes(mdata: MuData, n_genes: int | None = None, *, criterion: Criterion | None = None) -> None:
     """Select the genes for model training.
 
@@ -72,15 +73,9 @@ def select_genes(mdata: MuData, n_genes: int | None = None, *, criterion: Criter
     """
     if criterion is None:
         criterion = "markers" if keys.PROFILES in mdata.mod else "variance"
-    if criterion not in get_args(Criterion):
-        msg = f"Expected criterion to be one of {get_args(Criterion)}, found {criterion!r}. Change the argument."
-        raise ValueError(msg)
     check_paired(mdata)
     bulk = mdata[keys.BULK]
     wanted = GENES_PER_TYPE * len(cell_types_of(mdata)) if n_genes is None else n_genes
-    if wanted < 1:
-        msg = f"Expected n_genes of at least 1, found {n_genes}. Change the argument."
-        raise ValueError(msg)
     wanted = min(wanted, bulk.n_vars)
     if criterion == "markers":
         check_reference(mdata, "criterion='markers'")

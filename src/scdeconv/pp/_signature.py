@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import subset
-from scdeconv._data.checks import Problems, examples
+from scdeconv._data.checks import Problems, check_paired, checked, examples
 from scdeconv._data.matrix import to_dense
 from scdeconv._data.modalities import check_reference
 from scdeconv._data.reference import Reference
@@ -53,6 +53,7 @@ def _check_profiles(problems: Problems, profiles: np.ndarray, cell_types: list[s
         )
 
 
+@checked()
 def signature(
     mdata: MuData,
     n_genes: int | None = None,
@@ -142,22 +143,14 @@ def signature(
     nnls: 7 profiles, 70 genes
     """
     check_reference(mdata, "pp.signature")
+    check_paired(mdata)
     given = mdata[keys.PROFILES]
     cell_types = list(given.obs[keys.CELL_TYPE])
     profiles = to_dense(given.X)
     low, high = genes_per_type
     problems = Problems("The signature cannot be made")
-    for valid, expected, found in (
-        (criterion in get_args(Criterion), f"criterion to be one of {get_args(Criterion)}", criterion),
-        (n_genes is None or n_genes >= len(cell_types), "n_genes of at least 1 for each cell type", n_genes),
-        (replicates >= 2, "at least 2 replicates", replicates),
-        (0 < sampling < 1, "sampling between 0 and 1", sampling),
-        (0 <= fraction <= 1, "fraction from 0 to 1", fraction),
-        (1 <= low <= high, "genes_per_type to be two increasing numbers of at least 1", genes_per_type),
-        (min_cells >= 1, "min_cells of at least 1", min_cells),
-    ):
-        if not valid:
-            problems.add(f"Expected {expected}, found {found!r}. Change the argument.")
+    if n_genes is not None and n_genes < len(cell_types):
+        problems.add(f"Expected n_genes of at least 1 for each cell type, found {n_genes}. Change the argument.")
     _check_profiles(problems, profiles, cell_types)
     if criterion != "ratio" and keys.CELLS not in mdata.mod:
         problems.add(

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata
-from scdeconv._data.checks import check_paired
+from scdeconv._data.checks import check_paired, checked
 from scdeconv._data.chunks import product
 from scdeconv._data.matrix import to_dense
 from scdeconv._data.modalities import add_modality, check_reference
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 ROWS_AT_ONCE = 500
 
 
+@checked()
 def simulate(
     mdata: MuData,
     n_samples: int = 1000,
@@ -92,13 +93,6 @@ def simulate(
     >>> mdata["simulated"].shape
     (20, 300)
     """
-    if n_samples < 1 or cells_per_sample < 1 or not 0 <= sparse_share <= 1:
-        msg = (
-            "Expected n_samples and cells_per_sample of at least 1 and sparse_share from 0 to 1, found "
-            f"n_samples={n_samples}, cells_per_sample={cells_per_sample} and sparse_share={sparse_share}. "
-            "Change the arguments."
-        )
-        raise ValueError(msg)
     check_reference(mdata, "pp.simulate")
     check_paired(mdata)
     rng = np.random.default_rng(seed)

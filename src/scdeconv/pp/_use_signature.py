@@ -17,6 +17,7 @@ from scdeconv._data.warnings import warn
 from ._join import join
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from mudata import MuData
 
 
@@ -34,19 +35,11 @@ def use_signature(mdata: MuData, signature: AnnData) -> MuData:
     -------
     MuData of the shared genes: ``bulk``, with measured fractions if they have the same cell types, and ``profiles``.
 
-    Raises
-    ------
-    TypeError
-        If ``signature`` is not an AnnData.
-
     Warns
     -----
     UserWarning
         If the measured fractions have other cell types, or if most genes of the signature are not in bulk.
     """
-    if not isinstance(signature, AnnData):
-        msg = f"Expected signature as AnnData, found {type(signature).__name__}. Make it with pp.signature."
-        raise TypeError(msg)
     bulk = mdata[keys.BULK].copy()
     measured = bulk.obsm.pop(keys.MEASURED)
     labels = as_labels(pd.Index(signature.obs.get(keys.CELL_TYPE, signature.obs_names)))

@@ -12,6 +12,7 @@ from joblib import Parallel, delayed
 
 from scdeconv import metrics
 from scdeconv._data import keys
+from scdeconv._data.checks import check_keywords, checked
 from scdeconv._data.fractions import align_tables, measured_shares
 from scdeconv._data.modalities import cell_types_of
 from scdeconv._data.progress import no_progress, progress
@@ -20,7 +21,7 @@ from scdeconv.models import HeldOut, built_in_methods, check_needs, resolve
 from scdeconv.pp import hold_out, paired_donors
 
 from ._folds import CV, arguments_in_folds, deal_donors, pack, predict_unseen, refuse_leakage, unpack
-from ._train import fit_method, split_arguments, take_preparation
+from ._train import check_method_arguments, fit_method
 from ._tuning import tune as tune_method
 
 if TYPE_CHECKING:
@@ -61,15 +62,13 @@ def _interval_scores(measured: pd.DataFrame, predicted: pd.DataFrame, donors: pd
 def _check_arguments(mdata: MuData, method: MethodLike, arguments: dict[str, Any]) -> None:
     """Refuse arguments that are unknown to the method, the preparation steps and ``tl.tune``, and data without its needs."""
     options = dict(arguments)
-    unknown = sorted(set(options.pop("tune", None) or {}) - TUNING)
-    if unknown:
-        msg = f"Expected arguments of tl.tune in tune={sorted(TUNING)}, found {unknown}. Correct the names."
-        raise TypeError(msg)
+    check_keywords("tl.tune in tune=", options.pop("tune", None) or {}, TUNING)
+    check_method_arguments(method, options, cross_validate)
     cls, parameters = resolve(method)
-    split_arguments(cls, take_preparation(options)[1])
     check_needs(mdata, cls.record, {**parameters, **options}.get("train_on"))
 
 
+@checked()
 def cross_validate(
     mdata: MuData,
     method: MethodLike,
@@ -171,6 +170,7 @@ def _run(parts: Any, label: str, seed: int, arguments: Mapping[str, Any]) -> pd.
     return table.assign(seconds=seconds)
 
 
+@checked()
 def benchmark(
     mdata: MuData,
     methods: Sequence[MethodLike] | Mapping[str, Mapping[str, Any]] = ("calibrated_map", "nnls"),

@@ -9,11 +9,11 @@ import numpy as np
 from scdeconv import clustering
 from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata
-from scdeconv._data.checks import check_key, examples
+from scdeconv._data.checks import checked, choice, examples
 from scdeconv._data.matrix import get_matrix
 from scdeconv._version import __version__
 
-from ._train import split_arguments
+from ._train import keyword_arguments, split_arguments
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 CLASSES = {"desc": "DESC", "scdeepcluster": "ScDeepCluster", "scdcc": "ScDCC"}
 
 
+@checked(method=choice(CLASSES))
 def cluster(
     cells: AnnData,
     method: str = "desc",
@@ -96,12 +97,8 @@ def cluster(
     >>> cells.obs["desc"].cat.categories[0]
     '0'
     """
-    check_key(key_added)
-    if method not in CLASSES:
-        msg = f"Expected method to be one of {sorted(CLASSES)}, found {method!r}. Use one of them."
-        raise ValueError(msg)
     cls: Any = getattr(clustering, CLASSES[method])
-    architecture, training = split_arguments(cls, kwargs)
+    architecture, training = split_arguments(cls, kwargs, similar=keyword_arguments(cluster))
     cls.check_cells(cells, layer=layer, batch_key=batch_key)
     genes = _genes_to_read(cells, layer, n_top_genes)
     # registration writes to the object: register a copy
@@ -125,14 +122,14 @@ def cluster(
     results = (
         {f"{key}_{value:g}": {"resolution": value} for value in resolutions} if len(resolutions) > 1 else {key: {}}
     )
-    for name, choice in results.items():
-        cells.obs[name] = model.get_clusters(**choice)
-        cells.obsm[f"X_{name}"] = model.get_latent_representation(**choice)
-        cells.obsm[f"{name}_probabilities"] = model.get_soft_assignments(**choice)
+    for name, chosen in results.items():
+        cells.obs[name] = model.get_clusters(**chosen)
+        cells.obsm[f"X_{name}"] = model.get_latent_representation(**chosen)
+        cells.obsm[f"{name}_probabilities"] = model.get_soft_assignments(**chosen)
         cells.uns.setdefault(keys.UNS, {})[name] = {
             "method": method,
             "version": __version__,
-            "parameters": {**model.parameters_, **choice},
+            "parameters": {**model.parameters_, **chosen},
             "n_genes": len(model.genes_),
             "seed": model.seed_,
         }

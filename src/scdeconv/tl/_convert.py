@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scdeconv._data import keys
-from scdeconv._data.checks import check_key, examples
+from scdeconv._data.checks import checked, examples
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@checked()
 def convert_fractions(
     adata: AnnData,
     cell_size: pd.Series | Mapping[str, float],
@@ -66,13 +67,9 @@ def convert_fractions(
     >>> bulk.obsm["rna_fractions"].to_numpy().tolist()
     [[0.75, 0.25]]
     """
-    check_key(key_added)
     if key not in adata.obsm:
         msg = f"Expected adata.obsm[{key!r}], found keys {sorted(adata.obsm)}. Call tl.predict first."
         raise KeyError(msg)
-    if to not in ("cell", "rna"):
-        msg = f"Expected to='cell' or to='rna', found to={to!r}. Use one of them."
-        raise ValueError(msg)
     fractions = adata.obsm[key]
     record = adata.uns.get(keys.UNS, {}).get(key, {})
     kind = record.get("fraction_kind", "cell")

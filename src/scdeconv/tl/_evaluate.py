@@ -9,7 +9,7 @@ import pandas as pd
 
 from scdeconv import metrics
 from scdeconv._data import keys
-from scdeconv._data.checks import examples
+from scdeconv._data.checks import checked, examples
 from scdeconv._data.fractions import compared_tables, level_sums, levels_of
 from scdeconv._data.training_samples import training_samples
 from scdeconv._data.warnings import warn
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@checked()
 def evaluate(adata: AnnData, key: str = keys.FRACTIONS, *, measured_key: str = keys.MEASURED) -> pd.DataFrame:
     """Compare estimated with measured fractions for each cell type, and with the mean composition.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scdeconv._data import keys
-from scdeconv._data.checks import check_key
+from scdeconv._data.checks import checked
 from scdeconv._data.gene_names import strip_versions
 from scdeconv._version import __version__
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from scdeconv.models import DeconvolutionModel
 
 
+@checked()
 def expression(
     adata: AnnData,
     model: DeconvolutionModel,
@@ -73,7 +74,6 @@ def expression(
     >>> bulk.layers["expression_Macrophage"].shape
     (12, 300)
     """
-    check_key(key_added)
     predict: Any = getattr(model, "predict_expression", None)
     if predict is None:
         msg = (

@@ -10,7 +10,7 @@ from scipy.stats import false_discovery_control, t
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata
-from scdeconv._data.checks import Problems, check_cell_type_names, check_expression, check_fractions
+from scdeconv._data.checks import Problems, check_cell_type_names, check_expression, check_fractions, checked, whole
 from scdeconv._data.matrix import get_matrix, to_dense
 from scdeconv._data.progress import progress
 from scdeconv._stats.expression import to_shares
@@ -69,6 +69,7 @@ def noise_threshold(cv: np.ndarray, significant: np.ndarray) -> float:
     return float(cv[passing].max(initial=0.0))
 
 
+@checked(n_samples=whole(2))
 def group_expression(
     adata: AnnData,
     key: str = keys.FRACTIONS,
@@ -138,11 +139,6 @@ def group_expression(
     if key not in adata.obsm:
         msg = f"Expected adata.obsm[{key!r}], found keys {sorted(adata.obsm)}. Call tl.predict first."
         raise KeyError(msg)
-    if n_samples < 2 or not 0 < share < 1:
-        msg = (
-            f"Expected n_samples of at least 2 and share between 0 and 1, found {n_samples} and {share}. Correct them."
-        )
-        raise ValueError(msg)
     table, matrix = adata.obsm[key], get_matrix(adata, layer, "adata")
     problems = Problems("The expression of cell types cannot be estimated")
     check_fractions(problems, table, f"adata.obsm[{key!r}]")

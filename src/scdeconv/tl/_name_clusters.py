@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
 from scdeconv._data import keys
 from scdeconv._data.checks import (
     Problems,
     check_cell_type_names,
     check_expression,
-    check_key,
     check_labels,
     check_names,
     check_shared_genes,
+    checked,
     examples,
 )
 from scdeconv._data.gene_names import Genes, strip_versions
@@ -31,6 +30,8 @@ from scdeconv.pp import read_markers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from anndata import AnnData
 
 UNKNOWN = "unknown"
 # minimum score of the best name, and minimum difference to the second best (mean z-scores); set by hand
@@ -70,6 +71,7 @@ def score_by_markers(matrix: Matrix, clusters: np.ndarray, markers: Sequence[np.
     return scores
 
 
+@checked()
 def name_clusters(
     cells: AnnData,
     key: str = "desc",
@@ -136,7 +138,6 @@ def name_clusters(
     >>> bool((cells.obs["name"] == cells.obs["cell_type"]).all())
     True
     """
-    check_key(key_added)
     problems = Problems("The clusters cannot be named")
     if (markers is None) == (reference is None):
         given = "neither" if markers is None else "both"
@@ -232,9 +233,6 @@ def _read_profiles(
 ) -> tuple[list[str], np.ndarray, np.ndarray] | None:
     """Return the cell types, and the sums of expression of clusters and of types over the shared genes."""
     if reference is None:
-        return None
-    if not isinstance(reference, AnnData):
-        problems.add(f"Expected reference to be AnnData, found {type(reference).__name__}. Use AnnData(reference).")
         return None
     if reference_key not in reference.obs:
         problems.add(

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scdeconv._data import keys
-from scdeconv._data.checks import check_key, examples
+from scdeconv._data.checks import checked, examples
 from scdeconv._data.warnings import warn
 from scdeconv._version import __version__
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SOURCES = {"out_of_fold": "out-of-fold", "in_sample": "in-sample"}
 
 
+@checked()
 def predict(
     adata: AnnData,
     model: DeconvolutionModel,
@@ -89,7 +90,6 @@ def predict(
     >>> bulk.obsm["fractions"].shape
     (12, 7)
     """
-    check_key(key_added)
     found = model.estimate(adata, coverage=coverage, layer=layer, in_sample=in_sample)
     source = found.pop("source", pd.DataFrame({"source": []}))["source"]
     trained_on = {kind: list(source.index[source == label]) for kind, label in SOURCES.items()}

@@ -6,12 +6,15 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from scdeconv._data import keys
+from scdeconv._data.checks import RULES, check_keywords, check_values, checked, rules_of
 from scdeconv._data.modalities import cell_types_of, make_mudata
 from scdeconv._data.warnings import warn
 from scdeconv.models import check_needs, load_class, records, resolve
 from scdeconv.pp import FEWEST_PAIRS, augment, paired_donors, select_genes, simulate, use_signature
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
     from anndata import AnnData
     from mudata import MuData
 
@@ -25,10 +28,12 @@ PREPARATION = {
 }
 # default without a reference; chosen on public data, see docs/benchmarks/without_reference
 WITHOUT_REFERENCE = "ridge"
+PREPARED_BY: dict[str, Callable[..., None]] = {"simulate": simulate, "augment": augment, "select_genes": select_genes}
 # removed arguments, with advice
 FORMER_ARGUMENTS = {"start_from_solution": "no method: use method='residual_dnn' (True) or 'simplednn' (False)"}
 
 
+@checked()
 def default_method(mdata: MuData) -> str:
     """Return the default method of :func:`scdeconv.tl.train`.
 
@@ -64,16 +69,16 @@ def keyword_arguments(function: Any) -> dict[str, Any]:
     return {parameter.name: parameter.default for parameter in parameters if parameter.kind == parameter.KEYWORD_ONLY}
 
 
-def split_arguments(cls: Any, arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the arguments of the constructor and of ``train``; raise ``TypeError`` for unknown arguments."""
-    known = [set(keyword_arguments(function)) for function in (cls.__init__, cls.train)]
-    unknown = sorted(set(arguments) - known[0] - known[1])
-    if unknown:
-        msg = f"Expected arguments of {cls.__name__}: {sorted(known[0] | known[1])}, found {unknown}."
-        owners = {name: _methods_with(name) for name in unknown}
-        advice = [f"{name!r} is an argument of {', '.join(found)}" for name, found in owners.items() if found]
-        raise TypeError(f"{msg} {'; '.join(advice)}." if advice else msg)
-    first, second = ({name: arguments[name] for name in arguments if name in names} for names in known)
+def split_arguments(
+    cls: Any, arguments: dict[str, Any], *, similar: Collection[str] = ()
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the arguments of the constructor and of ``train``; refuse unknown arguments and wrong values."""
+    known = [keyword_arguments(function) for function in (cls.__init__, cls.train)]
+    owners = {name: _methods_with(name) for name in sorted(set(arguments) - set(known[0] | known[1]))}
+    advice = [f"{name!r} is an argument of {', '.join(found)}." for name, found in owners.items() if found]
+    check_keywords(cls.__name__, arguments, known[0] | known[1], similar=similar, advice=" ".join(advice))
+    accepted = {**arguments, **check_values(rules_of(cls.__init__) | rules_of(cls.train), arguments)}
+    first, second = ({name: accepted[name] for name in arguments if name in names} for names in known)
     return first, second
 
 
@@ -95,8 +100,20 @@ def take_preparation(arguments: dict[str, Any]) -> tuple[dict[str, dict[str, Any
         step: {name: arguments[name] for name in names if arguments.get(name) is not None}
         for step, names in PREPARATION.items()
     }
+    for step, given in steps.items():
+        check_values(rules_of(PREPARED_BY[step]), given)
     taken = {name for names in PREPARATION.values() for name in names}
     return steps, {name: value for name, value in arguments.items() if name not in taken}
+
+
+def check_method_arguments(method: MethodLike, arguments: dict[str, Any], caller: Callable[..., Any]) -> None:
+    """Refuse arguments that neither the method nor a preparation step accepts; ``caller`` passes them on."""
+    cls, _ = resolve(method)
+    rest = take_preparation(arguments)[1]
+    if "seed" in rest and not cls.record.stochastic:
+        del rest["seed"]
+    prepared = [name for names in PREPARATION.values() for name in names]
+    split_arguments(cls, rest, similar=[*keyword_arguments(caller), *prepared])
 
 
 def fit_method(mdata: MuData, method: MethodLike, arguments: dict[str, Any]) -> DeconvolutionModel:
@@ -104,7 +121,7 @@ def fit_method(mdata: MuData, method: MethodLike, arguments: dict[str, Any]) -> 
     cls, parameters = resolve(method)
     record = cls.record
     steps, arguments = take_preparation(arguments)
-    seed = arguments.get("seed", 0)
+    seed = check_values(RULES, {"seed": arguments.get("seed", 0)})["seed"]
     if not record.stochastic:
         # deterministic methods accept and ignore a seed
         arguments.pop("seed", None)
@@ -134,6 +151,7 @@ def fit_method(mdata: MuData, method: MethodLike, arguments: dict[str, Any]) -> 
     return model
 
 
+@checked()
 def train(
     mdata: MuData, method: MethodLike | None = None, *, signature: AnnData | None = None, **kwargs: Any
 ) -> DeconvolutionModel:
@@ -193,6 +211,7 @@ def train(
     """
     data = mdata if signature is None else use_signature(mdata, signature)
     chosen = default_method(data) if method is None else method
+    check_method_arguments(chosen, kwargs, train)
     record = resolve(chosen)[0].record
     if signature is not None and "cells" in record.needs:
         msg = (

@@ -64,7 +64,7 @@ def test_missing_simulated_bulk_is_refused(pairs):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"loss": "kl"}, r"Expected loss to be one of \['cross_entropy', 'l1', 'mse'\], found 'kl'"),
+        ({"loss": "kl"}, r"Expected loss to be one of \['cross_entropy', 'mse', 'l1'\], found 'kl'"),
         ({"dropout": (0.1, 0.2, 0.3)}, "Expected one dropout rate for each of 2 hidden layers, found 3"),
     ],
 )

@@ -269,7 +269,6 @@ def test_filters_drop_genes_unless_genes_were_selected(cohort):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"n_iterations": 0}, "Expected n_iterations of at least 1, found 0"),
         ({"malignant": "B cell"}, "Expected update_reference=True with malignant='B cell'"),
         ({"malignant": "none", "update_reference": True}, r"Expected malignant to be one of \[.*found 'none'"),
         (

@@ -181,19 +181,6 @@ def test_quality_is_written_by_tl_predict(pairs):
     assert bulk.uns["scdeconv"]["fractions"]["fraction_kind"] == "rna"
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"permutations": -1}, "permutations of at least 0 and n_jobs other than 0, found -1 and 1"),
-        ({"n_jobs": 0}, "found 0 and 0"),
-        ({"absolute": "sum"}, r"absolute to be None or one of \('sig.score', 'no.sumto1'\), found 'sum'"),
-    ],
-)
-def test_options_out_of_range_are_refused(mdata, options, message):
-    with pytest.raises(ValueError, match=message):
-        CIBERSORT(mdata, **options)
-
-
 def test_absolute_scores_need_training_and_the_option(mdata, bulk):
     with pytest.raises(ValueError, match="Expected absolute='sig.score' or 'no.sumto1', found None. Create the model"):
         trained(mdata).absolute_scores(bulk)

@@ -145,19 +145,6 @@ def test_b_mode_has_no_intervals(pairs):
     assert trained(pairs, batch_correction="B").held_out_ is None
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"batch_correction": "C"}, r"None or one of \('B', 'S'\), found 'C'"),
-        ({"n_mixtures": 0}, "n_mixtures of at least 1, found 0"),
-        ({"permutations": -1}, "permutations of at least 0"),
-    ],
-)
-def test_options_out_of_range_are_refused(data, options, message):
-    with pytest.raises(ValueError, match=message):
-        CIBERSORTx(data[0], **options)
-
-
 @pytest.mark.parametrize("mode", ["B", "S"])
 @pytest.mark.parametrize("name", ["finotello", "hoek"])
 def test_blood_estimates_agree_with_flow_cytometry(name, mode):

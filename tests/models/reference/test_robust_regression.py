@@ -7,7 +7,6 @@ from anndata import AnnData
 
 from scdeconv import pp, tl
 from scdeconv._stats.least_squares import solve_huber
-from scdeconv.models import RobustRegression
 from scdeconv.models.reference.robust_regression import RobustRegressionState
 
 TYPES = ["B cell", "NK cell", "T cell"]
@@ -60,8 +59,3 @@ def test_sample_without_expression_gets_equal_fractions(profiles, shares):
     empty = np.zeros((1, len(model.genes_)))
     np.testing.assert_array_equal(model.state_.predict(empty), 0)
     np.testing.assert_array_equal(model.state_.estimate(empty).fractions, 1 / 3)
-
-
-def test_no_iterations_are_refused():
-    with pytest.raises(ValueError, match="Expected max_iterations of at least 1, found 0"):
-        RobustRegression(max_iterations=0)

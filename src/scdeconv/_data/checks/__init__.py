@@ -2,6 +2,24 @@
 
 from __future__ import annotations
 
+from .arguments import (
+    ANY_CELLS,
+    CELLS,
+    PATHS,
+    RESOLUTIONS,
+    RULES,
+    SAMPLES_ONLY,
+    WIDTHS,
+    Rule,
+    check_keywords,
+    check_order,
+    check_values,
+    checked,
+    choice,
+    nearest,
+    rules_of,
+    whole,
+)
 from .cell_sizes import check_expressed, check_positive_sizes
 from .cell_types import near_types, report_differences, rest_columns
 from .donors import check_donors_match, columns_of_donors
@@ -10,7 +28,7 @@ from .fractions import SUM_TOLERANCE, check_fractions, check_numeric_table, chec
 from .genes import MOSTLY_SHARED, check_shared_genes
 from .groups import check_groups, check_hierarchy
 from .labels import check_cell_type_names, check_labels, check_spellings
-from .names import check_key, check_names
+from .names import check_names
 from .paired import UNKNOWN_SIZES, check_cell_sizes, check_paired, remember_values
 from .problems import Problems, examples
 from .training import check_training_samples

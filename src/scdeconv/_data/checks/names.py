@@ -32,13 +32,3 @@ def check_names(problems: Problems, obs_names: pd.Index, var_names: pd.Index, na
             f"Expected unique gene names in {name}, found {len(repeated)} repeated: {examples(repeated)}. "
             'Sum them, as pp.pair does with duplicates="sum", or make them unique.'
         )
-
-
-def check_key(key: str | None) -> None:
-    """Raise ``ValueError`` if ``key_added`` is empty or contains ``/``, which anndata 0.13 cannot write."""
-    if key is not None and (not key or "/" in key):
-        msg = (
-            f"Expected a non-empty key_added without '/', found {key!r}. h5ad files do not support such keys. "
-            "Choose another key."
-        )
-        raise ValueError(msg)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, overload
 
 import pandas as pd
 
+from scdeconv._data.checks import checked
+
 from .align import Table, align_fractions
 
 if TYPE_CHECKING:
@@ -64,9 +66,9 @@ class Metric(Protocol):
 
 
 def documented(function: AnyFunction) -> AnyFunction:
-    """Fill the shared sections into the placeholders of a metric's docstring."""
+    """Check the arguments of a metric, and fill the shared sections into the placeholders of its docstring."""
     function.__doc__ = inspect.cleandoc(function.__doc__ or "").format_map(SECTIONS)
-    return function
+    return checked()(function)
 
 
 def by_column(formula: Callable[[NDArray, NDArray], NDArray]) -> Metric:

@@ -72,7 +72,7 @@ def sum_pairs(
     return sums, np.divmod(pairs, n_groups), pair, learned
 
 
-def sum_cells(cells: AnnData, *, logged: bool = False) -> AnnData:
+def sum_cells(cells: AnnData, *, logged: bool = False, keep_totals: bool = False) -> AnnData:
     """Sum the cells of each cell type and donor and check all values, in one pass over the cells.
 
     Profiles, pseudobulk and references without held-out donors are computed from these sums.
@@ -83,6 +83,8 @@ def sum_cells(cells: AnnData, *, logged: bool = False) -> AnnData:
         Cells with categorical ``obs["donor"]`` and ``obs["cell_type"]``.
     logged
         Whether the cells are marked as log-transformed.
+    keep_totals
+        Keep ``obs["total"]``, which includes genes that ``cells`` lack (:func:`scdeconv.pp.combine_references`).
 
     Returns
     -------
@@ -91,7 +93,7 @@ def sum_cells(cells: AnnData, *, logged: bool = False) -> AnnData:
 
     Writes
     ------
-    ``cells.obs["total"]``: the sum over all genes.
+    ``cells.obs["total"]``: the sum over all genes, unless ``keep_totals``.
 
     Raises
     ------
@@ -104,7 +106,8 @@ def sum_cells(cells: AnnData, *, logged: bool = False) -> AnnData:
     problems = Problems("The inputs cannot be paired")
     report_expression(problems, examined, cells, "cells", logged=logged)
     problems.raise_if_any()
-    cells.obs["total"] = np.concatenate([part.totals for part in examined])
+    if not keep_totals:
+        cells.obs["total"] = np.concatenate([part.totals for part in examined])
     obs = pd.DataFrame(
         {
             keys.DONOR: donors[donor],

@@ -119,7 +119,13 @@ class _Style:
             return [
                 len(self.cut(line)) if line.count('"') % 2 == 0 else len(line.split(self.separator)) for line in lines
             ]
-        return [len(row) for row in csv.reader((line.strip(" ") for line in lines), **self.options)]
+        if self.separator == " " and not any('"' in line for line in lines):
+            return [len(line.split()) for line in lines]
+        try:
+            return [len(row) for row in csv.reader((line.strip(" ") for line in lines), **self.options)]
+        except csv.Error:
+            # a line without the separator is longer than the longest field of the csv module
+            return [1] * len(lines)
 
 
 Numbered = list[tuple[int, str]]
@@ -194,7 +200,7 @@ def _parse(
     if len(first) == 1 and width > 2:
         problems.add(
             f"Expected a header in {path}, found one field in the first line ({first[0]!r}) over rows of {width} fields "
-            f"({shown(rows[0])}). Remove the lines above the header."
+            f"({shown(rows[0])}). Remove lines above the header, or separate all fields by the same character."
         )
         return None
     n_problems = len(problems.messages)

@@ -148,10 +148,11 @@ def _read(
         numbers[local | ~np.isnan(numbers)] = [agreeing[0].read(item) for item in written]
         return numbers
     readings = [one.name for one in agreeing or fitting] or ["mixed notations"]
+    plain = examples(_plain_numbers(text[~odd], others))
     problems.add(
         f"Expected numbers in one notation in {fields.path}, found {examples(dict.fromkeys(text[local]))} "
-        f"({' or '.join(readings)}) in {examples(names)}, beside {examples(_plain_numbers(text[~odd], others))}. Write "
-        "all numbers without thousands separators and with decimal points."
+        f"({' or '.join(readings)}) in {examples(names)}{', beside ' if plain else ''}{plain}. "
+        "Write all numbers without thousands separators and with decimal points."
     )
     return np.where(local, 0, numbers)
 

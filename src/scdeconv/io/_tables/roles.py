@@ -110,20 +110,28 @@ def _drop_totals(table: Table, choice: Choice) -> dict[str, str]:
     return doubtful
 
 
-def _check_names(table: Table, problems: Problems, samples: str) -> None:
-    """Refuse genes named by dates or row numbers, and samples with empty or repeated names."""
-    if not table.values.size:
-        problems.add(f"Expected {samples} and genes in {table.path}, found {table.values.shape}. Check the file.")
-        return
-    genes = table.var.index
+def check_dates(problems: Problems, genes: pd.Index, path: object) -> None:
+    """Refuse genes that Excel has turned into dates, such as 1-Mar."""
     suspects = genes[genes.str.match(r"\d|[A-Za-zäé]{3,4}[-. /]\d{1,2}$")]
     dates = {name: gene for name in suspects if (gene := gene_of_date(name))}
     if dates:
         found = examples(f"{name} ({gene})" for name, gene in dates.items())
         problems.add(
-            f"Expected gene names in {table.path}, found {len(dates)} dates that Excel made of them: {found}. Export the "
-            "table again without Excel, or correct the names."
+            f"Expected gene names in {path}, found {len(dates)} dates that Excel made of them: {found}. Export the table "
+            "again without Excel, correct the names, or leave the rows out with drop=."
         )
+
+
+def _check_names(table: Table, problems: Problems, samples: str) -> None:
+    """Refuse genes named by dates or row numbers, and samples with empty or repeated names."""
+    if not table.values.size:
+        problems.add(
+            f"Expected {samples} and genes in {table.path}, found {table.values.shape[0]} {samples} and "
+            f"{table.values.shape[1]} genes with names. Check the file."
+        )
+        return
+    genes = table.var.index
+    check_dates(problems, genes, table.path)
     if are_row_numbers(genes):
         problems.add(
             f"Expected gene names in {table.path}, found the numbers {examples(genes)} in their place. Export the table "

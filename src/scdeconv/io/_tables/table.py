@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -166,15 +166,13 @@ def to_table(
     values = read_numbers(fields, candidates, problems, missing=missing, way_out=way_out)
     if len(problems.messages) > n_problems:
         return None
-    about: Any = fields.columns[sorted(described)].set_axis(
-        [fields.header[column] for column in sorted(described)], axis=1
-    )
+    about = fields.columns[sorted(described)].set_axis([fields.header[column] for column in sorted(described)], axis=1)
     about = about.loc[:, ~about.columns.duplicated() & (about.columns != "")].rename_axis(columns=None)
     about = about.set_axis(as_text(names), axis=0)
-    others = pd.DataFrame(index=pd.Index([fields.header[column] for column in candidates], dtype=object))
+    unlabelled = pd.DataFrame(index=pd.Index([fields.header[column] for column in candidates], dtype=object))
     if axis == "rows":
-        return Table(fields.path, values.T, others, about, "rows", notes=fields.notes)
-    return Table(fields.path, values, about, others, "columns", notes=fields.notes)
+        return Table(fields.path, values.T, unlabelled, about, "rows", notes=fields.notes)
+    return Table(fields.path, values, about, unlabelled, "columns", notes=fields.notes)
 
 
 def _is_known(fields: Fields, column: int, kind: str) -> bool:

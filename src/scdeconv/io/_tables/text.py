@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DECOMPRESS = {b"\x1f\x8b": gzip.decompress, b"BZh": bz2.decompress, b"\xfd7zXZ\x00": lzma.decompress}
-ZIP = b"PK\x03\x04"
+ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 # first bytes of files that are no tables, with the way out
 OTHER_FILES = {
     b"\x89HDF": ("an HDF5 file", "Name it .h5ad if it contains AnnData."),

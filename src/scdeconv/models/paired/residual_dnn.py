@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from scipy.special import softmax
 
+from scdeconv._data.checks import checked
 from scdeconv._data.paired_data import PairedData
 from scdeconv._nn import Ensemble, TrainingData, weights_of
 from scdeconv._stats.conformal import HeldOut
@@ -175,6 +176,7 @@ class ResidualDNN(PairEnsemble):
 
         return {**network_space(), "simulate": IntDistribution(100, 4000, log=True)}
 
+    @checked()
     def __init__(
         self,
         mdata: MuData | None = None,
@@ -187,23 +189,14 @@ class ResidualDNN(PairEnsemble):
         loss: LossName = "mse",
     ) -> None:
         bases: dict[str, type[CalibratedMAP] | type[Ridge]] = {"calibrated_map": CalibratedMAP, "ridge": Ridge}
-        if base not in bases:
-            msg = f"Expected base to be one of {sorted(bases)}, found {base!r}. Use one of them."
-            raise ValueError(msg)
-        widths, rates = check_network(hidden, dropout, loss)
-        parameters = {"base": base, "hidden": widths, "dropout": rates, "n_members": int(n_members)}
+        widths, rates = check_network(hidden, dropout)
+        parameters = {"base": base, "hidden": widths, "dropout": rates, "n_members": n_members}
         super().__init__(mdata, {**parameters, "simulate": simulate, "loss": loss})
         self._base = bases[base](mdata)
 
     def _starts(self, seed: int) -> Starts:
-        data = PairedData(self._paired_mdata(), self._training_genes)
+        data = PairedData(self.mdata, self._training_genes)
         return Starts(self._base, data, self.parameters_["simulate"], seed)
-
-    def _paired_mdata(self) -> MuData:
-        if self.mdata is None:
-            msg = "Expected mdata to be a MuData from pp.pair, found an AnnData without reference. Use SimpleDNN."
-            raise TypeError(msg)
-        return self.mdata
 
     def _finish(self, rows: TrainingRows, held: np.ndarray, starts: Starts, trained: Trained, seed: int) -> None:
         """Predict the held-out donors and store the result."""

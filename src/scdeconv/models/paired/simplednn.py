@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from scdeconv._data.checks import checked
 from scdeconv._nn import Ensemble, TrainingData, weights_of
 from scdeconv._stats.conformal import HeldOut
 from scdeconv._stats.expression import fill_missing, log_shares
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
     from mudata import MuData
 
     from scdeconv.models._neural import Source, TrainingRows
+
+
+# arguments that moved to ResidualDNN
+MOVED = ("base", "simulate", "start_from_solution")
 
 
 @torch.no_grad()
@@ -139,6 +144,7 @@ class SimpleDNN(PairEnsemble):
         """
         return network_space()
 
+    @checked(further=lambda: MOVED)
     def __init__(
         self,
         data: AnnData | MuData | None = None,
@@ -156,8 +162,8 @@ class SimpleDNN(PairEnsemble):
                 "only. For a network that corrects a base method, use ResidualDNN (method='residual_dnn')."
             )
             raise TypeError(msg)
-        widths, rates = check_network(hidden, dropout, loss)
-        parameters = {"hidden": widths, "dropout": rates, "n_members": int(n_members), "loss": loss}
+        widths, rates = check_network(hidden, dropout)
+        parameters = {"hidden": widths, "dropout": rates, "n_members": n_members, "loss": loss}
         super().__init__(data, {**parameters, "train_on": train_on})
 
     def _finish(self, rows: TrainingRows, held: np.ndarray, starts: None, trained: Trained, seed: int) -> None:

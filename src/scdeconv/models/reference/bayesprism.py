@@ -10,7 +10,7 @@ import pandas as pd
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import values_of
-from scdeconv._data.checks import examples
+from scdeconv._data.checks import checked, examples
 from scdeconv._data.matrix import Matrix, to_dense
 from scdeconv._data.reference import membership
 from scdeconv._stats.expression import to_shares
@@ -159,6 +159,7 @@ class BayesPrism(CrossFittedModel):
     )
     state_type = BayesPrismState
 
+    @checked()
     def __init__(
         self,
         mdata: MuData | None = None,
@@ -181,9 +182,6 @@ class BayesPrism(CrossFittedModel):
             "outlier_samples": outlier_samples,
             "drop_ribosomal": drop_ribosomal,
         }
-        if n_iterations is not None and n_iterations < 1:
-            msg = f"Expected n_iterations of at least 1, found {n_iterations}. Use None for the default."
-            raise ValueError(msg)
         if malignant is not None and not update_reference:
             msg = (
                 f"Expected update_reference=True with malignant={malignant!r}, found False. Set update_reference=True."
@@ -246,6 +244,7 @@ class BayesPrism(CrossFittedModel):
         reads = sum_by_group(start * (weights.T @ (bulk / mix(weights, start))), types, len(profiles))
         return replace(state, updated=update_profiles(floor_profiles(profiles, totals), reads), summary=summary)
 
+    @checked()
     def predict_expression(
         self, adata: AnnData, *, cell_types: Sequence[str] | None = None, layer: str | None = None
     ) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
+from scdeconv._data.checks import checked
 from scdeconv._data.matrix import get_matrix, to_dense
 from scdeconv._data.progress import progress
 from scdeconv._data.units import ARRAY, to_linear
@@ -162,6 +163,7 @@ class CIBERSORT(SignatureModel):
     )
     state_type: ClassVar[Any] = CIBERSORTState
 
+    @checked()
     def __init__(
         self,
         mdata: MuData | None = None,
@@ -172,15 +174,6 @@ class CIBERSORT(SignatureModel):
         n_jobs: int = 1,
         seed: int = 0,
     ) -> None:
-        if permutations < 0 or n_jobs == 0:
-            msg = (
-                f"Expected permutations of at least 0 and n_jobs other than 0, found {permutations} and {n_jobs}. "
-                "Correct them."
-            )
-            raise ValueError(msg)
-        if absolute not in (None, *get_args(Absolute)):
-            msg = f"Expected absolute to be None or one of {get_args(Absolute)}, found {absolute!r}. Use one of them."
-            raise ValueError(msg)
         super().__init__(mdata)
         self.parameters_ = {
             "permutations": permutations,
@@ -190,6 +183,7 @@ class CIBERSORT(SignatureModel):
             "seed": seed,
         }
 
+    @checked()
     def train(self, *, held_out: bool = True) -> None:
         """Compute the signature from all donors.
 
@@ -217,6 +211,7 @@ class CIBERSORT(SignatureModel):
         matrix = get_matrix(adata, layer, "adata")
         return to_dense(to_linear(matrix) if self.training_.bulk_unit == ARRAY else matrix)
 
+    @checked()
     def absolute_scores(self, adata: AnnData, *, layer: str | None = None) -> pd.DataFrame:
         """Return scores of the absolute amount of each cell type, comparable between samples and between cell types.
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import scipy.sparse as sp
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import values_of
+from scdeconv._data.checks import checked
 from scdeconv._data.chunks import product
 from scdeconv._stats.batch_correction import MILLION, correct_mixtures, correct_signature, draw_artificial_mixtures
 from scdeconv._stats.compositions import to_fractions
@@ -110,6 +111,7 @@ class CIBERSORTx(CIBERSORT):
     )
     state_type: ClassVar[Any] = CIBERSORTxState
 
+    @checked()
     def __init__(
         self,
         mdata: MuData | None = None,
@@ -122,15 +124,6 @@ class CIBERSORTx(CIBERSORT):
         n_jobs: int = 1,
         seed: int = 0,
     ) -> None:
-        if batch_correction not in (None, *get_args(Correction)):
-            msg = (
-                f"Expected batch_correction to be None or one of {get_args(Correction)}, found {batch_correction!r}. "
-                "Use one of them."
-            )
-            raise ValueError(msg)
-        if n_mixtures is not None and n_mixtures < 1:
-            msg = f"Expected n_mixtures of at least 1, found {n_mixtures}. Use None for the default."
-            raise ValueError(msg)
         super().__init__(
             mdata,
             permutations=permutations,
@@ -141,6 +134,7 @@ class CIBERSORTx(CIBERSORT):
         )
         self.parameters_ |= {"batch_correction": batch_correction, "n_mixtures": n_mixtures}
 
+    @checked()
     def train(self, *, held_out: bool = True) -> None:
         """Compute the signature from all donors. S-mode corrects it.
 

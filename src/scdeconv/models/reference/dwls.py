@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scdeconv._data import keys
+from scdeconv._data.checks import checked
 from scdeconv._stats.expression import to_shares
 from scdeconv._stats.least_squares import normal_equations
 from scdeconv._stats.markers import GENES_PER_TYPE, best_per_type, marker_ratio
@@ -221,10 +222,12 @@ class DWLS(SignatureModel):
     )
     state_type = DWLSState
 
+    @checked()
     def __init__(self, mdata: MuData | None = None, *, unknown: bool = False, hierarchical: bool = False) -> None:
         super().__init__(mdata)
         self.parameters_ = {"unknown": unknown, "hierarchical": hierarchical}
 
+    @checked()
     def train(self, *, held_out: bool = True) -> None:
         """Compute the signature from all donors.
 

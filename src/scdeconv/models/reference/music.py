@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from scdeconv._data.checks import checked
 from scdeconv._stats.compositions import to_fractions
 from scdeconv._stats.expression import to_shares
 from scdeconv._stats.solvers.subject_weights import (
@@ -170,6 +171,7 @@ class MuSiC(CrossFittedModel):
     )
     state_type = MuSiCState
 
+    @checked()
     def __init__(
         self,
         mdata: MuData | None = None,
@@ -196,6 +198,7 @@ class MuSiC(CrossFittedModel):
             "consistent_units": consistent_units,
         }
 
+    @checked()
     def train(self, *, held_out: bool = True) -> None:
         """Fit the method to all donors.
 
@@ -259,6 +262,7 @@ class MuSiC(CrossFittedModel):
         variance = variance if variance.ndim == 2 else np.diagonal(variance).T
         return choose_markers(types.mean, variance, members)
 
+    @checked()
     def standard_error(self, adata: AnnData, *, layer: str | None = None) -> pd.DataFrame:
         r"""Return the standard errors of the fractions of bulk samples.
 

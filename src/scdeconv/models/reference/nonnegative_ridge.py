@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from scdeconv._data.checks import checked
 from scdeconv._stats.expression import to_shares
 from scdeconv._stats.least_squares import solve_nonnegative
 from scdeconv.models._record import Method
@@ -174,10 +175,8 @@ class NonNegativeRidge(SignatureModel):
 
         return {"penalty": FloatDistribution(1e-8, 10.0, log=True)}
 
+    @checked()
     def __init__(self, mdata: MuData | None = None, *, penalty: float | None = None) -> None:
-        if penalty is not None and not 0 <= penalty < np.inf:
-            msg = f"Expected penalty of at least 0, or None, found {penalty}. Use None to choose it for each sample."
-            raise ValueError(msg)
         super().__init__(mdata)
         self.parameters_ = {"penalty": penalty}
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scdeconv._data.checks import checked
 from scdeconv._stats.least_squares import MAX_ITERATIONS, solve_huber
 from scdeconv.models._record import Method
 from scdeconv.models._signature_model import SignatureModel, SignatureState
@@ -69,10 +70,8 @@ class RobustRegression(SignatureModel):
     )
     state_type = RobustRegressionState
 
+    @checked()
     def __init__(self, mdata: MuData | None = None, *, max_iterations: int = MAX_ITERATIONS) -> None:
-        if max_iterations < 1:
-            msg = f"Expected max_iterations of at least 1, found {max_iterations}. Use a positive integer."
-            raise ValueError(msg)
         super().__init__(mdata)
         self.parameters_ = {"max_iterations": max_iterations}
 

@@ -11,8 +11,9 @@ import torch
 from mudata import MuData
 
 from scdeconv._data import keys
+from scdeconv._data.checks import checked
 from scdeconv._data.matrix import to_dense
-from scdeconv._nn import LOSSES, Perceptrons, TrainingData, fit, seeded, weights_of, with_weights
+from scdeconv._nn import LOSSES, Perceptrons, TrainingData, fit, seeded, trainer_arguments, weights_of, with_weights
 from scdeconv.io import curves_of
 from scdeconv.models._neural import NeuralModel, Source
 from scdeconv.models._record import Method
@@ -143,6 +144,7 @@ class Scaden(NeuralModel):
             "sparse_share": FloatDistribution(0.0, 1.0),
         }
 
+    @checked()
     def __init__(
         self,
         data: AnnData | MuData | None = None,
@@ -151,13 +153,11 @@ class Scaden(NeuralModel):
         var_cutoff: float = 0.1,
         train_on: Source | None = None,
     ) -> None:
-        if loss not in ("mse", "l1"):
-            msg = f"Expected loss to be 'mse' or 'l1', found {loss!r}. Use one of them."
-            raise ValueError(msg)
         super().__init__(data, {"train_on": train_on, "loss": loss, "var_cutoff": var_cutoff})
         if isinstance(data, MuData) and keys.SELECTED not in data[keys.BULK].var:
             self._training_genes = _varying_genes(data[keys.BULK], var_cutoff)
 
+    @checked(further=trainer_arguments)
     def train(self, *, max_steps: int = 5000, accelerator: str = "auto", seed: int = 0, **trainer_kwargs: Any) -> None:
         """Train the three members for a fixed number of steps. Ctrl-C stops the training and keeps the current weights.
 

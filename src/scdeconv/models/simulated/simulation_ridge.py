@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scdeconv._data.checks import checked
 from scdeconv.models._cross_fitted import CrossFittedModel
 from scdeconv.models._record import Method
 from scdeconv.models.paired.ridge import RidgeState, fit_ridge
@@ -67,10 +68,12 @@ class SimulationRidge(CrossFittedModel):
 
         return {"n_simulated": IntDistribution(250, 8000, log=True)}
 
+    @checked()
     def __init__(self, mdata: MuData | None = None, *, n_simulated: int = 1000) -> None:
         super().__init__(mdata)
         self.parameters_ = {"n_simulated": n_simulated}
 
+    @checked()
     def train(self, *, held_out: bool = True, seed: int = 0) -> None:
         """Calibrate, simulate bulk and fit the regression.
 

@@ -10,6 +10,8 @@ import pandas as pd
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
+from scdeconv._data.checks import checked
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -78,6 +80,7 @@ class Constraints:
         impossible = self.cannot_link[groups[self.cannot_link[:, 0]] == groups[self.cannot_link[:, 1]]]
         return pd.DataFrame({"first": self.cells[impossible[:, 0]], "second": self.cells[impossible[:, 1]]})
 
+    @checked()
     def agreement(self, labels: pd.Series | Sequence[object] | np.ndarray) -> float:
         """Return the share of constraints that labels (cell types or clusters) satisfy.
 

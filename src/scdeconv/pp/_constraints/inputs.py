@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 from mudata import MuData
 
 from scdeconv._data.annotated import make_adata
@@ -27,7 +25,9 @@ from scdeconv._data.warnings import warn
 from .constraints import Constraints
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from anndata import AnnData
 
     from scdeconv._data.matrix import Matrix
 
@@ -42,8 +42,6 @@ def read_cells(problems: Problems, cells: AnnData | MuData, rna: str) -> tuple[A
         problems.add(
             f"Expected modality {rna!r} in cells, found {examples(cells.mod, n=10)}. Pass the RNA modality as rna=."
         )
-    elif not isinstance(cells, AnnData):
-        problems.add(f"Expected cells as AnnData or MuData, found {type(cells).__name__}. Convert it to AnnData.")
     return cells, "cells"
 
 
@@ -62,11 +60,6 @@ def read_pairs(
             str(kind): list(zip(rows["first"], rows["second"], strict=True))
             for kind, rows in pairs.groupby("link", observed=True, sort=False, dropna=False)
         }
-    elif not isinstance(pairs, Mapping):
-        problems.add(
-            f"Expected pairs as a DataFrame or mapping, found {type(pairs).__name__}. Pass {{'must_link': [...]}}."
-        )
-        return None
     if unknown := [kind for kind in pairs if kind not in KINDS]:
         problems.add(
             f"Expected the links 'must_link' and 'cannot_link' in pairs, found {examples(unknown)}. Rename them."
@@ -127,15 +120,9 @@ def read_markers(
     problems: Problems, adata: AnnData, name: str, markers: Mapping[str, Sequence[str]], layer: str | None
 ) -> tuple[Matrix, list[np.ndarray]] | None:
     """Return the counts and the marker columns of each type."""
-    if not isinstance(markers, Mapping) or len(markers) < 2:
-        found = f"{len(markers)} types" if isinstance(markers, Mapping) else type(markers).__name__
+    if len(markers) < 2:
         problems.add(
-            f"Expected markers of at least two cell types, found {found}. Pass {{cell type: [gene, ...], ...}}."
-        )
-        return None
-    if strings := [cell_type for cell_type, genes in markers.items() if isinstance(genes, str)]:
-        problems.add(
-            f"Expected a list of genes for each type in markers, found text for {examples(strings)}. Pass lists."
+            f"Expected markers of at least two cell types, found {len(markers)} types. Pass {{cell type: [gene, ...], ...}}."
         )
         return None
     matrix = get_matrix(adata, layer if layer in adata.layers else None, name)

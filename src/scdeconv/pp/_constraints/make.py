@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from scdeconv._data.checks import Problems, check_names, examples
+from scdeconv._data.checks import ANY_CELLS, Problems, check_names, checked, examples
 from scdeconv._data.matrix import layer_names
 from scdeconv._data.warnings import warn
 from scdeconv._stats.links import find_anchors, link_by_label, without_contradictions
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 
+@checked(cells=ANY_CELLS)
 def constraints(
     cells: AnnData | MuData,
     *,
@@ -105,8 +106,6 @@ def constraints(
     problems = Problems("Constraints cannot be made")
     if labels_key is None and markers is None and protein is None and pairs is None:
         problems.add("Expected labels_key, markers, protein or pairs, found none of them. Pass at least one.")
-    if n_pairs < 1 or n_pairs != int(n_pairs):
-        problems.add(f"Expected n_pairs to be a whole number of at least 1, found {n_pairs}. Change the argument.")
     adata, name = read_cells(problems, cells, rna)
     problems.raise_if_any()
     check_names(problems, adata.obs_names, pd.Index([]), name)

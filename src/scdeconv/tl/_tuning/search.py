@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 
 from scdeconv._data import keys
-from scdeconv._data.checks import Problems
+from scdeconv._data.checks import Problems, checked
 from scdeconv._data.progress import progress
 from scdeconv._data.warnings import warn
 from scdeconv.models import DeconvolutionModel, MethodLike, check_needs, resolve
 from scdeconv.pp import hold_out, paired_donors
 from scdeconv.tl._folds import arguments_in_folds, deal_donors, fold_error, refuse_leakage
-from scdeconv.tl._train import default_method, fit_method, split_arguments, take_preparation
+from scdeconv.tl._train import check_method_arguments, default_method, fit_method
 
 if TYPE_CHECKING:
     import os
@@ -75,6 +75,7 @@ class Tuning:
         )
 
 
+@checked()
 def tune(
     mdata: MuData,
     method: MethodLike | None = None,
@@ -168,7 +169,7 @@ def tune(
     method = default_method(mdata) if method is None else method
     cls, parameters = resolve(method)
     name = cls.record.key
-    given = _checked_space(mdata, method, search_space, n_trials=n_trials, cv=cv, executor=executor, fixed=kwargs)
+    given = _checked_space(mdata, method, search_space, cv=cv, fixed=kwargs)
     donors = deal_donors(paired_donors(mdata), cv, seed)
     refuse_leakage(mdata, donors, mdata[keys.BULK].obs[keys.DONOR])
     space = Space(given, default_arguments(mdata, method))
@@ -220,27 +221,21 @@ def _checked_space(
     method: MethodLike,
     given: SearchSpace | None,
     *,
-    n_trials: int,
     cv: int | str,
-    executor: str | None,
     fixed: dict[str, Any],
 ) -> SearchSpace:
     """Return the search space; raise ``ValueError`` with all problems of the arguments."""
     from .space import default_space, known_arguments, methods_with_space, problems_of_space
 
     cls, parameters = resolve(method)
-    split_arguments(cls, take_preparation(fixed)[1])
+    check_method_arguments(method, fixed, tune)
     check_needs(mdata, cls.record, {**parameters, **fixed}.get("train_on"))
     problems = Problems("tl.tune")
-    if not isinstance(n_trials, (int, np.integer)) or n_trials < 1:
-        problems.add(f"Expected n_trials of at least 1, found {n_trials!r}.")
     n_donors = len(paired_donors(mdata))
-    if cv != "leave-one-donor-out" and not (isinstance(cv, (int, np.integer)) and 2 <= cv <= n_donors):
+    if cv != "leave-one-donor-out" and not (isinstance(cv, int) and cv <= n_donors):
         problems.add(
             f"Expected cv 'leave-one-donor-out' or 2 to {n_donors} folds (the number of paired donors), found {cv!r}."
         )
-    if executor not in (None, "ray"):
-        problems.add(f"Expected executor None or 'ray', found {executor!r}.")
     if given is not None:
         for message in problems_of_space(given, method, fixed):
             problems.add(message)

@@ -105,7 +105,7 @@ class Space:
 
 def problems_of_space(given: Any, method: MethodLike, fixed: Mapping[str, Any]) -> list[str]:
     """Return the problems of a user's search space."""
-    if not isinstance(given, Mapping) or not given:
+    if not given:
         return [f"Expected search_space to be a mapping from arguments to values, found {given!r}."]
     found = []
     unknown = sorted(set(given) - set(known_arguments(method)))

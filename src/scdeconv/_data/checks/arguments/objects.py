@@ -1,0 +1,179 @@
+"""Rules of arguments that are objects: AnnData, MuData, models, tables, plots."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+
+from scdeconv._data import keys
+
+from .describe import is_model
+from .rules import Rule, either, wrong_type, wrong_value
+
+if TYPE_CHECKING:
+    from scdeconv._data.checks.problems import Problems
+
+# matplotlib.axes.Axes is not imported here: it takes half a second
+AXES_METHODS = ("get_window_extent", "plot")
+
+
+def instance(expected: str, is_one: Callable[[Any], bool], advice: str) -> Rule:
+    """Refuse objects of another kind."""
+
+    def accept(value: Any) -> Any:
+        if not is_one(value):
+            wrong_type(advice)
+        return value
+
+    return Rule(expected, accept)
+
+
+def annotated(expected: str, modality: str, origin: str = "") -> Rule:
+    """Refuse all but AnnData, and propose a modality of a MuData or a reader; ``origin``: function that makes it."""
+
+    def accept(value: Any) -> AnnData:
+        if isinstance(value, AnnData):
+            return value
+        if isinstance(value, MuData) and value.mod:
+            wrong_type(f"Pass one modality: mdata[{modality if modality in value.mod else next(iter(value.mod))!r}].")
+        if isinstance(value, pd.DataFrame):
+            wrong_type("Convert expression with anndata.AnnData(table); of results, pass the AnnData that holds them.")
+        if isinstance(value, (str, os.PathLike)):
+            wrong_type("Read the file with anndata.read_h5ad, scdeconv.read_bulk or scdeconv.io.read_signature.")
+        wrong_type(origin or "Pass samples or cells as rows and genes as columns.")
+
+    return Rule(expected, accept)
+
+
+def _accept_samples(value: Any) -> AnnData:
+    if isinstance(value, MuData) and keys.BULK in value.mod:
+        samples: AnnData = value[keys.BULK]
+        return samples
+    return SAMPLES_ONLY.accept(value)
+
+
+def _accept_paired(value: Any) -> MuData:
+    if isinstance(value, MuData):
+        if keys.BULK not in value.mod or keys.DONOR not in value[keys.BULK].obs:
+            wrong_value("Make it from cells and bulk: mdata = scdeconv.pp.pair(cells, bulk).")
+        return value
+    if isinstance(value, (str, os.PathLike)):
+        wrong_type("Read a file with mudata.read_h5mu, or make it with scdeconv.pp.pair(cells, bulk).")
+    wrong_type("Make it from cells and bulk first: mdata = scdeconv.pp.pair(cells, bulk).")
+
+
+def _is_deconvolution_model(value: Any) -> bool:
+    return is_model(value) and hasattr(value, "estimate")
+
+
+def _accept_method(value: Any) -> Any:
+    if isinstance(value, (str, type)) or _is_deconvolution_model(value):
+        return value
+    wrong_type("Pass one of scdeconv.tl.methods(), such as 'nnls'.")
+
+
+def _accept_numbers(value: Any) -> Any:
+    if isinstance(value, (AnnData, MuData)):
+        wrong_type(f"Pass one of its tables, such as adata.obsm[{keys.FRACTIONS!r}].")
+    if isinstance(value, (str, bytes, os.PathLike, Mapping)) or value is None or is_model(value):
+        wrong_type("Pass a DataFrame or an array.")
+    try:
+        np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        wrong_type("Keep only the columns of numbers, and rows of equal length.")
+    return value
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (Collection, np.ndarray)) and not isinstance(value, str)
+
+
+def _accept_history(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return value
+    wrong_type("Pass model.history." if is_model(value) else "Pass model.history of a method with epochs.")
+
+
+SAMPLES_ONLY = annotated("an AnnData of bulk samples", keys.BULK)
+SAMPLES = Rule(f"{SAMPLES_ONLY.expected}, or a MuData of scdeconv.pp.pair", _accept_samples)
+CELLS = annotated("an AnnData of cells", keys.CELLS)
+ANY_CELLS = either(instance("a MuData", lambda value: isinstance(value, MuData), ""), CELLS)
+PROFILES = annotated("an AnnData of cell types × genes", keys.PROFILES, "Make it with scdeconv.pp.signature.")
+PSEUDOBULK = annotated("an AnnData of donors × genes", keys.PSEUDOBULK)
+REFERENCE = annotated("an AnnData of cells or cell types × genes", keys.CELLS)
+PAIRED = Rule("a MuData of scdeconv.pp.pair", _accept_paired)
+ROWS = either(SAMPLES_ONLY, PAIRED)
+MODEL = instance(
+    "a trained model",
+    _is_deconvolution_model,
+    "Pass the model that scdeconv.tl.train returns, or load a saved one: scdeconv.load_model(path).",
+)
+METHOD = Rule("the name, class or instance of a method", _accept_method)
+NUMBERS = Rule("a table of numbers", _accept_numbers)
+CALIBRATION = instance(
+    "a calibration", lambda value: hasattr(value, "draw_bulk"), "Pass the result of scdeconv.pp.calibrate(mdata)."
+)
+CONSTRAINTS = instance(
+    "constraints of scdeconv.pp.constraints",
+    lambda value: hasattr(value, "must_link") and hasattr(value, "cannot_link"),
+    "Make them with scdeconv.pp.constraints(cells, ...).",
+)
+TUNING = instance("the result of scdeconv.tl.tune", lambda value: hasattr(value, "trials"), "Pass it, not its model.")
+HISTORY = Rule("a mapping of losses by name", _accept_history)
+FRAME = instance(
+    "a DataFrame",
+    lambda value: isinstance(value, pd.DataFrame),
+    "Pass the table that scdeconv.tl.benchmark returns.",
+)
+GENERATOR = instance(
+    "a NumPy random generator",
+    lambda value: isinstance(value, np.random.Generator),
+    "Pass numpy.random.default_rng(seed).",
+)
+MAPPING = instance("a dictionary", lambda value: isinstance(value, Mapping), "Pass a dictionary.")
+LABELS = instance(
+    "a Series or list of labels",
+    lambda value: isinstance(value, (pd.Series, pd.Index, pd.Categorical, list, tuple, np.ndarray)),
+    "Pass one label for each cell.",
+)
+PAIRS = instance(
+    "a DataFrame or a dictionary of pairs",
+    lambda value: (
+        isinstance(value, pd.DataFrame) or (isinstance(value, Mapping) and all(map(_is_list, value.values())))
+    ),
+    "Pass {'must_link': [(cell, cell), ...], 'cannot_link': [...]}.",
+)
+NAMES = instance(
+    "a path, a column, a table or a dictionary",
+    lambda value: isinstance(value, (str, os.PathLike, pd.Series, pd.DataFrame, Mapping)),
+    "Pass one of them.",
+)
+
+
+def _is_axes(value: Any) -> bool:
+    return all(hasattr(value, name) for name in AXES_METHODS)
+
+
+AXES = instance("matplotlib axes", _is_axes, "Make axes with matplotlib.pyplot.subplots(), or omit the argument.")
+MANY_AXES = instance(
+    "an array or list of matplotlib axes",
+    lambda value: (
+        isinstance(value, (np.ndarray, list, tuple)) and all(map(_is_axes, np.ravel(np.array(value, object))))
+    ),
+    "Make axes with matplotlib.pyplot.subplots(), or omit the argument.",
+)
+
+
+def check_order(problems: Problems, cells: AnnData, bulk: AnnData, cell_type_key: str) -> None:
+    """Report bulk and cells that are exchanged: only the longer ``bulk`` has the column with the cell types."""
+    if cell_type_key in bulk.obs and cell_type_key not in cells.obs and bulk.n_obs > cells.n_obs:
+        problems.add(
+            f"Expected cells with obs[{cell_type_key!r}] and bulk without, found {cells.n_obs} cells without and "
+            f"{bulk.n_obs} bulk samples with this column. Exchange them: pair(cells, bulk)."
+        )
