@@ -67,13 +67,13 @@ BAD_GROUPS = {
     "type in two groups": ({"L": ["B cell", "NK cell"], "M": ["NK cell", "T cell"]}, "several times: 'NK cell'"),
     "type twice in a group": ({"L": ["B cell", "B cell"]}, "several times: 'B cell'"),
     "name of another type": ({"T cell": ["B cell", "NK cell"]}, "found another cell type of this name"),
-    "text": ({"L": "B cell"}, r"Expected a list of cell types in groups\['L'\], found 'B cell'"),
-    "nested": ({"L": {"M": ["B cell"]}}, "Expected a list of cell types"),
-    "number": ({"L": 3}, "Expected a list of cell types"),
-    "empty list": ({"L": []}, "found an empty list"),
-    "empty dict": ({}, "found an empty one"),
-    "list": (["B cell"], "Expected groups as a dict .* found list"),
-    "None": (None, "Expected groups as a dict .* found NoneType"),
+    "text": ({"L": "B cell"}, "Expected groups to be a dictionary of lists"),
+    "nested": ({"L": {"M": ["B cell"]}}, "Expected groups to be a dictionary of lists"),
+    "number": ({"L": 3}, "Expected groups to be a dictionary of lists"),
+    "empty list": ({"L": []}, "found an empty list of 'L'"),
+    "empty dict": ({}, "found an empty dictionary"),
+    "list": (["B cell"], "Expected groups to be a dictionary of lists"),
+    "None": (None, "Expected groups to be a dictionary of lists"),
     "slash": ({"B/NK": ["B cell", "NK cell"]}, "without '/'"),
     "no name": ({"": ["B cell", "NK cell"]}, "without name"),
 }
@@ -83,7 +83,7 @@ BAD_GROUPS = {
 @pytest.mark.parametrize(("groups", "message"), BAD_GROUPS.values(), ids=BAD_GROUPS)
 def test_bad_groups_are_refused(kind, groups, message, fractions, adata, mdata, unchanged):
     data = {"frame": fractions, "adata": adata, "mdata": mdata, "profiles": mdata["profiles"]}[kind]
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         tl.merge_types(data, groups)
 
 
@@ -94,24 +94,24 @@ def test_all_problems_are_listed_at_once(fractions):
 
 @pytest.mark.parametrize("model", ["ridge", tl.train])
 def test_other_models_are_refused(model, adata):
-    with pytest.raises(ValueError, match="Expected model from tl.train"):
+    with pytest.raises(TypeError, match="Expected model to be a trained model"):
         tl.merge_types(adata, LYMPHOID, model=model)
 
 
 @pytest.mark.parametrize("weights", [[1, 2], "n_cells", 3])
 def test_other_weights_are_refused(weights, mdata):
-    with pytest.raises(ValueError, match="Expected weights as a dict or Series"):
+    with pytest.raises(TypeError, match="Expected weights to be a dictionary of numbers"):
         tl.merge_types(mdata["profiles"], LYMPHOID, weights=weights)
 
 
 def test_mudata_without_bulk_is_refused(adata):
-    with pytest.raises(ValueError, match="Expected a MuData from pp.pair"):
+    with pytest.raises(TypeError, match="Expected data to be .* a MuData of scdeconv.pp.pair"):
         tl.merge_types(MuData({"rna": adata}), LYMPHOID)
 
 
 @pytest.mark.parametrize("data", [None, "fractions", np.ones((2, 2)), ["B cell"]])
 def test_other_objects_are_refused(data):
-    with pytest.raises(TypeError, match="DataFrame, AnnData or MuData"):
+    with pytest.raises(TypeError, match="Expected data to be a DataFrame of fractions"):
         tl.merge_types(data, LYMPHOID)
 
 
@@ -301,7 +301,7 @@ class TestProfiles:
         )
 
     @pytest.mark.parametrize(
-        "weights", [None, {"B cell": 1}, {"B cell": 0, "NK cell": 0}, {"B cell": -1, "NK cell": 2}, {"B cell": "a"}]
+        "weights", [None, {"B cell": 1}, {"B cell": 0, "NK cell": 0}, {"B cell": -1, "NK cell": 2}]
     )
     def test_unknown_weights_are_refused(self, weights, profiles):
         del profiles.obs["n_cells"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, MutableMapping, Sequence
 from itertools import chain
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -14,17 +14,21 @@ from mudata import MuData
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import subset
-from scdeconv._data.checks import Problems, check_groups, check_numeric_table, examples
+from scdeconv._data.checks import Problems, check_groups, check_numeric_table, checked, examples
+from scdeconv._data.checks.arguments import FRACTIONS
 from scdeconv._data.fractions import levels_of, merge_levels, sum_types
 from scdeconv._data.labels import as_labels, as_text
 from scdeconv._data.warnings import warn
-from scdeconv.models import DeconvolutionModel
 from scdeconv.pp import merge_pairs, merge_profiles
+
+if TYPE_CHECKING:
+    from scdeconv.models import DeconvolutionModel
 
 Data = TypeVar("Data", pd.DataFrame, AnnData, MuData)
 Groups = Mapping[str, Sequence[str]]
 
 
+@checked(data=FRACTIONS)
 def merge_types(
     data: Data,
     groups: Groups,
@@ -68,7 +72,7 @@ def merge_types(
         If a type is unknown or in two groups, if the name of a sum is another type, if a table has only some members of a
         group, if estimates are not from the model, or if the weights of profiles are unknown.
     TypeError
-        If ``data`` is of another class.
+        If an argument is of another class.
 
     Warns
     -----
@@ -86,13 +90,6 @@ def merge_types(
     s2  0.4  0.6
     """
     problems = Problems("The cell types cannot be merged")
-    if model is not None and not isinstance(model, DeconvolutionModel):
-        problems.add(f"Expected model from tl.train, found {type(model).__name__}. Pass the model of the estimates.")
-    if weights is not None and not isinstance(weights, (Mapping, pd.Series)):
-        problems.add(
-            f"Expected weights as a dict or Series with one number per cell type, found {type(weights).__name__}. Pass such "
-            "as {'CD4 T': 0.2, 'CD8 T': 0.1}."
-        )
     if isinstance(data, pd.DataFrame):
         frame = data.set_axis(as_text(as_labels(data.columns)), axis=1)
         groups = check_groups(problems, groups, {"data": frame.columns})
@@ -106,21 +103,13 @@ def merge_types(
         groups = check_groups(problems, groups, types)
         problems.raise_if_any()
         return _merge_samples(data, groups, model, layer)
-    if isinstance(data, MuData):
-        if keys.BULK not in data.mod:
-            msg = (
-                f"Expected a MuData from pp.pair, found modalities {list(data.mod)}. Pass the AnnData of one modality."
-            )
-            raise ValueError(msg)
-        bulk = data[keys.BULK]
-        types = {f"mdata['bulk'].obsm[{key!r}]": columns_of(bulk, key) for key in fraction_keys(bulk)}
-        if keys.PROFILES in data.mod:
-            types["mdata['profiles']"] = data[keys.PROFILES].obs[keys.CELL_TYPE].astype(str)
-        groups = check_groups(problems, groups, types)
-        problems.raise_if_any()
-        return merge_pairs(data, _merge_samples(bulk, groups, model, layer), groups, weights)
-    msg = f"Expected data as DataFrame, AnnData or MuData, found {type(data).__name__}. Pass fractions or bulk samples."
-    raise TypeError(msg)
+    bulk = data[keys.BULK]
+    types = {f"mdata['bulk'].obsm[{key!r}]": columns_of(bulk, key) for key in fraction_keys(bulk)}
+    if keys.PROFILES in data.mod:
+        types["mdata['profiles']"] = data[keys.PROFILES].obs[keys.CELL_TYPE].astype(str)
+    groups = check_groups(problems, groups, types)
+    problems.raise_if_any()
+    return merge_pairs(data, _merge_samples(bulk, groups, model, layer), groups, weights)
 
 
 def fraction_keys(adata: AnnData) -> list[str]:
