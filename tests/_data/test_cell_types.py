@@ -57,4 +57,5 @@ def test_ambiguous_names_are_not_proposed():
 
 def test_finer_types_contain_the_coarse_words():
     fine = ["CD4 naive T", "CD4 memory T", "CD8 T", "B naive"]
+    assert finer_types(["T cells"], ["Tregs", "T CD8", "NK T"]) == {"T cells": ["Tregs", "T CD8", "NK T"]}
     assert finer_types(["CD4 T cells", "B"], fine) == {"CD4 T cells": ["CD4 naive T", "CD4 memory T"]}

@@ -21,10 +21,10 @@ BAD = {
     "cycle of one": ({"A": ["A", "B cell"]}, "found 'A' in 'A'"),
     "cycle of three": ({"A": ["C"], "C": ["D"], "D": ["A", "B cell"]}, "without cycles"),
     "name of a type": ({"B cell": ["NK cell", "T cell"]}, "found cell types: 'B cell'"),
-    "text": ({"A": "B cell"}, r"Expected a list of cell types in hierarchy\['A'\]"),
-    "nested": ({"A": {"C": ["B cell"]}}, "Expected a list of cell types"),
+    "text": ({"A": "B cell"}, "Expected hierarchy to be a dictionary of lists"),
+    "nested": ({"A": {"C": ["B cell"]}}, "Expected hierarchy to be a dictionary of lists"),
     "empty": ({"A": []}, "found an empty list"),
-    "list": (["B cell"], "Expected hierarchy as a dict .* found list"),
+    "list": (["B cell"], "Expected hierarchy to be a dictionary of lists"),
     "slash": ({"B/NK": ["B cell", "NK cell"]}, "without '/'"),
 }
 
@@ -37,7 +37,7 @@ def test_bad_hierarchies_are_refused(source, hierarchy, message, inputs, referen
         "profiles": reference_inputs,
         "fractions": {"bulk": reference_inputs["bulk"]},
     }[source]
-    with pytest.raises(ValueError, match=f"(?s)cannot be paired.*{message}"):
+    with pytest.raises((TypeError, ValueError), match=message):
         pp.pair(**given, hierarchy=hierarchy)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from mudata import MuData
 
 from scdeconv import pp, tl
 from scdeconv.models import HeldOut
@@ -48,6 +49,12 @@ class TestFrame:
     def test_name_of_a_member_can_be_kept(self, fractions):
         assert list(tl.merge_types(fractions, {"T cell": ["B cell", "T cell"]})) == ["T cell", "NK cell"]
 
+    def test_types_are_added_to_the_unmeasured_rest(self, fractions):
+        table = (fractions * 0.8).assign(Unmeasured=0.2)
+        merged = tl.merge_types(table, {"Unmeasured": ["NK cell"]})
+        assert list(merged) == ["B cell", "Unmeasured", "T cell"]
+        np.testing.assert_allclose(merged["Unmeasured"], table["NK cell"] + 0.2)
+
     def test_input_is_not_changed(self, fractions):
         before = fractions.copy()
         tl.merge_types(fractions, LYMPHOID)
@@ -60,13 +67,13 @@ BAD_GROUPS = {
     "type in two groups": ({"L": ["B cell", "NK cell"], "M": ["NK cell", "T cell"]}, "several times: 'NK cell'"),
     "type twice in a group": ({"L": ["B cell", "B cell"]}, "several times: 'B cell'"),
     "name of another type": ({"T cell": ["B cell", "NK cell"]}, "found another cell type of this name"),
-    "text": ({"L": "B cell"}, r"Expected a list of cell types in groups\['L'\], found 'B cell'"),
-    "nested": ({"L": {"M": ["B cell"]}}, "Expected a list of cell types"),
-    "number": ({"L": 3}, "Expected a list of cell types"),
-    "empty list": ({"L": []}, "found an empty list"),
-    "empty dict": ({}, "found an empty one"),
-    "list": (["B cell"], "Expected groups as a dict .* found list"),
-    "None": (None, "Expected groups as a dict .* found NoneType"),
+    "text": ({"L": "B cell"}, "Expected groups to be a dictionary of lists"),
+    "nested": ({"L": {"M": ["B cell"]}}, "Expected groups to be a dictionary of lists"),
+    "number": ({"L": 3}, "Expected groups to be a dictionary of lists"),
+    "empty list": ({"L": []}, "found an empty list of 'L'"),
+    "empty dict": ({}, "found an empty dictionary"),
+    "list": (["B cell"], "Expected groups to be a dictionary of lists"),
+    "None": (None, "Expected groups to be a dictionary of lists"),
     "slash": ({"B/NK": ["B cell", "NK cell"]}, "without '/'"),
     "no name": ({"": ["B cell", "NK cell"]}, "without name"),
 }
@@ -76,7 +83,7 @@ BAD_GROUPS = {
 @pytest.mark.parametrize(("groups", "message"), BAD_GROUPS.values(), ids=BAD_GROUPS)
 def test_bad_groups_are_refused(kind, groups, message, fractions, adata, mdata, unchanged):
     data = {"frame": fractions, "adata": adata, "mdata": mdata, "profiles": mdata["profiles"]}[kind]
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         tl.merge_types(data, groups)
 
 
@@ -85,9 +92,26 @@ def test_all_problems_are_listed_at_once(fractions):
         tl.merge_types(fractions, {"a/b": ["B cell", "Mast cell"]})
 
 
+@pytest.mark.parametrize("model", ["ridge", tl.train])
+def test_other_models_are_refused(model, adata):
+    with pytest.raises(TypeError, match="Expected model to be a trained model"):
+        tl.merge_types(adata, LYMPHOID, model=model)
+
+
+@pytest.mark.parametrize("weights", [[1, 2], "n_cells", 3])
+def test_other_weights_are_refused(weights, mdata):
+    with pytest.raises(TypeError, match="Expected weights to be a dictionary of numbers"):
+        tl.merge_types(mdata["profiles"], LYMPHOID, weights=weights)
+
+
+def test_mudata_without_bulk_is_refused(adata):
+    with pytest.raises(TypeError, match="Expected data to be .* a MuData of scdeconv.pp.pair"):
+        tl.merge_types(MuData({"rna": adata}), LYMPHOID)
+
+
 @pytest.mark.parametrize("data", [None, "fractions", np.ones((2, 2)), ["B cell"]])
 def test_other_objects_are_refused(data):
-    with pytest.raises(TypeError, match="DataFrame, AnnData or MuData"):
+    with pytest.raises(TypeError, match="Expected data to be a DataFrame of fractions"):
         tl.merge_types(data, LYMPHOID)
 
 
@@ -160,6 +184,14 @@ class TestIntervals:
         merged = tl.merge_types(bulk, groups, model=model)
         lower, upper = (merged.obsm[f"fractions_{side}"] for side in ("lower", "upper"))
         assert ((lower <= merged.obsm["fractions"] + 1e-9) & (merged.obsm["fractions"] <= upper + 1e-9)).all(axis=None)
+
+    def test_sums_of_sums_have_intervals(self, pairs, groups):
+        model, bulk = tl.train(pairs, "ridge"), pairs["bulk"]
+        third = list(bulk.obsm["measured_fractions"])[2]
+        tl.predict(bulk, model, coverage=0.8)
+        twice = tl.merge_types(tl.merge_types(bulk, groups, model=model), {"More": ["Both", third]}, model=model)
+        once = tl.merge_types(bulk, {"More": [*groups["Both"], third]}, model=model)
+        pd.testing.assert_frame_equal(twice.obsm["fractions_lower"], once.obsm["fractions_lower"])
 
     def test_other_model_is_refused(self, pairs, groups):
         bulk = pairs["bulk"]

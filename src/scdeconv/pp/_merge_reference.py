@@ -127,7 +127,7 @@ def merge_profiles(
         if weights is None and "n_cells" in obs
         else [(weights or {}).get(name, np.nan) for name in types]
     )
-    n_cells = pd.Series(np.asarray(given, dtype=float), index=types)
+    n_cells = pd.to_numeric(pd.Series(given, dtype=object).set_axis(types), errors="coerce").astype(float)
     if not (n_cells[members] >= 0).all() or not all(n_cells[list(of)].sum() > 0 for of in groups.values()):
         msg = (
             "Expected the relative number of cells of each merged type, to average their profiles, found "

@@ -14,7 +14,8 @@ from mudata import MuData
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import subset
-from scdeconv._data.checks import Problems, check_groups, check_numeric_table, examples
+from scdeconv._data.checks import Problems, check_groups, check_numeric_table, checked, examples
+from scdeconv._data.checks.arguments import FRACTIONS
 from scdeconv._data.fractions import levels_of, merge_levels, sum_types
 from scdeconv._data.labels import as_labels, as_text
 from scdeconv._data.warnings import warn
@@ -27,6 +28,7 @@ Data = TypeVar("Data", pd.DataFrame, AnnData, MuData)
 Groups = Mapping[str, Sequence[str]]
 
 
+@checked(data=FRACTIONS)
 def merge_types(
     data: Data,
     groups: Groups,
@@ -70,7 +72,7 @@ def merge_types(
         If a type is unknown or in two groups, if the name of a sum is another type, if a table has only some members of a
         group, if estimates are not from the model, or if the weights of profiles are unknown.
     TypeError
-        If ``data`` is of another class.
+        If an argument is of another class.
 
     Warns
     -----
@@ -88,11 +90,6 @@ def merge_types(
     s2  0.4  0.6
     """
     problems = Problems("The cell types cannot be merged")
-    if weights is not None and not isinstance(weights, (Mapping, pd.Series)):
-        problems.add(
-            f"Expected weights as a dict or Series with one number per cell type, found {type(weights).__name__}. Pass such "
-            "as {'CD4 T': 0.2, 'CD8 T': 0.1}."
-        )
     if isinstance(data, pd.DataFrame):
         frame = data.set_axis(as_text(as_labels(data.columns)), axis=1)
         groups = check_groups(problems, groups, {"data": frame.columns})
@@ -106,16 +103,13 @@ def merge_types(
         groups = check_groups(problems, groups, types)
         problems.raise_if_any()
         return _merge_samples(data, groups, model, layer)
-    if isinstance(data, MuData):
-        bulk = data[keys.BULK]
-        types = {f"mdata['bulk'].obsm[{key!r}]": columns_of(bulk, key) for key in fraction_keys(bulk)}
-        if keys.PROFILES in data.mod:
-            types["mdata['profiles']"] = data[keys.PROFILES].obs[keys.CELL_TYPE].astype(str)
-        groups = check_groups(problems, groups, types)
-        problems.raise_if_any()
-        return merge_pairs(data, _merge_samples(bulk, groups, model, layer), groups, weights)
-    msg = f"Expected data as DataFrame, AnnData or MuData, found {type(data).__name__}. Pass fractions or bulk samples."
-    raise TypeError(msg)
+    bulk = data[keys.BULK]
+    types = {f"mdata['bulk'].obsm[{key!r}]": columns_of(bulk, key) for key in fraction_keys(bulk)}
+    if keys.PROFILES in data.mod:
+        types["mdata['profiles']"] = data[keys.PROFILES].obs[keys.CELL_TYPE].astype(str)
+    groups = check_groups(problems, groups, types)
+    problems.raise_if_any()
+    return merge_pairs(data, _merge_samples(bulk, groups, model, layer), groups, weights)
 
 
 def fraction_keys(adata: AnnData) -> list[str]:
@@ -170,7 +164,9 @@ def _merge_samples(adata: AnnData, groups: Groups, model: DeconvolutionModel | N
                 del result.obsm[name]
                 removed.append(name)
         if key in records:
-            records[key]["merged"] = {name: list(of) for name, of in groups.items()}
+            earlier = earlier_groups(adata, key)
+            merged_types = {name: leaves_of(name, groups, earlier) for name in map(str, result.obsm[key])}
+            records[key]["merged"] = {name: of for name, of in merged_types.items() if of != [name]}
         _merge_level_tables(result, key, groups)
     if keys.AUGMENTED in adata.obsm and keys.MEASURED in merged:
         types = columns_of(adata, keys.MEASURED)
@@ -197,7 +193,7 @@ def _sum_intervals(
         if coverage is None or f"{key}_lower" not in adata.obsm:
             continue
         sums = sum_types(adata.obsm[key].set_axis(columns_of(adata, key), axis=1), groups)
-        parts = {name: list(groups.get(name, [name])) for name in map(str, sums)}
+        parts = {name: leaves_of(name, groups, earlier_groups(adata, key)) for name in map(str, sums)}
         if sorted(model.cell_types_) != sorted(chain(*parts.values())):
             continue
         for in_sample in (False, True):
@@ -215,6 +211,18 @@ def _sum_intervals(
         )
         raise ValueError(msg)
     return found
+
+
+def earlier_groups(adata: AnnData, key: str) -> dict[str, list[str]]:
+    """Return the types of each sum in an estimate that was merged before."""
+    merged = adata.uns.get(keys.UNS, {}).get(key, {}).get("merged", {})
+    # from files, lists are arrays
+    return {str(name): [str(member) for member in of] for name, of in merged.items()}
+
+
+def leaves_of(name: str, groups: Groups, earlier: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the types of the model that a column is the sum of."""
+    return [leaf for member in groups.get(name, [name]) for leaf in earlier.get(member, [member])]
 
 
 def _merge_level_tables(adata: AnnData, key: str, groups: Groups) -> None:

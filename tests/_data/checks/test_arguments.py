@@ -26,7 +26,7 @@ NOT_CALLED_BY_USERS = {
     "Estimate",
     "HeldOut",
 }
-OF_AUTHORS = ("HeldOut.", "PairedData", "State")
+OF_AUTHORS = ("Estimate.", "HeldOut.", "PairedData", "State")
 METHODS_OF_AUTHORS = {"fit", "cross_fit", "signature"}
 REFUSED = (TypeError, ValueError)
 WRONG = (None, "x", -1, 1.5, float("nan"), True, [], Path("x"), pd.DataFrame({"a": ["b"]}), models.NNLS, object())

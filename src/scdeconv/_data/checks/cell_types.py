@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-# words of cell-type names in other forms; a value of two words is one type
+# words of cell-type names in other forms
 SYNONYMS = {"mono": "monocyte", "dendritic": "dc", "regulatory": "reg"}
-PHRASES = {("killer", "natural"): "nk", ("reg", "t"): "treg"}
+TWO_WORDS = {frozenset({"natural", "killer"}): frozenset({"nk"}), frozenset({"treg"}): frozenset({"t", "reg"})}
 # words without information beside other words
 FILLERS = frozenset({"lymphocyte"})
 # names of columns that are probably the unmeasured rest
@@ -36,9 +36,9 @@ def words_of_type(name: str) -> tuple[str, ...]:
     text = re.sub(r"cells?(?![^\W\d_])", " ", text)
     found = [_singular(word) for word in re.findall(r"cd\d+|[^\W\d_]+|\d+", text)]
     words = {SYNONYMS.get(word, word) for word in found}
-    for phrase, word in PHRASES.items():
-        if words.issuperset(phrase):
-            words = words.difference(phrase) | {word}
+    for phrase, other in TWO_WORDS.items():
+        if phrase <= words:
+            words = words - phrase | other
     return tuple(sorted(words - FILLERS or words)) or (name.lower(),)
 
 
@@ -153,9 +153,15 @@ def report_differences(
             absent, extra = (
                 side.drop([*groups, *chain(*groups.values())], errors="ignore") for side in (absent, extra)
             )
-    if len(absent) or len(extra):
-        shared = f"Select those of both tables, shared = {names[0]}.{axis}.intersection({names[1]}.{axis}), or pass"
+    if len(absent) and what == "cell types":
         advice.append(
-            f"{shared if measured.isin(other).any() else 'Rename them, or pass'} arrays to compare by position."
+            f"If the estimate cannot contain {examples(absent)}, count them as unmeasured: "
+            f"{names[0]} = scdeconv.tl.merge_types({names[0]}, {{{UNMEASURED!r}: {list(absent)}}})."
         )
+    if len(absent) or len(extra):
+        advice.append(
+            f"To compare the {what} of both tables only, select shared = {names[0]}.{axis}.intersection({names[1]}.{axis})."
+        )
+        if "." not in names[0]:
+            advice.append("Arrays are compared by position.")
     problems.add(f"Expected the same unique {what} in both tables, found {found}. {' '.join(advice)}")

@@ -93,7 +93,7 @@ def check_numeric_table(problems: Problems, table: object, name: str) -> None:
     if wrong:
         problems.add(
             f"Expected numbers in {name}, found {len(wrong)} non-numeric columns: {examples(wrong)}. "
-            "Keep only the columns of cell types."
+            "Keep only the columns of cell types. Convert numbers that are stored as text with .astype(float)."
         )
 
 

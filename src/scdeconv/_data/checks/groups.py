@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
+
+from scdeconv._data.keys import UNMEASURED
 
 from .cell_types import near_types
 from .labels import check_cell_type_names
 from .problems import Problems, examples
 
+Groups = Mapping[str, Sequence[str]]
 EXAMPLE = '{"T": ["CD4 T", "CD8 T"]}'
 
 
-def check_groups(problems: Problems, groups: object, tables: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
+def check_groups(problems: Problems, groups: Groups, tables: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
     """Refuse groups of unknown types, types in two groups, tables with a part of a group, and names of other types.
 
     Parameters
@@ -43,7 +46,8 @@ def check_groups(problems: Problems, groups: object, tables: Mapping[str, Iterab
                     f"Expected all types of group {name!r} in {table}, found only {examples(inside)}, not "
                     f"{examples(missing)}. Add columns of zeros for absent types, or remove the table."
                 )
-            if inside and name in types and name not in members:
+            # what is added to the unmeasured rest needs not name the rest
+            if inside and name in types and name not in members and name != UNMEASURED:
                 problems.add(
                     f"Expected a new name of group {name!r}, found another cell type of this name in {table}. Choose "
                     "another name, or add the type to the group."
@@ -51,7 +55,7 @@ def check_groups(problems: Problems, groups: object, tables: Mapping[str, Iterab
     return members_of
 
 
-def check_hierarchy(problems: Problems, hierarchy: object, cell_types: Iterable[str]) -> dict[str, list[str]]:
+def check_hierarchy(problems: Problems, hierarchy: Groups, cell_types: Iterable[str]) -> dict[str, list[str]]:
     """Refuse a hierarchy with unknown types, a type below two groups, a group below itself, or a group named as a type.
 
     Parameters
@@ -95,23 +99,16 @@ def check_hierarchy(problems: Problems, hierarchy: object, cell_types: Iterable[
     return {name: leaves(name) for name in children_of}
 
 
-def _as_lists(problems: Problems, groups: object, name: str) -> dict[str, list[str]]:
-    """Return groups as lists of text; report what is no mapping from names to lists."""
-    if not isinstance(groups, Mapping) or not groups:
-        found = "an empty one" if isinstance(groups, Mapping) else type(groups).__name__
-        problems.add(f"Expected {name} as a dict such as {EXAMPLE}, found {found}. Name each group and list its types.")
-        return {}
-    lists = {}
-    for group, members in groups.items():
-        if isinstance(members, (str, bytes, Mapping)) or not isinstance(members, Iterable):
-            problems.add(
-                f"Expected a list of cell types in {name}[{group!r}], found {members!r}. Pass a list such as {EXAMPLE}."
-            )
-            continue
-        lists[str(group)] = [str(member) for member in members]
-        if not lists[str(group)]:
-            problems.add(f"Expected cell types in {name}[{group!r}], found an empty list. Add types or drop the group.")
-    check_cell_type_names(problems, groups, name)
+def _as_lists(problems: Problems, groups: Groups, name: str) -> dict[str, list[str]]:
+    """Return groups as lists of text; report empty groups and names that cannot be columns."""
+    lists = {str(group): [str(member) for member in members] for group, members in groups.items()}
+    empty = [group for group, members in lists.items() if not members]
+    if empty or not lists:
+        problems.add(
+            f"Expected cell types in {name}, found an empty {'list of ' + examples(empty) if empty else 'dictionary'}. "
+            f"Pass groups such as {EXAMPLE}."
+        )
+    check_cell_type_names(problems, lists, name)
     return lists
 
 

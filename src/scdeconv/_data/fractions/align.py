@@ -109,11 +109,12 @@ def align_tables(
                 f"{examples(total.index[~(total > 0)])}. Drop these rows."
             )
     problems.raise_if_any()
-    warn(
-        f"Expected complete measurements, found an unmeasured rest of {partial[keys.UNMEASURED].min():.0%} to "
-        f"{partial[keys.UNMEASURED].max():.0%} in {side}. Its {len(types)} other types are compared after dividing each "
-        "row of both tables by its sum over them."
-    )
+    if partial[keys.UNMEASURED].any():
+        warn(
+            f"Expected complete measurements, found an unmeasured rest of {partial[keys.UNMEASURED].min():.0%} to "
+            f"{partial[keys.UNMEASURED].max():.0%} in {side}. Its {len(types)} other types are compared after dividing each "
+            "row of both tables by its sum over them."
+        )
     return Aligned(true.div(sums[0], axis=0), estimate.div(sums[1], axis=0), rescaled=True)
 
 
@@ -169,7 +170,7 @@ def _check_sums(problems: Problems, table: pd.DataFrame, name: str) -> None:
     """Report percent, counts and rows that sum to more than 1."""
     sums = table.sum(axis=1)
     other_unit = unit_problem(table.to_numpy(), name)
-    if other_unit or (sums > 1 + SUM_TOLERANCE).any():
+    if np.isfinite(sums).all() and (other_unit or (sums > 1 + SUM_TOLERANCE).any()):
         problems.add(
             other_unit
             or f"Expected rows of {name} to sum to at most 1, found sums up to {sums.max():.3g}: "

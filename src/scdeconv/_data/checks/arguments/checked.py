@@ -85,8 +85,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("cell_type", "control", "perturbed", "malignant", "sort_by"), TEXT),
     "key_added": KEY_ADDED,
     **dict.fromkeys(("cell_types", "donors"), NAMES),
-    **dict.fromkeys(("markers", "groups", "group_markers"), NAMES_BY_NAME),
-    **dict.fromkeys(("cell_size", "cell_sizes"), SIZES),
+    **dict.fromkeys(("markers", "groups", "group_markers", "hierarchy"), NAMES_BY_NAME),
+    **dict.fromkeys(("cell_size", "cell_sizes", "weights"), SIZES),
     # choices
     **dict.fromkeys(
         ("absolute", "base", "batch_correction", "criterion", "duplicates", "executor", "genes_in"), CHOICE

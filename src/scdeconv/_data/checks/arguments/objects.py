@@ -108,6 +108,11 @@ PROFILES = annotated("an AnnData of cell types × genes", keys.PROFILES, "Make i
 PSEUDOBULK = annotated("an AnnData of donors × genes", keys.PSEUDOBULK)
 REFERENCE = annotated("an AnnData of cells or cell types × genes", keys.CELLS)
 PAIRED = Rule("a MuData of scdeconv.pp.pair", _accept_paired)
+FRACTIONS = instance(
+    "a DataFrame of fractions, an AnnData or a MuData of scdeconv.pp.pair",
+    lambda value: isinstance(value, (pd.DataFrame, AnnData)) or (isinstance(value, MuData) and keys.BULK in value.mod),
+    "Pass fractions, or bulk samples with fractions in obsm.",
+)
 ROWS = either(SAMPLES_ONLY, PAIRED)
 MODEL = instance(
     "a trained model",
