@@ -85,6 +85,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("cell_type", "control", "perturbed", "malignant", "sort_by"), TEXT),
     "key_added": KEY_ADDED,
     **dict.fromkeys(("cell_types", "donors"), NAMES),
+    **dict.fromkeys(("annotation", "drop"), either(NAMES, TEXT)),
     **dict.fromkeys(("markers", "groups", "group_markers", "hierarchy"), NAMES_BY_NAME),
     **dict.fromkeys(("cell_size", "cell_sizes", "weights"), SIZES),
     # choices
@@ -128,7 +129,10 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(
         ("across_donors", "allow_leakage", "by_gene", "consistent_units", "covariance", "drop_ribosomal"), FLAG
     ),
-    **dict.fromkeys(("exact_labels", "held_out", "hierarchical", "overwrite", "per_type", "quantile_normalise"), FLAG),
+    **dict.fromkeys(
+        ("exact_labels", "held_out", "hierarchical", "in_sample", "overwrite", "per_type", "quantile_normalise"), FLAG
+    ),
+    "header": FLAG,
     **dict.fromkeys(("refit", "scale_by_batch", "unknown", "update_reference", "weighted_residuals"), FLAG),
 }
 
