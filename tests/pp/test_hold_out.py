@@ -115,7 +115,7 @@ def test_estimates_and_records_are_removed(mdata):
     for part in (train["bulk"], held_out):
         assert set(part.obsm) == {"measured_fractions", "measured_cells"}
         assert not part.uns
-    assert set(train.uns["scdeconv"]) == {"pair"}
+    assert set(train.uns["scdeconv"]) == {"pair", "values"}
     assert "fractions" in bulk.obsm
 
 
