@@ -8,6 +8,7 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+from check_table import write_check_table
 from method_table import write_method_table
 
 project = "scdeconv"
@@ -26,7 +27,13 @@ extensions = [
     "sphinxcontrib.bibtex",
 ]
 # the documentation shows the notebooks; `make tutorials` makes them from these texts
-exclude_patterns = ["_build", "**.ipynb_checkpoints", "tutorials/*.md", "generated/method_table.md"]
+exclude_patterns = [
+    "_build",
+    "**.ipynb_checkpoints",
+    "tutorials/*.md",
+    "generated/method_table.md",
+    "generated/check_table.md",
+]
 templates_path = ["_templates"]
 
 # Links to other projects need their inventories from the network, which is always available on Read the Docs.
@@ -75,3 +82,4 @@ html_theme = "sphinx_book_theme"
 html_title = project
 
 write_method_table(Path(__file__).parent / "generated" / "method_table.md")
+write_check_table(Path(__file__).parent / "generated" / "check_table.md")

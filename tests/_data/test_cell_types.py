@@ -55,6 +55,6 @@ def test_ambiguous_names_are_not_proposed():
     assert near_types(["NK cells"], ["NK", "nk"]) == {}
 
 
-def test_finer_types_contain_the_words_of_the_coarse_type():
+def test_finer_types_contain_the_coarse_words():
     fine = ["CD4 naive T", "CD4 memory T", "CD8 T", "B naive"]
     assert finer_types(["CD4 T cells", "B"], fine) == {"CD4 T cells": ["CD4 naive T", "CD4 memory T"]}

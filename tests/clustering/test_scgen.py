@@ -434,9 +434,7 @@ def test_all_setup_problems_are_reported_at_once(cells):
 
 
 def test_all_wrong_parameters_are_reported_at_once():
-    with pytest.raises(
-        ValueError, match=r"(?s)3 problems.*n_latent.*found 0.*n_layers.*found -1.*dropout_rate.*found 1"
-    ):
+    with pytest.raises(ValueError, match=r"(?s)Expected n_latent.*found 0.*n_layers.*found -1.*dropout_rate.*found 1"):
         ScGen(n_latent=0, n_layers=-1, dropout_rate=1.0)
 
 
@@ -446,7 +444,7 @@ def test_one_cell_and_batches_of_one_are_refused(cells):
     with pytest.raises(ValueError, match="at least 2 cells to train on, found 1"):
         ScGen(single)
     ScGen.setup_anndata(cells)
-    with pytest.raises(ValueError, match="batch_size of at least 2 .*found 1"):
+    with pytest.raises(ValueError, match="batch_size to be a whole number of at least 2, found 1"):
         ScGen(cells).train(batch_size=1)
 
 

@@ -308,10 +308,10 @@ def test_fractional_values_are_accepted():
 def test_parameters_out_of_range_are_reported_together():
     adata = make_cells(11, seed=1)
     Scvis.setup_anndata(adata)
-    with pytest.raises(ValueError, match=r"from 2 to 100, found 101(.|\n)*more than 11 cells, found 11"):
-        Scvis(adata, n_pcs=101)
-    with pytest.raises(ValueError, match="perplexity above 1, found 1"):
-        Scvis(adata, perplexity=1)
+    with pytest.raises(ValueError, match=r"from 2 to 100, found 101(.|\n)*perplexity to be a number above 1, found 1"):
+        Scvis(adata, n_pcs=101, perplexity=1)
+    with pytest.raises(ValueError, match="more than 11 cells, found 11"):
+        Scvis(adata)
 
 
 def test_untrained_model_has_no_map(new):

@@ -28,8 +28,8 @@ def test_files_are_json_and_plain_arrays(files, model):
 
 
 def test_newer_format_is_refused_with_number_and_version(ridge_files):
-    ridge_files.write({**ridge_files.read(), "format": 3, "version": "9.1"})
-    ridge_files.assert_refused("Expected a model of format 2 in .*found format 3, .*scdeconv 9.1. Update scdeconv")
+    ridge_files.write({**ridge_files.read(), "format": 4, "version": "9.1"})
+    ridge_files.assert_refused("Expected a model of format 3 in .*found format 4, .*scdeconv 9.1. Update scdeconv")
 
 
 def test_format_without_number_is_refused(ridge_files):
@@ -41,7 +41,7 @@ def test_format_without_number_is_refused(ridge_files):
 @pytest.mark.parametrize("number", [1, 0, -2, "2", None, 2.5, [2], True])
 def test_other_formats_are_refused(ridge_files, number):
     ridge_files.write({**ridge_files.read(), "format": number})
-    ridge_files.assert_refused("Expected a model of format 2")
+    ridge_files.assert_refused("Expected a model of format 3")
 
 
 # description edited by hand

@@ -168,7 +168,8 @@ def test_unknown_arguments_of_own_methods_are_refused(pairs):
 @pytest.mark.parametrize("found", [5, object(), print, dict, PowerMeanState, np.ones(3)])
 def test_wrong_objects_are_refused(pairs, call, found):
     with pytest.raises(
-        TypeError, match=r"Expected methods? to be .*the name, class or instance of a method, found .*tl.methods"
+        TypeError,
+        match=r"Expected methods? to be .*the name, class or instance of a method, (.|\n)*found (.|\n)*tl.methods",
     ):
         call(pairs, found)
 

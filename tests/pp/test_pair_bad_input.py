@@ -224,20 +224,37 @@ def with_fractions(bulk, **columns):
 
 
 @bad(
-    "Expected rows of bulk.obsm['measured_fractions'] to sum to 1, found 6 rows with sums from 0.7 to 0.9: "
-    "'bulk0', 'bulk1', 'bulk2' and 3 more. Add the remainder as another cell type or divide each row by its sum.",
-    title="fractions that do not sum to 1",
+    "Expected rows of bulk.obsm['measured_fractions'] to sum to at most 1, found 6 rows with sums from 1.2 to 1.4: "
+    "'bulk0', 'bulk1', 'bulk2' and 3 more. Divide each row by its sum, and drop columns that are sums of other types.",
+    title="fractions that sum to more than 1",
 )
 def _(cells, bulk):
-    with_fractions(bulk, **{"B cell": [0.2] * 5 + [0.4], "T cell": 0.5})
+    with_fractions(bulk, **{"B cell": [0.7] * 5 + [0.9], "T cell": 0.5})
 
 
-@bad("to sum to 1, found 1 rows with sums from 100 to 100: 'bulk0'.", title="percentages")
+@bad(
+    "Expected rows of bulk.obsm['measured_fractions'] to sum to 1, found 1 rows with sums from 0.8 to 0.8: 'bulk0'. "
+    "Add the remainder as the column 'Unmeasured' or divide each row by its sum.",
+    title="fractions that contradict the unmeasured rest",
+)
+def _(cells, bulk):
+    with_fractions(bulk, **{"B cell": [0.3] + [0.5] * 5, "T cell": 0.4, "Unmeasured": 0.1})
+
+
+@bad(
+    "Expected measured cell types in every row of bulk.obsm['measured_fractions'], found 1 rows of zeros: 'bulk0'. Set these rows to NaN.",
+    title="fractions of zeros",
+)
+def _(cells, bulk):
+    with_fractions(bulk, **{"B cell": [0.0] + [0.5] * 5, "T cell": [0.0] + [0.5] * 5})
+
+
+@bad("found percent (rows that sum to 100 to 100). Divide the table by 100.", title="percentages")
 def _(cells, bulk):
     with_fractions(bulk, **{"B cell": [20.0] + [np.nan] * 5, "T cell": [80.0] + [np.nan] * 5})
 
 
-@bad("to sum to 1, found 1 rows with sums from inf to inf: 'bulk0'.", title="infinite fractions")
+@bad("to sum to at most 1, found 1 rows with sums from inf to inf: 'bulk0'.", title="infinite fractions")
 def _(cells, bulk):
     with_fractions(bulk, **{"B cell": [np.inf] + [0.5] * 5, "T cell": 0.5})
 
@@ -262,7 +279,7 @@ def _(cells, bulk):
 
 @bad(
     "Expected only cell types of the cells in bulk.obsm['measured_fractions'], found 1 other types: 'Monocyte'. The cells have "
-    "'B cell', 'NK cell', 'T cell'. Rename the columns, or drop them and divide each row by its sum.",
+    "'B cell', 'NK cell', 'T cell'. Rename the columns, or drop them: they are then part of the unmeasured rest ('Unmeasured').",
     title="fractions of another type",
 )
 def _(cells, bulk):
@@ -351,7 +368,7 @@ def test_problems_of_all_inputs_are_reported_together(inputs):
     cells, bulk = inputs
     for title in ("negative cells", "no donor column", "cells without type", "cell types with a slash"):
         BAD[title][0](cells, bulk)
-    for title in ("repeated samples", "NaN in bulk", "no shared genes", "fractions that do not sum to 1"):
+    for title in ("repeated samples", "NaN in bulk", "no shared genes", "fractions that sum to more than 1"):
         BAD[title][0](cells, bulk)
     problems = problems_of(cells, bulk, layer="counts")
     expected = [
@@ -363,7 +380,7 @@ def test_problems_of_all_inputs_are_reported_together(inputs):
         "Expected the donor of each cell in cells.obs['donor'], found columns ['patient', 'cell_type']",
         "Expected a cell type for every row of cells.obs['cell_type'], found 2 rows without",
         "Expected cell-type names without '/' in cells.obs['cell_type'], found 2",
-        "to sum to 1, found 6 rows",
+        "to sum to at most 1, found 6 rows",
     ]
     assert len(problems) == len(expected)
     for text, problem in zip(expected, problems, strict=True):
@@ -399,8 +416,7 @@ def test_other_donors_are_not_reported_as_misspelled(make_inputs, bulk_donors, c
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ((), ["Expected bulk, found None. Pass bulk=", "Expected either cells or profiles, found neither. Pass one"]),
-        (("bulk",), ["Expected either cells or profiles, found neither"]),
+        ((), ["Expected bulk, found None. Pass bulk="]),
         (("bulk", "cells", "profiles"), ["Expected either cells or profiles, found both"]),
         (("bulk", "cells", "pseudobulk"), ["Expected profiles together with pseudobulk, found none. Omit pseudobulk"]),
     ],

@@ -288,5 +288,5 @@ def test_types_without_any_marker_are_named():
 
 def test_mdata_without_profiles_is_refused(planted):
     del planted.mod["profiles"]
-    with pytest.raises(KeyError, match=r"Expected mdata\['profiles'\].*pp\.pair"):
+    with pytest.raises(ValueError, match=r"Expected a reference for pp\.signature.*pp\.pair"):
         pp.signature(planted)

@@ -308,7 +308,7 @@ def test_cross_validate_refuses_unknown_arguments_early(pairs):
 @pytest.mark.usefixtures("no_computing")
 @pytest.mark.parametrize("cv", [1, 0, 11, "kfold", 2.0, None])
 def test_impossible_splits_are_refused_with_advice(pairs, cv):
-    with pytest.raises(ValueError, match=r"Expected cv 'leave-one-donor-out', 'rows', or 2 to 10 donor folds"):
+    with pytest.raises((TypeError, ValueError), match=r"Expected cv .*'leave-one-donor-out', 'rows'.* 2"):
         tl.cross_validate(pairs, "nnls", cv=cv)
 
 

@@ -86,7 +86,7 @@ def test_sizes_from_pairing_are_accepted(pairs):
     ("arguments", "error", "message"),
     [
         ({"to": "rna", "key": "other"}, KeyError, r"Expected adata.obsm\['other'\], found keys \['fractions'\]"),
-        ({"to": "RNA"}, ValueError, "Expected to='cell' or to='rna', found to='RNA'"),
+        ({"to": "RNA"}, ValueError, "found 'RNA'. Did you mean 'rna'?"),
         ({"to": "cell"}, ValueError, r"other kind in adata.obsm\['fractions'\], found shares of cell"),
     ],
 )

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,8 @@ import pytest
 from scdeconv import models, pl, pp, tl
 from scdeconv._data.modalities import read_mudata, write_mudata
 from scdeconv.models import HeldOut
+
+mpl.use("Agg")
 
 BAD = {
     "unknown type": ({"A": ["B cell", "Mast cell"]}, "found 1 others: 'Mast cell'"),
@@ -35,6 +39,12 @@ def test_bad_hierarchies_are_refused(source, hierarchy, message, inputs, referen
     }[source]
     with pytest.raises(ValueError, match=f"(?s)cannot be paired.*{message}"):
         pp.pair(**given, hierarchy=hierarchy)
+
+
+@pytest.fixture(autouse=True)
+def _figures_are_closed():
+    yield
+    plt.close("all")
 
 
 @pytest.fixture
@@ -115,7 +125,7 @@ class TestEvaluate:
         mean = measured[types[:2]].sum(axis=1)
         assert table.loc["A", "rmse_mean_composition"] == pytest.approx(mean.std(ddof=0))
 
-    def test_truth_of_a_level_is_compared_with_its_sum(self, estimated):
+    def test_measured_level_is_compared_with_its_sum(self, estimated):
         expected = tl.evaluate(estimated)
         types = list(estimated.obsm["fractions"])
         estimated.obsm["measured_fractions"] = tl.merge_types(estimated.obsm["measured_fractions"], {"A": types[:2]})
@@ -125,6 +135,21 @@ class TestEvaluate:
             np.testing.assert_allclose(table.loc[name], expected.loc[name])
         assert [ax.get_title() for ax in pl.measured_vs_predicted(estimated)] == ["A", *types[2:]]
         assert [ax.get_title() for ax in pl.bland_altman(estimated)] == ["A", *types[2:]]
+
+    def test_table_of_levels_can_be_compared(self, estimated):
+        expected = tl.evaluate(estimated)
+        table = tl.evaluate(estimated, "fractions_by_level")
+        assert list(table.index) == ["A", "Top", "all entries", "mean of types"]
+        pd.testing.assert_frame_equal(table.loc[["A", "Top"]], expected.loc[["A", "Top"]])
+        assert [ax.get_title() for ax in pl.measured_vs_predicted(estimated, "fractions_by_level")] == ["A", "Top"]
+
+    def test_levels_with_unmeasured_types_have_no_row(self, estimated):
+        types = list(estimated.obsm["fractions"])
+        measured = estimated.obsm["measured_fractions"].rename(columns={types[2]: "Unmeasured"})
+        estimated.obsm["measured_fractions"] = measured
+        with pytest.warns(UserWarning, match="3 other types"):
+            table = tl.evaluate(estimated)
+        assert list(table.index) == [*types[:2], types[3], "A", "all entries", "mean of types"]
 
 
 class TestMergeTypes:

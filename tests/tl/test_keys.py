@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 
-from scdeconv import tl
+from scdeconv import models, tl
 
 WRITERS = [
     name
@@ -18,8 +18,8 @@ WRITERS = [
 def call(name, pairs, key):
     function, bulk, cells = getattr(tl, name), pairs["bulk"], pairs["sc"]
     arguments = {
-        "predict": (bulk, None),
-        "expression": (bulk, None),
+        "predict": (bulk, models.NNLS()),
+        "expression": (bulk, models.NNLS()),
         "convert_fractions": (bulk, {}),
         "cluster": (cells,),
         "name_clusters": (cells, "cell_type"),
@@ -37,6 +37,6 @@ def test_all_writers_are_known():
 def test_keys_with_a_slash_are_refused_before_computing(name, key, pairs, unchanged):
     with (
         unchanged(pairs),
-        pytest.raises(ValueError, match=rf"Expected a non-empty key_added without '/', found '{key}'"),
+        pytest.raises(ValueError, match=rf"Expected key_added to be non-empty text without '/'.*, found '{key}'"),
     ):
         call(name, pairs, key)

@@ -105,7 +105,7 @@ class TestSamples:
         pd.testing.assert_frame_equal(merged.obsm["measured_fractions"], adata.obsm["measured_fractions"])
         assert tl.evaluate(merged).loc["all entries", "rmse"] == pytest.approx(0, abs=1e-12)
 
-    def test_table_with_a_part_of_a_group_is_refused(self, adata):
+    def test_table_with_part_of_a_group_is_refused(self, adata):
         adata.obsm["measured_fractions"] = adata.obsm["measured_fractions"].drop(columns="B cell")
         with pytest.raises(ValueError, match=r"measured_fractions'\], found only 'NK cell', not 'B cell'"):
             tl.merge_types(adata, LYMPHOID)

@@ -157,7 +157,9 @@ def test_few_shared_genes_warn_and_none_raise(pairs, signature):
 
 @pytest.mark.filterwarnings("ignore:.*names are not unique")
 def test_other_tables_are_refused_with_every_problem(pairs, signature):
-    with pytest.raises(TypeError, match=r"Expected signature as AnnData, found DataFrame\. Make it with pp\.signature"):
+    with pytest.raises(
+        TypeError, match=r"Expected signature to be an AnnData of cell types × genes, or None, found a DataFrame"
+    ):
         tl.train(pairs, "nnls", signature=signature.to_df())
     bad = signature.copy()
     bad.X[1, 2] = -1

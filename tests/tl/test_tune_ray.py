@@ -81,7 +81,7 @@ def test_study_completes_after_a_killed_worker(pairs, grenade, tmp_path):
 
 @pytest.mark.usefixtures("grenade")
 def test_worker_errors_are_raised_by_the_call(pairs):
-    with pytest.raises(ValueError, match="Expected penalty of at least 0") as error:
+    with pytest.raises(ValueError, match="Expected penalty to be a number of at least 0") as error:
         tl.tune(pairs, "nonnegative_ridge", {"penalty": [-1.0, -2.0]}, n_trials=3, cv=2, executor="ray")
     assert "'penalty': -" in error.value.__notes__[0]
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from scdeconv._data.checks import CELLS, RESOLUTIONS, WIDTHS, Problems, checked, examples
+from scdeconv._data.checks import CELLS, RESOLUTIONS, WIDTHS, Problems, checked, examples, whole
 from scdeconv._nn import SoftClusters, fit_cells, seeded, trainer_arguments, weights_of
 
 from ._base import CellState
@@ -128,7 +128,8 @@ class DESC(ClusteringModel):
         """Return the number of training cells of each batch."""
         return np.bincount(self._training_data()[1], minlength=len(self.batches_))
 
-    @checked(further=trainer_arguments)
+    # without self-training, the clusters are those of the start
+    @checked(max_epochs=whole(0), further=trainer_arguments)
     def train(
         self,
         *,

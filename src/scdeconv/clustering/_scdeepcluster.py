@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from scdeconv._data.checks import CELLS, WIDTHS, checked
+from scdeconv._data.checks import CELLS, WIDTHS, checked, whole
 from scdeconv._nn import (
     CountAutoencoder,
     SoftClusters,
@@ -135,7 +135,9 @@ class ScDeepCluster(ClusteringModel):
         scale: Literal["pareto", "unit"] = "pareto",
     ) -> None:
         if adata is not None and n_clusters is not None and n_clusters > adata.n_obs:
-            msg = f"Expected n_clusters of at most the number of cells ({adata.n_obs}), found {n_clusters}. Lower it."
+            msg = (
+                f"Expected at most as many clusters as cells ({adata.n_obs}), found n_clusters={n_clusters}. Lower it."
+            )
             raise ValueError(msg)
         self.n_clusters, self.resolution, self.gamma = n_clusters, resolution, gamma
         self.architecture: dict[str, Any] = {
@@ -154,7 +156,8 @@ class ScDeepCluster(ClusteringModel):
         }
         super().__init__(adata, parameters)
 
-    @checked(further=trainer_arguments)
+    # without self-training, the clusters are those of the start
+    @checked(max_epochs=whole(0), further=trainer_arguments)
     def train(
         self,
         *,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DESCRIPTION = "model.json"
 WEIGHTS = "weights.npz"
 # increased with each incompatible change of the files; format 1 had no number
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 SAVE_AGAIN = "Copy both model files again, or train and save the model again."
 
 

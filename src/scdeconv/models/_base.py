@@ -16,7 +16,7 @@ from scdeconv.io import SavedModel, TrainingRecord, refuse_failed_parts
 
 from ._intervals import interval_bounds, sum_tables, warn_of_few_donors
 from ._state import Estimate
-from ._training_record import NEW, DeconvolutionRecord, warn_of_other_unit
+from ._training_record import NEW, DeconvolutionRecord, source_table, warn_of_other_unit
 from ._usable import flag_few_reads, fractions_of_all, quality_of_all, to_all_rows, with_reads
 
 if TYPE_CHECKING:
@@ -202,9 +202,8 @@ class DeconvolutionModel(SavedModel):
             lower, upper = interval_bounds(self.held_out_, whole, row, coverage)
             tables |= {"lower": lower, "upper": upper}
             warn_of_few_donors(adata.obs_names[(row >= 0) & np.isnan(lower).any(axis=1)], coverage)
-        found = {
-            name: pd.DataFrame(table, index=adata.obs_names, columns=self.cell_types_) for name, table in tables.items()
-        }
+        names = adata.obs_names, self.cell_types_
+        found = {name: pd.DataFrame(table, *names) for name, table in tables.items()}
         sums = self.training_.levels if groups is None else groups
         if sums:
             found |= sum_tables(sums, found, whole, self.held_out_, row, coverage)
@@ -214,9 +213,7 @@ class DeconvolutionModel(SavedModel):
         quality = flag_few_reads(quality, expression, self.training_.library_size)
         if quality is not None:
             found["quality"] = quality_of_all(quality, usable, adata.obs_names)
-        if (source != NEW).any():
-            found["source"] = pd.DataFrame({"source": source}, index=adata.obs_names)
-        return found
+        return found | source_table(source, adata.obs_names)
 
     def _replace_fit(
         self, adata: AnnData, layer: str | None, fractions: np.ndarray, *, in_sample: bool

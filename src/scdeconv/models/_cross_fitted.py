@@ -101,6 +101,8 @@ class CrossFittedModel(DeconvolutionModel):
 
         Raises
         ------
+        KeyError
+            If there is no bulk.
         ValueError
             If the reference or the cells that the method needs are missing, if the data were changed after pairing, if a
             bulk sample has no donor, if donors or cell types have two spellings, or if the method needs unknown cell

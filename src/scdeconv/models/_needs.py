@@ -61,9 +61,14 @@ def check_needs(mdata: MuData, record: Method, train_on: str | None = None, *, c
 
     Raises
     ------
+    KeyError
+        If there is no bulk.
     ValueError
         If the data lack something. The message names what they have and the methods that they allow.
     """
+    if keys.BULK not in mdata.mod:
+        msg = f"Expected modality {keys.BULK!r} in mdata, found {sorted(mdata.mod)}. Create mdata with pp.pair."
+        raise KeyError(msg)
     missing = [need for need in missing_needs(mdata, record, train_on) if count_pairs or need != "pairs"]
     if not missing:
         return

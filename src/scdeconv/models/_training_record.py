@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from scdeconv._data.annotated import values_of
 from scdeconv._data.chunks import first_rows
@@ -20,7 +21,6 @@ from scdeconv.io import TrainingRecord
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import pandas as pd
     from anndata import AnnData
 
     from scdeconv._data.matrix import Matrix
@@ -140,3 +140,8 @@ def warn_of_other_unit(bulk: Matrix, trained_on: str | None) -> None:
             f"Expected {trained_on} in adata, the unit of the training bulk, found {found}. Estimates may be "
             f"wrong. Pass bulk samples in {trained_on}, or pair and train with bulk in {found}."
         )
+
+
+def source_table(source: np.ndarray, samples: pd.Index) -> dict[str, pd.DataFrame]:
+    """Return the source of each sample as the table ``source``; no table if all samples are new."""
+    return {"source": pd.DataFrame({"source": source}, index=samples)} if (source != NEW).any() else {}

@@ -70,7 +70,7 @@ def bland_altman(
     ['bias −0.033 ± 0.113   n = 3', 'bias +0.033 ± 0.113   n = 3']
     """
     measured, predicted, rescaled = compared_tables(adata, key, measured_key)
-    bias = metrics.bias(measured, predicted, per_type=True)
+    bias = metrics.bias(measured.to_numpy(), predicted.to_numpy(), per_type=True)
     colors = cell_type_colors(adata, key, measured.columns)
     note = fit_note(adata, key, measured.index)
     label = fraction_label(adata, key, rescaled=rescaled)

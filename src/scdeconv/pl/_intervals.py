@@ -149,7 +149,7 @@ def intervals(
                     linewidth=0.7,
                     label=label,
                 )
-            figures = f"{inside.sum()} of {truth_known.sum()} {what} inside"
+            figures = f"{inside.sum()} of {truth_known.sum()} {what} inside" if truth_known.any() else f"not {what}"
             largest = np.nanmax([largest, *truth])
         head(ax, cell_type, figures, note)
         ax.set(xlim=(-0.7, n_samples - 0.3), ylim=(-0.04 * largest, 1.06 * largest))

@@ -67,7 +67,9 @@ def measured_vs_predicted(
     ['B', 'T']
     """
     measured, predicted, rescaled = compared_tables(adata, key, measured_key)
-    scores = [metric(measured, predicted, per_type=True) for metric in (metrics.ccc, metrics.rmse)]
+    scores = [
+        metric(measured.to_numpy(), predicted.to_numpy(), per_type=True) for metric in (metrics.ccc, metrics.rmse)
+    ]
     colors = cell_type_colors(adata, key, measured.columns)
     note = fit_note(adata, key, measured.index)
 

@@ -108,6 +108,7 @@ def combine_references(
     parts = check_types(problems, parts, types)
     problems.raise_if_any()
 
+    described = "; ".join(part.describe() for part in parts)
     genes = parts[0].genes
     for part in parts[1:]:
         genes = genes[genes.isin(part.genes)]
@@ -128,7 +129,7 @@ def combine_references(
     combined.obs = combined.obs.rename(columns=renamed)
     record = _record(pool, shifts)
     combined.uns[keys.UNS] = {keys.COMBINED: record}
-    print(_summary(pool, record, by_gene=by_gene))
+    print(f"combined {len(pool)} references: {described}. {_summary(record, by_gene=by_gene)}")
     return combined
 
 
@@ -160,7 +161,7 @@ def _stack_cells(pool: Sequence[SingleReference]) -> AnnData:
         tables.append(
             pd.DataFrame(
                 {
-                    keys.DONOR: [f"{prefix}{donor}" for donor in part.donors],
+                    keys.DONOR: [f"{prefix}{donor}" for donor in ([] if part.donors is None else part.donors)],
                     keys.CELL_TYPE: list(part.types),
                     "reference": part.name,
                     "total": part.totals,
@@ -196,11 +197,12 @@ def _record(pool: Sequence[SingleReference], shifts: Mapping[str, np.ndarray]) -
     }
 
 
-def _summary(pool: Sequence[SingleReference], record: Mapping[str, Any], *, by_gene: bool) -> str:
+def _summary(record: Mapping[str, Any], *, by_gene: bool) -> str:
+    """Return what the references share and what was removed, as text."""
     shared = record["shared_types"]
     sd = ", ".join(f"{value:.2f}" for value in record["shift_sd"])
     removed = f"depth and gene shifts removed (SD of log shifts {sd})" if by_gene else "depth matched"
     return (
-        f"combined {len(pool)} references: {'; '.join(part.describe() for part in pool)}. {record['n_types']} cell types "
-        f"({len(shared)} in several references: {examples(shared)}), {record['n_genes']} shared genes, {removed}"
+        f"{record['n_types']} cell types ({len(shared)} in several references: {examples(shared)}), "
+        f"{record['n_genes']} shared genes; {removed}"
     )

@@ -97,7 +97,7 @@ def merge_sums(sums: AnnData, groups: Groups) -> AnnData:
 
 
 def merge_profiles(
-    profiles: AnnData, groups: Groups, weights: Mapping[str, float] | None = None, source: str = "weights"
+    profiles: AnnData, groups: Groups, weights: Mapping[str, float] | pd.Series | None = None, source: str = "weights"
 ) -> AnnData:
     """Return profiles in which the mean per cell of each group replaces those of its members.
 

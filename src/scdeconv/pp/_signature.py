@@ -9,7 +9,7 @@ import pandas as pd
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import subset
-from scdeconv._data.checks import Problems, checked, examples
+from scdeconv._data.checks import Problems, check_paired, checked, examples
 from scdeconv._data.matrix import to_dense
 from scdeconv._data.modalities import check_reference
 from scdeconv._data.reference import Reference
@@ -143,6 +143,7 @@ def signature(
     nnls: 7 profiles, 70 genes
     """
     check_reference(mdata, "pp.signature")
+    check_paired(mdata)
     given = mdata[keys.PROFILES]
     cell_types = list(given.obs[keys.CELL_TYPE])
     profiles = to_dense(given.X)

@@ -10,7 +10,7 @@ import pandas as pd
 from scdeconv import metrics
 from scdeconv._data import keys
 from scdeconv._data.checks import checked, examples
-from scdeconv._data.fractions import compared_tables, levels_covered_by, levels_of
+from scdeconv._data.fractions import compared_tables, level_sums, levels_of
 from scdeconv._data.training_samples import training_samples
 from scdeconv._data.warnings import warn
 
@@ -71,22 +71,21 @@ def evaluate(adata: AnnData, key: str = keys.FRACTIONS, *, measured_key: str = k
     >>> bool(scdeconv.tl.evaluate(mdata["bulk"]).loc["all entries", "n"] > 0)
     True
     """
-    measured, predicted, _ = compared_tables(adata, key, measured_key)
+    aligned = compared_tables(adata, key, measured_key)
+    measured = aligned.measured
     if adata.uns.get(keys.UNS, {}).get(key, {}).get("fraction_kind") == "rna":
         warn(
             f"Expected cell fractions in adata.obsm[{key!r}], found RNA fractions. If the measured fractions are cell "
             "fractions, call tl.convert_fractions(adata, cell_size, to='cell') first."
         )
     _report_training_samples(adata, key, measured.index)
-    scores = _scores(measured, predicted)
-    levels = levels_covered_by(measured.columns, levels_of(adata, key))
-    # levels overlap: no summary over them
-    sums = [
-        pd.DataFrame({name: table[parts].sum(axis=1) for name, parts in levels.items()})
-        for table in (measured, predicted)
-    ]
-    of_levels = [_scores(*sums).iloc[: len(levels)]] if levels else []
+    scores = _scores(measured, aligned.predicted)
     n_types = measured.shape[1]
+    sums = [
+        table.drop(columns=measured.columns, errors="ignore") for table in level_sums(aligned, levels_of(adata, key))
+    ]
+    # levels overlap: no summary over them
+    of_levels = [_scores(*sums).iloc[: sums[0].shape[1]]] if not sums[0].empty else []
     return pd.concat([scores.iloc[:n_types], *of_levels, scores.iloc[n_types:]])
 
 

@@ -129,7 +129,9 @@ def test_type_without_remaining_cells_is_zero(cohort):
 
 def test_cells_are_needed(pairs):
     profiles_only = make_mudata({name: pairs[name] for name in ("bulk", "profiles")})
-    with pytest.raises(KeyError, match=r"Expected modalities .*'sc'.*Create mdata with pp.pair\(cells, bulk\)"):
+    with pytest.raises(
+        ValueError, match=r"Expected cells for method 'bseqsc', found profiles .*pp.pair\(cells, bulk\)"
+    ):
         BSEQsc.setup_mudata(profiles_only)
 
 

@@ -8,7 +8,7 @@ from .metric_parts import by_column, documented
 from .tables import (
     compared_tables,
     get_fractions,
-    levels_covered_by,
+    level_sums,
     levels_of,
     measured_shares,
     merge_levels,

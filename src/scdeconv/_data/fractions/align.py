@@ -87,6 +87,7 @@ def align_tables(
     types = true.columns
     if not whole:
         partial, other = (true, estimate) if keys.UNMEASURED in true else (estimate, true)
+        side = names[0] if partial is true else names[1]
         types = partial.columns.drop(keys.UNMEASURED)
         other_types = other.columns if types.difference(other.columns).size else types
         report_differences(problems, *((types, other_types) if partial is true else (other_types, types)), names=names)
@@ -108,7 +109,6 @@ def align_tables(
                 f"{examples(total.index[~(total > 0)])}. Drop these rows."
             )
     problems.raise_if_any()
-    side = names[0] if partial is true else names[1]
     warn(
         f"Expected complete measurements, found an unmeasured rest of {partial[keys.UNMEASURED].min():.0%} to "
         f"{partial[keys.UNMEASURED].max():.0%} in {side}. Its {len(types)} other types are compared after dividing each "

@@ -155,6 +155,8 @@ def cell_probabilities(
     if isinstance(table, pd.DataFrame):
         # cells without counts are left out
         table = table[cells.obs_names.isin(tables["cells"].obs_names)]
+        # labels as one-hot columns are probabilities
+        table = table.astype(dict.fromkeys(table.select_dtypes(bool).columns, float))
     if not isinstance(table, pd.DataFrame):
         check_fractions(problems, table, name)
         return None

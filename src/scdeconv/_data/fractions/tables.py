@@ -25,6 +25,11 @@ def compared_tables(adata: AnnData, key: str, measured_key: str) -> Aligned:
     Types of ``measured_key`` that are levels of the hierarchy of the estimate are compared with the sum of their types.
     """
     measured, predicted = get_fractions(adata, measured_key), get_fractions(adata, key)
+    levels = levels_of(adata, key)
+    if levels and {*predicted} <= {*levels}:
+        # levels overlap: align their types, then add them up
+        aligned = compared_tables(adata, key.removesuffix("_by_level"), measured_key)
+        return Aligned(*level_sums(aligned, levels), aligned.rescaled)
     names = f"adata.obsm[{measured_key!r}]", f"adata.obsm[{key!r}]"
     problems = Problems(TITLE)
     for table, name in zip((measured, predicted), names, strict=True):
@@ -43,7 +48,7 @@ def compared_tables(adata: AnnData, key: str, measured_key: str) -> Aligned:
     if (known & ~estimated).any():
         without = adata.obs_names[known & ~estimated]
         warn(f"{len(without)} measured samples have no estimate (NaN) and are ignored: {examples(without)}.")
-    predicted = sum_types(predicted, {name: of for name, of in levels_of(adata, key).items() if name in measured})
+    predicted = sum_types(predicted, {name: of for name, of in levels.items() if name in measured})
     return align_tables(measured[known & estimated], predicted[known & estimated], names)
 
 
@@ -68,15 +73,16 @@ def levels_of(adata: AnnData, key: str) -> dict[str, list[str]]:
     return {str(name): [str(cell_type) for cell_type in members] for name, members in levels.items()}
 
 
-def levels_covered_by(columns: pd.Index, levels: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Return the columns that add up to each level that is no column itself; columns may be levels, too."""
-    types_of = {column: set(levels.get(column, [column])) for column in columns}
-    inside = {name: [column for column in columns if types_of[column] <= set(of)] for name, of in levels.items()}
-    return {
-        name: parts
-        for name, parts in inside.items()
-        if name not in types_of and set().union(*(types_of[part] for part in parts)) == set(levels[name])
-    }
+def level_sums(aligned: Aligned, levels: Mapping[str, Sequence[str]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return measured and predicted fractions of the levels whose types were all measured; columns may be levels, too."""
+    types_of = {column: {*levels.get(column, [column])} for column in map(str, aligned.measured)}
+    inside = {name: [column for column in types_of if types_of[column] <= {*of}] for name, of in levels.items()}
+    known = {name: of for name, of in inside.items() if set().union(*map(types_of.__getitem__, of)) == {*levels[name]}}
+    measured, predicted = (
+        pd.DataFrame({name: table[of].sum(axis=1) for name, of in known.items()}, index=table.index)
+        for table in (aligned.measured, aligned.predicted)
+    )
+    return measured, predicted
 
 
 def merge_levels(levels: Mapping[str, Sequence[str]], groups: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
