@@ -257,7 +257,9 @@ def test_values_that_cannot_be_counts_are_refused(grouped_cells, value, message)
 
 def test_cells_without_a_batch_are_refused(grouped_cells):
     grouped_cells.obs["plate"] = ["a"] * 298 + [None] * 2
-    with pytest.raises(ValueError, match=r"Expected a batch for every cell in obs\['plate'\], found 2 cells without"):
+    with pytest.raises(
+        ValueError, match=r"Expected a batch for every row of adata\.obs\['plate'\], found 2 rows without"
+    ):
         ScDeepCluster.setup_anndata(grouped_cells, batch_key="plate")
 
 

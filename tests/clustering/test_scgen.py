@@ -428,7 +428,7 @@ def test_all_setup_problems_are_reported_at_once(cells):
     cells.obs.loc[cells.obs_names[:3], "cell_type"] = np.nan
     with pytest.raises(
         ValueError,
-        match=r"(?s)2 problems.*obs\['lab'\] in adata, found .*cell type for every cell .* found 3 cells without",
+        match=r"(?s)2 problems.*obs\['lab'\] in adata, found .*cell type for every row .* found 3 rows without",
     ):
         ScGen.setup_anndata(cells, batch_key="lab", cell_type_key="cell_type")
 
@@ -502,7 +502,7 @@ def test_batches_without_common_type_are_refused(model, cells):
 def test_missing_labels_of_new_cells_are_reported(model, cells):
     new = cells.copy()
     new.obs.loc[new.obs_names[:2], "condition"] = np.nan
-    with pytest.raises(ValueError, match=r"batch for every cell in obs\['condition'\], found 2 cells without"):
+    with pytest.raises(ValueError, match=r"batch for every row of adata\.obs\['condition'\], found 2 rows without"):
         model.remove_batch_effects(new)
 
 

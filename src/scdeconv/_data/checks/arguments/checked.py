@@ -84,10 +84,10 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("measured_key", "probabilities_key", "reference_key", "groupby", "layer", "protein", "rna"), TEXT),
     **dict.fromkeys(("cell_type", "control", "perturbed", "malignant", "sort_by"), TEXT),
     "key_added": KEY_ADDED,
-    **dict.fromkeys(("cell_types", "donors"), NAMES),
+    "cell_types": NAMES,
+    # donors are often numbers
+    "donors": listed(either(TEXT, ANY_NUMBER), "a list of names"),
     **dict.fromkeys(("annotation", "drop"), either(NAMES, TEXT)),
-    **dict.fromkeys(("markers", "groups", "group_markers", "hierarchy"), NAMES_BY_NAME),
-    **dict.fromkeys(("cell_size", "cell_sizes", "weights"), SIZES),
     # choices
     **dict.fromkeys(
         ("absolute", "base", "batch_correction", "criterion", "duplicates", "executor", "genes_in"), CHOICE
