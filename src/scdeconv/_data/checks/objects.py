@@ -170,9 +170,12 @@ MANY_AXES = instance(
 )
 
 
-def check_order(problems: Problems, cells: AnnData, bulk: AnnData, cell_type_key: str) -> None:
+def check_order(problems: Problems, inputs: Mapping[str, AnnData], cell_type_key: str) -> None:
     """Report bulk and cells that are exchanged: only the longer ``bulk`` has the column with the cell types."""
-    if cell_type_key in bulk.obs and cell_type_key not in cells.obs and bulk.n_obs > cells.n_obs:
+    cells, bulk = inputs.get("cells"), inputs.get("bulk")
+    if cells is None or bulk is None or cell_type_key in cells.obs or cell_type_key not in bulk.obs:
+        return
+    if bulk.n_obs > cells.n_obs:
         problems.add(
             f"Expected cells with obs[{cell_type_key!r}] and bulk without, found {cells.n_obs} cells without and "
             f"{bulk.n_obs} bulk samples with this column. Exchange them: pair(cells, bulk)."

@@ -33,14 +33,6 @@ class Rule:
     expected: str
     accept: Callable[[Any], Any]
 
-    def check(self, name: str, value: Any, advice: str = "") -> Any:
-        """Return the accepted value; raise an error of the form "Expected X, found Y. Do Z." otherwise."""
-        try:
-            return self.accept(value)
-        except (TypeError, ValueError) as error:
-            msg = f"Expected {name} to be {self.expected}, found {describe(value)}. {advice or error}"
-            raise type(error)(msg) from None
-
     def accepts(self, value: Any) -> bool:
         """Return whether a value is accepted."""
         try:
