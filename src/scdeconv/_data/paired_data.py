@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import values_of
+from scdeconv._data.checks import checked
 from scdeconv._data.reference import CellStates, Reference
 from scdeconv._data.units import COUNTS
 
@@ -56,6 +57,7 @@ class PairedData:
     ((7, 300), 7)
     """
 
+    @checked()
     def __init__(self, mdata: MuData, genes: pd.Index) -> None:
         self.mdata = mdata
         self.genes = genes

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
+from scdeconv._data.checks import checked
 from scdeconv.models import records
 
 
+@checked()
 def methods() -> pd.DataFrame:
     """List the methods of :func:`scdeconv.tl.train`, including registered methods.
 
