@@ -104,7 +104,8 @@ def draw_simulation():
         rows = np.arange(n)[:, None] + shift
         values = np.exp(3 + np.sin(rows) * np.arange(8) / 8 + np.cos(5 * rows) * (np.arange(8) % 2) / 2)
         names = [f"{shift}-{i}" for i in range(n)]
-        return AnnData(values, obs=pd.DataFrame({"donor": names}, index=names))
+        obs = pd.DataFrame({"donor": names}, index=names)
+        return AnnData(values, obs=obs, obsm={"measured_fractions": pd.DataFrame({"T": 1.0}, index=names)})
 
     return pl.simulation(make_mudata({"bulk": make(8, 0.4), "simulated": make(80, 0)}))
 

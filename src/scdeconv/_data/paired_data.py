@@ -9,6 +9,7 @@ import numpy as np
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import values_of
+from scdeconv._data.checks import checked
 from scdeconv._data.fractions import measured_shares
 from scdeconv._data.matrix import get_matrix
 from scdeconv._data.modalities import cell_types_of
@@ -60,6 +61,7 @@ class PairedData:
     ((7, 300), 7)
     """
 
+    @checked()
     def __init__(self, mdata: MuData, genes: pd.Index) -> None:
         self.mdata = mdata
         self.genes = genes

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as lightning
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from scdeconv._data.progress import progress, quiet
 from scdeconv._data.warnings import dependency_warnings_ignored
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 # weights × rows of a step below which one thread is faster; chosen by timing on 2 cores
 SINGLE_THREAD_STEP_SIZE = 100_000_000
+
+DEFAULTS = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
 
 
 @contextmanager
@@ -100,18 +103,15 @@ def run(
         _one_thread_if_small(plan),
         progress(plan.max_epochs, description) as plan.bar,
     ):
-        trainer = lightning.Trainer(
-            max_epochs=plan.max_epochs,
-            accelerator=accelerator,
-            devices=devices,
-            **{
-                "logger": False,
-                "enable_checkpointing": False,
-                "enable_progress_bar": False,
-                "enable_model_summary": False,
-                **trainer_kwargs,
-            },
-        )
+        options = {"accelerator": accelerator, "devices": devices, **trainer_kwargs}
+        try:
+            trainer = lightning.Trainer(max_epochs=plan.max_epochs, **{**DEFAULTS, **options})
+        except (MisconfigurationException, TypeError, ValueError) as error:
+            msg = (
+                f"Expected arguments of lightning.Trainer that fit this machine, found {options}: {error} Omit them, or "
+                "use accelerator='auto'."
+            )
+            raise ValueError(msg) from error
         trainer.fit(plan, train_dataloaders=[0])
     plan.module.eval()
     plan.module.cpu()

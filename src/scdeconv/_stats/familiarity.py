@@ -94,6 +94,13 @@ def overlap(real: np.ndarray, simulated: np.ndarray, *, n_components: int = 10) 
     >>> metrics.overlap(simulated[:100] + 3, simulated)
     0.0
     """
+    real, simulated = np.asarray(real, dtype=float), np.asarray(simulated, dtype=float)
+    if real.ndim != 2 or simulated.ndim != 2 or real.shape[1] != simulated.shape[1]:
+        msg = (
+            f"Expected real and simulated as samples × genes with the same genes, found shapes {real.shape} and "
+            f"{simulated.shape}. Select the same genes in both."
+        )
+        raise ValueError(msg)
     centre = simulated.mean(axis=0)
     _, singular, components = np.linalg.svd(simulated - centre, full_matrices=False)
     kept = min(n_components, int((singular > RANK_TOLERANCE * singular[0]).sum()))

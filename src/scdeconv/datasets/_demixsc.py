@@ -10,6 +10,7 @@ from scipy.sparse import csr_matrix
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata, subset
+from scdeconv._data.checks import checked
 
 from ._fetch import Source, load
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _URL = "https://raw.githubusercontent.com/wwylab/DeMixSC/697cc9551502460413ad5939d35415968562b04a/data"
 
 
+@checked()
 def retina_pairs() -> tuple[AnnData, AnnData, AnnData]:
     """Load 24 human macular retina samples with bulk RNA-seq and summed single nuclei.
 
@@ -66,6 +68,7 @@ def retina_pairs() -> tuple[AnnData, AnnData, AnnData]:
     return bulk, _mean_profiles(references, list(bulk.obsm[keys.MEASURED].columns)), pseudobulk
 
 
+@checked()
 def ovarian_pairs() -> tuple[AnnData, AnnData, AnnData]:
     """Load 7 high-grade serous ovarian tumours with bulk RNA-seq and summed single cells.
 

@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata, subset
+from scdeconv._data.checks import checked
 from scdeconv._data.warnings import dependency_warnings_ignored
 
 from ._fetch import Source, load
@@ -29,6 +30,7 @@ _MIN_OBSERVATIONS = 3
 _NOTE = "H2228 and HCC827 are exchanged in the published design of the RNA mixtures; measured_fractions is corrected"
 
 
+@checked()
 def cell_line_mixtures() -> tuple[AnnData, AnnData]:
     """Load single cells of five lung cancer cell lines and mixtures of three of them with known proportions.
 

@@ -49,6 +49,10 @@ def write_model(
         If the directory exists and ``overwrite`` is False, or if it contains other files.
     """
     target = Path(dir_path)
+    files = [path for path in (target, *target.parents) if path.is_file()]
+    if files:
+        msg = f"Expected a directory for the model at {target}, found the file {files[0]}. Choose another directory."
+        raise FileExistsError(msg)
     if target.exists() and not overwrite:
         msg = f"Expected no directory at {target}, found one. Pass overwrite=True or choose another directory."
         raise FileExistsError(msg)

@@ -199,4 +199,10 @@ class Calibration:
         -------
         Samples × genes: counts with library sizes of real samples, or shares if bulk is not counts.
         """
-        return self.to_arrays().draw_bulk(fractions, rng)
+        if np.ndim(fractions) != 2 or np.shape(fractions)[1] != len(self.cell_types):
+            msg = (
+                f"Expected fractions as samples × {len(self.cell_types)} cell types, found shape {np.shape(fractions)}. "
+                f"Pass one column for each of {list(self.cell_types.index)}."
+            )
+            raise ValueError(msg)
+        return self.to_arrays().draw_bulk(np.asarray(fractions, dtype=float), rng)

@@ -73,8 +73,7 @@ def join(
         problems.add(
             "Expected profiles together with pseudobulk, found none. Omit pseudobulk: pair computes it from cells."
         )
-    if {"cells", "bulk"} <= originals.keys():
-        check_order(problems, originals["cells"], originals["bulk"], cell_type_key)
+    check_order(problems, originals, cell_type_key)
     problems.raise_if_any()
     if layer is not None and not any(layer in adata.layers for adata in originals.values()):
         problems.add(f"Expected layer {layer!r} in cells or bulk, found it in neither. Pass an existing layer.")

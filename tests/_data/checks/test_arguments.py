@@ -290,6 +290,28 @@ class TestValues:
         with pytest.raises(TypeError, match=r"Expected tl.predict\(adata, model, \*, key_added, .*too many positional"):
             tl.predict(pairs, nnls, 0.9)
 
+    def test_trainer_arguments_that_do_not_fit_are_named(self, pairs):
+        models.SimpleDNN.setup_mudata(pairs)
+        model = models.SimpleDNN(pairs, n_members=1, hidden=(2,))
+        with pytest.raises(
+            ValueError, match=r"Expected arguments of lightning.Trainer .*'devices': 'x'.*accelerator='auto'"
+        ):
+            model.train(max_epochs=1, devices="x")
+        model.train(max_epochs=1, log_every_n_steps=1)
+        assert model.is_trained_
+
+    def test_tables_of_other_shapes_are_refused(self, pairs):
+        with pytest.raises(ValueError, match=r"samples × 4 cell types, found shape \(2, 3\)"):
+            pp.calibrate(pairs).draw_bulk(np.ones((2, 3)), np.random.default_rng(0))
+        with pytest.raises(ValueError, match=r"the same genes, found shapes \(5, 3\) and \(9, 4\)"):
+            metrics.overlap(np.ones((5, 3)), np.ones((9, 4)))
+
+    def test_a_file_is_no_model_directory(self, nnls, tmp_path):
+        (tmp_path / "file").write_text("x")
+        for path in (tmp_path / "file", tmp_path / "file" / "model"):
+            with pytest.raises(FileExistsError, match="Expected a directory for the model at .*, found the file"):
+                nnls.save(path, overwrite=True)
+
     def test_signature_and_docstring_are_kept(self):
         assert list(inspect.signature(scdeconv.tl.predict).parameters)[:2] == ["adata", "model"]
         assert tl.predict.__doc__.startswith("Predict the composition")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from . import objects
+from .describe import describe
 from .rules import (
     ANY_NUMBER,
     BOUNDS,
@@ -88,6 +89,8 @@ RULES: dict[str, Rule] = {
     # donors are often numbers
     "donors": listed(either(TEXT, ANY_NUMBER), "a list of names"),
     **dict.fromkeys(("annotation", "drop"), either(NAMES, TEXT)),
+    **dict.fromkeys(("markers", "groups", "group_markers", "hierarchy"), NAMES_BY_NAME),
+    **dict.fromkeys(("cell_size", "cell_sizes", "weights"), SIZES),
     # choices
     **dict.fromkeys(
         ("absolute", "base", "batch_correction", "criterion", "duplicates", "executor", "genes_in"), CHOICE
@@ -121,8 +124,8 @@ RULES: dict[str, Rule] = {
     "aug_ratio": ABOVE_ZERO,
     **dict.fromkeys(("broad", "fraction", "outlier_samples", "outlier_share", "sparse_share"), SHARE),
     **dict.fromkeys(("sampling", "share"), BETWEEN),
-    **dict.fromkeys(("epsilon", "floor", "learning_rate", "resolution"), POSITIVE),
-    **dict.fromkeys(("cannot_link_weight", "gamma", "must_link_weight", "noise", "penalty"), NOT_NEGATIVE),
+    **dict.fromkeys(("epsilon", "learning_rate", "resolution"), POSITIVE),
+    **dict.fromkeys(("cannot_link_weight", "floor", "gamma", "must_link_weight", "noise", "penalty"), NOT_NEGATIVE),
     **dict.fromkeys(("spread", "tolerance", "var_cutoff", "weight_decay"), NOT_NEGATIVE),
     "perplexity": number(1, with_low=False),
     # flags
@@ -189,15 +192,19 @@ def rules_of(function: Callable[..., Any]) -> dict[str, Rule]:
 
 def check_values(rules: Mapping[str, Rule], values: Mapping[str, Any]) -> dict[str, Any]:
     """Refuse values that break their rules, all in one error, and return the accepted values."""
-    accepted, errors = {}, []
+    accepted: dict[str, Any] = {}
+    errors: list[TypeError | ValueError] = []
+    messages = []
     for name, value in values.items():
         if name in rules:
             try:
-                accepted[name] = rules[name].check(name, value, _find_exchanged(rules, values, name))
+                accepted[name] = rules[name].accept(value)
             except (TypeError, ValueError) as error:
+                advice = _find_exchanged(rules, values, name) or error
+                messages.append(f"Expected {name} to be {rules[name].expected}, found {describe(value)}. {advice}")
                 errors.append(error)
     if errors:
-        raise type(errors[0])("\n".join(map(str, errors))) from None
+        raise type(errors[0])("\n".join(messages)) from None
     return accepted
 
 
@@ -228,8 +235,6 @@ def check_keywords(
 
 def _find_exchanged(rules: Mapping[str, Rule], values: Mapping[str, Any], name: str) -> str:
     """Return the advice to exchange two arguments, if each breaks its own rule and follows that of the other."""
-    if rules[name].accepts(values[name]):
-        return ""
     for other in values:
         if other in rules and rules[name].accepts(values[other]) and rules[other].accepts(values[name]):
             return f"Exchange {name} and {other}."
@@ -256,8 +261,8 @@ def _name_of(function: Callable[..., Any], args: tuple[Any, ...]) -> str:
     if owners and args:
         cls = args[0] if isinstance(args[0], type) else type(args[0])
         return cls.__name__ if name == "__init__" else f"{cls.__name__}.{name}"
-    part = function.__module__.split(".")[1]
-    return name if part.startswith("_") else f"{part}.{name}"
+    part = re.fullmatch(r"scdeconv\.([a-z]+)\b.*", function.__module__)
+    return f"{part[1]}.{name}" if part else name
 
 
 def _outline(parameters: Mapping[str, inspect.Parameter]) -> str:

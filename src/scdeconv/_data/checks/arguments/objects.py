@@ -60,7 +60,8 @@ def _accept_samples(value: Any) -> AnnData:
 
 def _accept_paired(value: Any) -> MuData:
     if isinstance(value, MuData):
-        if keys.BULK not in value.mod or keys.DONOR not in value[keys.BULK].obs:
+        bulk = value.mod.get(keys.BULK)
+        if bulk is None or keys.DONOR not in bulk.obs or keys.MEASURED not in bulk.obsm:
             wrong_value("Make it from cells and bulk: mdata = scdeconv.pp.pair(cells, bulk).")
         return value
     if isinstance(value, (str, os.PathLike)):
@@ -95,9 +96,11 @@ def _is_list(value: Any) -> bool:
 
 
 def _accept_history(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return value
-    wrong_type("Pass model.history." if is_model(value) else "Pass model.history of a method with epochs.")
+    if not isinstance(value, Mapping):
+        wrong_type("Pass model.history." if is_model(value) else "Pass model.history of a method with epochs.")
+    if any(str(name).endswith("_loss") and not isinstance(curve, pd.DataFrame) for name, curve in value.items()):
+        wrong_type("Each loss must be a DataFrame with one column, indexed by epoch.")
+    return value
 
 
 SAMPLES_ONLY = annotated("an AnnData of bulk samples", keys.BULK)
@@ -175,9 +178,12 @@ MANY_AXES = instance(
 )
 
 
-def check_order(problems: Problems, cells: AnnData, bulk: AnnData, cell_type_key: str) -> None:
+def check_order(problems: Problems, inputs: Mapping[str, AnnData], cell_type_key: str) -> None:
     """Report bulk and cells that are exchanged: only the longer ``bulk`` has the column with the cell types."""
-    if cell_type_key in bulk.obs and cell_type_key not in cells.obs and bulk.n_obs > cells.n_obs:
+    cells, bulk = inputs.get("cells"), inputs.get("bulk")
+    if cells is None or bulk is None or cell_type_key in cells.obs or cell_type_key not in bulk.obs:
+        return
+    if bulk.n_obs > cells.n_obs:
         problems.add(
             f"Expected cells with obs[{cell_type_key!r}] and bulk without, found {cells.n_obs} cells without and "
             f"{bulk.n_obs} bulk samples with this column. Exchange them: pair(cells, bulk)."

@@ -33,14 +33,6 @@ class Rule:
     expected: str
     accept: Callable[[Any], Any]
 
-    def check(self, name: str, value: Any, advice: str = "") -> Any:
-        """Return the accepted value; raise an error of the form "Expected X, found Y. Do Z." otherwise."""
-        try:
-            return self.accept(value)
-        except (TypeError, ValueError) as error:
-            msg = f"Expected {name} to be {self.expected}, found {describe(value)}. {advice or error}"
-            raise type(error)(msg) from None
-
     def accepts(self, value: Any) -> bool:
         """Return whether a value is accepted."""
         try:
@@ -219,14 +211,15 @@ BOUNDS = Rule("two increasing whole numbers of at least 1", _accept_bounds)
 
 
 def either(*rules: Rule) -> Rule:
-    """Refuse values that no rule accepts, with the advice of the last one."""
+    """Refuse values that no rule accepts, with the advice of the rule whose type fits, else of the last rule."""
 
     def accept(value: Any) -> Any:
-        for rule in rules[:-1]:
+        errors: list[TypeError | ValueError] = []
+        for rule in rules:
             try:
                 return rule.accept(value)
-            except (TypeError, ValueError):
-                continue
-        return rules[-1].accept(value)
+            except (TypeError, ValueError) as error:
+                errors.append(error)
+        raise next((error for error in errors if isinstance(error, ValueError)), errors[-1])
 
     return Rule(" or ".join(rule.expected for rule in rules), accept)
