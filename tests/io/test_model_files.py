@@ -18,7 +18,7 @@ def test_files_are_json_and_plain_arrays(files, model):
     description = files.read()
     assert sorted(path.name for path in files.path.iterdir()) == ["model.json", "weights.npz"]
     assert description["class"] == type(model).__name__
-    assert (description["format"], description["version"]) == (2, __version__)
+    assert (description["format"], description["version"]) == (3, __version__)
     assert description["sha256"] == files.hash_of(description)
     arrays = files.arrays()
     assert {name: (kind["shape"], kind["dtype"]) for name, kind in description["arrays"].items()} == {

@@ -192,6 +192,18 @@ def test_row_numbers_are_no_gene_names(tmp_path, read):
         read(tmp_path, numbers)
 
 
+@BOTH
+def test_a_table_without_names_is_refused(tmp_path, read):
+    TABLE.to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(ValueError, match="names in the first column .*numbers .* in 'alpha'"):
+        (read_bulk if read is bulk else pp.read_signature)(tmp_path / "t.csv")
+
+
+def test_symbols_after_identifiers_are_left_out(tmp_path):
+    joined = TABLE.set_axis([f"{name}.3|{gene}" for name, gene in zip(IDS, GENES, strict=True)])
+    same(bulk(tmp_path, joined), TABLE.set_axis(IDS))
+
+
 def test_names_are_taken_from_another_column(tmp_path, capsys):
     TABLE.rename_axis("symbol").reset_index().to_csv(tmp_path / "t.csv")
     same(read_bulk(tmp_path / "t.csv"))
@@ -317,3 +329,22 @@ def test_unknown_choices_are_refused(tmp_path, read):
         read(tmp_path, TABLE, drop=["nothing"])
     with pytest.raises(ValueError, match="'alpha' in both"):
         read(tmp_path, TABLE, drop=["alpha"], annotation="alpha")
+    with pytest.raises(ValueError, match="drop as a list of column names, found 5"):
+        read(tmp_path, TABLE, drop=5)
+
+
+def test_choices_apply_to_tables_only(tmp_path):
+    AnnData(TABLE.T.astype(float)).write_h5ad(tmp_path / "b.h5ad")
+    for option in ({"drop": ["alpha"]}, {"annotation": []}, {"header": True}):
+        with pytest.raises(ValueError, match="Expected a table for header=, drop= or annotation="):
+            read_bulk(tmp_path / "b.h5ad", **option)
+
+
+def test_annotation_of_every_file_is_left_aside(tmp_path):
+    for sample in SAMPLES:
+        table = TABLE[[sample]].set_axis(["count"], axis=1)
+        table.insert(0, "Length", range(500, 508))
+        table.to_csv(tmp_path / f"{sample}.csv", index_label="gene")
+    found = read_bulk([tmp_path / f"{sample}.csv" for sample in SAMPLES])
+    same(found)
+    assert found.var["Length"].tolist() == list(range(500, 508))

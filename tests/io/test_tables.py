@@ -85,6 +85,7 @@ LEGITIMATE = {
     "old Mac": CSV.replace("\n", "\r"),
     "tabs": text(sep="\t"),
     "semicolons": text(sep=";"),
+    "separator for Excel": "sep=;\n" + text(sep=";"),
     "bars": text(sep="|"),
     "aligned": TABLE.to_string(),
     "quotes": text(quoting=1),

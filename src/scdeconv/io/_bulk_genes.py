@@ -11,7 +11,7 @@ import pandas as pd
 
 from scdeconv._data.annotated import make_adata, subset
 from scdeconv._data.checks import Problems, examples
-from scdeconv._data.gene_names import is_ensembl, strip_versions
+from scdeconv._data.gene_names import ENSEMBL, is_ensembl, strip_versions
 from scdeconv._data.genes import sum_duplicates
 from scdeconv._data.labels import as_text
 from scdeconv._data.matrix import layer_names
@@ -47,7 +47,8 @@ def to_genes(
             f"Expected genes, found transcripts: {examples(names)}. Pass the gene of each transcript as tx2gene=: a "
             f"table or one of the columns {list(adata.var)}."
         )
-    names = strip_versions(names)
+    # StringTie joins identifier and symbol: ENSG00000000003.15|TSPAN6
+    names = strip_versions(names.str.replace(rf"({ENSEMBL}(\.\d+)?)\|.*$", r"\1", regex=True))
     if gene_names is not None:
         renamed = _look_up(names, gene_names, adata.var, "gene_names", problems)
         if renamed.isna().any():

@@ -117,9 +117,16 @@ def read_bulk(
     read_bulk: table, 2 samples × 3 genes, counts (rows were genes)
     """
     problems = Problems(f"{path} cannot be read as bulk")
+    choice = Choice.of(drop, annotation, problems)
+    problems.raise_if_any()
     paths = find_files(path)
     notes: list[str] = []
     if len(paths) == 1 and is_annotated(paths[0]):
+        if choice.is_made or header is not None:
+            problems.add(
+                f"Expected a table for header=, drop= or annotation=, found {path}. Omit them and subset the AnnData."
+            )
+            problems.raise_if_any()
         adata = read_annotated(paths[0], keys.BULK)
         if adata.X is None:
             problems.add(
@@ -130,7 +137,6 @@ def read_bulk(
         axis: str | None = genes_in or axis_by_names(adata.obs_names, adata.var_names) or "columns"
         adata = adata.T if axis == "rows" else adata
     else:
-        choice = Choice.of(drop, annotation)
         table = read_tables(paths, unit, genes_in, header, choice, problems)
         program, unit_found, transcripts, axis = table.program, table.unit, table.transcripts, table.genes_in
         adata = make_adata(table.values, obs=table.obs, var=table.var)

@@ -33,6 +33,7 @@ def read_signature(
     path: str | os.PathLike[str],
     *,
     cell_sizes: Mapping[str, float] | None = None,
+    header: bool | None = None,
     drop: str | Sequence[str] | None = None,
     annotation: str | Sequence[str] | None = None,
 ) -> AnnData:
@@ -50,6 +51,8 @@ def read_signature(
         RNA per cell of each type, in counts (mean UMIs). Default: the same for all types. Fractions are then in the
         unit of the file. For TPM or CPM, these are shares of RNA instead of cells
         (:func:`scdeconv.tl.convert_fractions`).
+    header
+        Whether the first line has the names of the columns. Default: detect it.
     drop
         Columns or rows to leave out.
     annotation
@@ -93,8 +96,8 @@ def read_signature(
     """
     path = Path(path)
     problems = Problems(f"{path} cannot be read as a signature")
-    choice = Choice.of(drop, annotation)
-    fields = read_fields(path, problems)
+    choice = Choice.of(drop, annotation, problems)
+    fields = read_fields(path, problems, header=header)
     table = None if fields is None else to_table(fields, None, choice, problems, longer_is_genes=True, missing=True)
     problems.raise_if_any()
     assert table is not None

@@ -26,12 +26,12 @@ NOT_CALLED_BY_USERS = {
     "Estimate",
     "HeldOut",
 }
-OF_AUTHORS = ("Estimate.", "HeldOut.", "PairedData", "State")
+OF_AUTHORS = ("Estimate.", "HeldOut.", "Method.", "PairedData", "State")
 METHODS_OF_AUTHORS = {"fit", "cross_fit", "signature"}
 REFUSED = (TypeError, ValueError)
 WRONG = (None, "x", -1, 1.5, float("nan"), True, [], Path("x"), pd.DataFrame({"a": ["b"]}), models.NNLS, object())
 # dictionaries of anything, which the functions read themselves
-OPEN = ("gene_names", "history", "labels", "methods", "search_space", "tune", "tx2gene")
+OPEN = ("gene_names", "history", "labels", "methods", "search_space", "tune", "tx2gene", "types")
 
 
 def functions_of_class(name, cls):

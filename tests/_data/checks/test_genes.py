@@ -54,7 +54,7 @@ def predict(cohort, paired, change):
 
 def estimate_expression(cohort, paired, change):
     model = tl.train(paired, "bayesprism", outlier_share=1)
-    tl.expression(renamed(cohort[1], change), model, cell_types=[])
+    tl.expression(renamed(cohort[1], change), model, cell_types=model.cell_types_[:1])
 
 
 def name_by_reference(cohort, paired, change):

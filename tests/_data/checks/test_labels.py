@@ -239,6 +239,8 @@ COVERED = {
     (pp, "constraints"): constrain_by_labels,
     (pp, "read_markers"): constrain_by_markers,
     (pp, "use_signature"): train_signature,
+    # tests/pp/test_combine_references.py
+    (pp, "combine_references"): pair_types,
     (tl, "train"): train_signature,
     (tl, "cluster"): cluster,
     (tl, "name_clusters"): name_by_reference,
@@ -289,7 +291,7 @@ def test_spaces_and_decimals_are_matched_and_said(cells, bulk, capsys):
 def test_unknown_is_a_type_but_no_donor(cells, bulk):
     assert "Unknown" in pp.pair(with_column(cells, "cell_type", TYPES[0], "Unknown"), bulk)["profiles"].obs_names
     with pytest.raises(ValueError, match=r"rows without donor \('unknown'\)"):
-        pp.pair(with_column(cells, "donor", None, "unknown"), bulk)
+        pp.pair(cells, with_column(bulk, "donor", None, "unknown"))
 
 
 def test_hold_out_lists_near_matches(mdata):

@@ -30,6 +30,8 @@ SEPARATORS = ("\t", ";", ",", "|", " ")
 N_SEPARATOR_LINES = 20
 # rows from which header and notation are detected
 N_FIRST_ROWS = 20
+# first line that tells Excel the separator
+EXCEL_HINT = re.compile(r'"?sep=(?P<separator>.)"?\s*')
 GCT = re.compile(r"#1\.[23]\s*")
 UNNAMED = re.compile(r"Unnamed: \d+(_level_\d+)?(\.\d+)?")
 
@@ -75,6 +77,9 @@ def read_fields(path: Path, problems: Problems, *, header: bool | None = None, t
     content = read_text(path, problems)
     if content is None:
         return None
+    hint = EXCEL_HINT.fullmatch(content.lines[0])
+    if hint:
+        content.separator, content.lines[0] = hint["separator"], ""
     # Excel exports empty rows as rows of separators
     kept = [(number, line) for number, line in enumerate(content.lines, start=1) if line.strip(' \t,;"|')]
     kept, comments = _without_comments(kept, path, problems)

@@ -11,7 +11,7 @@ from scdeconv._data.labels import as_text
 
 MISSING_MARKS = ("", "na", "nan", "n/a", "#n/a", "null", "none")
 # gene names that mean no gene
-NO_GENE = (*MISSING_MARKS, "-", "--", "---", "?", ".")
+NO_GENE = (*MISSING_MARKS, "-", "--", "---", "?", ".", "*", "#ref!", "#name?", "#value!")
 EXCEL_ERROR = re.compile(r"#(N/A|REF!|NAME\?|VALUE!|DIV/0!|NUM!|NULL!)")
 
 

@@ -80,11 +80,15 @@ def kind_of(values: pd.Series) -> str:
         return "numbers"
     if values.dtype.kind == "b":
         return "text"
-    unique = pd.Series(pd.unique(values.astype(str))).str.strip(' "')
-    unique = unique[~unique.str.lower().isin(MISSING_MARKS)]
-    if unique.empty:
-        return "missing"
-    return "mixed" if unique.map(lambda text: bool(NUMBER.fullmatch(text))).any() else "text"
+    has_text = False
+    for value in pd.unique(values):
+        text = str(value).strip(' "')
+        if text.lower() in MISSING_MARKS:
+            continue
+        if NUMBER.fullmatch(text):
+            return "mixed"
+        has_text = True
+    return "text" if has_text else "missing"
 
 
 def read_numbers(
@@ -131,7 +135,7 @@ def _read(
 ) -> np.ndarray:
     """Return the numbers of unique texts, NaN for other texts; the notation is that of the whole table."""
     text = pd.Series(unique).str.strip(" \"'")
-    numbers = pd.to_numeric(text, errors="coerce").to_numpy(dtype=float)
+    numbers = pd.to_numeric(text, errors="coerce").to_numpy(dtype=float, copy=True)
     odd = np.isnan(numbers) & ~text.str.lower().isin(MISSING_MARKS).to_numpy()
     # words such as ND fit no notation and are reported later
     local = odd & np.array([any(one.fits(item) for one in NOTATIONS) for item in text], dtype=bool)

@@ -12,7 +12,7 @@ from scdeconv._data.genes import SPIKE_IN_PREFIX
 if TYPE_CHECKING:
     import pandas as pd
 
-# in smaller tables, values agree by chance (set by hand)
+# in smaller tables, sums and constants occur by chance (set by hand)
 MIN_GENES, MIN_SAMPLES = 5, 3
 MIN_GENES_FOR_CORRELATION = 20
 # mean relative to the largest mean of the others from which a column is no sample (set by hand)
@@ -27,9 +27,9 @@ MIN_ENSEMBL_SHARE = 0.9
 def suspicious_samples(values: np.ndarray, names: pd.Index) -> dict[str, str]:
     """Return samples that are constant, row numbers, sums, far larger than all others or of another kind of numbers."""
     n_samples, n_genes = values.shape
-    if n_samples < MIN_SAMPLES or n_genes < MIN_GENES:
-        return {}
     found: dict[str, str] = {}
+    if n_samples < 2:
+        return found
 
     def add(where: np.ndarray, reason: str) -> None:
         for position in map(int, np.flatnonzero(where)):
@@ -38,12 +38,15 @@ def suspicious_samples(values: np.ndarray, names: pd.Index) -> dict[str, str]:
 
     sums = values.sum(axis=1, dtype=float)
     empty = sums == 0
-    add(~empty & (values == values[:, :1]).all(axis=1), "constant")
-    add((values[:, :3] - values[:, :1] == np.arange(3)).all(axis=1) & _is_range(values), "row numbers")
-    add(_are_sums(values), "the sum of all others")
     means = np.sort(sums / n_genes)
     if means[-2] > 0:
         add(sums / n_genes > MAX_MEAN_RATIO * means[-2], "far larger than all others")
+    if n_genes < MIN_GENES:
+        return found
+    add(~empty & (values == values[:, :1]).all(axis=1), "constant")
+    if n_samples >= MIN_SAMPLES:
+        add(_is_range(values), "row numbers")
+        add(_are_sums(values), "the sum of all others")
     if values.dtype.kind == "f":
         whole = (values == np.floor(values)).all(axis=1) | empty
         add(_single(whole & ~empty) & ((~whole).sum() == n_samples - 1), "whole numbers beside fractions")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from .fields import Fields
 
 Axis = Literal["rows", "columns"]
+Names: TypeAlias = "str | Sequence[str]"
 
 # minimum ratio of the axis lengths at which the longer axis is taken as genes (set by hand)
 MIN_AXIS_RATIO = 2
@@ -52,9 +54,15 @@ class Choice:
     found: set[str] = field(default_factory=set)
 
     @classmethod
-    def of(cls, drop: str | Sequence[str] | None, annotation: str | Sequence[str] | None) -> Choice:
-        """Return the choice of two arguments: names or lists of names."""
-        lists = [[given] if isinstance(given, str) else list(given or ()) for given in (drop, annotation)]
+    def of(cls, drop: Names | None, annotation: Names | None, problems: Problems) -> Choice:
+        """Refuse drop= and annotation= that are no names or lists of names."""
+        lists: list[list[str]] = []
+        for argument, given in (("drop", drop), ("annotation", annotation)):
+            names: object = [given] if isinstance(given, str) else given if given is not None else []
+            if isinstance(names, (bytes, Mapping)) or not isinstance(names, Iterable):
+                problems.add(f"Expected {argument} as a list of column names, found {given!r}. Pass a list.")
+                names = []
+            lists.append([str(name) for name in names])
         return cls(frozenset(lists[0]), frozenset(lists[1]), drop is not None or annotation is not None)
 
     def report_unknown(self, problems: Problems) -> None:
@@ -273,6 +281,12 @@ def _check_columns(
     elif axis == "columns" and not fields.has_header:
         problems.add(
             f"Expected gene names in {fields.path}, found a table without header and genes_in='columns'. Add a header."
+        )
+    first = fields.header[0]
+    if fields.has_header and not is_corner(first) and pd.to_numeric(fields.columns[0], errors="coerce").notna().all():
+        problems.add(
+            f"Expected names in the first column of {fields.path}, found the numbers {examples(names)} in {first!r}. Add "
+            "the names, or call the column 'gene' or 'sample' if the numbers are names."
         )
     if axis == "rows" and re.fullmatch("status", fields.header[0], re.IGNORECASE) and "Assigned" in names:
         problems.add(
