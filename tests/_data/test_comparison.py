@@ -280,5 +280,5 @@ class TestSampleNames:
 def test_arrays_in_two_units_are_refused(measured, predicted):
     with pytest.raises(ValueError, match="found percent"):
         metrics.rmse(measured.to_numpy() * 100, predicted.to_numpy())
-    with pytest.raises(ValueError, match="Expected measured to be a table of numbers, found an AnnData"):
+    with pytest.raises(TypeError, match="Expected measured to be a table of numbers, found an AnnData"):
         metrics.rmse(adata_of(measured, predicted), predicted)
