@@ -176,7 +176,7 @@ def test_quality_is_written_by_tl_predict(pairs):
     bulk = pairs["bulk"].copy()
     tl.predict(bulk, tl.train(pairs, "cibersort", permutations=5))
     quality = bulk.obsm["fractions_quality"]
-    assert list(quality.columns) == ["p_value", "correlation", "rmse"]
+    assert list(quality.columns) == ["p_value", "correlation", "rmse", "few_reads"]
     assert quality["p_value"].between(0, 1).all()
     assert bulk.uns["scdeconv"]["fractions"]["fraction_kind"] == "rna"
 

@@ -168,7 +168,7 @@ def test_standard_errors_and_quality_equal_the_original(cells, noisy, music_by_l
     assert (errors["A1"] > errors["B"] * SIZES["B"] / SIZES["A1"]).all()
     tl.predict(adata, model)
     quality = adata.obsm["fractions_quality"]
-    assert list(quality.columns) == ["r_squared", "iterations", "converged"]
+    assert list(quality.columns) == ["r_squared", "iterations", "converged", "few_reads"]
     for name, y in zip(noisy.obs_names, model.state_.scaled(noisy.X), strict=True):
         used, types = y > 0, model.state_.types
         oracle = music_by_loops(y[used], types.design.T[used], types.size, types.variance[:, used])
@@ -185,7 +185,7 @@ def test_empty_sample_is_nan(cells, bulk, groups):
     empty.X[0, :150] = 0
     assert model.predict(empty).iloc[0].isna().all()
     assert model.predict(empty).iloc[1:].notna().all(axis=None)
-    assert model.quality(empty)["outside"].iloc[0]
+    assert model.quality(empty)["few_reads"].iloc[0]
     if groups is None:
         assert not np.isfinite(model.standard_error(empty).iloc[0]).any()
         assert np.isfinite(model.standard_error(empty).iloc[1:]).all(axis=None)

@@ -184,7 +184,8 @@ def test_empty_samples_cause_no_output(silence, capfd):
     capfd.readouterr()
     model = RobustNNLS(mdata)
     model.train()
-    predicted = model.predict(as_samples(counts)).to_numpy()
+    with pytest.warns(UserWarning, match="no reads"):
+        predicted = model.predict(as_samples(counts)).to_numpy()
     assert np.isnan(predicted[2]).all()
     np.testing.assert_allclose(np.delete(predicted, 2, 0), np.delete(fractions, 2, 0), atol=1e-3)
     assert capfd.readouterr() == ("", "")
