@@ -32,7 +32,7 @@ def test_intervals_need_held_out_donors(pairs, cohort):
     model = NNLS(pairs)
     model.train(held_out=False)
     assert model.held_out_ is None
-    with pytest.raises(ValueError, match="Expected a model with held-out donors, found NNLS without"):
+    with pytest.raises(ValueError, match="Expected a model with held-out donors, found one without"):
         model.predict_interval(cohort[1], in_sample=True)
 
 

@@ -81,7 +81,7 @@ def test_quality_flags_noise_in_a_sample(pairs):
     model = tl.train(pairs, "calibrated_map")
     bulk = pairs["bulk"].copy()
     quality = model.quality(bulk)
-    assert list(quality) == ["noise", "composition", "outside"]
+    assert list(quality) == ["noise", "composition", "outside", "few_reads"]
     bulk.X[0] = np.random.default_rng(0).permutation(bulk.X[0])
     worse = model.quality(bulk)
     assert worse["noise"].iloc[0] > 2 * quality["noise"].iloc[0]

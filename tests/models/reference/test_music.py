@@ -185,7 +185,7 @@ def test_empty_sample_is_nan(cells, bulk, groups):
     empty.X[0, :150] = 0
     assert model.predict(empty).iloc[0].isna().all()
     assert model.predict(empty).iloc[1:].notna().all(axis=None)
-    assert model.quality(empty)["few_reads"].iloc[0]
+    assert model.quality(empty)["r_squared"].isna().iloc[0]
     if groups is None:
         assert not np.isfinite(model.standard_error(empty).iloc[0]).any()
         assert np.isfinite(model.standard_error(empty).iloc[1:]).all(axis=None)
