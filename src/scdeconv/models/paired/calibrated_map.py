@@ -110,7 +110,7 @@ class CalibratedMAP(CrossFittedModel):
     >>> model = scdeconv.models.CalibratedMAP(mdata)
     >>> model.train()
     >>> list(model.quality(mdata["bulk"]))
-    ['noise', 'composition', 'outside']
+    ['noise', 'composition', 'outside', 'few_reads']
     """
 
     record = Method(

@@ -156,7 +156,7 @@ class MuSiC(CrossFittedModel):
     >>> model = scdeconv.models.MuSiC(mdata)
     >>> model.train()
     >>> list(model.quality(mdata["bulk"]))
-    ['r_squared', 'iterations', 'converged']
+    ['r_squared', 'iterations', 'converged', 'few_reads']
     >>> model.standard_error(mdata["bulk"]).shape
     (12, 7)
     """

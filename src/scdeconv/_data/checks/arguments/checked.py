@@ -88,7 +88,7 @@ RULES: dict[str, Rule] = {
     "cell_types": NAMES,
     # donors are often numbers
     "donors": listed(either(TEXT, ANY_NUMBER), "a list of names"),
-    **dict.fromkeys(("annotation", "drop"), either(NAMES, TEXT)),
+    **dict.fromkeys(("annotation", "drop"), either(listed(TEXT, "a list of names", may_be_empty=True), TEXT)),
     **dict.fromkeys(("markers", "groups", "group_markers", "hierarchy"), NAMES_BY_NAME),
     **dict.fromkeys(("cell_size", "cell_sizes", "weights"), SIZES),
     # choices
