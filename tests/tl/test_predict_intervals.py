@@ -92,7 +92,7 @@ def test_error_names_the_highest_possible_coverage(trained, bulk):
 def test_model_without_held_out_errors_is_refused(pairs, bulk, unchanged):
     model = NNLS(pairs)
     model.train(held_out=False)
-    with unchanged(bulk), pytest.raises(ValueError, match="held-out donors, found NNLS without"):
+    with unchanged(bulk), pytest.raises(ValueError, match="held-out donors, found one without"):
         tl.predict(bulk, model, coverage=0.5)
 
 

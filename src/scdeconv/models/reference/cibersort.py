@@ -147,7 +147,7 @@ class CIBERSORT(SignatureModel):
     >>> model = scdeconv.models.CIBERSORT(mdata, permutations=10, absolute="sig.score")
     >>> model.train()
     >>> list(model.quality(mdata["bulk"]))
-    ['p_value', 'correlation', 'rmse']
+    ['p_value', 'correlation', 'rmse', 'few_reads']
     >>> model.absolute_scores(mdata["bulk"]).shape
     (12, 7)
     """
