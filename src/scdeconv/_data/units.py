@@ -128,14 +128,18 @@ def choose_unit(problems: Problems, given: str | None, expression: Matrix) -> st
     return ESTIMATED if given == "counts" and found != COUNTS else unit
 
 
-def unit_of(expression: Matrix) -> str:
-    """Return the unit of samples × genes in memory."""
+def summarise(expression: Matrix) -> Summary:
+    """Return the summary of samples × genes in memory."""
     smallest, largest = extremes(expression)
-    summary = Summary(
+    return Summary(
         totals=np.asarray(expression.sum(axis=1), dtype=float).ravel(),
         smallest=smallest,
         largest=largest,
         whole=is_integer(expression),
         n_columns=expression.shape[1],
     )
-    return find_unit(summary)
+
+
+def unit_of(expression: Matrix) -> str:
+    """Return the unit of samples × genes in memory."""
+    return find_unit(summarise(expression))

@@ -9,8 +9,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from scdeconv._data.chunks import first_rows
-from scdeconv._data.matrix import CACHED_VALUES, Matrix, extremes, is_integer, is_lazy, layer_names, stored_values
-from scdeconv._data.units import ARRAY_ADVICE, LOG, SCALED, TOO_LARGE, TOO_SMALL, Summary, find_unit
+from scdeconv._data.matrix import CACHED_VALUES, Matrix, is_lazy, layer_names, stored_values
+from scdeconv._data.units import ARRAY_ADVICE, LOG, SCALED, TOO_LARGE, TOO_SMALL, Summary, find_unit, summarise
 
 from .problems import Problems, examples
 
@@ -22,13 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class Examined:
-    """Summary of the values of a block of rows, for :func:`report_expression`."""
+    """Summary and unusable values of a block of rows, for :func:`report_expression`."""
 
-    totals: np.ndarray
-    largest: float
-    smallest: float
-    whole: bool
-    n_columns: int
+    summary: Summary
     n_nan: int
     n_infinite: int
     n_negative: int
@@ -39,22 +35,18 @@ class Examined:
 def examine(matrix: Matrix) -> Examined:
     """Summarise all values of a dense or CSR block of rows."""
     values = stored_values(matrix)
-    smallest, largest = extremes(matrix)
+    summary = summarise(matrix)
     n_nan = n_infinite = n_negative = 0
     wrong = np.empty(0, dtype=int)
     # minimum and maximum reveal non-finite values: valid data need no further pass
-    if not np.isfinite(largest - smallest):
+    if not np.isfinite(summary.largest - summary.smallest):
         n_nan, wrong = int(np.isnan(values).sum()), np.flatnonzero(~np.isfinite(values))
         n_infinite = len(wrong) - n_nan
-    elif smallest < 0:
+    elif summary.smallest < 0:
         wrong = np.flatnonzero(values < 0)
         n_negative = len(wrong)
     return Examined(
-        totals=np.asarray(matrix.sum(axis=1)).ravel(),
-        largest=largest,
-        smallest=smallest,
-        whole=is_integer(matrix),
-        n_columns=matrix.shape[1],
+        summary=summary,
         n_nan=n_nan,
         n_infinite=n_infinite,
         n_negative=n_negative,
@@ -82,12 +74,13 @@ def report_expression(
             f"in {examples(adata.var_names[genes])}. Remove or impute these genes."
         )
         return
+    blocks = [part.summary for part in examined]
     summary = Summary(
-        totals=np.concatenate([part.totals for part in examined]),
-        smallest=min(part.smallest for part in examined),
-        largest=max(part.largest for part in examined),
-        whole=all(part.whole for part in examined),
-        n_columns=examined[0].n_columns,
+        totals=np.concatenate([block.totals for block in blocks]),
+        smallest=min(block.smallest for block in blocks),
+        largest=max(block.largest for block in blocks),
+        whole=all(block.whole for block in blocks),
+        n_columns=blocks[0].n_columns,
     )
     unit = LOG if logged and not summary.whole else find_unit(summary)
     if unit == SCALED:
@@ -115,7 +108,7 @@ def report_expression(
             f"Expected expression in {name}, found {unit} (maximum {summary.largest:.3g}). Pass counts or TPM, or "
             "multiply the values by a constant."
         )
-    empty = np.flatnonzero(np.concatenate([part.totals for part in examined]) == 0)
+    empty = np.flatnonzero(summary.totals == 0)
     if empty.size and not may_be_empty:
         problems.add(
             f"Expected expression in every row of {name}, found {empty.size} rows of zeros: "

@@ -107,7 +107,7 @@ def sum_cells(cells: AnnData, *, logged: bool = False, keep_totals: bool = False
     report_expression(problems, examined, cells, "cells", logged=logged)
     problems.raise_if_any()
     if not keep_totals:
-        cells.obs["total"] = np.concatenate([part.totals for part in examined])
+        cells.obs["total"] = np.concatenate([part.summary.totals for part in examined])
     obs = pd.DataFrame(
         {
             keys.DONOR: donors[donor],
