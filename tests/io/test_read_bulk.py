@@ -60,7 +60,7 @@ def test_fractional_values_become_float32(counts, tmp_path, capsys):
     bulk = read_bulk(tmp_path / "tpm.csv")
     assert bulk.X.dtype == np.float32
     np.testing.assert_allclose(bulk.X, tpm, rtol=1e-6)
-    assert "TPM or CPM" in capsys.readouterr().out
+    assert "genes, TPM (" in capsys.readouterr().out
 
 
 def test_counts_beyond_32_bits_are_exact(tmp_path):

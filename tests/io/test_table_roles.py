@@ -329,7 +329,7 @@ def test_unknown_choices_are_refused(tmp_path, read):
         read(tmp_path, TABLE, drop=["nothing"])
     with pytest.raises(ValueError, match="'alpha' in both"):
         read(tmp_path, TABLE, drop=["alpha"], annotation="alpha")
-    with pytest.raises(ValueError, match="drop as a list of column names, found 5"):
+    with pytest.raises(TypeError, match="drop to be a list of names or text, or None, found 5"):
         read(tmp_path, TABLE, drop=5)
 
 

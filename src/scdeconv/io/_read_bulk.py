@@ -12,8 +12,9 @@ import pandas as pd
 from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata
 from scdeconv._data.checks import PATHS, Problems, checked, examples
-from scdeconv._data.matrix import Matrix, is_integer, layer_names
+from scdeconv._data.matrix import is_integer, layer_names
 from scdeconv._data.progress import progress
+from scdeconv._data.units import unit_of
 from scdeconv.io._bulk_genes import Names, to_genes
 from scdeconv.io._files import is_annotated, read_annotated
 from scdeconv.io._programs import STAR, STRANDED, choose_strand, name_samples, read_bulk_file
@@ -117,8 +118,7 @@ def read_bulk(
     read_bulk: table, 2 samples × 3 genes, counts (rows were genes)
     """
     problems = Problems(f"{path} cannot be read as bulk")
-    choice = Choice.of(drop, annotation, problems)
-    problems.raise_if_any()
+    choice = Choice.of(drop, annotation)
     paths = find_files(path)
     notes: list[str] = []
     if len(paths) == 1 and is_annotated(paths[0]):
@@ -240,11 +240,3 @@ def compact(values: np.ndarray) -> np.ndarray:
         return values.astype(np.float32)
     fits = np.abs(values).max(initial=0) <= np.iinfo(np.int32).max
     return values.astype(np.int32 if fits else np.int64)
-
-
-def unit_of(matrix: Matrix) -> str:
-    """Return the likely unit of the values."""
-    if is_integer(matrix):
-        return "counts"
-    totals = np.asarray(matrix.sum(axis=1))
-    return "TPM or CPM" if (np.abs(totals - 1e6) < 5e4).all() else "not whole numbers"

@@ -96,7 +96,7 @@ def read_signature(
     """
     path = Path(path)
     problems = Problems(f"{path} cannot be read as a signature")
-    choice = Choice.of(drop, annotation, problems)
+    choice = Choice.of(drop, annotation)
     fields = read_fields(path, problems, header=header)
     table = None if fields is None else to_table(fields, None, choice, problems, longer_is_genes=True, missing=True)
     problems.raise_if_any()

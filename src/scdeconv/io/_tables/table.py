@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -54,16 +53,13 @@ class Choice:
     found: set[str] = field(default_factory=set)
 
     @classmethod
-    def of(cls, drop: Names | None, annotation: Names | None, problems: Problems) -> Choice:
-        """Refuse drop= and annotation= that are no names or lists of names."""
-        lists: list[list[str]] = []
-        for argument, given in (("drop", drop), ("annotation", annotation)):
-            names: object = [given] if isinstance(given, str) else given if given is not None else []
-            if isinstance(names, (bytes, Mapping)) or not isinstance(names, Iterable):
-                problems.add(f"Expected {argument} as a list of column names, found {given!r}. Pass a list.")
-                names = []
-            lists.append([str(name) for name in names])
-        return cls(frozenset(lists[0]), frozenset(lists[1]), drop is not None or annotation is not None)
+    def of(cls, drop: Names | None, annotation: Names | None) -> Choice:
+        """Return the choice of the arguments; one name as text is a list of one."""
+        names = [
+            frozenset([given] if isinstance(given, str) else [] if given is None else given)
+            for given in (drop, annotation)
+        ]
+        return cls(*names, is_made=drop is not None or annotation is not None)
 
     def report_unknown(self, problems: Problems) -> None:
         """Refuse names in drop= and annotation= that the file does not have, or that are in both."""
