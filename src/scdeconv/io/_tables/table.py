@@ -55,11 +55,11 @@ class Choice:
     @classmethod
     def of(cls, drop: Names | None, annotation: Names | None) -> Choice:
         """Return the choice of the arguments; one name as text is a list of one."""
-        names = [
+        dropped, kept = (
             frozenset([given] if isinstance(given, str) else [] if given is None else given)
             for given in (drop, annotation)
-        ]
-        return cls(*names, is_made=drop is not None or annotation is not None)
+        )
+        return cls(dropped, kept, is_made=drop is not None or annotation is not None)
 
     def report_unknown(self, problems: Problems) -> None:
         """Refuse names in drop= and annotation= that the file does not have, or that are in both."""
