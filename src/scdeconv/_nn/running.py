@@ -5,18 +5,19 @@ from __future__ import annotations
 import inspect
 import signal
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as lightning
-import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from scdeconv._data.process import one_openmp_thread
 from scdeconv._data.progress import progress, quiet
 from scdeconv._data.warnings import dependency_warnings_ignored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from .loop import Plan
 
@@ -45,17 +46,10 @@ def _stop_on_interrupt(plan: Plan) -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
-@contextmanager
-def _one_thread_if_small(plan: Plan) -> Iterator[None]:
-    """Run small steps on one thread, which is faster, in particular on shared cores."""
+def _one_thread_if_small(plan: Plan) -> AbstractContextManager[Any]:
+    """Return a context for small steps on one thread, which is faster, in particular on shared cores."""
     n_weights = sum(parameter.numel() for parameter in plan.module.parameters())
-    previous = torch.get_num_threads()
-    if n_weights * plan.batch_size < SINGLE_THREAD_STEP_SIZE:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(previous)
+    return one_openmp_thread() if n_weights * plan.batch_size < SINGLE_THREAD_STEP_SIZE else nullcontext()
 
 
 def trainer_arguments() -> list[str]:
@@ -66,14 +60,6 @@ def trainer_arguments() -> list[str]:
 def registration_arguments() -> tuple[str, ...]:
     """Return the arguments of ``AnnDataManager.register_fields`` of scvi-tools that ``setup_anndata`` passes on."""
     return "source_registry", "extend_categories", "allow_missing_labels"
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Draw the random numbers of torch from a seed. The global random state is restored afterwards."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        yield
 
 
 def run(

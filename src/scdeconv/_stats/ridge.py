@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import softmax
 
+from scdeconv._data.process import one_blas_thread
+
 from .compositions import centred_log_ratio
 
 if TYPE_CHECKING:
@@ -81,7 +83,9 @@ def fit_ridge(x: np.ndarray, y: np.ndarray, groups: np.ndarray, error: Callable[
     """
     centre, level = x.mean(axis=0), y.mean(axis=0)
     features = x - centre
-    values, vectors = np.linalg.eigh(features @ features.T)
+    # the digits of eigenvectors of large matrices depend on the number of threads
+    with one_blas_thread():
+        values, vectors = np.linalg.eigh(features @ features.T)
     values = np.maximum(values, 0)
     unit = float(values.mean()) or 1.0
     best = PENALTIES[-1]

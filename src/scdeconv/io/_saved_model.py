@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import pandas as pd
 
 from scdeconv._data.checks import checked
+from scdeconv._data.warnings import warnings_ignored
 
 from ._model_files import read_model, write_model
 from ._plain import Arrays, from_plain
@@ -25,8 +25,7 @@ PARTS = ("parameters", "training", "state")
 def refuse_failed_parts(expected: str) -> Iterator[None]:
     """Convert any error into a ``ValueError`` about a saved model and suppress warnings."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings_ignored():
             yield
     # the type of the error depends on the class and the damage
     except Exception as error:
