@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 _lock = threading.Lock()
+_scanpy_lock = threading.RLock()
 _n_users: Counter[str] = Counter()
 _changes: dict[str, ExitStack] = {}
 
@@ -45,9 +46,22 @@ def shared_change(setting: str, change: Callable[[], AbstractContextManager[Any]
                 _changes.pop(setting).close()
 
 
-def one_blas_thread() -> AbstractContextManager[None]:
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
     """Run BLAS on one thread: faster for small matrices, and sums do not depend on the number of cores."""
-    return shared_change("threads of BLAS", lambda: threadpool_limits(1, "blas"))
+    with shared_change("threads of BLAS", lambda: threadpool_limits(1, "blas")):
+        yield
+
+
+@contextmanager
+def scanpy_alone() -> Iterator[None]:
+    """Run scanpy in one thread at a time, and restore the number of OpenMP threads, which numba changes.
+
+    scanpy sets the random generator of igraph, which the process shares, and numba may end the process if two threads
+    run parallel functions.
+    """
+    with _scanpy_lock, one_blas_thread(), one_openmp_thread():
+        yield
 
 
 def one_openmp_thread() -> AbstractContextManager[Any]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as lightning
+import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from scdeconv._data.process import one_openmp_thread
@@ -25,6 +26,16 @@ if TYPE_CHECKING:
 SINGLE_THREAD_STEP_SIZE = 100_000_000
 
 DEFAULTS = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+
+
+class Trainer(lightning.Trainer):
+    """Trainer that does not touch the global random state."""
+
+    def _run_stage(self) -> None:
+        # without the sanity check, after which Lightning restores the random state and undoes draws of other threads
+        self.strategy.barrier("run-stage")
+        with torch.autograd.set_detect_anomaly(self._detect_anomaly):
+            self.fit_loop.run()
 
 
 @contextmanager
@@ -91,7 +102,7 @@ def run(
     ):
         options = {"accelerator": accelerator, "devices": devices, **trainer_kwargs}
         try:
-            trainer = lightning.Trainer(max_epochs=plan.max_epochs, **{**DEFAULTS, **options})
+            trainer = Trainer(max_epochs=plan.max_epochs, **{**DEFAULTS, **options})
         except (MisconfigurationException, TypeError, ValueError) as error:
             msg = (
                 f"Expected arguments of lightning.Trainer that fit this machine, found {options}: {error} Omit them, or "

@@ -63,6 +63,8 @@ def left_out_predictions(
     return y - residual
 
 
+# the last digits of products and eigenvectors of large matrices depend on the number of threads
+@one_blas_thread()
 def fit_ridge(x: np.ndarray, y: np.ndarray, groups: np.ndarray, error: Callable[[np.ndarray], float]) -> RidgeFit:
     """Fit ``y ~ x`` with the penalty that minimises the error of leave-one-group-out predictions.
 
@@ -83,9 +85,7 @@ def fit_ridge(x: np.ndarray, y: np.ndarray, groups: np.ndarray, error: Callable[
     """
     centre, level = x.mean(axis=0), y.mean(axis=0)
     features = x - centre
-    # the digits of eigenvectors of large matrices depend on the number of threads
-    with one_blas_thread():
-        values, vectors = np.linalg.eigh(features @ features.T)
+    values, vectors = np.linalg.eigh(features @ features.T)
     values = np.maximum(values, 0)
     unit = float(values.mean()) or 1.0
     best = PENALTIES[-1]

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 
 from scdeconv._data.annotated import make_adata
-from scdeconv._data.process import one_blas_thread, one_openmp_thread
+from scdeconv._data.process import one_blas_thread, one_openmp_thread, scanpy_alone
 from scdeconv._data.warnings import warnings_ignored
 
-# scanpy sets the random generator of igraph, and numba may crash if two threads use it
-_one_leiden_at_a_time = threading.Lock()
 
 
 def k_means(latent: np.ndarray, start: int | np.ndarray, seed: int) -> np.ndarray:
@@ -32,8 +28,7 @@ def leiden(latent: np.ndarray, resolution: float, n_neighbors: int, seed: int) -
     import scanpy as sc
 
     cells = make_adata(latent.astype(np.float32))
-    # numba changes the number of OpenMP threads, which is restored
-    with _one_leiden_at_a_time, one_blas_thread(), one_openmp_thread(), warnings_ignored():
+    with scanpy_alone(), warnings_ignored():
         sc.pp.neighbors(cells, n_neighbors=n_neighbors, use_rep="X", random_state=seed)
         sc.tl.leiden(cells, resolution=resolution, flavor="igraph", n_iterations=-1, random_state=seed)
     labels = cells.obs["leiden"].cat.codes.to_numpy().astype(int)
