@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
@@ -158,6 +160,22 @@ def test_overlapping_threads_get_the_serial_numbers(name, inputs_and_pairs, glob
 
     with global_state_untouched(), ThreadPoolExecutor(len(SEEDS)) as pool:
         assert list(pool.map(in_thread, SEEDS)) == alone
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", METHODS)
+def test_pickle_and_copy_are_the_model_without_data(name, inputs_and_pairs, capsys):
+    _, bulk, mdata = inputs_and_pairs
+    model = tl.train(mdata, name, **SHORT.get(name, {}))
+    alone = model.predict(bulk)
+    for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        pd.testing.assert_frame_equal(other.predict(bulk), alone, check_exact=True)
+        assert other.summary_ == model.summary_
+        assert getattr(other, "mdata", None) is None
+    assert model.mdata is not None
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(model.predict, [bulk] * 4):
+            pd.testing.assert_frame_equal(found, alone, check_exact=True)
 
 
 @pytest.mark.parametrize("name", ["train simplednn", "cluster desc", "embed ScGen", "train scaden"])

@@ -9,7 +9,6 @@ from scdeconv._data.process import one_blas_thread, one_openmp_thread, scanpy_al
 from scdeconv._data.warnings import warnings_ignored
 
 
-
 def k_means(latent: np.ndarray, start: int | np.ndarray, seed: int) -> np.ndarray:
     """Return the k-means cluster of each cell; ``start``: initial centroids or number of clusters (best of 20 runs)."""
     from sklearn.cluster import KMeans
