@@ -406,7 +406,9 @@ def test_fewer_than_three_pairs_warn(make_inputs, shared, warned):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         pp.pair(cells, bulk)
-    assert [f"to train on pairs, found {shared} paired donors" in str(item.message) for item in caught] == [True] * warned
+    assert [f"to train on pairs, found {shared} paired donors" in str(item.message) for item in caught] == [
+        True
+    ] * warned
 
 
 @pytest.mark.filterwarnings("ignore:Expected at least 3 paired donors")
