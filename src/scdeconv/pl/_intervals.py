@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.collections import LineCollection
 
+from scdeconv._data.annotated import subset
 from scdeconv._data.checks import checked
 from scdeconv._data.fractions import compared_tables, get_fractions
 from scdeconv._data.keys import FRACTIONS, MEASURED, UNS
