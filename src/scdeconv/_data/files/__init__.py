@@ -1,0 +1,7 @@
+"""Files that are complete or absent: publication, locks and interrupts. Uses the standard library only."""
+
+from __future__ import annotations
+
+from .interrupts import first_interrupt_calls, interrupts_deferred, interrupts_raised
+from .locks import locked
+from .publish import clear_leftovers, is_hidden, published_paths, publishing, resolved
