@@ -1,4 +1,4 @@
-"""Command line ``scdeconv pair | train | predict | benchmark | cluster | demo``, a thin layer over the library."""
+"""Command line ``scdeconv``, a thin layer over the library: one module of ``_commands`` for each command."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.showwarning = _say_warning
         try:
             # lazy import: it takes seconds
-            from . import _commands
+            from ._run import carry_out
 
-            complete = getattr(_commands, args.command)(args)
+            complete = carry_out(args)
         except KeyboardInterrupt:
             print(f"scdeconv {args.command}: interrupted, nothing was written", file=sys.stderr)
             return INTERRUPTED

@@ -175,8 +175,8 @@ def pair(
     if n_pairs < FEWEST_PAIRS:
         default = "a reference-based method" if keys.PROFILES in mdata.mod else "the mean composition"
         warn(
-            f"Expected at least {FEWEST_PAIRS} paired donors to train on pairs, found {n_pairs}. tl.train uses {default} "
-            "by default."
+            f"Expected at least {FEWEST_PAIRS} paired donors to train on pairs, found {n_pairs}. With {n_pairs} paired "
+            f"donors, tl.train uses {default} by default."
         )
     return mdata
 
