@@ -75,7 +75,7 @@ class Plan(lightning.LightningModule):
     n_steps
         Number of optimiser steps taken.
     stop
-        Whether Ctrl-C interrupted the training.
+        Whether Ctrl-C or SIGTERM interrupted the training.
     """
 
     def __init__(
@@ -121,6 +121,10 @@ class Plan(lightning.LightningModule):
         self.bar: Any = None
         self._start: Snapshot | None = None
         self._best: Snapshot | None = None
+
+    def request_stop(self) -> None:
+        """Stop after the current step."""
+        self.stop = True
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the optimiser of the module's parameters."""

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
-from .interrupts import first_interrupt_calls, interrupts_deferred, interrupts_raised
+from .interrupts import first_interrupt_calls, interrupts_deferred, interrupts_raised, received_interrupt
 from .locks import locked
-from .publish import clear_leftovers, is_hidden, published_paths, publishing, resolved
+from .publish import (
+    clear_leftovers,
+    is_hidden,
+    note_written,
+    published_paths,
+    publishing,
+    resolved,
+    try_writing,
+)

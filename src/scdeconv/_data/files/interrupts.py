@@ -44,8 +44,8 @@ def interrupts_deferred() -> Iterator[None]:
 
 
 @contextmanager
-def interrupts_raised() -> Iterator[list[int]]:
-    """Raise ``KeyboardInterrupt`` on both signals; yield the list of received signals, also of those handled elsewhere."""
+def interrupts_raised() -> Iterator[None]:
+    """Raise ``KeyboardInterrupt`` on both signals; :func:`received_interrupt` tells afterwards which one came."""
 
     def interrupt(number: int, _: Any) -> None:
         _received.append(number)
@@ -53,7 +53,12 @@ def interrupts_raised() -> Iterator[list[int]]:
 
     _received.clear()
     with _handled_by(interrupt):
-        yield _received
+        yield
+
+
+def received_interrupt() -> int | None:
+    """Return the first signal in :func:`interrupts_raised`, also if the program has handled it and gone on."""
+    return _received[0] if _received else None
 
 
 @contextmanager

@@ -18,7 +18,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 import shutil
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
@@ -110,8 +109,34 @@ def publishing(
                     _refuse_existing(set(members).intersection(finals), overwrite=overwrite)
                     _exchange(workplaces[folder], [path.name for path in members])
                 _sync(folder)
-            if (observed := _observed.get()) is not None:
-                observed.extend(map(Path, paths))
+            note_written(*paths)
+
+
+def try_writing(paths: Sequence[Path]) -> dict[Path, OSError]:
+    """Write empty files in the place of a later publication, remove them, and return the errors by path.
+
+    This finds missing rights, full disks and names that the file system refuses. In an existing directory, the files
+    will have other names.
+    """
+    errors: dict[Path, OSError] = {}
+    by_folder: dict[Path, list[Path]] = {}
+    for path in paths:
+        by_folder.setdefault(path if path.is_dir() else path.parent, []).append(path)
+    for folder, members in by_folder.items():
+        path = members[0]
+        try:
+            with _workplace(folder) as workplace:
+                for path in members:
+                    (workplace / NEW / ("file" if path == folder else path.name)).touch()
+        except OSError as error:
+            errors[path] = error
+    return errors
+
+
+def note_written(*paths: str | os.PathLike[str]) -> None:
+    """Add files that were written in another way to :func:`published_paths`."""
+    if (observed := _observed.get()) is not None:
+        observed.extend(map(Path, paths))
 
 
 def clear_leftovers(folder: Path) -> None:
@@ -135,7 +160,7 @@ def _workplace(folder: Path) -> Iterator[Path]:
     created = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     clear_leftovers(folder)
-    workplace = folder / f"{HIDDEN}{secrets.token_hex(4)}"
+    workplace = folder / f"{HIDDEN}{os.urandom(4).hex()}"
     with ExitStack() as stack:
         stack.callback(_remove_empty, created)
         with interrupts_deferred(), locked(folder, LOCK_SECONDS):
