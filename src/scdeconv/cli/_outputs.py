@@ -141,8 +141,8 @@ def _opened(path: Path) -> Any:
 @contextmanager
 def written_to(path: Path) -> Iterator[None]:
     """Raise one short error if a file cannot be written; HDF5 explains a full disk in many lines, also when it closes."""
-    shown = sys.unraisablehook
-    sys.unraisablehook = lambda _: None
+    shown = sys.unraisablehook, sys.excepthook
+    sys.unraisablehook, sys.excepthook = (lambda _: None), (lambda *_: None)
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -154,7 +154,7 @@ def written_to(path: Path) -> Iterator[None]:
         msg = f"Expected to write {path}, found: {os.strerror(code)}. Earlier output is unchanged. Free disk space."
         raise OSError(msg) from error
     finally:
-        sys.unraisablehook = shown
+        sys.unraisablehook, sys.excepthook = shown
 
 
 def beside(path: Path, side: str) -> Path:

@@ -32,9 +32,10 @@ class _Lasting:
 
     def __init__(self, stream: Any, failed: list[OSError]) -> None:
         self.stream, self.failed = stream, failed
-        if hasattr(stream, "reconfigure"):
-            # each line goes to a log immediately; a log may not know all characters
-            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+        # each line goes to a log immediately; a log may not know all characters. Not every stream can change
+        with suppress(AttributeError, OSError, ValueError):
+            stream.reconfigure(line_buffering=True)
+            stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
         """Write text if it can be written."""
