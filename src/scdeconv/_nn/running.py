@@ -80,7 +80,7 @@ def run(
     with (
         quiet("lightning.pytorch"),
         dependency_warnings_ignored(),
-        first_interrupt_calls(plan.request_stop),
+        first_interrupt_calls(plan.request_stop) as plan.install_signal_handlers,
         _one_thread_if_small(plan),
         progress(plan.max_epochs, description) as plan.bar,
     ):

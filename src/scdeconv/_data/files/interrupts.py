@@ -62,19 +62,28 @@ def received_interrupt() -> int | None:
 
 
 @contextmanager
-def first_interrupt_calls(stop: Callable[[], None]) -> Iterator[None]:
+def first_interrupt_calls(stop: Callable[[], None]) -> Iterator[Callable[[], None]]:
     """Call a function on the first signal, and leave later signals to the previous handlers.
 
     SIGTERM without a handler still ends the process, because the script behind this call does not expect to go on.
+    Yields a function that installs the handlers again, for use after a library has installed its own.
     """
+    previous: dict[int, Any] = {}
+    came: list[int] = []
 
     def handle(number: int, _: Any) -> None:
         for each, old in previous.items():
             signal.signal(each, old)
         if previous[number] is signal.SIG_DFL:
             signal.raise_signal(number)
+        came.append(number)
         _received.append(number)
         stop()
 
-    with _handled_by(handle) as previous:
-        yield
+    def install() -> None:
+        for number in () if came else previous:
+            signal.signal(number, handle)
+
+    with _handled_by(handle) as replaced:
+        previous |= replaced
+        yield install
