@@ -24,18 +24,10 @@ class Input(NamedTuple):
     kind: str = "table"
 
 
-def check_inputs(inputs: Sequence[Input]) -> None:
-    """Raise one error for all inputs that are missing or of another kind."""
+def input_problems(inputs: Sequence[Input]) -> list[str]:
+    """Return a message for each input that is missing or of another kind."""
     found = [CHECKS[item.kind](item.path) for item in inputs]
-    problems = [message for message in found if message]
-    if len(problems) == 1:
-        raise FileNotFoundError(problems[0])
-    if problems:
-        from scdeconv._data.checks import Problems
-
-        collected = Problems("The inputs cannot be read")
-        collected.messages = problems
-        collected.raise_if_any()
+    return [message for message in found if message]
 
 
 def _missing_table(path: Path) -> str | None:

@@ -7,13 +7,14 @@ import platform
 import sys
 import time
 import warnings
-from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from scdeconv._data.files import publishing, received_interrupt
 from scdeconv._version import __version__
 
-from ._inputs import Input, check_inputs
+from ._inputs import Input, input_problems
 from ._options import is_printed
 from ._parser import command_module
 
@@ -38,14 +39,20 @@ class Files(NamedTuple):
     reads
         Inputs, with what they must be.
     writes
-        Outputs that are always written.
+        Outputs that the user names.
+    tables
+        Tables beside the first of them that are always written.
     sides
-        Outputs beside them that are written if the result has them; those of an earlier run are removed otherwise.
+        Tables beside it that are written if the result has them; those of an earlier run are removed otherwise.
+    saves
+        Folders of models.
     """
 
     reads: Sequence[Input] = ()
     writes: Sequence[Path] = ()
+    tables: Sequence[Path] = ()
     sides: Sequence[Path] = ()
+    saves: Sequence[Path] = ()
 
 
 class Result(NamedTuple):
@@ -61,6 +68,8 @@ class Result(NamedTuple):
         Numbers for the summary, such as the number of samples.
     complete
         Whether the computation was not interrupted.
+    saves
+        Function that saves each model, by path.
     """
 
     files: Mapping[Path, Callable[[Path], Any]] = {}
@@ -68,22 +77,23 @@ class Result(NamedTuple):
     printed: str = ""
     counts: Mapping[str, int] = {}
     complete: bool = True
+    saves: Mapping[Path, Callable[[Path], Any]] = {}
 
 
 def carry_out(args: Namespace) -> bool:
     """Run a command; return False if it was interrupted and its results so far were written."""
-    from ._outputs import claim
+    from ._outputs import output_problems
 
     start = time.perf_counter()
     command = command_module(args.command)
     files: Files = command.files(args)
-    check_inputs(files.reads)
-    claim([*files.writes, *files.sides], force=getattr(args, "force", False))
+    problems = [*input_problems(files.reads), *output_problems(files, force=getattr(args, "force", False))]
+    raise_together(problems)
     summary: dict[str, Any] = {
         "command": args.command,
         "version": __version__,
         "inputs": [str(item.path) for item in files.reads],
-        "outputs": [str(path) for path in files.writes],
+        "outputs": [str(path) for path in (*files.saves, *files.writes, *files.tables)],
         "seed": getattr(args, "seed", None),
         "arguments": dict(getattr(args, "arguments", [])),
     }
@@ -93,11 +103,13 @@ def carry_out(args: Namespace) -> bool:
     data_on_stdout = args.json or is_printed(args)
     with _kept_warnings() as said, redirect_stdout(_Log()) if data_on_stdout else nullcontext():
         result: Result = command.run(args)
-        publish(result.files, files.sides)
+        # a signal that the computation has handled
+        result = result._replace(complete=result.complete and not received_interrupt())
+        written = write_result(result, files)
     if args.json:
         table = None if result.table is None else json.loads(result.table.reset_index().to_json(orient="records"))
         summary |= {
-            "outputs": list(dict.fromkeys([*summary["outputs"], *map(str, result.files)])),
+            "outputs": [str(path) for path in written],
             "counts": result.counts,
             "complete": result.complete,
             "warnings": said,
@@ -114,16 +126,48 @@ def carry_out(args: Namespace) -> bool:
     return result.complete
 
 
-def publish(files: Mapping[Path, Callable[[Path], Any]], sides: Sequence[Path]) -> None:
-    """Write all files, then give them their names; remove files of an earlier result that this one does not have."""
-    from ._outputs import replacing
+def raise_together(problems: Sequence[str]) -> None:
+    """Raise one error for all problems of the files."""
+    if len(problems) == 1:
+        raise OSError(problems[0])
+    from scdeconv._data.checks import Problems
 
-    with ExitStack() as stack:
-        for path, write in files.items():
-            write(stack.enter_context(replacing(path)))
-    for path in sides:
-        if path not in files:
-            path.unlink(missing_ok=True)
+    collected = Problems("The files cannot be used")
+    collected.messages = list(problems)
+    collected.raise_if_any()
+
+
+def write_result(result: Result, files: Files) -> list[Path]:
+    """Write all files and give them their names together; return the paths.
+
+    The result of an interrupted computation does not replace an earlier one: it is written beside it.
+    """
+    from scdeconv._data.warnings import warn
+
+    from ._outputs import free_names, is_of_earlier_run, written_to
+
+    main = next(iter(files.writes), None)
+    beside_main = [path for path in files.sides if path.exists()]
+    own = [path for path in beside_main if main is not None and is_of_earlier_run(path, main)]
+    new = {path: write for path, write in result.files.items() if path in own or path not in beside_main}
+    for path in result.files.keys() - new.keys():
+        warn(f"Expected nothing or the table of an earlier run at {path}, found another file, which is kept.")
+    saves, obsolete = result.saves, [path for path in own if path not in new]
+    if not result.complete and any(path.exists() for path in (*new, *saves)):
+        names = dict(zip((*new, *saves), free_names([*new, *saves]), strict=True))
+        new, saves = ({names[path]: write for path, write in group.items()} for group in (new, saves))
+        obsolete = []
+    for path, save in saves.items():
+        save(path)
+    with publishing(*new, obsolete=obsolete) as temporary:
+        for path, place, write in zip(new, temporary, new.values(), strict=True):
+            with written_to(path):
+                write(place)
+    for path in (*saves, *new):
+        print(f"wrote {path}")
+    for path in obsolete:
+        print(f"removed {path} of an earlier run")
+    return [*saves, *new]
 
 
 def _say_plan(files: Files, summary: dict[str, Any], *, as_json: bool) -> None:
@@ -132,7 +176,7 @@ def _say_plan(files: Files, summary: dict[str, Any], *, as_json: bool) -> None:
         return
     for item in files.reads:
         print(f"would read {item.path}")
-    for path in files.writes:
+    for path in (*files.saves, *files.writes, *files.tables):
         print(f"would write {path}")
     if files.sides:
         print(f"would write, if the result has them: {', '.join(str(path) for path in files.sides)}")

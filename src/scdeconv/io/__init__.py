@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ._files import is_annotated, read_annotated
-from ._model_files import DESCRIPTION, read_description
+from ._model_files import DESCRIPTION, check_model_target, read_description
 from ._read_bulk import read_bulk
 from ._read_cells import missing_cells, read_cells
 from ._read_sheets import read_fractions, read_sheet

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from scdeconv._data import keys
 from scdeconv.cli._inputs import Input, read_pairs
 from scdeconv.cli._options import TABLES, add_arguments, add_output, add_pairs, is_printed
 from scdeconv.cli._run import Files, Result
@@ -43,6 +42,4 @@ def run(args: Namespace) -> Result:
         written,
         table.set_index("method"),
         counts={"rows": len(table), "methods": table["method"].nunique()},
-        # Ctrl-C omits the last runs; the mean composition is the last one
-        complete={keys.BASELINE, *arguments.get("methods", ())} <= set(table["method"]),
     )

@@ -29,7 +29,7 @@ def add_options(parser: ArgumentParser) -> None:
 def files(args: Namespace) -> Files:
     """Return the files."""
     annotation = [] if args.cell_annotation is None else [Input(args.cell_annotation)]
-    return Files([Input(args.cells, "cells"), *annotation], [args.output, args.output.with_suffix(".tsv")])
+    return Files([Input(args.cells, "cells"), *annotation], [args.output], [args.output.with_suffix(".tsv")])
 
 
 def run(args: Namespace) -> Result:

@@ -34,8 +34,13 @@ def files(args: Namespace) -> Files:
         if args.coverage is not None:
             args.wrong_usage("argument --coverage: writes several tables, which need a file name in -o")
         return Files(reads)
-    sides = [] if args.output.suffix == ".h5ad" else [beside(args.output, side) for side in keys.RESULTS]
-    return Files(reads, [args.output], sides)
+    if args.output.suffix == ".h5ad":
+        return Files(reads, [args.output])
+    # asked for with --coverage, so never left out
+    bounds = [] if args.coverage is None else ["lower", "upper"]
+    paths = {side: beside(args.output, side) for side in keys.RESULTS}
+    sides = [path for side, path in paths.items() if side not in bounds]
+    return Files(reads, [args.output], [paths[side] for side in bounds], sides)
 
 
 def run(args: Namespace) -> Result:

@@ -31,7 +31,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 def files(args: Namespace) -> Files:
     """Return the files."""
-    return Files([Input(args.pairs, "pairs")], [args.output, *_table_of_fractions(args.output)])
+    return Files([Input(args.pairs, "pairs")], [args.output], _table_of_fractions(args.output))
 
 
 def _table_of_fractions(output: Path) -> list[Path]:

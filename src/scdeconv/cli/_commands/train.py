@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from scdeconv.cli._inputs import Input, read_pairs
@@ -25,20 +26,17 @@ def add_options(parser: ArgumentParser) -> None:
 
 def files(args: Namespace) -> Files:
     """Return the files."""
-    return Files([Input(args.pairs, "pairs")], [args.output])
+    return Files([Input(args.pairs, "pairs")], saves=[args.output])
 
 
 def run(args: Namespace) -> Result:
-    """Train and save the model."""
+    """Train the model."""
     from scdeconv import tl
-    from scdeconv.io import DESCRIPTION
 
-    if args.output.exists() and not (args.output / DESCRIPTION).exists():
-        msg = f"Expected a saved model at {args.output} to overwrite, found other files. Use another directory."
-        raise FileExistsError(msg)
     mdata = read_pairs(args.pairs)
     method = args.method or tl.default_method(mdata)
     model = tl.train(mdata, method, **{"seed": args.seed, **dict(args.arguments)})
-    model.save(args.output, overwrite=args.force)
-    print(f"wrote {args.output}")
-    return Result(complete=not getattr(model, "interrupted_", False))
+    return Result(
+        saves={args.output: partial(model.save, overwrite=args.force)},
+        complete=not getattr(model, "interrupted_", False),
+    )
