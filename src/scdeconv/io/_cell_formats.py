@@ -104,8 +104,8 @@ def read_matrix_market(matrix: Path) -> AnnData:
     # 10x: identifier, symbol, kind of feature
     columns = ["gene_ids", "gene_names", "feature_types"][: genes.shape[1]]
     var = genes.iloc[:, : len(columns)].set_axis(columns, axis=1)
-    var.index = pd.Index(var.pop("gene_names" if "gene_names" in var else "gene_ids"), name=None)
-    return make_adata(sp.csr_matrix(counts), obs=pd.DataFrame(index=pd.Index(cells[0], name=None)), var=var)
+    var.index = pd.Index(var.pop("gene_names" if "gene_names" in var else "gene_ids").to_numpy())
+    return make_adata(sp.csr_matrix(counts), obs=pd.DataFrame(index=pd.Index(cells[0].to_numpy())), var=var)
 
 
 def _beside(matrix: Path, prefix: str, names: tuple[str, ...]) -> Path:
