@@ -61,6 +61,17 @@ def write_inputs(small_cohort):
 
 
 @pytest.fixture(scope="session")
+def laboratory(write_inputs, tmp_path_factory):
+    """The inputs of the pages, ``pairs.h5mu`` and the trained ``model``; not to be changed."""
+    folder = tmp_path_factory.mktemp("session_laboratory")
+    write_inputs(folder)
+    pairing = ("pair", "--bulk", "counts.tsv", "--cells", "cells.h5ad", "--samples", "samples.tsv", "-o", "pairs.h5mu")
+    for line in (pairing, ("train", "pairs.h5mu", "--method", "calibrated_nnls", "-o", "model")):
+        assert cli.main([str(folder / word) if "." in word or word == "model" else word for word in line]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
 def run_line():
     """Run a line of a shell in this process: a command, maybe with its output in a file; what a pipe gets is not read."""
 

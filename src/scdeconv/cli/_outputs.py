@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import csv
 import gzip
 import hashlib
@@ -146,15 +147,25 @@ def written_to(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        code = getattr(error, "errno", None) or next(map(int, re.findall(r"errno = (\d+)", str(error))), None)
+        code = getattr(error, "errno", None)
         if code is None:
-            raise
-        # close the file now: HDF5 fails again
-        traceback.clear_frames(error.__traceback__)
+            code = next(map(int, re.findall(r"errno = (\d+)", str(error))), None)
+            if code is None:
+                raise
+            # close the file now, without messages; at the end of the process, HDF5 would crash
+            traceback.clear_frames(error.__traceback__)
+            atexit.register(_end_process)
         msg = f"Expected to write {path}, found: {os.strerror(code)}. Earlier output is unchanged. Free disk space."
         raise OSError(msg) from error
     finally:
         sys.unraisablehook, sys.excepthook = shown
+
+
+def _end_process() -> None:
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(1)
 
 
 def beside(path: Path, side: str) -> Path:
