@@ -188,7 +188,7 @@ def test_input_problems_are_reported(files, pairs_file, model, tmp_path, capsys)
         ("train", tmp_path / "absent.h5mu", "-o", tmp_path / "m"): "Create it with scdeconv pair",
         ("train", pairs_file, "--method", "guess", "-o", tmp_path / "m"): "Expected method to be one of",
         ("train", pairs_file, "--method", "nnls", "--set", "hiden=3", "-o", tmp_path / "m"): "found ['hiden']",
-        ("cluster", bad, "-o", tmp_path / "c.h5ad"): "Expected cells as h5ad, h5mu or zarr",
+        ("cluster", bad, "-o", tmp_path / "c.h5ad"): "many (line 3, row CD4, column S2)",
     }
     before = set(tmp_path.iterdir())
     for arguments, message in cases.items():

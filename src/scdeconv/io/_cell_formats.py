@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,10 +58,7 @@ def read_10x(path: Path) -> AnnData:
                 "Pass filtered_feature_bc_matrix.h5, or rename an AnnData file to .h5ad."
             )
             raise ValueError(msg)
-        with warnings.catch_warnings():
-            # gene symbols of 10x are not unique; they are summed later
-            warnings.filterwarnings("ignore", message="Variable names are not unique")
-            return sc.read_10x_h5(path, gex_only=False)
+        return sc.read_10x_h5(path, gex_only=False)
     except (OSError, KeyError) as error:
         raise OSError(_unreadable("an HDF5 file of Cell Ranger", path, error)) from error
 
