@@ -161,15 +161,17 @@ def test_wrong_usage_exits_with_2(arguments, message, capsys):
 
 
 def test_errors_exit_with_1_and_no_traceback(tmp_path):
-    result = shell("predict", tmp_path / "absent", "bulk.csv", "-o", tmp_path / "f.tsv")
+    bulk = tmp_path / "bulk.csv"
+    bulk.write_text("gene,S1\nACTB,1\n")
+    result = shell("predict", tmp_path / "absent", bulk, "-o", tmp_path / "f.tsv")
     assert result.returncode == 1
     assert result.stderr.startswith("scdeconv predict: error: Expected a model with model.json in")
     assert "Traceback" not in result.stderr
-    assert not list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == [bulk]
 
 
 def test_debug_shows_the_traceback(tmp_path):
-    with pytest.raises(FileNotFoundError, match="Expected a model"):
+    with pytest.raises(ValueError, match="Expected a model"):
         run("predict", tmp_path / "absent", "bulk.csv", "-o", tmp_path / "f.tsv", "--debug")
 
 
