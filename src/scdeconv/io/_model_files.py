@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from scdeconv._data.checks import examples
 from scdeconv._data.files import clear_leftovers, is_hidden, publishing, resolved
+from scdeconv._data.warnings import warn
 from scdeconv._version import __version__
 
 from ._plain import to_plain
@@ -137,6 +139,11 @@ def _read_once(path: Path, class_name: str, parts: Collection[str]) -> tuple[dic
             f"Expected a saved {class_name} in {path}, found {description['class']}. Call {description['class']}.load."
         )
         raise ValueError(msg)
+    if _numbers_of(description.get("version")) > _numbers_of(__version__):
+        warn(
+            f"Expected a model of scdeconv {__version__} or older in {path}, found one of {description['version']}. Its "
+            "format is known, but predictions may differ. Update scdeconv."
+        )
     if not (path / WEIGHTS).is_file():
         msg = f"Expected a saved model with {WEIGHTS} in {path}, found none. {SAVE_AGAIN}"
         raise FileNotFoundError(msg)
@@ -209,6 +216,10 @@ def read_description(dir_path: str | os.PathLike[str]) -> dict[str, Any]:
         msg = f"Expected an unchanged {path}, found a modified file. {SAVE_AGAIN}"
         raise ValueError(msg)
     return content
+
+
+def _numbers_of(version: Any) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", str(version))[:3]]
 
 
 def _kind(array: np.ndarray) -> dict[str, Any]:
