@@ -28,7 +28,7 @@ def counts():
 @pytest.fixture
 def expected(counts):
     """Cells × genes: the repeated symbol is summed, the antibody left out."""
-    table = pd.DataFrame(counts[:, :4], BARCODES, GENES[:4])
+    table = pd.DataFrame(counts[:, :4].copy(), BARCODES, GENES[:4])
     table["TBCE"] += counts[:, 4]
     return table
 
@@ -130,6 +130,15 @@ def test_annotation_decides_the_orientation(turned, tmp_path):
     cells = read_cells(tmp_path / "counts.tsv", cell_annotation=tmp_path / "cells.csv")
     pd.testing.assert_frame_equal(cells.to_df().astype(int), table, check_names=False)
     assert set(cells.obs["donor"]) == {"001"}
+
+
+def test_unclear_orientation_is_refused(tmp_path):
+    table = pd.DataFrame(np.arange(60).reshape(20, 3), [f"c{i}" for i in range(20)], ["g1", "g2", "g3"])
+    table.to_csv(tmp_path / "counts.csv", index_label="name")
+    with pytest.raises(ValueError, match="Pass genes_in='rows' or 'columns'"):
+        read_cells(tmp_path / "counts.csv")
+    table.to_csv(tmp_path / "counts.csv", index_label="cell")
+    assert read_cells(tmp_path / "counts.csv").shape == (20, 3)
 
 
 def test_orientation_may_be_given(tmp_path):

@@ -43,7 +43,7 @@ def add_output(
 
 def is_printed(args: argparse.Namespace) -> bool:
     """Return whether the result goes to the standard output, which then has nothing else."""
-    return str(getattr(args, "output", None) or "-") in STDOUT
+    return "output" in args and str(args.output or "-") in STDOUT
 
 
 def add_common(parser: argparse.ArgumentParser, *, writes: bool = True) -> None:

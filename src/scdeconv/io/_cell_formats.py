@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +11,7 @@ import scipy.sparse as sp
 from scdeconv._data.annotated import make_adata, subset
 from scdeconv._data.checks import Problems, examples
 from scdeconv._data.labels import as_text
-from scdeconv.io._tables import Axis, Choice, read_fields, sort_out, to_table
+from scdeconv.io._tables import Axis, Choice, axis_by_corner, axis_by_names, plain, read_fields, sort_out, to_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +27,8 @@ ZIPPED = ("", ".gz")
 # attributes of loom files with the names, by convention of loompy, anndata and velocyto
 LOOM_CELLS = ("CellID", "obs_names", "cell_names", "Cell")
 LOOM_GENES = ("Gene", "var_names", "gene_names", "Accession")
+# headers of a first column with the names of cells
+CELL_CORNERS = ("cell", "barcode")
 # rows of a loom matrix that are dense in memory at once
 LOOM_ROWS = 512
 
@@ -59,10 +60,7 @@ def read_10x(path: Path) -> AnnData:
                 "Pass filtered_feature_bc_matrix.h5, or rename an AnnData file to .h5ad."
             )
             raise ValueError(msg)
-        with warnings.catch_warnings():
-            # gene symbols of 10x are not unique; they are summed later
-            warnings.filterwarnings("ignore", message="Variable names are not unique")
-            return sc.read_10x_h5(path, gex_only=False)
+        return sc.read_10x_h5(path, gex_only=False)
     except (OSError, KeyError) as error:
         raise OSError(_unreadable("an HDF5 file of Cell Ranger", path, error)) from error
 
@@ -167,12 +165,22 @@ def read_counts(path: Path, genes_in: Axis | None, cells: pd.Index | None, notes
     fields = read_fields(path, problems)
     problems.raise_if_any()
     assert fields is not None
+    names = fields.columns[0], pd.Index(fields.header[1:])
     if genes_in is None and cells is not None:
-        shares = {
-            "columns": fields.columns[0].isin(cells).mean(),
-            "rows": pd.Index(fields.header[1:]).isin(cells).mean(),
-        }
+        shares = {"columns": names[0].isin(cells).mean(), "rows": names[1].isin(cells).mean()}
         genes_in = max(shares, key=lambda axis: shares[axis]) if any(shares.values()) else None  # type: ignore
+    if genes_in is None:
+        # not by length: cells may outnumber genes
+        cells_in_rows = plain(fields.header[0]).startswith(CELL_CORNERS)
+        genes_in = axis_by_names(*map(pd.Index, names)) or axis_by_corner(fields.header[0])
+        genes_in = genes_in or ("columns" if cells_in_rows else None)
+    if genes_in is None:
+        problems.add(
+            f"Expected gene names, or a header of the first column such as 'gene' or 'cell', in {path}, found "
+            f"{examples(names[0])} in the rows and {examples(names[1])} in the columns. Pass genes_in='rows' or 'columns', "
+            "or the names of the cells in cell_annotation."
+        )
+        problems.raise_if_any()
     table = to_table(fields, genes_in, choice, problems)
     problems.raise_if_any()
     assert table is not None

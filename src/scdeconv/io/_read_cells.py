@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -100,9 +101,12 @@ def read_cells(
     annotation = None if cell_annotation is None else read_sheet(Path(cell_annotation))
     notes: list[str] = []
     problems = Problems(f"{path} cannot be read as cells")
-    form, cells = _read(path, annotation, genes_in, notes)
-    if not is_annotated(path):
-        cells = to_genes(expression_only(cells, notes), None, None, False, notes, problems)
+    with warnings.catch_warnings():
+        # repeated genes are summed here, repeated cells refused
+        warnings.filterwarnings("ignore", message=r"(Variable|Observation) names are not unique")
+        form, cells = _read(path, annotation, genes_in, notes)
+        if not is_annotated(path):
+            cells = to_genes(expression_only(cells, notes), None, None, False, notes, problems)
     if not cells.obs_names.is_unique:
         repeated = cells.obs_names[cells.obs_names.duplicated()].unique()
         problems.add(
