@@ -1,10 +1,8 @@
-"""Run a training plan: one progress bar, stop on Ctrl-C, no messages of Lightning."""
+"""Run a training plan: one progress bar, stop on the first signal, no messages of Lightning."""
 
 from __future__ import annotations
 
 import inspect
-import signal
-import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +10,7 @@ import lightning.pytorch as lightning
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from scdeconv._data.files import first_interrupt_calls
 from scdeconv._data.progress import progress, quiet
 from scdeconv._data.warnings import dependency_warnings_ignored
 
@@ -24,25 +23,6 @@ if TYPE_CHECKING:
 SINGLE_THREAD_STEP_SIZE = 100_000_000
 
 DEFAULTS = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-
-
-@contextmanager
-def _stop_on_interrupt(plan: Plan) -> Iterator[None]:
-    """Stop training after the current step on the first Ctrl-C; Lightning would exit the process."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.getsignal(signal.SIGINT)
-
-    def stop(signum: int, frame: Any) -> None:
-        plan.stop = True
-        signal.signal(signal.SIGINT, previous)
-
-    signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 @contextmanager
@@ -89,7 +69,8 @@ def run(
     Parameters
     ----------
     plan
-        Training plan. Ctrl-C sets ``plan.stop``.
+        Training plan. Ctrl-C stops it after the current step; Lightning would exit the process. SIGTERM does the same if it has a
+        handler, as in the commands; else it ends the process.
     description
         Name of the progress bar.
     accelerator, devices, **trainer_kwargs
@@ -99,7 +80,7 @@ def run(
     with (
         quiet("lightning.pytorch"),
         dependency_warnings_ignored(),
-        _stop_on_interrupt(plan),
+        first_interrupt_calls(plan.request_stop) as plan.install_signal_handlers,
         _one_thread_if_small(plan),
         progress(plan.max_epochs, description) as plan.bar,
     ):
