@@ -6,7 +6,8 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from types import SimpleNamespace
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from . import objects
 from .describe import describe
@@ -244,7 +245,9 @@ def _find_exchanged(rules: Mapping[str, Rule], values: Mapping[str, Any], name: 
 def _rule_of(parameter: inspect.Parameter, rule: Rule, function: Callable[..., Any]) -> Rule:
     """Return the rule with the choices of the annotation, and with None where annotation or default allow it."""
     if rule is CHOICE:
-        rule = choice(_literals(eval(parameter.annotation, function.__globals__)))
+        # of this parameter only: types of others may be imported for type checkers alone
+        alone = SimpleNamespace(__annotations__={"value": parameter.annotation})
+        rule = choice(_literals(get_type_hints(alone, function.__globals__)["value"]))
     return optional(rule) if parameter.default is None or re.search(r"\bNone\b", str(parameter.annotation)) else rule
 
 
