@@ -166,8 +166,7 @@ def test_errors_exit_with_1_and_no_traceback(tmp_path):
     bulk.write_text("gene,S1\nACTB,1\n")
     result = shell("predict", tmp_path / "absent", bulk, "-o", tmp_path / "f.tsv")
     assert result.returncode == 1
-    assert result.stderr.startswith("scdeconv predict: error: The files cannot be used: 2 problems found.")
-    assert "Expected a model with model.json in" in result.stderr
+    assert result.stderr.startswith("scdeconv predict: error: Expected a model with model.json in")
     assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == [bulk]
 
@@ -374,7 +373,7 @@ def test_cluster_writes_cells_and_labels(files, tmp_path):
 
 
 def test_warnings_are_printed_on_one_line(capsys, monkeypatch):
-    monkeypatch.setattr(tl, "methods", lambda: __import__("warnings").warn("few donors", stacklevel=1))
+    monkeypatch.setattr(tl, "methods", lambda *_: __import__("warnings").warn("few donors", stacklevel=1))
     run("methods")
     assert capsys.readouterr().err.startswith("scdeconv: warning: few donors\n")
 

@@ -40,7 +40,7 @@ MAX_INTERVAL_SAMPLES = 60
 # difference of sums of fractions from 1 that is rounding of the written tables
 SUM_TOLERANCE = 1e-3
 # columns of the quality table that are flags, and what they mean
-FLAGS = {"outside": "outside the training donors: extrapolated", "few_reads": "few reads: noisy"}
+FLAGS = {"outside": "outside the training donors: extrapolated", "few_reads": "with few reads: noisy"}
 
 
 def save_figure(figure: Figure, path: Path | io.BytesIO, *, form: str, dpi: int = 150) -> None:

@@ -77,7 +77,7 @@ RULES: dict[str, Rule] = {
     "ax": objects.AXES,
     "axes": objects.MANY_AXES,
     # files
-    **dict.fromkeys(("path", "dir_path", "study"), PATH),
+    **dict.fromkeys(("path", "cell_annotation", "dir_path", "study"), PATH),
     **dict.fromkeys(("tx2gene", "gene_names"), objects.NAMES),
     # names
     **dict.fromkeys(
