@@ -71,7 +71,7 @@ def _run_command(argv: Sequence[str] | None, written: Sequence[Path]) -> int:
 
 def _say_interrupted(command: str, written: Sequence[Path], *, so_far: bool = False) -> int:
     """Say what was written and return the exit code of the signal."""
-    names = ", ".join(map(str, written))
+    names = ", ".join(map(str, dict.fromkeys(written)))
     what = f"the results{' so far' if so_far else ''} were written to {names}" if written else "nothing was written"
     print(f"{' '.join(['scdeconv', command]).strip()}: interrupted, {what}", file=sys.stderr)
     return SIGNALLED + (received_interrupt() or SIGINT)

@@ -7,11 +7,11 @@ import platform
 import sys
 import time
 import warnings
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from scdeconv._data.files import publishing, received_interrupt
+from scdeconv._data.files import interrupts_ignored, publishing, received_interrupt
 from scdeconv._version import __version__
 
 from ._inputs import Input, input_problems
@@ -87,7 +87,8 @@ def carry_out(args: Namespace) -> bool:
     start = time.perf_counter()
     command = command_module(args.command)
     files: Files = command.files(args)
-    problems = [*input_problems(files.reads), *output_problems(files, force=getattr(args, "force", False))]
+    force = getattr(args, "force", False)
+    problems = [*input_problems(files.reads), *output_problems(files, force=force)]
     raise_together(problems)
     summary: dict[str, Any] = {
         "command": args.command,
@@ -105,7 +106,7 @@ def carry_out(args: Namespace) -> bool:
         result: Result = command.run(args)
         # a signal that the computation has handled
         result = result._replace(complete=result.complete and not received_interrupt())
-        written = write_result(result, files)
+        written = write_result(result, files, force=force)
     if args.json:
         table = None if result.table is None else json.loads(result.table.reset_index().to_json(orient="records"))
         summary |= {
@@ -137,7 +138,7 @@ def raise_together(problems: Sequence[str]) -> None:
     collected.raise_if_any()
 
 
-def write_result(result: Result, files: Files) -> list[Path]:
+def write_result(result: Result, files: Files, *, force: bool) -> list[Path]:
     """Write all files and give them their names together; return the paths.
 
     The result of an interrupted computation does not replace an earlier one: it is written beside it.
@@ -157,12 +158,14 @@ def write_result(result: Result, files: Files) -> list[Path]:
         names = dict(zip((*new, *saves), free_names([*new, *saves]), strict=True))
         new, saves = ({names[path]: write for path, write in group.items()} for group in (new, saves))
         obsolete = []
-    for path, save in saves.items():
-        save(path)
-    with publishing(*new, obsolete=obsolete) as temporary:
-        for path, place, write in zip(new, temporary, new.values(), strict=True):
-            with written_to(path):
-                write(place)
+    with ExitStack() as last_step:
+        with publishing(*new, obsolete=obsolete, overwrite=force) as temporary:
+            for path, place, write in zip(new, temporary, new.values(), strict=True):
+                with written_to(path):
+                    write(place)
+            last_step.enter_context(interrupts_ignored())
+        for path, save in saves.items():
+            save(path)
     for path in (*saves, *new):
         print(f"wrote {path}")
     for path in obsolete:

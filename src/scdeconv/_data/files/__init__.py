@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from .interrupts import first_interrupt_calls, interrupts_deferred, interrupts_raised, received_interrupt
+from .interrupts import (
+    first_interrupt_calls,
+    interrupts_deferred,
+    interrupts_ignored,
+    interrupts_raised,
+    received_interrupt,
+)
 from .locks import locked
 from .publish import (
     clear_leftovers,

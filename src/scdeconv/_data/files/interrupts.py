@@ -44,6 +44,13 @@ def interrupts_deferred() -> Iterator[None]:
 
 
 @contextmanager
+def interrupts_ignored() -> Iterator[None]:
+    """Ignore signals in a block that completes a result: they come too late."""
+    with _handled_by(lambda *_: None):
+        yield
+
+
+@contextmanager
 def interrupts_raised() -> Iterator[None]:
     """Raise ``KeyboardInterrupt`` on both signals; :func:`received_interrupt` tells afterwards which one came."""
 
