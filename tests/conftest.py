@@ -7,6 +7,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # scanpy.pp.neighbors sets the number of threads of all later steps, such as k-means
 os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
+import logging
+import random
 import signal
 import sys
 import threading
@@ -16,6 +18,7 @@ from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
 
+import mudata
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,7 +26,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 from scipy.optimize import nnls
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from scdeconv import datasets, pp
 
@@ -123,17 +126,23 @@ def fingerprint(value):
 
 
 def global_state():
-    """The random states and process-wide settings that training must not change.
-
-    Not the state of Python's ``random``: mudata draws names of temporary columns from it.
-    """
+    """The random states and process-wide settings that no call may change."""
+    import matplotlib as mpl
     import torch
 
     name, keys, *rest = np.random.get_state()
     return {
         "numpy": (name, keys.tobytes(), *rest),
+        "random": random.getstate(),
         "torch": torch.get_rng_state().numpy().tobytes(),
-        "threads": torch.get_num_threads(),
+        "threads of torch": torch.get_num_threads(),
+        "threads of BLAS": [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"],
+        "warnings": (list(warnings.filters), warnings.showwarning),
+        "loggers": {name: logging.getLogger(name).level for name in ("lightning.pytorch", "scvi", "optuna", "")},
+        "environment": dict(os.environ),
+        "mudata": dict(mudata.config.OPTIONS) if hasattr(mudata, "config") else None,
+        "matplotlib": dict(mpl.rcParams),
+        "numpy errors": np.geterr(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "grad": torch.is_grad_enabled(),
         "signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],

@@ -9,7 +9,7 @@ import pytest
 
 import scdeconv
 from scdeconv import pp, tl
-from scdeconv._data.warnings import dependency_warnings_ignored
+from scdeconv._data.warnings import dependency_warnings_ignored, warnings_ignored
 
 
 @pytest.fixture
@@ -65,3 +65,35 @@ def test_filters_are_as_before_when_threads_overlap():
     thread.start()
     second()
     assert list(warnings.filters) == before
+
+
+def test_warnings_of_other_threads_are_not_ignored():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with warnings_ignored(UserWarning, message="mine"):
+            thread = threading.Thread(target=lambda: warnings.warn("mine, of another thread", stacklevel=1))
+            thread.start()
+            thread.join()
+            warnings.warn("mine, of this thread", stacklevel=1)
+            warnings.warn("yours", stacklevel=1)
+    assert [str(item.message) for item in caught] == ["mine, of another thread", "yours"]
+
+
+def test_filters_that_the_caller_replaces_stay():
+    before = list(warnings.filters)
+    with warnings.catch_warnings():
+        mine = warnings_ignored()
+        mine.__enter__()
+    # the caller restored the filters while a call was running
+    assert list(warnings.filters) == before
+    mine.__exit__(None, None, None)
+    assert list(warnings.filters) == before
+
+
+def test_package_never_replaces_all_filters():
+    source = Path(scdeconv.__file__).parent
+    replacing = [
+        path.relative_to(source).as_posix() for path in source.rglob("*.py") if ".catch_warnings(" in path.read_text()
+    ]
+    # the command line is the program
+    assert set(replacing) <= {"cli/__init__.py"}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from anndata import AnnData
 
-from scdeconv._data.matrix import get_matrix, take_columns, to_dense
+from scdeconv._data.matrix import get_matrix, is_lazy, take_columns, to_dense
 from scdeconv._data.warnings import dependency_warnings_ignored
 
 if TYPE_CHECKING:
@@ -27,6 +27,14 @@ def subset(adata: AnnData, rows: Rows = slice(None), genes: Rows = slice(None)) 
     """Return a copy of some rows and genes."""
     with dependency_warnings_ignored():
         return adata[rows, genes].copy()
+
+
+def without_file(adata: AnnData) -> AnnData:
+    """Return an AnnData in memory that does not refer to a file; arrays in memory are shared, not copied."""
+    matrices = [None if adata.isbacked else adata.X, *adata.layers.values()]
+    loaded = adata.to_memory() if adata.isbacked or any(map(is_lazy, matrices)) else adata
+    tables = {name: dict(getattr(loaded, name)) for name in ("uns", "obsm", "varm", "obsp", "varp", "layers")}
+    return make_adata(loaded.X, obs=loaded.obs, var=loaded.var, **tables)
 
 
 def values_of(adata: AnnData, rows: np.ndarray | None = None, genes: pd.Index | None = None) -> np.ndarray:

@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
+import random
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mudata
 
-from scdeconv._data.warnings import dependency_warnings_ignored
-
 from . import keys
 from .labels import plain_tables
+from .process import shared_change
+from .warnings import dependency_warnings_ignored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from anndata import AnnData
     from mudata import MuData
 
 
+# mudata draws the names of temporary columns from Python's global random state: give it its own generator
+if hasattr(mudata._core.mudata, "choices"):
+    mudata._core.mudata.choices = random.Random().choices
+
+
 @contextmanager
 def columns_stay() -> Iterator[None]:
     """Keep ``obs`` and ``var`` columns in their modality: default since mudata 0.4, an option in earlier releases."""
-    if hasattr(mudata, "settings"):
-        option = mudata.settings.override(pull_on_update=False)
-    else:
-        option = mudata.set_options(pull_on_update=False)
-    with option, dependency_warnings_ignored():
+    with shared_change("options of mudata", _without_pulling), dependency_warnings_ignored():
         yield
+
+
+def _without_pulling() -> AbstractContextManager[Any]:
+    change: Any = mudata.settings.override if hasattr(mudata, "settings") else mudata.set_options
+    changed: AbstractContextManager[Any] = change(pull_on_update=False)
+    return changed
 
 
 def make_mudata(modalities: Mapping[str, AnnData]) -> MuData:

@@ -6,13 +6,16 @@ import logging
 import os
 import sys
 import time
-import warnings
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from .process import shared_change
+from .warnings import warnings_ignored
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 _nested: ContextVar[bool] = ContextVar("nested", default=False)
 _in_log: ContextVar[bool] = ContextVar("in_log", default=False)
@@ -47,9 +50,8 @@ def log_step(description: str) -> None:
 @contextmanager
 def progress(total: int, description: str) -> Iterator[Any]:
     """Yield a tqdm bar; call its ``update`` with the number of finished units."""
-    with warnings.catch_warnings():
-        # tqdm warns in notebooks without ipywidgets, although the text bar works
-        warnings.filterwarnings("ignore", message="IProgress not found")
+    # tqdm warns in notebooks without ipywidgets, although the text bar works
+    with warnings_ignored(message="IProgress not found"):
         from tqdm.auto import tqdm
 
     watched = (sys.stderr.isatty() or "ipykernel" in sys.modules) and "TQDM_DISABLE" not in os.environ
@@ -62,10 +64,13 @@ def progress(total: int, description: str) -> Iterator[Any]:
         yield bar
 
 
+def quiet(logger_name: str) -> AbstractContextManager[None]:
+    """Return a context in which a logger has level ERROR; its level is restored afterwards."""
+    return shared_change(f"level of logger {logger_name}", lambda: _only_errors(logging.getLogger(logger_name)))
+
+
 @contextmanager
-def quiet(logger_name: str) -> Iterator[None]:
-    """Set a logger to level ERROR and restore its level afterwards."""
-    logger = logging.getLogger(logger_name)
+def _only_errors(logger: logging.Logger) -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:

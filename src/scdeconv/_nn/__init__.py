@@ -11,7 +11,8 @@ from scdeconv._nn.composition_training import TrainingData, fit
 from scdeconv._nn.loop import Plan
 from scdeconv._nn.losses import LOSSES, Loss
 from scdeconv._nn.networks import BatchedLinear, Ensemble, Perceptrons
-from scdeconv._nn.running import quiet, registration_arguments, seeded, trainer_arguments
+from scdeconv._nn.random_numbers import seeded
+from scdeconv._nn.running import quiet, registration_arguments, trainer_arguments
 from scdeconv._nn.soft_assignment import (
     SoftClusters,
     cannot_link_loss,

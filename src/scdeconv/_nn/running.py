@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from contextlib import contextmanager
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as lightning
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from scdeconv._data.files import first_interrupt_calls
+from scdeconv._data.process import first_interrupt_calls, one_openmp_thread
 from scdeconv._data.progress import progress, quiet
 from scdeconv._data.warnings import dependency_warnings_ignored
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from .loop import Plan
 
@@ -25,17 +25,20 @@ SINGLE_THREAD_STEP_SIZE = 100_000_000
 DEFAULTS = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
 
 
-@contextmanager
-def _one_thread_if_small(plan: Plan) -> Iterator[None]:
-    """Run small steps on one thread, which is faster, in particular on shared cores."""
+class Trainer(lightning.Trainer):
+    """Trainer that does not touch the global random state."""
+
+    def _run_stage(self) -> None:
+        # without the sanity check, after which Lightning restores the random state and undoes draws of other threads
+        self.strategy.barrier("run-stage")
+        with torch.autograd.set_detect_anomaly(self._detect_anomaly):
+            self.fit_loop.run()
+
+
+def _one_thread_if_small(plan: Plan) -> AbstractContextManager[Any]:
+    """Return a context for small steps on one thread, which is faster, in particular on shared cores."""
     n_weights = sum(parameter.numel() for parameter in plan.module.parameters())
-    previous = torch.get_num_threads()
-    if n_weights * plan.batch_size < SINGLE_THREAD_STEP_SIZE:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(previous)
+    return one_openmp_thread() if n_weights * plan.batch_size < SINGLE_THREAD_STEP_SIZE else nullcontext()
 
 
 def trainer_arguments() -> list[str]:
@@ -46,14 +49,6 @@ def trainer_arguments() -> list[str]:
 def registration_arguments() -> tuple[str, ...]:
     """Return the arguments of ``AnnDataManager.register_fields`` of scvi-tools that ``setup_anndata`` passes on."""
     return "source_registry", "extend_categories", "allow_missing_labels"
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Draw the random numbers of torch from a seed. The global random state is restored afterwards."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        yield
 
 
 def run(
@@ -86,7 +81,7 @@ def run(
     ):
         options = {"accelerator": accelerator, "devices": devices, **trainer_kwargs}
         try:
-            trainer = lightning.Trainer(max_epochs=plan.max_epochs, **{**DEFAULTS, **options})
+            trainer = Trainer(max_epochs=plan.max_epochs, **{**DEFAULTS, **options})
         except (MisconfigurationException, TypeError, ValueError) as error:
             msg = (
                 f"Expected arguments of lightning.Trainer that fit this machine, found {options}: {error} Omit them, or "

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import softmax
 
+from scdeconv._data.process import one_blas_thread
+
 from .compositions import centred_log_ratio
 
 if TYPE_CHECKING:
@@ -61,6 +63,8 @@ def left_out_predictions(
     return y - residual
 
 
+# the last digits of products and eigenvectors of large matrices depend on the number of threads
+@one_blas_thread()
 def fit_ridge(x: np.ndarray, y: np.ndarray, groups: np.ndarray, error: Callable[[np.ndarray], float]) -> RidgeFit:
     """Fit ``y ~ x`` with the penalty that minimises the error of leave-one-group-out predictions.
 

@@ -11,7 +11,8 @@ from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from scdeconv._data.files import interrupts_ignored, publishing, received_interrupt
+from scdeconv._data.files import publishing
+from scdeconv._data.process import interrupts_ignored, received_interrupt
 from scdeconv._version import __version__
 
 from ._inputs import Input, input_problems

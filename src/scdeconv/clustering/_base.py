@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,6 +14,7 @@ from scvi.model.base import BaseModelClass
 
 from scdeconv._data.checks import CELLS, Problems, check_expression, check_labels, check_names, checked, examples
 from scdeconv._data.matrix import get_matrix, is_integer
+from scdeconv._data.warnings import warnings_ignored
 from scdeconv._nn import quiet, registration_arguments, with_weights
 from scdeconv.io import SavedModel, TrainingRecord, curves_of
 
@@ -157,9 +157,8 @@ class CellModel(SavedModel, BaseModelClass):
         columns = [CategoricalObsField(name.removesuffix("_key"), key) for name, key in keys.items()]
         fields = [LayerField("X", layer, is_count_data=False), *columns]
         manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
-        with quiet("scvi"), warnings.catch_warnings():
-            # rare batches and cell types are allowed: labels are rarely network input
-            warnings.filterwarnings("ignore", message=".*has fewer than 3 cells")
+        # rare batches and cell types are allowed: labels are rarely network input
+        with quiet("scvi"), warnings_ignored(message=".*has fewer than 3 cells"):
             manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
-import torch
 
 from scdeconv._data.annotated import make_adata
+from scdeconv._data.process import one_blas_thread, one_openmp_thread, scanpy_alone
+from scdeconv._data.warnings import warnings_ignored
 
 
 def k_means(latent: np.ndarray, start: int | np.ndarray, seed: int) -> np.ndarray:
@@ -18,7 +17,9 @@ def k_means(latent: np.ndarray, start: int | np.ndarray, seed: int) -> np.ndarra
         model = KMeans(len(start), init=start, n_init=1, random_state=seed)
     else:
         model = KMeans(start, n_init=20, random_state=seed)
-    return np.asarray(model.fit_predict(latent))
+    # scikit-learn adds up the cells of a cluster in the order in which its threads finish
+    with one_blas_thread(), one_openmp_thread():
+        return np.asarray(model.fit_predict(latent))
 
 
 def leiden(latent: np.ndarray, resolution: float, n_neighbors: int, seed: int) -> np.ndarray:
@@ -26,13 +27,9 @@ def leiden(latent: np.ndarray, resolution: float, n_neighbors: int, seed: int) -
     import scanpy as sc
 
     cells = make_adata(latent.astype(np.float32))
-    # importing numba changes the number of torch threads
-    n_threads = torch.get_num_threads()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with scanpy_alone(), warnings_ignored():
         sc.pp.neighbors(cells, n_neighbors=n_neighbors, use_rep="X", random_state=seed)
         sc.tl.leiden(cells, resolution=resolution, flavor="igraph", n_iterations=-1, random_state=seed)
-    torch.set_num_threads(n_threads)
     labels = cells.obs["leiden"].cat.codes.to_numpy().astype(int)
     if labels.max() == 0:
         msg = f"Expected at least two clusters, found one at resolution={resolution:g}. Raise resolution."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import pandas as pd
 
 from scdeconv._data.checks import checked
+from scdeconv._data.warnings import warnings_ignored
 
 from ._model_files import read_model, write_model
 from ._plain import Arrays, from_plain
@@ -25,8 +25,7 @@ PARTS = ("parameters", "training", "state")
 def refuse_failed_parts(expected: str) -> Iterator[None]:
     """Convert any error into a ``ValueError`` about a saved model and suppress warnings."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings_ignored():
             yield
     # the type of the error depends on the class and the damage
     except Exception as error:
@@ -76,11 +75,19 @@ def curves_of(history: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, list[f
     return {name: {"epoch": frame.index.tolist(), "value": frame[name].tolist()} for name, frame in history.items()}
 
 
+def _restore(cls: Any, parameters: Mapping[str, Any], state: Any, training: TrainingRecord) -> SavedModel:
+    """Return a trained model without data."""
+    model: SavedModel = cls(None, **parameters)
+    model._store(state, training)
+    return model
+
+
 class SavedModel:
     """Base class of all trained models: ``save``, ``load``, ``history`` and ``repr``.
 
     A subclass sets ``state_type`` and ``record_type`` and calls ``_store`` at the end of ``train``. The first argument
     of its constructor is the data (None for a loaded model). The other arguments are the keywords in ``parameters_``.
+    A pickle or a copy of a trained model contains what ``save`` writes.
 
     Attributes
     ----------
@@ -104,6 +111,12 @@ class SavedModel:
         """Store the result of a training; no other method changes the fitted state."""
         self.state_, self.training_ = state, training
         self.is_trained_ = True
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickle and copy a trained model as :meth:`save` writes it: without its training data."""
+        if not self.is_trained_:
+            return super().__reduce_ex__(protocol)
+        return _restore, (type(self), self.parameters_, self.state_, self.training_)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}: {self.summary_ if self.is_trained_ else 'not trained'}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -12,7 +11,7 @@ from scdeconv._data import keys
 from scdeconv._data.checks import MOSTLY_SHARED, check_paired, examples, near_types
 from scdeconv._data.gene_names import strip_versions
 from scdeconv._data.labels import as_labels, as_text
-from scdeconv._data.warnings import warn
+from scdeconv._data.warnings import warn, warnings_ignored
 
 from ._join import join
 
@@ -59,9 +58,8 @@ def use_signature(mdata: MuData, signature: AnnData) -> MuData:
             f"{examples(measured.columns)}, so no donor is paired.{nearly} Rename the types of the signature if they are "
             "the same, or train a reference-based method."
         )
-    with warnings.catch_warnings():
-        # `pair` has already warned
-        warnings.simplefilter("ignore", UserWarning)
+    # `pair` has already warned
+    with warnings_ignored(UserWarning):
         work = join({"bulk": bulk, "profiles": signature})
     work[keys.BULK].var[keys.SELECTED] = True
     missing = strip_versions(signature.var_names).difference(work.var_names, sort=False)

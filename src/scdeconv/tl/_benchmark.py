@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from scdeconv.pp import hold_out, paired_donors
 from ._folds import CV, arguments_in_folds, deal_donors, pack, predict_unseen, refuse_leakage, unpack
 from ._train import check_method_arguments, fit_method
 from ._tuning import tune as tune_method
+from ._workers import end_with
 
 if TYPE_CHECKING:
     from mudata import MuData
@@ -170,6 +172,12 @@ def _run(parts: Any, label: str, seed: int, arguments: Mapping[str, Any]) -> pd.
     return table.assign(seconds=seconds)
 
 
+def _run_in_worker(caller: int, *run: Any) -> pd.DataFrame:
+    """Return the result of :func:`_run`, in the process that was started for it."""
+    end_with(caller)
+    return _run(*run)
+
+
 @checked()
 def benchmark(
     mdata: MuData,
@@ -248,7 +256,9 @@ def benchmark(
             arguments |= {"method": cls, **parameters, **options}
     parts = pack(mdata)
     runs = [
-        delayed(_run)(parts, label, seed, {"cv": cv, "allow_leakage": allow_leakage, **arguments})
+        delayed(_run_in_worker)(
+            os.getpid(), parts, label, seed, {"cv": cv, "allow_leakage": allow_leakage, **arguments}
+        )
         for label, arguments in named.items()
         for seed in (seeds if resolve(arguments["method"])[0].record.stochastic or "tune" in arguments else seeds[:1])
     ]

@@ -11,6 +11,7 @@ from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata
 from scdeconv._data.checks import checked, choice, examples
 from scdeconv._data.matrix import get_matrix
+from scdeconv._data.process import scanpy_alone
 from scdeconv._version import __version__
 
 from ._train import keyword_arguments, split_arguments
@@ -146,7 +147,8 @@ def _genes_to_read(cells: AnnData, layer: str | None, n_top_genes: int) -> np.nd
     import scanpy as sc
 
     work = make_adata(get_matrix(cells, layer, "cells").astype(np.float32))
-    sc.pp.normalize_total(work)
-    sc.pp.log1p(work)
-    sc.pp.highly_variable_genes(work, n_top_genes=n_top_genes)
+    with scanpy_alone():
+        sc.pp.normalize_total(work)
+        sc.pp.log1p(work)
+        sc.pp.highly_variable_genes(work, n_top_genes=n_top_genes)
     return work.var["highly_variable"].to_numpy(dtype=bool)

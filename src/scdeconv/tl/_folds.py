@@ -9,6 +9,7 @@ import pandas as pd
 
 from scdeconv import metrics
 from scdeconv._data import keys
+from scdeconv._data.annotated import without_file
 from scdeconv._data.fractions import measured_shares
 from scdeconv._data.matrix import to_dense
 from scdeconv._data.modalities import cell_types_of, make_mudata
@@ -60,8 +61,9 @@ def refuse_leakage(mdata: MuData, folds: Sequence[Sequence[str]], donors: pd.Ser
 
 
 def pack(mdata: MuData) -> tuple[dict[str, AnnData], dict[str, Any]]:
-    """Return picklable parts of the data for :func:`unpack`; MuData cannot be unpickled."""
-    return dict(mdata.mod), dict(mdata.uns.get(keys.UNS, {}))
+    """Return picklable parts of the data for :func:`unpack`; MuData and AnnData of a file cannot be unpickled."""
+    modalities = {name: without_file(adata) for name, adata in mdata.mod.items()}
+    return modalities, dict(mdata.uns.get(keys.UNS, {}))
 
 
 def unpack(parts: tuple[dict[str, AnnData], dict[str, Any]]) -> MuData:

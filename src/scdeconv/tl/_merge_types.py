@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, MutableMapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,7 +17,7 @@ from scdeconv._data.checks import Problems, check_groups, check_numeric_table, c
 from scdeconv._data.checks.arguments import FRACTIONS
 from scdeconv._data.fractions import levels_of, merge_levels, sum_types
 from scdeconv._data.labels import as_labels, as_text
-from scdeconv._data.warnings import warn
+from scdeconv._data.warnings import warn, warnings_ignored
 from scdeconv.pp import merge_pairs, merge_profiles
 
 if TYPE_CHECKING:
@@ -197,9 +196,8 @@ def _sum_intervals(
         if sorted(model.cell_types_) != sorted(chain(*parts.values())):
             continue
         for in_sample in (False, True):
-            with warnings.catch_warnings():
-                # tl.predict has already warned
-                warnings.simplefilter("ignore", UserWarning)
+            # tl.predict has already warned
+            with warnings_ignored(UserWarning):
                 again = model.estimate(adata, coverage=coverage, layer=layer, in_sample=in_sample, groups=parts)
             if np.allclose(again["by_level"], sums, atol=1e-6, equal_nan=True):
                 found |= {f"{key}_{side}": again[f"by_level_{side}"] for side in ("lower", "upper")}

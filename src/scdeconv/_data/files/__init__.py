@@ -1,14 +1,7 @@
-"""Files that are complete or absent: publication, locks and interrupts. Uses the standard library only."""
+"""Files that are complete or absent: publication and locks. Uses the standard library only."""
 
 from __future__ import annotations
 
-from .interrupts import (
-    first_interrupt_calls,
-    interrupts_deferred,
-    interrupts_ignored,
-    interrupts_raised,
-    received_interrupt,
-)
 from .locks import locked
 from .publish import (
     clear_leftovers,

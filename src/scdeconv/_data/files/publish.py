@@ -24,7 +24,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .interrupts import interrupts_deferred
+from scdeconv._data.process import interrupts_deferred
+
 from .locks import locked
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from joblib import Parallel, delayed
 from scipy.special import softmax
-from threadpoolctl import threadpool_limits
 
+from scdeconv._data.process import one_blas_thread
 from scdeconv._stats.expression import LEVEL, log_shares
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _in_chunks(function: Callable[..., np.ndarray], *arrays: np.ndarray) -> np.n
     """Apply a function to chunks of rows in parallel threads and concatenate the results."""
     chunks = [slice(start, start + SAMPLES_PER_CHUNK) for start in range(0, len(arrays[0]), SAMPLES_PER_CHUNK)]
     # element-wise work dominates: use threads over chunks
-    with threadpool_limits(1, "blas"):
+    with one_blas_thread():
         parallel = Parallel(n_jobs=-1 if len(chunks) > 1 else 1, require="sharedmem")
         return np.concatenate(parallel(delayed(function)(*(array[rows] for array in arrays)) for rows in chunks))
 

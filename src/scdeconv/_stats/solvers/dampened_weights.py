@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
+from scdeconv._data.process import one_blas_thread
 from scdeconv._stats.least_squares import solve_least_squares, solve_weighted
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def choose_caps(signature: np.ndarray, bulk: np.ndarray, start: np.ndarray, *, s
     """
     halves, weights = Halves(signature.shape[1], seed), relative_weights(signature, start)
     # small matrix products: the overhead of BLAS threads dominates
-    with threadpool_limits(1, "blas"):
+    with one_blas_thread():
         powers = [choose_cap(signature, *pair, halves) for pair in zip(bulk, weights, strict=True)]
     return 2.0 ** np.array(powers, dtype=int)
 

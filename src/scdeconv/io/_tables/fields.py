@@ -6,7 +6,6 @@ import csv
 import io
 import itertools
 import re
-import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from scdeconv._data.checks import Problems, examples
+from scdeconv._data.warnings import warnings_ignored
 
 from .header import find_header, shown
 from .names import EXCEL_ERROR
@@ -254,13 +254,12 @@ def _read_csv(body: str, n_columns: int, style: _Style, *, text: bool) -> pd.Dat
             low_memory=in_chunks,
         )
 
-    try:
-        # chunks are twice as fast, but a column may be numbers in one and text in another
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.DtypeWarning)
-            return read(in_chunks=True)
-    except pd.errors.DtypeWarning:
-        return read(in_chunks=False)
+    # chunks are twice as fast, but a column may be numbers in one and text in another
+    with warnings_ignored(pd.errors.DtypeWarning):
+        table = read(in_chunks=True)
+    of_objects = table.select_dtypes("object")
+    is_text = all(pd.api.types.infer_dtype(of_objects[name], skipna=False) == "string" for name in of_objects)
+    return table if is_text else read(in_chunks=False)
 
 
 def _equalise(lines: Sequence[str], n_fields: Sequence[int], width: int, style: _Style) -> list[Any]:
