@@ -31,7 +31,7 @@ help:
 	@echo 'make clean                   remove .venv and everything that was built'
 
 demo: $(VENV)/runtime.stamp
-	$(BIN)/python -m scdeconv.cli demo $(if $(DATA),'$(DATA)')
+	$(BIN)/python -m scdeconv.cli demo --force $(if $(DATA),'$(DATA)')
 
 test: $(VENV)/test.stamp
 	$(PYTEST) -m 'not slow' $(ARGS)

@@ -9,16 +9,18 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from . import clustering, datasets, io, metrics, models, pl, pp, tl
-    from .io import read_bulk
+    from .io import read_bulk, read_cells
     from .models import load_model
 
-__all__ = ["clustering", "datasets", "io", "load_model", "metrics", "models", "pl", "pp", "read_bulk", "tl"]
+__all__ = [
+    *("clustering", "datasets", "io", "load_model", "metrics", "models", "pl", "pp", "read_bulk", "read_cells", "tl")
+]
 
 
 def __getattr__(name: str) -> Any:
     # lazy import: torch, scvi-tools and scanpy take seconds to load
-    if name == "read_bulk":
-        return importlib.import_module(f"{__name__}.io").read_bulk
+    if name in ("read_bulk", "read_cells"):
+        return getattr(importlib.import_module(f"{__name__}.io"), name)
     if name == "load_model":
         return importlib.import_module(f"{__name__}.models").load_model
     if name in __all__:

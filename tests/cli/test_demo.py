@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
 
 import scdeconv
-from scdeconv import datasets, pp
+from scdeconv import cli, datasets, pp
 from scdeconv._data.modalities import make_mudata, read_mudata, write_mudata
 from scdeconv.cli import _demo as demo
+from scdeconv.cli._commands.demo import NAMES
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +22,7 @@ def pairs_file(tmp_path_factory):
 
 def test_demo_writes_data_table_model_and_figures(pairs_file, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    demo.main(pairs_file)
+    assert cli.main(["demo", str(pairs_file)]) == 0
     written = {item.name for item in (tmp_path / "demo").iterdir()}
     figures = {"fractions.png", "measured_vs_predicted.png", "benchmark.png", "simulation.png"}
     assert written == figures | {"accuracy.csv", "fractions.csv", "model", "pairs.h5mu"}
@@ -28,6 +31,30 @@ def test_demo_writes_data_table_model_and_figures(pairs_file, tmp_path, monkeypa
     assert fractions["estimate"].value_counts().to_dict() == {"held-out donor": 5, "donor without cells": 1}
     assert fractions.drop(columns="estimate").sum(axis=1).to_numpy() == pytest.approx(1)
     assert scdeconv.load_model(tmp_path / "demo" / "model").is_trained_
+
+
+def test_demo_keeps_its_input_and_earlier_output(pairs_file, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "demo"
+    folder.mkdir()
+    given = folder / "pairs.h5mu"
+    given.write_bytes(pairs_file.read_bytes())
+    (folder / "fractions.csv").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "compute", lambda *_: pytest.fail("computes"))
+    assert cli.main(["demo", str(given)]) == 1
+    assert "--force" in capsys.readouterr().err
+    (folder / "fractions.csv").unlink()
+    (tmp_path / "link.h5mu").symlink_to(given)
+
+    def compute(*_):
+        return {name: lambda path: path.write_text("new") for name in NAMES}, SimpleNamespace(
+            save=lambda *_, **__: None
+        )
+
+    monkeypatch.setattr(demo, "compute", compute)
+    assert cli.main(["demo", "link.h5mu"]) == 0
+    assert given.read_bytes() == pairs_file.read_bytes()
+    assert (folder / "fractions.csv").read_text() == "new"
 
 
 def test_demo_reads_profiles_instead_of_cells(pairs_file, tmp_path):

@@ -167,3 +167,24 @@ def test_data_directory_can_be_a_cache_copy(cache, web, tmp_path, monkeypatch):
     shutil.copytree(cache, tmp_path / "copy")
     monkeypatch.setenv(_fetch.VARIABLE, str(tmp_path / "copy"))
     assert isinstance(_fetch.load(SOURCE)[0], anndata.AnnData)
+
+
+@pytest.mark.parametrize("damage", [b"", b"no h5ad", None])
+def test_unreadable_prepared_file_is_named(monkeypatch, tmp_path, damage):
+    monkeypatch.setenv(_fetch.VARIABLE, str(tmp_path))
+    path = tmp_path / "toy" / "one.h5ad"
+    path.parent.mkdir()
+    AnnData(np.ones((2, 3), dtype=np.float32)).write_h5ad(path)
+    path.write_bytes(path.read_bytes()[:3000] if damage is None else damage)
+    with pytest.raises(OSError, match=f"{path}, found an unreadable file"):
+        _fetch.load(SOURCE)
+
+
+@pytest.mark.parametrize("source", [_demixsc._RETINA, _demixsc._OVARIAN, _mixology._SOURCE])
+def test_prepared_files_of_other_data_are_refused(monkeypatch, tmp_path, cohort, source):
+    monkeypatch.setenv(_fetch.VARIABLE, str(tmp_path))
+    (tmp_path / source.folder).mkdir()
+    for name in source.prepared:
+        cohort[0][:3].copy().write_h5ad(tmp_path / source.folder / name)
+    with pytest.raises(ValueError, match=f"of {source.folder} in .*found a file with"):
+        _fetch.load(source)

@@ -70,7 +70,7 @@ def test_killed_save_leaves_the_earlier_model(files, model, cohort, monkeypatch)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(np, "savez", killed)
-    monkeypatch.setattr("scdeconv.io._model_files.shutil.rmtree", lambda *args, **kwargs: None)
+    monkeypatch.setattr("scdeconv._data.files.publish.shutil.rmtree", lambda *args, **kwargs: None)
     with pytest.raises(KeyboardInterrupt):
         model.save(files.path, overwrite=True)
     monkeypatch.undo()

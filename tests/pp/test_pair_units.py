@@ -71,6 +71,27 @@ def test_data_changed_after_pairing_are_refused(mdata, entry, change):
         ENTRIES[entry](mdata)
 
 
+NETWORKS = [key for key in METHODS.index if hasattr(models.resolve(key)[0], "setup_anndata")]
+
+
+@pytest.mark.parametrize("change", [change for change in CHANGES if not change.startswith("cells")])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_changed_samples_are_refused_by_registration(mdata, network, change):
+    apply, shown = CHANGES[change]
+    apply(mdata)
+    with pytest.raises(ValueError, match=shown):
+        models.resolve(network)[0].setup_anndata(mdata["bulk"])
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_logged_samples_without_pairing_are_refused(inputs, network):
+    bulk = inputs[1].copy()
+    bulk.obsm["measured_fractions"] = bulk.obsm["true_fractions"]
+    bulk.X = np.log1p(bulk.X)
+    with pytest.raises(ValueError, match="Expected values on a linear scale in adata.X"):
+        models.resolve(network)[0].setup_anndata(bulk)
+
+
 def test_subsets_and_other_order_are_no_change(mdata):
     rng = np.random.default_rng(0)
     for name in ("bulk", "sc"):

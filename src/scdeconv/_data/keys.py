@@ -36,7 +36,7 @@ RESULTS = ("lower", "upper", "by_level", "by_level_lower", "by_level_upper", "qu
 # key of uns[UNS] with the calibration fitted to pairs
 CALIBRATION = "calibration"
 
-# key of uns[UNS] with some values at pairing, to notice later changes
+# key of uns[UNS] of bulk and cells with some of their values at pairing, to notice later changes
 VALUES = "values"
 
 # key of uns[UNS] of combined references

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,12 @@ def steps_in_logs() -> Iterator[None]:
         _in_log.reset(token)
 
 
+def log_step(description: str) -> None:
+    """Print the start of a step with the time to stderr, inside of :func:`steps_in_logs` only."""
+    if _in_log.get():
+        print(f"{time.strftime('%H:%M:%S')} {description} ...", file=sys.stderr, flush=True)
+
+
 @contextmanager
 def progress(total: int, description: str) -> Iterator[Any]:
     """Yield a tqdm bar; call its ``update`` with the number of finished units."""
@@ -52,8 +59,8 @@ def progress(total: int, description: str) -> Iterator[Any]:
         no_progress() as outermost,
         tqdm(total=total, desc=description, disable=not watched or not outermost, leave=False) as bar,
     ):
-        if _in_log.get() and outermost and not watched:
-            print(f"{description} ...", file=sys.stderr, flush=True)
+        if outermost and not watched:
+            log_step(description)
         yield bar
 
 

@@ -75,7 +75,7 @@ class Plan(lightning.LightningModule):
     n_steps
         Number of optimiser steps taken.
     stop
-        Whether Ctrl-C interrupted the training.
+        Whether Ctrl-C or SIGTERM interrupted the training.
     """
 
     def __init__(
@@ -119,8 +119,13 @@ class Plan(lightning.LightningModule):
         self.n_steps = 0
         self.stop = False
         self.bar: Any = None
+        self.install_signal_handlers: Callable[[], None] | None = None
         self._start: Snapshot | None = None
         self._best: Snapshot | None = None
+
+    def request_stop(self) -> None:
+        """Stop after the current step."""
+        self.stop = True
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the optimiser of the module's parameters."""
@@ -133,6 +138,11 @@ class Plan(lightning.LightningModule):
             self._best = self._start
             # the loss of the initial weights may be NaN
             self.lowest = min(self.lowest, value)
+
+    def on_train_start(self) -> None:
+        """Take the signals back from Lightning, which ends the process on SIGTERM."""
+        if self.install_signal_handlers is not None:
+            self.install_signal_handlers()
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Run one epoch."""

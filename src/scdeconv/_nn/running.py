@@ -1,23 +1,20 @@
-"""Run a training plan: one progress bar, stop on Ctrl-C, no messages of Lightning."""
+"""Run a training plan: one progress bar, stop on the first signal, no messages of Lightning."""
 
 from __future__ import annotations
 
 import inspect
-import signal
-import threading
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as lightning
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from scdeconv._data.process import one_openmp_thread
+from scdeconv._data.process import first_interrupt_calls, one_openmp_thread
 from scdeconv._data.progress import progress, quiet
 from scdeconv._data.warnings import dependency_warnings_ignored
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from .loop import Plan
@@ -36,25 +33,6 @@ class Trainer(lightning.Trainer):
         self.strategy.barrier("run-stage")
         with torch.autograd.set_detect_anomaly(self._detect_anomaly):
             self.fit_loop.run()
-
-
-@contextmanager
-def _stop_on_interrupt(plan: Plan) -> Iterator[None]:
-    """Stop training after the current step on the first Ctrl-C; Lightning would exit the process."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.getsignal(signal.SIGINT)
-
-    def stop(signum: int, frame: Any) -> None:
-        plan.stop = True
-        signal.signal(signal.SIGINT, previous)
-
-    signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def _one_thread_if_small(plan: Plan) -> AbstractContextManager[Any]:
@@ -86,7 +64,8 @@ def run(
     Parameters
     ----------
     plan
-        Training plan. Ctrl-C sets ``plan.stop``.
+        Training plan. Ctrl-C stops it after the current step; Lightning would exit the process. SIGTERM does the same if it has a
+        handler, as in the commands; else it ends the process.
     description
         Name of the progress bar.
     accelerator, devices, **trainer_kwargs
@@ -96,7 +75,7 @@ def run(
     with (
         quiet("lightning.pytorch"),
         dependency_warnings_ignored(),
-        _stop_on_interrupt(plan),
+        first_interrupt_calls(plan.request_stop) as plan.install_signal_handlers,
         _one_thread_if_small(plan),
         progress(plan.max_epochs, description) as plan.bar,
     ):

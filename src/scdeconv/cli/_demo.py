@@ -1,13 +1,12 @@
 """Complete example: pairs, augmentation, gene selection, training, held-out donors, table and figures.
 
-``scdeconv demo [path.h5mu]`` writes to the directory ``demo``. Without a path it uses the generated cohort.
+``scdeconv demo [path.h5mu]`` uses the generated cohort if there is no path.
 """
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -16,12 +15,14 @@ from scdeconv._data import keys
 from scdeconv._data.modalities import read_mudata, write_mudata
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from mudata import MuData
 
 METHODS = ("calibrated_map", "nnls")
 # leave-one-donor-out would take several minutes on a laptop
 MAX_FOLDS = 8
-OUTPUT = Path("demo")
 
 
 def read_pairs(path: Path | None, seed: int) -> MuData:
@@ -48,14 +49,11 @@ def accuracy_table(benchmark: pd.DataFrame) -> pd.DataFrame:
     return means.reindex(columns=order).round(4)
 
 
-def main(path: Path | None = None, seed: int = 0) -> None:
-    """Run the example and write its results to the directory ``demo``."""
-    import matplotlib
+def compute(path: Path | None, seed: int) -> tuple[dict[str, Callable[[Path], Any]], Any]:
+    """Run the example; return functions that write its files, by name, and the model."""
+    import matplotlib as mpl
 
-    matplotlib.use("Agg")
-    start = time.perf_counter()
-    OUTPUT.mkdir(exist_ok=True)
-
+    mpl.use("Agg")
     mdata = read_pairs(path, seed)
     bulk = mdata[keys.BULK]
     if keys.MEASURED_CELLS in bulk.obsm:
@@ -82,12 +80,11 @@ def main(path: Path | None = None, seed: int = 0) -> None:
         "benchmark": pl.benchmark(table),
         "simulation": pl.simulation(mdata),
     }
-    for name, axes in figures.items():
-        axes.figure.savefig(OUTPUT / f"{name}.png", dpi=150, bbox_inches="tight")
-    metrics_of_held_out = metrics.table(bulk.obsm[keys.MEASURED].loc[held_out.index], held_out)
-    metrics_of_held_out.to_csv(OUTPUT / "accuracy.csv")
-    bulk.obsm[keys.FRACTIONS].assign(estimate=bulk.obs["estimate"]).to_csv(OUTPUT / "fractions.csv")
-    model.save(OUTPUT / "model", overwrite=True)
-    write_mudata(mdata, OUTPUT / "pairs.h5mu")
-    print(f"wrote {OUTPUT}/: {', '.join(sorted(item.name for item in OUTPUT.iterdir()))}")
-    print(f"{time.perf_counter() - start:.0f} s")
+    accuracy = metrics.table(bulk.obsm[keys.MEASURED].loc[held_out.index], held_out)
+    fractions = bulk.obsm[keys.FRACTIONS].assign(estimate=bulk.obs["estimate"])
+    return {
+        **{f"{name}.png": partial(axes.figure.savefig, dpi=150, bbox_inches="tight") for name, axes in figures.items()},
+        "accuracy.csv": accuracy.to_csv,
+        "fractions.csv": fractions.to_csv,
+        "pairs.h5mu": partial(write_mudata, mdata),
+    }, model

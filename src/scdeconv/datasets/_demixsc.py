@@ -12,7 +12,7 @@ from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata, subset
 from scdeconv._data.checks import checked
 
-from ._fetch import Source, load
+from ._fetch import Content, Source, load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,8 +47,10 @@ def retina_pairs() -> tuple[AnnData, AnnData, AnnData]:
         If ``SCDECONV_DATA_DIR`` is set and does not contain the files.
     ConnectionError
         If the download fails.
+    OSError
+        If a prepared file cannot be read.
     ValueError
-        If a file in the cache has changed since it was downloaded.
+        If a file in the cache has changed since it was downloaded, or if a prepared file is of another data set.
 
     Notes
     -----
@@ -90,8 +92,10 @@ def ovarian_pairs() -> tuple[AnnData, AnnData, AnnData]:
         If ``SCDECONV_DATA_DIR`` is set and does not contain the files.
     ConnectionError
         If the download fails.
+    OSError
+        If a prepared file cannot be read.
     ValueError
-        If a file in the cache has changed since it was downloaded.
+        If a file in the cache has changed since it was downloaded, or if a prepared file is of another data set.
 
     Notes
     -----
@@ -208,6 +212,8 @@ def _mean_profiles(references: list[AnnData], cell_types: list[str]) -> AnnData:
 
 
 _BATCHED = ("bulk", "pseudobulk", "reference")
+_PROFILES = (keys.CELL_TYPE, keys.CELL_SIZE)
+_RETINA_TYPES = ("RGC", "AC", "BC", "HC", "Rod", "Cone", "MG")
 _RETINA = Source(
     folder="retina_paired",
     prepared=("bulk.h5ad", "pseudobulk.h5ad", "reference_means_batch1.h5ad", "reference_means_batch2.h5ad"),
@@ -217,6 +223,10 @@ _RETINA = Source(
         *(f"retina_benchmark_{kind}_batch{batch}.rda" for kind in _BATCHED for batch in (1, 2)),
     ),
     convert=convert_retina,
+    contents={
+        **dict.fromkeys(("bulk.h5ad", "pseudobulk.h5ad"), Content((keys.DONOR, "batch"), _RETINA_TYPES)),
+        **{f"reference_means_batch{batch}.h5ad": Content(_PROFILES, _RETINA_TYPES) for batch in (1, 2)},
+    },
 )
 _OVARIAN = Source(
     folder="ovarian_paired",
@@ -224,4 +234,8 @@ _OVARIAN = Source(
     url=_URL,
     originals=tuple(f"hgsc_benchmark_{kind}.rda" for kind in ("ground_truth", *_BATCHED)),
     convert=convert_ovarian,
+    contents={
+        **dict.fromkeys(("bulk.h5ad", "pseudobulk.h5ad"), Content((keys.DONOR,))),
+        "reference_means.h5ad": Content(_PROFILES),
+    },
 )

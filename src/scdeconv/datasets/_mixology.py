@@ -15,7 +15,7 @@ from scdeconv._data.annotated import make_adata, subset
 from scdeconv._data.checks import checked
 from scdeconv._data.warnings import dependency_warnings_ignored
 
-from ._fetch import Source, load
+from ._fetch import Content, Source, load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,8 +53,10 @@ def cell_line_mixtures() -> tuple[AnnData, AnnData]:
         If ``SCDECONV_DATA_DIR`` is set and does not contain the files.
     ConnectionError
         If the download fails.
+    OSError
+        If a prepared file cannot be read.
     ValueError
-        If a file in the cache has changed since it was downloaded.
+        If a file in the cache has changed since it was downloaded, or if a prepared file is of another data set.
 
     Notes
     -----
@@ -158,4 +160,8 @@ _SOURCE = Source(
         f"{name}.{part}.csv.gz" for name in (*_CELLS, *_CELL_MIXTURES, *_RNA_MIXTURES) for part in ("count", "metadata")
     ),
     convert=convert_mixology,
+    contents={
+        "cells.h5ad": Content((keys.CELL_TYPE, "batch", keys.DONOR), (*_LINES, "A549", "H838")),
+        "mixtures_pooled.h5ad": Content(("batch", keys.DONOR, "kind", "n_wells"), tuple(_LINES)),
+    },
 )

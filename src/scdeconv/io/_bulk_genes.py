@@ -95,13 +95,13 @@ def _read_names(given: Names, var: pd.DataFrame, argument: str, problems: Proble
     elif isinstance(given, pd.DataFrame):
         table = given if given.shape[1] > 1 else given.reset_index()
     elif isinstance(given, (str, os.PathLike)):
-        if not Path(given).exists():
+        if not Path(given).expanduser().exists():
             msg = (
                 f"Expected {argument} as a file or as one of the columns {list(var)}, found neither: {given!r}. "
                 "Check the path or the column name."
             )
             raise FileNotFoundError(msg)
-        fields = read_fields(Path(given), problems, text=True)
+        fields = read_fields(Path(given).expanduser(), problems, text=True)
         problems.raise_if_any()
         assert fields is not None
         choose_names(fields, fields.kinds(), problems)

@@ -33,6 +33,18 @@ def refuse_failed_parts(expected: str) -> Iterator[None]:
         raise ValueError(msg) from error
 
 
+@contextmanager
+def _naming_the_model(dir_path: str | os.PathLike[str]) -> Iterator[None]:
+    """Add the directory to errors about the content of a saved model."""
+    try:
+        yield
+    except ValueError as error:
+        if str(dir_path) in str(error):
+            raise
+        msg = f"{error} The model is in {dir_path}."
+        raise ValueError(msg) from error
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingRecord:
     """Metadata of a training run.
@@ -149,8 +161,8 @@ class SavedModel:
     def save(self, dir_path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the model without data to a directory: ``weights.npz`` (arrays) and ``model.json`` (all other state).
 
-        The files are written to a temporary directory, which is then moved to ``dir_path``. If saving fails, an earlier
-        model is kept.
+        Both files appear at the same time: a process that ends at any moment leaves the earlier model or the new one,
+        and readers and other writers see one whole model.
 
         Parameters
         ----------
@@ -191,17 +203,18 @@ class SavedModel:
         ValueError
             If the model is of another class or format, or if its files were changed.
         """
-        parts, arrays = read_model(dir_path, cls.__name__, PARTS)
-        # constructor arguments differ between versions of a class
-        with refuse_failed_parts(f"parameters of {cls.__name__} in {dir_path}"):
-            model = cls(None, **parts["parameters"])  # type: ignore[call-arg]
-        unread = Arrays(arrays)
-        state = from_plain(parts["state"], cls.state_type, "state", unread)
-        training = from_plain(parts["training"], cls.record_type, "training", unread)
-        unread.refuse_rest()
-        with refuse_failed_parts(f"the state of a {cls.__name__} in {dir_path}"):
-            model._store(state, training)
-        model._check_loaded()
+        with _naming_the_model(dir_path):
+            parts, arrays = read_model(dir_path, cls.__name__, PARTS)
+            # constructor arguments differ between versions of a class
+            with refuse_failed_parts(f"parameters of {cls.__name__}"):
+                model = cls(None, **parts["parameters"])  # type: ignore[call-arg]
+            unread = Arrays(arrays)
+            state = from_plain(parts["state"], cls.state_type, "state", unread)
+            training = from_plain(parts["training"], cls.record_type, "training", unread)
+            unread.refuse_rest()
+            with refuse_failed_parts(f"the state of a {cls.__name__}"):
+                model._store(state, training)
+            model._check_loaded()
         return model
 
     def _check_loaded(self) -> None:

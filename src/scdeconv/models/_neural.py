@@ -155,7 +155,8 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
         KeyError
             If ``obs["donor"]`` or ``obsm["measured_fractions"]`` is missing.
         ValueError
-            If a sample has no donor, if donors or cell types have two spellings, or if the fractions are invalid.
+            If the expression was changed after pairing or is not on a linear scale, if a sample has no donor, if donors
+            or cell types have two spellings, or if the fractions are invalid.
         """
         check_training_samples(adata)
         setup_method_args = cls._get_setup_method_args(**{"cls": cls, "adata": adata})

@@ -208,4 +208,10 @@ def load_model(dir_path: str | os.PathLike[str]) -> DeconvolutionModel:
             "class. Register your own method with scdeconv.models.register before loading."
         )
         raise ValueError(msg)
-    return load_class(keys[name]).load(dir_path)
+    try:
+        return load_class(keys[name]).load(dir_path)
+    except ValueError:
+        # another process may have saved a model of another class meanwhile
+        if read_description(dir_path)["class"] == name:
+            raise
+        return load_model(dir_path)

@@ -9,10 +9,12 @@ from ._fractions import fractions
 from ._history import history
 from ._intervals import intervals
 from ._measured_vs_predicted import measured_vs_predicted
+from ._report import report, save_figure
 from ._signature import signature
 from ._simulation import simulation
 from ._tuning import tuning
 
+# other imports above are internal
 __all__ = [
     "benchmark",
     "bland_altman",

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.collections import LineCollection
 
+from scdeconv._data.annotated import subset
 from scdeconv._data.checks import checked
 from scdeconv._data.fractions import compared_tables, get_fractions
 from scdeconv._data.keys import FRACTIONS, MEASURED, UNS
@@ -175,7 +176,7 @@ def _measured_on_the_scale_of(
     table = pd.DataFrame(np.nan, estimate.index, estimate.columns)
     both = get_fractions(adata, measured_key).notna().any(axis=1).to_numpy()[known]
     if both.any():
-        truth, compared, _ = compared_tables(adata[known] if not known.all() else adata, key, measured_key)
+        truth, compared, _ = compared_tables(adata if known.all() else subset(adata, known), key, measured_key)
         total = estimate.loc[both, compared.columns].sum(axis=1) / compared.sum(axis=1)
         table.loc[both, truth.columns] = truth.mul(total, axis=0).to_numpy()
     return table

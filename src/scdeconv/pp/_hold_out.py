@@ -107,7 +107,7 @@ def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
         # a calibration passed to pp.simulate may be of all donors
         steps.setdefault("calibrate", {})
     train.uns[keys.UNS] = {name: steps[name] for name in KEPT_RECORDS if name in steps}
-    train.uns[keys.UNS][keys.VALUES] = remember_values(train)
+    remember_values(train)
     redo_steps(train, steps)
     return train, held_out
 

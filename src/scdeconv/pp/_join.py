@@ -144,7 +144,8 @@ def join(
         **({"hierarchy": levels} if levels else {}),
         **({"notes": "; ".join(problems.notes)} if problems.notes else {}),
     }
-    mdata.uns[keys.UNS] = {"pair": record, keys.VALUES: remember_values(mdata)}
+    mdata.uns[keys.UNS] = {"pair": record}
+    remember_values(mdata)
     return mdata
 
 

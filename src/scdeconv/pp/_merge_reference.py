@@ -63,7 +63,8 @@ def merge_pairs(
     if "hierarchy" in records.get("pair", {}):
         levels = {name: [str(member) for member in of] for name, of in records["pair"]["hierarchy"].items()}
         records["pair"]["hierarchy"] = merge_levels(levels, groups)
-    merged.uns[keys.UNS] = {**records, keys.VALUES: remember_values(merged)}
+    merged.uns[keys.UNS] = records
+    remember_values(merged)
     redo_steps(merged, steps)
     return merged
 

@@ -175,8 +175,8 @@ def pair(
     if n_pairs < FEWEST_PAIRS:
         default = "a reference-based method" if keys.PROFILES in mdata.mod else "the mean composition"
         warn(
-            f"Expected at least {FEWEST_PAIRS} paired donors to train on pairs, found {n_pairs}. tl.train uses {default} "
-            "by default."
+            f"Expected at least {FEWEST_PAIRS} paired donors to train on pairs, found {n_pairs} paired donors. tl.train uses "
+            f"{default} by default."
         )
     return mdata
 

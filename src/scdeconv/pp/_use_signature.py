@@ -8,7 +8,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scdeconv._data import keys
-from scdeconv._data.checks import MOSTLY_SHARED, examples, near_types
+from scdeconv._data.checks import MOSTLY_SHARED, check_paired, examples, near_types
 from scdeconv._data.gene_names import strip_versions
 from scdeconv._data.labels import as_labels, as_text
 from scdeconv._data.warnings import warn, warnings_ignored
@@ -34,11 +34,17 @@ def use_signature(mdata: MuData, signature: AnnData) -> MuData:
     -------
     MuData of the shared genes: ``bulk``, with measured fractions if they have the same cell types, and ``profiles``.
 
+    Raises
+    ------
+    ValueError
+        If the data were changed after pairing.
+
     Warns
     -----
     UserWarning
         If the measured fractions have other cell types, or if most genes of the signature are not in bulk.
     """
+    check_paired(mdata)
     bulk = mdata[keys.BULK].copy()
     measured = bulk.obsm.pop(keys.MEASURED)
     labels = as_labels(pd.Index(signature.obs.get(keys.CELL_TYPE, signature.obs_names)))
@@ -64,5 +70,5 @@ def use_signature(mdata: MuData, signature: AnnData) -> MuData:
         )
     # keep the unit, which was detected on all genes; calibration and simulation used other profiles
     records = mdata.uns.get(keys.UNS, {})
-    work.uns[keys.UNS] = {name: records[name] for name in ("pair", "calibrate", keys.VALUES) if name in records}
+    work.uns[keys.UNS] = {name: records[name] for name in ("pair", "calibrate") if name in records}
     return work

@@ -39,6 +39,14 @@ def test_donors_in_another_column_are_found(make_inputs):
         pp.pair(cells, bulk)
 
 
+def test_column_of_donors_comes_before_near_matches(make_inputs):
+    cells, bulk = make_inputs()
+    bulk.obs_names = [f"bulk_{donor}" for donor in bulk.obs["donor"]]
+    bulk.obs = bulk.obs.rename(columns={"donor": "patient"})
+    with pytest.raises(ValueError, match=r"bulk\.obs\['patient'\] has 4 donors of cells .*Pass donor_key="):
+        pp.pair(cells, bulk)
+
+
 def test_donors_in_the_row_names_are_found(make_inputs):
     cells, bulk = make_inputs()
     bulk.obs_names, bulk.obs["donor"] = list(bulk.obs["donor"]), [f"library{i}" for i in range(bulk.n_obs)]

@@ -40,7 +40,8 @@ def check_donors_match(
     bulk, (side, others) = obs[keys.BULK], next(item for item in obs.items() if item[0] != keys.BULK)
     ours, theirs = (list(table[keys.DONOR].unique()) for table in (bulk, others))
     near = near_matches(ours, theirs) or _with_prefix(ours, theirs)
-    if near:
+    columns = {} if set(ours) & set(theirs) else _columns(obs)
+    if near and not columns:
         problems.add(
             f"Expected identical donor names in bulk and {side}, found {len(near)} that nearly match "
             f"({len(ours)} donors in bulk, {len(theirs)} in {side}): bulk {examples(near)}; {side} "
@@ -48,7 +49,6 @@ def check_donors_match(
             f".replace({_first(near)}). If not, give them other names."
         )
     elif not set(ours) & set(theirs):
-        columns = _columns(obs)
         found = f"Expected the same donors in bulk and {side}, found none in both: " + ". ".join(
             [
                 "; ".join(

@@ -8,17 +8,20 @@ import pandas as pd
 
 from scdeconv._data import keys
 
+from .expression import check_expression
 from .fractions import check_fractions
 from .labels import check_cell_type_names, check_labels
 from .problems import Problems
+from .remembered import report_changed
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
 def check_training_samples(bulk: AnnData) -> None:
-    """Refuse training samples without a donor, with two spellings of a donor or cell type, or with invalid fractions.
+    """Refuse training samples whose expression was changed after pairing or is not on a linear scale.
 
+    Samples without a donor, two spellings of a donor or cell type, and invalid fractions are refused too.
     :func:`scdeconv.pp.pair` checks the same; the samples may have been changed or made without it.
 
     Raises
@@ -33,6 +36,9 @@ def check_training_samples(bulk: AnnData) -> None:
             msg = f"Expected {container}[{key!r}] in adata, found {list(getattr(bulk, container))}. Call pp.pair."
             raise KeyError(msg)
     problems = Problems("The samples cannot be trained on")
+    # samples without reads are no pairs
+    check_expression(problems, bulk, bulk.X, "adata.X", logged="log1p" in bulk.uns, may_be_empty=True)
+    report_changed(problems, bulk, "adata")
     report_samples(problems, bulk, "adata")
     problems.raise_if_any()
 

@@ -94,16 +94,22 @@ def find_axis(rows: pd.Index, columns: pd.Index, corner: str) -> Axis | None:
     by_names = axis_by_names(rows, columns)
     if by_names:
         return by_names
-    corner = plain(corner)
-    if corner.startswith(GENE_CORNERS):
-        return "rows"
-    if corner.startswith(SAMPLE_CORNERS):
-        return "columns"
+    by_corner = axis_by_corner(corner)
+    if by_corner:
+        return by_corner
     if len(rows) >= MIN_AXIS_RATIO * len(columns):
         return "rows"
     if len(columns) >= MIN_AXIS_RATIO * len(rows):
         return "columns"
     return None
+
+
+def axis_by_corner(corner: str) -> Axis | None:
+    """Return the gene axis by the name of the first column; None if it is of another kind."""
+    corner = plain(corner)
+    if corner.startswith(GENE_CORNERS):
+        return "rows"
+    return "columns" if corner.startswith(SAMPLE_CORNERS) else None
 
 
 def axis_by_names(rows: pd.Index, columns: pd.Index) -> Axis | None:

@@ -117,7 +117,7 @@ def tune(
         Number of donor folds for each trial.
     study
         SQLite file for the trials. A repeated call continues an interrupted search, or adds trials if ``n_trials`` is
-        larger. Only one process can use the file at a time.
+        larger. Only one search can use the file at a time.
     executor
         ``"ray"``: run folds of several trials in parallel on the connected Ray cluster (``ray.init`` or the variable
         RAY_ADDRESS), or on the local cores. The value of a trial is the same as without Ray. The suggested trials
@@ -136,7 +136,7 @@ def tune(
     ValueError
         If an argument is out of range, there are too few pairs, or the file contains another search or is damaged.
     OSError
-        If the study cannot be written. The file keeps the completed trials.
+        If the study cannot be written, or if another search uses the file. The file keeps the completed trials.
 
     Warns
     -----
@@ -164,7 +164,7 @@ def tune(
 
     from .run import RayCluster, ThisProcess, run_trials
     from .space import Space, default_arguments
-    from .study import Study, data_fingerprint
+    from .study import Study, data_fingerprint, sole_user
 
     method = default_method(mdata) if method is None else method
     cls, parameters = resolve(method)
@@ -181,23 +181,24 @@ def tune(
         "cv": str(cv),
         "seed": seed,
     }
-    kept = Study(study, record, space, seed=seed)
-    folds = [hold_out(mdata, members) for members in donors]
-    fixed = arguments_in_folds(method, kwargs, seed)
-    baseline = float(np.mean([fold_error(*fold, keys.BASELINE, {"held_out": False}) for fold in folds]))
-    interrupted = False
-    if kept.n_finished < n_trials:
-        try:
-            workers = (ThisProcess if executor is None else RayCluster)(folds, method)
-            with progress(n_trials, f"tuning {name}") as bar:
-                bar.update(kept.n_finished)
-                run_trials(kept, workers, fixed, n_folds=len(folds), n_trials=n_trials, bar=bar)
-        except KeyboardInterrupt:
-            if not np.isfinite(kept.best):
-                raise
-            interrupted = True
-            warn(f"Interrupted: the result is the best of {kept.n_finished} trials.")
-    finished = kept.finished()
+    with sole_user(study):
+        kept = Study(study, record, space, seed=seed)
+        folds = [hold_out(mdata, members) for members in donors]
+        fixed = arguments_in_folds(method, kwargs, seed)
+        baseline = float(np.mean([fold_error(*fold, keys.BASELINE, {"held_out": False}) for fold in folds]))
+        interrupted = False
+        if kept.n_finished < n_trials:
+            try:
+                workers = (ThisProcess if executor is None else RayCluster)(folds, method)
+                with progress(n_trials, f"tuning {name}") as bar:
+                    bar.update(kept.n_finished)
+                    run_trials(kept, workers, fixed, n_folds=len(folds), n_trials=n_trials, bar=bar)
+            except KeyboardInterrupt:
+                if not np.isfinite(kept.best):
+                    raise
+                interrupted = True
+                warn(f"Interrupted: the result is the best of {kept.n_finished} trials.")
+        finished = kept.finished()
     searched = [space.arguments(trial.params) for trial in finished]
     trials = pd.DataFrame(
         {

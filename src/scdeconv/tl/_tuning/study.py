@@ -13,9 +13,11 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from scdeconv._data import keys
 from scdeconv._data.checks import Problems
+from scdeconv._data.files import locked, note_written, publishing, resolved
 from scdeconv._data.matrix import to_dense
 from scdeconv._data.progress import quiet
 
@@ -83,7 +85,7 @@ def _check_file(path: Path) -> None:
     if not path.parent.is_dir():
         msg = f"Expected a directory for study={str(path)!r}, found none. Create {str(path.parent)!r} first."
         raise FileNotFoundError(msg)
-    if not path.exists() or path.stat().st_size == 0:
+    if not _has_content(path):
         return
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True)) as connection:
@@ -99,6 +101,43 @@ def _check_file(path: Path) -> None:
             "Restore a backup, or move the file to start a new study."
         )
         raise ValueError(msg)
+
+
+def _has_content(path: Path) -> bool:
+    return path.exists() and (path.is_dir() or path.stat().st_size > 0)
+
+
+def _open_study(path: Path | None) -> optuna.Study:
+    storage = None
+    if path is not None:
+        # connections end with their transactions: a new file is renamed
+        storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"poolclass": NullPool})
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=WARM_UP_TRIALS, n_warmup_steps=WARM_UP_FOLDS)
+    return optuna.create_study(storage=storage, study_name=NAME, pruner=pruner, load_if_exists=True)
+
+
+@contextmanager
+def sole_user(path: str | os.PathLike[str] | None) -> Iterator[None]:
+    """Refuse the file of a study that another process or thread uses."""
+    if path is None:
+        yield
+        return
+    study = resolved(path)
+    # not the file itself: closing it would release the locks of SQLite
+    lock = study.with_name(f".{hashlib.sha256(study.name.encode()).hexdigest()[:16]}.scdeconv-lock")
+    if study.parent.is_dir():
+        lock.touch()
+    with locked(lock) as obtained:
+        if not obtained and lock.exists():
+            msg = (
+                f"Expected a study that no other search uses, found one in use: {str(path)!r}. Wait until the other "
+                "search ends, or use another file."
+            )
+            raise BlockingIOError(msg)
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 class Study:
@@ -122,13 +161,16 @@ class Study:
         self.path, self.space, self.seed = None if path is None else Path(path), space, seed
         self.first = space.first()
         self.n_finished = 0
+        record = json.loads(json.dumps(record))
         if self.path is not None:
             _check_file(self.path)
         with self._writing():
-            storage = None if self.path is None else optuna.storages.RDBStorage(f"sqlite:///{self.path}")
-            pruner = optuna.pruners.MedianPruner(n_startup_trials=WARM_UP_TRIALS, n_warmup_steps=WARM_UP_FOLDS)
-            self.study = optuna.create_study(storage=storage, study_name=NAME, pruner=pruner, load_if_exists=True)
-            self._compare(json.loads(json.dumps(record)))
+            if self.path is not None and not _has_content(self.path):
+                # a process that ends meanwhile leaves no study without its tables
+                with publishing(self.path) as (new,):
+                    _open_study(new).set_user_attr(NAME, record)
+            self.study = _open_study(self.path)
+            self._compare(record)
             killed = self.study.get_trials(states=(TrialState.RUNNING,))
             for trial in killed:
                 self.study.tell(trial.number, state=TrialState.FAIL)
@@ -194,6 +236,8 @@ class Study:
             else:
                 return False
             self.n_finished += 1
+            if self.path is not None:
+                note_written(self.path)
             return True
 
     def fail(self, trial: optuna.Trial, error: Exception) -> None:

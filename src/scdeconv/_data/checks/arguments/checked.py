@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import inspect
 import re
@@ -76,7 +77,7 @@ RULES: dict[str, Rule] = {
     "ax": objects.AXES,
     "axes": objects.MANY_AXES,
     # files
-    **dict.fromkeys(("path", "dir_path", "study"), PATH),
+    **dict.fromkeys(("path", "cell_annotation", "dir_path", "study"), PATH),
     **dict.fromkeys(("tx2gene", "gene_names"), objects.NAMES),
     # names
     **dict.fromkeys(
@@ -244,15 +245,19 @@ def _find_exchanged(rules: Mapping[str, Rule], values: Mapping[str, Any], name: 
 def _rule_of(parameter: inspect.Parameter, rule: Rule, function: Callable[..., Any]) -> Rule:
     """Return the rule with the choices of the annotation, and with None where annotation or default allow it."""
     if rule is CHOICE:
-        rule = choice(_literals(eval(parameter.annotation, function.__globals__)))
+        rule = choice(_literals(parameter.annotation, function.__globals__))
     return optional(rule) if parameter.default is None or re.search(r"\bNone\b", str(parameter.annotation)) else rule
 
 
-def _literals(annotation: Any) -> list[str]:
-    """Return the values of all ``Literal`` in a type."""
-    if get_origin(annotation) is Literal:
-        return list(get_args(annotation))
-    return [value for part in get_args(annotation) for value in _literals(part)]
+def _literals(annotation: str, known: Mapping[str, Any]) -> list[str]:
+    """Return the values of all ``Literal`` in the text of an annotation; ``known`` are the names in its module."""
+    values = []
+    for node in ast.walk(ast.parse(annotation, mode="eval")):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            values.append(node.value)
+        elif isinstance(node, ast.Name) and get_origin(known.get(node.id)) is Literal:
+            values.extend(get_args(known[node.id]))
+    return values
 
 
 def _name_of(function: Callable[..., Any], args: tuple[Any, ...]) -> str:

@@ -7,6 +7,7 @@ import numbers
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -131,7 +132,7 @@ def _accept_path(value: Any) -> Any:
         wrong_type("Pass the path as text or pathlib.Path.")
     if not os.fspath(value):
         wrong_value("Pass the path as text or pathlib.Path.")
-    return value
+    return Path(value).expanduser() if os.fspath(value).startswith("~") else value
 
 
 ANY_NUMBER = Rule("a number", _accept_any_number)

@@ -1,0 +1,1 @@
+"""One module for each command: ``SUMMARY``, ``add_options``, ``files`` (known before computing) and ``run``."""

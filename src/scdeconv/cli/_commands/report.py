@@ -1,0 +1,85 @@
+"""``scdeconv report``."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from scdeconv._data import keys
+from scdeconv.cli._inputs import Input, read_estimate, read_model, read_table, with_measured
+from scdeconv.cli._options import add_output, path
+from scdeconv.cli._run import Files, Result
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from pathlib import Path
+
+SUMMARY = "Write one HTML file with the fractions, their quality and how they were made."
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument(
+        "fractions", type=path, help="from scdeconv predict: table (bounds and quality beside it) or h5ad"
+    )
+    parser.add_argument("--model", type=path, metavar="FOLDER", help="the model, for its errors on held-out donors")
+    parser.add_argument("--measured", type=path, metavar="FILE", help="measured fractions, as for scdeconv evaluate")
+    parser.add_argument("--benchmark", type=path, metavar="TABLE", help="from scdeconv benchmark")
+    parser.add_argument(
+        "--runs", nargs="+", type=path, default=[], metavar="JSON", help="what --json of the earlier commands printed"
+    )
+    parser.add_argument("--title", default="Cell-type fractions", help="title of the report")
+    add_output(parser, ".html")
+
+
+def files(args: Namespace) -> Files:
+    """Return the files."""
+    reads = [Input(args.fractions, "file")]
+    given = {"model": args.model, "file": args.measured, "table": args.benchmark}
+    reads += [Input(name, kind) for kind, name in given.items() if name is not None]
+    return Files([*reads, *(Input(name) for name in args.runs)], [args.output])
+
+
+def run(args: Namespace) -> Result:
+    """Return the report."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from scdeconv import pl, tl
+
+    adata = read_estimate(args.fractions)
+    evaluation = None
+    if args.measured is not None:
+        evaluation = tl.evaluate(with_measured(adata, args.measured))
+    html = pl.report(
+        adata,
+        title=args.title,
+        source=str(args.fractions),
+        model=None if args.model is None else read_model(args.model),
+        evaluation=evaluation,
+        benchmark=None if args.benchmark is None else read_table(args.benchmark),
+        runs=[_read_run(name) for name in args.runs],
+    )
+    flagged = adata.obsm.get(f"{keys.FRACTIONS}_quality")
+    counts = {"samples": adata.n_obs}
+    if flagged is not None and "outside" in flagged:
+        counts["outside"] = int((flagged["outside"].astype(str) == "True").sum())
+    return Result({args.output: partial(_write, html)}, counts=counts)
+
+
+def _write(html: str, path: Path) -> None:
+    path.write_text(html, encoding="utf-8")
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        run = None
+    if not isinstance(run, dict) or "command" not in run:
+        msg = (
+            f"Expected the JSON object that a command prints with --json in {path}, found something else. Run it again."
+        )
+        raise ValueError(msg)
+    return run
