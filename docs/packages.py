@@ -28,7 +28,22 @@ SOURCE = ROOT / "src" / "scdeconv"
 PICTURE = ROOT / "docs" / "_static" / "packages.svg"
 PAGE = ROOT / "docs" / "contributing.md"
 # from the bottom up
-ORDER = ("_data", "_stats", "_nn", "metrics", "io", "datasets", "pp", "models", "clustering", "tl", "pl", "cli", "demo")
+ORDER = (
+    "_process",
+    "_data",
+    "_stats",
+    "_nn",
+    "metrics",
+    "io",
+    "datasets",
+    "pp",
+    "models",
+    "clustering",
+    "tl",
+    "pl",
+    "cli",
+    "demo",
+)
 
 
 # methods of both commits that the table compares, each a word that means nothing else
@@ -129,6 +144,7 @@ BOXES = {
     "metrics": Box(5, 670, 960, "errors of fractions"),
     "_data": Box(6, 20, 560, "AnnData in: keys, units, genes, validation, reference"),
     "_stats": Box(6, 590, 960, "numerics: NumPy in and NumPy out"),
+    "_process": Box(7, 20, 960, "what all threads share: signals, numbers of threads"),
 }
 
 

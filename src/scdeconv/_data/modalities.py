@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import mudata
 
+from scdeconv._process import shared_change
+
 from . import keys
 from .labels import plain_tables
-from .process import shared_change
 from .warnings import dependency_warnings_ignored
 
 if TYPE_CHECKING:

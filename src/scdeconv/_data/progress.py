@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from .process import shared_change
+from scdeconv._process import shared_change
+
 from .warnings import warnings_ignored
 
 if TYPE_CHECKING:

@@ -68,5 +68,5 @@ class seeded(TorchFunctionMode):
         """Return ``torch.nn.functional.dropout``, which has no argument ``generator``."""
         if not training or p == 0:
             return input
-        kept = torch.empty_like(input).bernoulli_(1 - p, generator=self._generator(input.device)).div_(1 - p)
+        kept = torch.empty_like(input).bernoulli_(1 - p, generator=self._generator(input.device)).div_((1 - p) or 1)
         return input.mul_(kept) if inplace else input * kept

@@ -10,9 +10,9 @@ import lightning.pytorch as lightning
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from scdeconv._data.process import first_interrupt_calls, one_openmp_thread
 from scdeconv._data.progress import progress, quiet
 from scdeconv._data.warnings import dependency_warnings_ignored
+from scdeconv._process import first_interrupt_calls, one_openmp_thread
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import softmax
 
-from scdeconv._data.process import one_blas_thread
+from scdeconv._process import one_blas_thread
 
 from .compositions import centred_log_ratio
 

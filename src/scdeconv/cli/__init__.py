@@ -7,7 +7,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from scdeconv._data.files import published_paths
-from scdeconv._data.process import interrupts_raised, received_interrupt
+from scdeconv._process import interrupts_raised, received_interrupt
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from scdeconv._data.files import publishing
-from scdeconv._data.process import interrupts_ignored, received_interrupt
+from scdeconv._process import interrupts_ignored, received_interrupt
 from scdeconv._version import __version__
 
 from ._inputs import Input, input_problems

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from scdeconv._data.annotated import make_adata
-from scdeconv._data.process import one_blas_thread, one_openmp_thread, scanpy_alone
 from scdeconv._data.warnings import warnings_ignored
+from scdeconv._process import one_blas_thread, one_openmp_thread, scanpy_alone
 
 
 def k_means(latent: np.ndarray, start: int | np.ndarray, seed: int) -> np.ndarray:

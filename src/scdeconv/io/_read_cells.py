@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -13,6 +12,7 @@ from scdeconv._data import keys
 from scdeconv._data.annotated import subset
 from scdeconv._data.checks import Problems, checked, examples
 from scdeconv._data.units import unit_of
+from scdeconv._data.warnings import warnings_ignored
 from scdeconv.io._bulk_genes import to_genes
 from scdeconv.io._cell_formats import (
     expression_only,
@@ -101,9 +101,8 @@ def read_cells(
     annotation = None if cell_annotation is None else read_sheet(Path(cell_annotation))
     notes: list[str] = []
     problems = Problems(f"{path} cannot be read as cells")
-    with warnings.catch_warnings():
-        # repeated genes are summed here, repeated cells refused
-        warnings.filterwarnings("ignore", message=r"(Variable|Observation) names are not unique")
+    # repeated genes are summed here, repeated cells refused
+    with warnings_ignored(message=r"(Variable|Observation) names are not unique"):
         form, cells = _read(path, annotation, genes_in, notes)
         if not is_annotated(path):
             cells = to_genes(expression_only(cells, notes), None, None, False, notes, problems)

@@ -11,7 +11,7 @@ from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata
 from scdeconv._data.checks import checked, choice, examples
 from scdeconv._data.matrix import get_matrix
-from scdeconv._data.process import scanpy_alone
+from scdeconv._process import scanpy_alone
 from scdeconv._version import __version__
 
 from ._train import keyword_arguments, split_arguments

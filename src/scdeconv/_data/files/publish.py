@@ -24,7 +24,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scdeconv._data.process import interrupts_deferred
+from scdeconv._process import interrupts_deferred
 
 from .locks import locked
 

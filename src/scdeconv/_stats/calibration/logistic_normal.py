@@ -9,7 +9,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from scipy.special import softmax
 
-from scdeconv._data.process import one_blas_thread
+from scdeconv._process import one_blas_thread
 from scdeconv._stats.expression import LEVEL, log_shares
 
 if TYPE_CHECKING:

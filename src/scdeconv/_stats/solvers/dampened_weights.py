@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scdeconv._data.process import one_blas_thread
+from scdeconv._process import one_blas_thread
 from scdeconv._stats.least_squares import solve_least_squares, solve_weighted
 
 if TYPE_CHECKING:

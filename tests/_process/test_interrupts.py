@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from scdeconv._data.process import first_interrupt_calls, interrupts_deferred, interrupts_raised, received_interrupt
+from scdeconv._process import first_interrupt_calls, interrupts_deferred, interrupts_raised, received_interrupt
 
 each_signal = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 

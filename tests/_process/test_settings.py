@@ -8,8 +8,8 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info
 
-from scdeconv._data.process import one_blas_thread, one_openmp_thread, shared_change
 from scdeconv._data.progress import quiet
+from scdeconv._process import one_blas_thread, one_openmp_thread, shared_change
 
 
 @contextmanager
