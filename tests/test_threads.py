@@ -24,6 +24,7 @@ SHORT = {
     "scaden": {"max_steps": 3, "n_samples": 20},
     "simplednn": {"max_epochs": 2, "dropout": 0.3, "n_members": 2},
     "residual_dnn": {"max_epochs": 2, "dropout": 0.3, "n_members": 2},
+    "dwls": {"n_genes": 20},
     "simulation_ridge": {"n_simulated": 60},
     "desc": {"hidden": (8,), "max_epochs": 1},
     "scdeepcluster": {"n_clusters": 3, "max_epochs": 1, "pretrain_epochs": 2},
@@ -37,7 +38,7 @@ SEEDS = (1, 2)
 @pytest.fixture(scope="module")
 def inputs_and_pairs():
     cells, bulk = datasets.paired_cohort(
-        n_donors=6, n_bulk_only=6, n_reference_only=1, n_genes=120, n_cell_types=4, cells_per_donor=(25, 35)
+        n_donors=6, n_bulk_only=6, n_reference_only=1, n_genes=120, n_cell_types=4, cells_per_donor=(40, 50), seed=1
     )
     with redirect_stdout(StringIO()):
         return cells, bulk, pp.pair(cells, bulk)
@@ -46,6 +47,8 @@ def inputs_and_pairs():
 @pytest.fixture(autouse=True)
 def short_pretraining(monkeypatch):
     monkeypatch.setitem(_desc_network.PRETRAINING, "max_epochs", 2)
+    for name in ("LAYER_RATES", "FINE_TUNING_RATES"):
+        monkeypatch.setattr(_desc_network, name, (0.1,))
 
 
 def train(name, data, seed):

@@ -12,6 +12,7 @@ import mudata
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from joblib import Parallel, delayed
 
 from scdeconv import tl
@@ -113,6 +114,12 @@ def predict(model, bulk):
 def test_model_predicts_the_same_in_workers(method, backend, pairs, cohort):
     short = {"max_epochs": 2} if method == "simplednn" else {}
     model = tl.train(pairs, method, **short)
-    alone = model.predict(cohort[1]).to_numpy()
-    found = Parallel(n_jobs=2, backend=backend, timeout=60)(delayed(predict)(model, cohort[1]) for _ in range(4))
+    previous = torch.get_num_threads()
+    # a process that used several threads before it forks
+    torch.set_num_threads(2)
+    try:
+        alone = model.predict(cohort[1]).to_numpy()
+        found = Parallel(n_jobs=2, backend=backend, timeout=60)(delayed(predict)(model, cohort[1]) for _ in range(4))
+    finally:
+        torch.set_num_threads(previous)
     assert all(np.array_equal(result, alone) for result in found)

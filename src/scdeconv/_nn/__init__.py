@@ -12,7 +12,7 @@ from scdeconv._nn.loop import Plan
 from scdeconv._nn.losses import LOSSES, Loss
 from scdeconv._nn.networks import BatchedLinear, Ensemble, Perceptrons
 from scdeconv._nn.random_numbers import seeded
-from scdeconv._nn.running import quiet, registration_arguments, trainer_arguments
+from scdeconv._nn.running import inference, quiet, registration_arguments, trainer_arguments
 from scdeconv._nn.soft_assignment import (
     SoftClusters,
     cannot_link_loss,

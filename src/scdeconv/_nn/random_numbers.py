@@ -68,5 +68,7 @@ class seeded(TorchFunctionMode):
         """Return ``torch.nn.functional.dropout``, which has no argument ``generator``."""
         if not training or p == 0:
             return input
-        kept = torch.empty_like(input).bernoulli_(1 - p, generator=self._generator(input.device)).div_((1 - p) or 1)
+        if p == 1:
+            return input.mul_(0) if inplace else input * 0
+        kept = torch.empty_like(input).bernoulli_(1 - p, generator=self._generator(input.device)).div_(1 - p)
         return input.mul_(kept) if inplace else input * kept

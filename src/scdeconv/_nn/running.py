@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from contextlib import nullcontext
+import os
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as lightning
@@ -12,15 +13,16 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from scdeconv._data.progress import progress, quiet
 from scdeconv._data.warnings import dependency_warnings_ignored
-from scdeconv._process import first_interrupt_calls, one_openmp_thread
+from scdeconv._process import first_interrupt_calls, one_openmp_thread, shared_change
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterator
 
     from .loop import Plan
 
 # weights × rows of a step below which one thread is faster; chosen by timing on 2 cores
 SINGLE_THREAD_STEP_SIZE = 100_000_000
+IMPORTED_BY = os.getpid()
 
 DEFAULTS = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
 
@@ -35,10 +37,39 @@ class Trainer(lightning.Trainer):
             self.fit_loop.run()
 
 
-def _one_thread_if_small(plan: Plan) -> AbstractContextManager[Any]:
-    """Return a context for small steps on one thread, which is faster, in particular on shared cores."""
+@contextmanager
+def _threads(*, one: bool) -> Iterator[None]:
+    """Run on one thread, or on all; in a forked process on one, because threads of OpenMP do not survive a fork."""
+    is_forked = os.getpid() != IMPORTED_BY
+    with (
+        shared_change("threads of torch", _one_torch_thread) if is_forked else nullcontext(),
+        one_openmp_thread() if one or is_forked else nullcontext(),
+    ):
+        yield
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Set the number of threads of the whole process, also of MKL."""
+    previous = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(previous)
+
+
+@contextmanager
+def inference() -> Iterator[None]:
+    """Evaluate a trained network: without gradients, and also in a forked process."""
+    with torch.no_grad(), _threads(one=False):
+        yield
+
+
+def _is_small(plan: Plan) -> bool:
+    """Return whether steps are faster on one thread, in particular on shared cores."""
     n_weights = sum(parameter.numel() for parameter in plan.module.parameters())
-    return one_openmp_thread() if n_weights * plan.batch_size < SINGLE_THREAD_STEP_SIZE else nullcontext()
+    return n_weights * plan.batch_size < SINGLE_THREAD_STEP_SIZE
 
 
 def trainer_arguments() -> list[str]:
@@ -76,7 +107,7 @@ def run(
         quiet("lightning.pytorch"),
         dependency_warnings_ignored(),
         first_interrupt_calls(plan.request_stop) as plan.install_signal_handlers,
-        _one_thread_if_small(plan),
+        _threads(one=_is_small(plan)),
         progress(plan.max_epochs, description) as plan.bar,
     ):
         options = {"accelerator": accelerator, "devices": devices, **trainer_kwargs}

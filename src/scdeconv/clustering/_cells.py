@@ -14,6 +14,7 @@ from scdeconv._data.checks import examples
 from scdeconv._data.gene_names import strip_versions
 from scdeconv._data.genes import find_genes
 from scdeconv._data.matrix import Matrix
+from scdeconv._nn import inference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -271,7 +272,7 @@ class Encoder(Protocol):
         """Return the latent representation of network input, cells × dimensions."""
 
 
-@torch.no_grad()
+@inference()
 def encode_cells(network: Encoder, cells: Cells) -> np.ndarray:
     """Return the latent representation of all cells."""
     return np.concatenate([network.encode(batch.x).numpy() for batch in cells.chunks()])

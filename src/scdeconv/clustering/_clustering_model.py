@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from scdeconv._data.checks import CELLS, checked
-from scdeconv._nn import SoftClusters
+from scdeconv._nn import SoftClusters, inference
 
 from ._base import CellModel
 
@@ -43,7 +43,7 @@ class ClusterNetwork(nn.Module):
         assignments: torch.Tensor = self.clusters(self.encode(x))
         return assignments
 
-    @torch.no_grad()
+    @inference()
     def assign_cells(self, cells: Cells) -> torch.Tensor:
         """Return the soft assignments of all cells, on the device of the network. Training mode is kept."""
         was_training = self.training

@@ -12,6 +12,7 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from scdeconv._data.annotated import make_adata
+from scdeconv._nn import inference
 
 from ._cells import CHUNK_CELLS
 
@@ -53,7 +54,7 @@ class ScGenNetwork(nn.Module):
         return 0.5 * (squared_error + KL_WEIGHT * kl).mean()
 
 
-@torch.no_grad()
+@inference()
 def decode_cells(network: ScGenNetwork, latent: np.ndarray, obs: pd.DataFrame, genes: pd.Index) -> AnnData:
     """Return decoded log expression.
 

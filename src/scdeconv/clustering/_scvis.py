@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from scdeconv._data.checks import CELLS, checked
-from scdeconv._nn import fit_cells, layers, linear, seeded, trainer_arguments, weights_of
+from scdeconv._nn import fit_cells, inference, layers, linear, seeded, trainer_arguments, weights_of
 
 from ._base import CellModel, CellState
 from ._cells import Scaling, Scores
@@ -260,7 +260,7 @@ class Scvis(CellModel):
     def _make_network(self, weights: Mapping[str, np.ndarray]) -> ScvisNetwork:
         return ScvisNetwork(torch.empty(weights["projection"].shape))
 
-    @torch.no_grad()
+    @inference()
     @checked(adata=CELLS)
     def get_log_likelihood(self, adata: AnnData | None = None, *, layer: str | None = None) -> np.ndarray:
         """Return the log-likelihood of each cell given its embedding.

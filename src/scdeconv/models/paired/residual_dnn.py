@@ -12,7 +12,7 @@ from scipy.special import softmax
 
 from scdeconv._data.checks import checked
 from scdeconv._data.paired_data import PairedData
-from scdeconv._nn import Ensemble, TrainingData, weights_of
+from scdeconv._nn import Ensemble, TrainingData, inference, weights_of
 from scdeconv._stats.conformal import HeldOut
 from scdeconv._stats.familiarity import Familiarity
 from scdeconv.io import curves_of
@@ -98,7 +98,7 @@ class ResidualDNNState(State):
         return self.predict(expression)
 
 
-@torch.no_grad()
+@inference()
 def correction(network: Ensemble, log: np.ndarray) -> np.ndarray:
     """Return the additive correction of the log-ratios, members × samples × cell types."""
     return network(tensor(log)).numpy().astype(float)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from scdeconv._data.checks import checked
-from scdeconv._nn import Ensemble, TrainingData, weights_of
+from scdeconv._nn import Ensemble, TrainingData, inference, weights_of
 from scdeconv._stats.conformal import HeldOut
 from scdeconv._stats.expression import fill_missing, log_shares
 from scdeconv.io import curves_of
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 MOVED = ("base", "simulate", "start_from_solution")
 
 
-@torch.no_grad()
+@inference()
 def members_fractions(network: Ensemble, log: np.ndarray) -> np.ndarray:
     """Return the predicted fractions of each member from log expression, members × samples × cell types."""
     return torch.softmax(network(tensor(log)).double(), dim=-1).numpy()

@@ -13,7 +13,17 @@ from mudata import MuData
 from scdeconv._data import keys
 from scdeconv._data.checks import checked
 from scdeconv._data.matrix import to_dense
-from scdeconv._nn import LOSSES, Perceptrons, TrainingData, fit, seeded, trainer_arguments, weights_of, with_weights
+from scdeconv._nn import (
+    LOSSES,
+    Perceptrons,
+    TrainingData,
+    fit,
+    inference,
+    seeded,
+    trainer_arguments,
+    weights_of,
+    with_weights,
+)
 from scdeconv.io import curves_of
 from scdeconv.models._neural import NeuralModel, Source
 from scdeconv.models._record import Method
@@ -72,7 +82,7 @@ class ScadenState(State):
         network: ScadenNetwork = with_weights(partial(ScadenNetwork, *sizes), self.weights)
         return network
 
-    @torch.no_grad()
+    @inference()
     def predict(self, expression: np.ndarray) -> np.ndarray:
         """Return the mean over networks, samples × cell types."""
         logits = self.network(torch.as_tensor(scaden_input(expression), dtype=torch.float32))
