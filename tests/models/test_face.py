@@ -276,20 +276,22 @@ def test_failed_save_leaves_the_previous_model_alone(model, bulk, tmp_path, monk
         assert type(model).load(path).predict(bulk, in_sample=True).equals(model.predict(bulk, in_sample=True))
 
 
-def test_failed_move_puts_the_previous_model_back(model, bulk, saved, monkeypatch):
-    rename = Path.rename
+def test_failed_publication_keeps_the_previous_model(model, bulk, saved, monkeypatch):
+    replace = Path.replace
 
     def fail_for_the_new(self, target):
-        if self.name == "new":
+        if self.is_symlink() and self.readlink() == Path("new"):
             msg = "planted"
             raise OSError(msg)
-        return rename(self, target)
+        return replace(self, target)
 
-    monkeypatch.setattr(Path, "rename", fail_for_the_new)
+    monkeypatch.setattr(Path, "replace", fail_for_the_new)
     with pytest.raises(OSError, match="planted"):
         model.save(saved, overwrite=True)
     monkeypatch.undo()
     assert [item.name for item in saved.parent.iterdir()] == [saved.name]
+    assert sorted(item.name for item in saved.iterdir()) == ["model.json", "weights.npz"]
+    assert not any(item.is_symlink() for item in saved.iterdir())
     assert type(model).load(saved).predict(bulk, in_sample=True).equals(model.predict(bulk, in_sample=True))
 
 
