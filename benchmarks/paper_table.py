@@ -94,6 +94,8 @@ def splits(mdata, seed: int):
 
 def replaced(bulk: AnnData, expression: pd.DataFrame) -> AnnData:
     bulk = bulk.copy()
+    # without the values of pairing: other expression is intended here
+    bulk.uns.clear()
     bulk.X = expression.loc[bulk.obs["person"]].to_numpy()
     return bulk
 
