@@ -61,6 +61,21 @@ def write_inputs(small_cohort):
 
 
 @pytest.fixture(scope="session")
+def write_model(write_inputs):
+    """Write the inputs, and the pairs and the model that the commands make of them."""
+
+    def write(folder):
+        write_inputs(folder)
+        inputs = {"--bulk": "counts.tsv", "--samples": "samples.tsv", "--cells": "cells.h5ad"}
+        reading = [part for option, name in inputs.items() for part in (option, str(folder / name))]
+        pairs, model = str(folder / "pairs.h5mu"), str(folder / "model")
+        assert cli.main(["pair", *reading, "-o", pairs]) == 0
+        assert cli.main(["train", pairs, "--method", "calibrated_nnls", "-o", model]) == 0
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def laboratory(write_inputs, tmp_path_factory):
     """The inputs of the pages, ``pairs.h5mu`` and the trained ``model``; not to be changed."""
     folder = tmp_path_factory.mktemp("session_laboratory")

@@ -16,12 +16,9 @@ def run(*arguments):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, write_inputs):
+def folder(tmp_path_factory, write_model):
     folder = tmp_path_factory.mktemp("commands")
-    write_inputs(folder)
-    reading = ("--bulk", folder / "counts.tsv", "--samples", folder / "samples.tsv", "--cells", folder / "cells.h5ad")
-    assert run("pair", *reading, "-o", folder / "pairs.h5mu") == 0
-    assert run("train", folder / "pairs.h5mu", "--method", "calibrated_nnls", "-o", folder / "model") == 0
+    write_model(folder)
     for name in ("f.tsv", "f.h5ad"):
         assert run("predict", folder / "model", folder / "counts.tsv", "--coverage", 0.8, "-o", folder / name) == 0
     return folder

@@ -1,4 +1,4 @@
-"""Files that are complete or absent: publication and locks. Uses the standard library only."""
+"""Files that are complete or absent: publication and locks."""
 
 from __future__ import annotations
 
