@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from scdeconv._data.annotated import make_adata, subset
 from scdeconv._data.checks import Problems, examples
 from scdeconv._data.labels import as_text
+from scdeconv._data.warnings import warnings_ignored
 from scdeconv.io._tables import Axis, Choice, axis_by_corner, axis_by_names, plain, read_fields, sort_out, to_table
 
 if TYPE_CHECKING:
@@ -87,7 +88,9 @@ def read_matrix_market(matrix: Path) -> AnnData:
     features = _beside(matrix, prefix, FEATURES)
     barcodes = _beside(matrix, prefix, (BARCODES,))
     try:
-        counts = sp.csr_matrix(mmread(matrix))
+        # SciPy 1.18 announces another class, which csr_matrix accepts
+        with warnings_ignored(DeprecationWarning):
+            counts = sp.csr_matrix(mmread(matrix))
     except (ValueError, OSError, EOFError) as error:
         raise OSError(_unreadable("a MatrixMarket file", matrix, error)) from error
     genes, cells = (_read_names(path) for path in (features, barcodes))

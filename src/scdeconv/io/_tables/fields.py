@@ -257,8 +257,9 @@ def _read_csv(body: str, n_columns: int, style: _Style, *, text: bool) -> pd.Dat
     # chunks are twice as fast, but a column may be numbers in one and text in another
     with warnings_ignored(pd.errors.DtypeWarning):
         table = read(in_chunks=True)
-    of_objects = table.select_dtypes("object")
-    is_text = all(pd.api.types.infer_dtype(of_objects[name], skipna=False) == "string" for name in of_objects)
+    # columns of text are of another type in pandas 3
+    of_objects = [table[name] for name in table if table[name].dtype == object]
+    is_text = all(pd.api.types.infer_dtype(column, skipna=False) == "string" for column in of_objects)
     return table if is_text else read(in_chunks=False)
 
 
