@@ -229,7 +229,7 @@ class CellModel(SavedModel, BaseModelClass):
             return self.training_.keys, self.training_.batches
         if self._adata is None:
             return {}, []
-        keys = {name: key for name, key in self.registry["setup_args"].items() if name != "layer"}
+        keys = {name: key for name, key in self.adata_manager.registry["setup_args"].items() if name != "layer"}
         return keys, [str(name) for name in self.adata_manager.get_state_registry("batch").categorical_mapping]
 
     def _record(self, summary: str, history: Mapping[str, pd.DataFrame], *, seed: int, interrupted: bool) -> CellRecord:
