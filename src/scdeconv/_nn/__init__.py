@@ -10,6 +10,7 @@ from scdeconv._nn.cell_training import fit_cells
 from scdeconv._nn.composition_training import TrainingData, fit
 from scdeconv._nn.loop import Plan
 from scdeconv._nn.losses import LOSSES, Loss
+from scdeconv._nn.mixing import EPOCH_STEPS, Mixing
 from scdeconv._nn.networks import BatchedLinear, Ensemble, Perceptrons
 from scdeconv._nn.random_numbers import seeded
 from scdeconv._nn.running import inference, quiet, registration_arguments, trainer_arguments

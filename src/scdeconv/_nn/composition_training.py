@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from .loop import Plan
+from .mixing import EPOCH_STEPS, Mixing
 from .running import run
 
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
     from .losses import Loss
 
-# row indices of a batch, and index of the drawn choice of fractions of each row
+# row indices of a batch, or weights of all rows in its mixtures (inputs × samples × rows), and index of the drawn
+# choice of fractions of each row
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -39,6 +41,8 @@ class TrainingData:
     groups
         Donor code of each row. With it, the best weights are used only if the gain over the initial weights is larger
         than its standard error over donors.
+    mixing
+        Mixtures to train on instead of single rows; consecutive members share one input. None: single rows.
     """
 
     x: torch.Tensor
@@ -46,6 +50,7 @@ class TrainingData:
     weights: torch.Tensor
     offsets: torch.Tensor | None = None
     groups: torch.Tensor | None = None
+    mixing: Mixing | None = None
 
     def to(self, device: torch.device) -> TrainingData:
         """Return a copy with all tensors on a device."""
@@ -80,15 +85,19 @@ class Learning:
         self.data = data
         self.loss = loss
         self.n_members, self.n_rows = data.weights.shape
-        self.batch_size = min(batch_size, self.n_rows)
-        self.steps_per_epoch = max(1, self.n_rows // self.batch_size)
+        self.batch_size = batch_size if data.mixing else min(batch_size, self.n_rows)
+        self.steps_per_epoch = EPOCH_STEPS if data.mixing else max(1, self.n_rows // self.batch_size)
         self.queue = torch.empty(0, dtype=torch.long)
 
     def batches(self, device: torch.device) -> Iterator[tuple[Batch, int]]:
-        """Yield the batches of one epoch from consecutive permutations of the rows."""
+        """Yield the batches of one epoch: mixtures, or rows in the order of consecutive permutations."""
         self.data = self.data.to(device)
         n_choices = self.data.targets.shape[-2]
         for _ in range(self.steps_per_epoch):
+            if self.data.mixing:
+                choice = torch.randint(n_choices, (self.batch_size, self.n_rows)).to(device)
+                yield (self.data.mixing.draw(self.batch_size), choice), 1
+                continue
             while len(self.queue) < self.batch_size:
                 self.queue = torch.cat([self.queue, torch.randperm(self.n_rows)])
             rows, self.queue = self.queue[: self.batch_size].to(device), self.queue[self.batch_size :]
@@ -98,6 +107,12 @@ class Learning:
     def batch_loss(self, batch: Batch) -> torch.Tensor:
         """Return the sum over members of the weighted mean loss; the gradients of the members are independent."""
         rows, choice = batch
+        if self.data.mixing:
+            fractions = self.data.targets[torch.arange(self.n_rows, device=choice.device), choice]
+            mixed = torch.einsum("isr,srk->isk", rows, fractions)
+            mixed = mixed.repeat_interleave(self.n_members // len(mixed), dim=0)
+            logits = self.module(self.data.mixing.log_expression(rows))
+            return self.loss(logits, mixed).mean(dim=1).sum()
         losses = self.loss(self.data.logits(self.module, rows), self.data.targets[..., rows, choice, :])
         weights = self.data.weights[:, rows]
         return ((losses * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1e-12)).sum()

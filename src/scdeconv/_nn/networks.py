@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+# scale of the last layer at the start, which gives nearly the same composition for all samples (set by hand)
+LAST_LAYER_SCALE = 0.1
+# lower bound of fractions before the logarithm (set by hand)
+LEAST_FRACTION = 1e-3
 
 
 class BatchedLinear(nn.Module):
@@ -58,7 +63,7 @@ class Ensemble(nn.Module):
     """Networks with the same standardised input, each the sum of a linear path and a perceptron.
 
     The buffers store the preprocessing of the input: ``reference`` (mean share of each gene in the training samples),
-    ``centre`` and ``scale`` (mean and standard deviation of its log expression).
+    ``centre`` and ``scale`` of its log expression (genes, or inputs × 1 × genes).
 
     Parameters
     ----------
@@ -69,6 +74,8 @@ class Ensemble(nn.Module):
     linear
         Whether the network has a linear path in parallel to the perceptron. Both are then initialised to zero, as a
         correction of a given estimate.
+    n_inputs
+        Number of inputs with a ``centre`` and ``scale`` of their own; consecutive members share one. None: one for all.
     """
 
     reference: torch.Tensor
@@ -84,16 +91,29 @@ class Ensemble(nn.Module):
         dropout: Sequence[float],
         *,
         linear: bool,
+        n_inputs: int | None = None,
     ) -> None:
         super().__init__()
+        self.n_members = n_members
+        shape = (n_genes,) if n_inputs is None else (n_inputs, 1, n_genes)
         self.register_buffer("reference", torch.full((n_genes,), 1 / n_genes))
-        self.register_buffer("centre", torch.zeros(n_genes))
-        self.register_buffer("scale", torch.ones(n_genes))
+        self.register_buffer("centre", torch.zeros(shape))
+        self.register_buffer("scale", torch.ones(shape))
         self.linear = BatchedLinear(n_members, n_genes, n_types, zero=True) if linear else None
         self.perceptrons = Perceptrons(n_members, n_genes, hidden, dropout, n_types, zero_last=linear)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return logits, members × samples × types, of log expression, samples × genes."""
+        """Return logits, members × samples × types, of log expression, samples × genes or inputs × samples × genes."""
         standard = (x - self.centre) / self.scale
+        if standard.ndim > 2:
+            standard = standard.repeat_interleave(self.n_members // len(standard), dim=0)
         logits = self.perceptrons(standard)
         return logits if self.linear is None else logits + self.linear(standard)
+
+    @torch.no_grad()
+    def start_at(self, fractions: torch.Tensor) -> None:
+        """Set the bias of the last layer to the composition of each input (inputs × types) and shrink its weights."""
+        last: Any = self.perceptrons[-1]
+        logits = fractions.clamp_min(LEAST_FRACTION).log().repeat_interleave(self.n_members // len(fractions), dim=0)
+        last.weight *= LAST_LAYER_SCALE
+        last.bias.copy_((logits - logits.mean(dim=-1, keepdim=True))[:, None])

@@ -15,7 +15,7 @@ Tensor = torch.Tensor
 # functions with an argument ``generator``
 WITH_GENERATOR: frozenset[Any] = frozenset(
     {torch.bernoulli, torch.multinomial, torch.normal, torch.poisson, torch.binomial}
-    | {torch.rand, torch.randint, torch.randn, torch.randperm}
+    | {torch.rand, torch.randint, torch.randn, torch.randperm, torch._standard_gamma}
     | {Tensor.bernoulli, Tensor.bernoulli_, Tensor.cauchy_, Tensor.exponential_, Tensor.geometric_, Tensor.log_normal_}
     | {Tensor.multinomial, Tensor.normal_, Tensor.random_, Tensor.uniform_}
     | {nn.init.kaiming_normal_, nn.init.kaiming_uniform_, nn.init.normal_, nn.init.uniform_}

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 LossName = Literal["cross_entropy", "mse", "l1"]
 # minimum number of donor folds; set by hand
 MIN_DONOR_FOLDS = 5
+# maximum number of members that hold out the same fold; set by hand
+HELD_OUT_MEMBERS = 2
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,9 @@ class Networks:
         """Return the networks. They share memory with the arrays."""
         last = max(name for name in self.weights if name.startswith("perceptrons") and name.endswith("bias"))
         n_members, _, n_types = self.weights[last].shape
-        sizes = n_members, len(self.weights["centre"]), n_types
-        make = partial(Ensemble, *sizes, self.hidden, self.dropout, linear=self.linear)
+        sizes = n_members, len(self.weights["reference"]), n_types
+        n_inputs = len(self.weights["centre"]) if self.weights["centre"].ndim > 1 else None
+        make = partial(Ensemble, *sizes, self.hidden, self.dropout, linear=self.linear, n_inputs=n_inputs)
         ensemble: Ensemble = with_weights(make, self.weights)
         return ensemble
 
@@ -125,6 +128,31 @@ def member_folds(donors: np.ndarray, n_members: int, seed: int, *, refit: bool) 
     # with fewer donors than members some folds are empty: reuse the other folds
     held = np.stack([folds == fold % (folds.max() + 1) for fold in range(n_folds)])
     return held if refit else held[:n_members]
+
+
+def repeated_folds(donors: np.ndarray, n_members: int, seed: int, *, refit: bool) -> np.ndarray:
+    """Return a mask as :func:`member_folds`; with ``refit``, each of 5 folds is held out by at most 2 members.
+
+    The mean over these members is the out-of-fold prediction. More members would take time and change it little.
+    """
+    if not refit:
+        return member_folds(donors, n_members, seed, refit=False)
+    folds = member_folds(donors, 1, seed, refit=True)
+    return np.repeat(folds, min(n_members, HELD_OUT_MEMBERS), axis=0)
+
+
+def held_out_means(members: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """Return the mean over the members that hold out a row, for each row that is held out.
+
+    Parameters
+    ----------
+    members
+        Predictions, members × rows × cell types.
+    held
+        Mask of the held-out rows, members × rows.
+    """
+    weights = held / np.maximum(held.sum(axis=0), 1)
+    return np.einsum("mr,mrk->rk", weights, members)[held.any(axis=0)]
 
 
 def first_held_out(held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

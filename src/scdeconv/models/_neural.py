@@ -54,6 +54,8 @@ class TrainingRows:
         Donor of each row.
     weights
         Weight of each row; equal total weight for each donor; mean 1.
+    totals
+        Sum of each row over all genes of ``matrix``.
     """
 
     matrix: Matrix
@@ -63,6 +65,7 @@ class TrainingRows:
     fractions: np.ndarray
     donors: np.ndarray
     weights: np.ndarray
+    totals: np.ndarray
 
     def dense(self, start: int, end: int) -> np.ndarray:
         """Return the expression of the samples ``start`` to ``end``, rows × genes."""
@@ -91,7 +94,9 @@ def training_rows(adata: AnnData, genes: pd.Index, cell_types: list[str]) -> Tra
     donors = adata.obs[keys.DONOR].to_numpy()[known].astype(str)
     _, codes, sizes = np.unique(donors, return_inverse=True, return_counts=True)
     weights = 1 / sizes[codes]
-    return TrainingRows(adata.X, np.flatnonzero(known), columns, measured, fractions, donors, weights / weights.mean())
+    totals = np.asarray(adata.X.sum(axis=1), dtype=float).ravel()[known]
+    rows = np.flatnonzero(known)
+    return TrainingRows(adata.X, rows, columns, measured, fractions, donors, weights / weights.mean(), totals)
 
 
 class NeuralModel(DeconvolutionModel, BaseModelClass):

@@ -66,7 +66,7 @@ class PairEnsemble(NeuralModel):
             If all samples are of one donor.
         """
         rows, n_members = self._training_rows(), self.parameters_["n_members"]
-        held = member_folds(rows.donors, n_members, seed, refit=refit)
+        held = self._folds(rows.donors, n_members, seed, refit=refit)
         starts = self._starts(seed)
         settings = {
             "batch_size": batch_size,
@@ -75,7 +75,6 @@ class PairEnsemble(NeuralModel):
             "accelerator": accelerator,
             **trainer_kwargs,
         }
-        n_rows = len(rows.donors) + (self.parameters_.get("simulate") or 0)
         with seeded(seed):
             trained = train_members(
                 partial(self._assemble, rows, starts),
@@ -83,12 +82,20 @@ class PairEnsemble(NeuralModel):
                 self.parameters_["loss"],
                 n_members=n_members,
                 max_epochs=max_epochs,
-                steps_per_epoch=max(1, n_rows // batch_size),
+                steps_per_epoch=self._steps_per_epoch(len(rows.donors), batch_size),
                 patience=patience,
                 refit=refit,
                 settings=settings,
             )
         self._finish(rows, held, starts, trained, seed)
+
+    def _folds(self, donors: np.ndarray, n_members: int, seed: int, *, refit: bool) -> np.ndarray:
+        """Return a mask of the rows that each member holds out, members × rows."""
+        return member_folds(donors, n_members, seed, refit=refit)
+
+    def _steps_per_epoch(self, n_rows: int, batch_size: int) -> int:
+        """Return the number of optimiser steps in an epoch."""
+        return max(1, n_rows // batch_size)
 
     def _starts(self, seed: int) -> Any:
         """Return what the members start from; None: from random weights."""

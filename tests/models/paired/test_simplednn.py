@@ -28,11 +28,12 @@ def test_sample_without_counts_is_no_pair(empty_sample_pairs):
 
 
 def test_anndata_and_mudata_give_the_same_model(pairs, bulk_with_truth):
+    """Without mixtures, whose RNA per cell comes from the profiles."""
     SimpleDNN.setup_anndata(bulk_with_truth)
-    single = SimpleDNN(bulk_with_truth, **SMALL)
+    single = SimpleDNN(bulk_with_truth, mix=0, **SMALL)
     single.train(max_epochs=3)
     SimpleDNN.setup_mudata(pairs)
-    joint = SimpleDNN(pairs, **SMALL)
+    joint = SimpleDNN(pairs, mix=0, **SMALL)
     joint.train(max_epochs=3)
     predicted = single.predict(bulk_with_truth, in_sample=True)
     pd.testing.assert_frame_equal(predicted, joint.predict(bulk_with_truth, in_sample=True), check_exact=True)
@@ -115,7 +116,7 @@ def test_named_loss_is_minimised(pairs, fits, loss):
 
 def test_training_arguments_reach_the_training_loop(pairs, fits):
     arguments = {"learning_rate": 0.02, "weight_decay": 0.3, "patience": 4, "batch_size": 5}
-    tl.train(pairs, "simplednn", max_epochs=6, **arguments, **SMALL)
+    tl.train(pairs, "simplednn", max_epochs=6, mix=0, **arguments, **SMALL)
     assert {name: fits[0]["arguments"][name] for name in arguments} == arguments
     # 10 rows in batches of 5 are two steps an epoch
     assert fits[0]["arguments"]["max_steps"] == 12

@@ -29,7 +29,7 @@ from .genes import MOSTLY_SHARED, check_shared_genes
 from .groups import check_groups, check_hierarchy
 from .labels import check_cell_type_names, check_labels, check_spellings
 from .names import check_names
-from .paired import UNKNOWN_SIZES, check_cell_sizes, check_paired
+from .paired import UNKNOWN_SIZES, cell_sizes_known, check_cell_sizes, check_paired
 from .problems import Problems, examples
 from .remembered import remember_values
 from .training import check_training_samples

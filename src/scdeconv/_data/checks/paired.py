@@ -39,6 +39,12 @@ def check_paired(mdata: MuData) -> None:
     problems.raise_if_any()
 
 
+def cell_sizes_known(mdata: MuData) -> bool:
+    """Return whether the RNA content of the cells is known."""
+    source: str = mdata.uns.get(keys.UNS, {}).get("pair", {}).get("cell_sizes", COUNTS)
+    return source != UNKNOWN_SIZES
+
+
 def check_cell_sizes(mdata: MuData, method: str) -> None:
     """Refuse normalised cells without known RNA content for a method that uses cell sizes.
 
@@ -47,7 +53,7 @@ def check_cell_sizes(mdata: MuData, method: str) -> None:
     ValueError
         If the cells were normalised to one library size and their total counts are unknown.
     """
-    if mdata.uns.get(keys.UNS, {}).get("pair", {}).get("cell_sizes", COUNTS) == UNKNOWN_SIZES:
+    if not cell_sizes_known(mdata):
         msg = (
             f"Expected the RNA content of the cells for method {method!r}, found cells that were normalised to one "
             "library size. Pair again with counts (layer=), with the total counts of each cell in "

@@ -194,6 +194,9 @@ class ResidualDNN(PairEnsemble):
         super().__init__(mdata, {**parameters, "simulate": simulate, "loss": loss})
         self._base = bases[base](mdata)
 
+    def _steps_per_epoch(self, n_rows: int, batch_size: int) -> int:
+        return super()._steps_per_epoch(n_rows + (self.parameters_["simulate"] or 0), batch_size)
+
     def _starts(self, seed: int) -> Starts:
         data = PairedData(self.mdata, self._training_genes)
         return Starts(self._base, data, self.parameters_["simulate"], seed)

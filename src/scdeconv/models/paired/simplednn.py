@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from scdeconv._data import keys
 from scdeconv._data.checks import checked
-from scdeconv._nn import Ensemble, TrainingData, inference, weights_of
+from scdeconv._nn import EPOCH_STEPS, Ensemble, TrainingData, inference, trainer_arguments, weights_of
 from scdeconv._stats.conformal import HeldOut
 from scdeconv._stats.expression import fill_missing, log_shares
 from scdeconv.io import curves_of
@@ -19,15 +20,16 @@ from scdeconv.models._members import (
     Networks,
     Trained,
     check_network,
-    first_held_out,
+    held_out_means,
     network_space,
     pair_data,
-    standardise_input,
+    repeated_folds,
     tensor,
 )
 from scdeconv.models._pair_ensemble import PairEnsemble
 from scdeconv.models._record import Method
 from scdeconv.models._state import Estimate, State
+from scdeconv.models.paired._own_donors import mix_donors, rna_per_cell, start_from_donors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from scdeconv.models._neural import Source, TrainingRows
 
 
+# default sum of the Dirichlet parameters of the donors' weights; chosen on public data, see docs/benchmarks/learning_curve
+MIX = 1.0
 # arguments that moved to ResidualDNN
 MOVED = ("base", "simulate", "start_from_solution")
 
@@ -77,8 +81,9 @@ class SimpleDNNState(State):
 class SimpleDNN(PairEnsemble):
     """Network of the SimpleDNN paper: a multi-layer perceptron from bulk expression to fractions, trained on pairs.
 
-    Each member of an ensemble has hidden layers of linear, ReLU and dropout. The input is standardised log expression.
-    A reference is not needed. ``n_members=1`` is the network of the paper.
+    Each member of an ensemble has hidden layers of linear, ReLU and dropout. The network is trained on mixtures of the
+    training donors, which are drawn anew for every batch, and starts at their mean composition. A reference is not
+    needed. ``n_members=1, mix=0`` is closest to the network of the paper.
 
     Parameters
     ----------
@@ -93,6 +98,10 @@ class SimpleDNN(PairEnsemble):
         Number of networks; their fractions are averaged.
     loss
         Loss of the fractions: ``"mse"`` (as in the paper), ``"cross_entropy"`` or ``"l1"``.
+    mix
+        Number of donors in a mixture: the weights of the donors have a Dirichlet distribution whose parameters sum to
+        ``mix``, so that a mixture has about ``1 + mix`` donors. 0: train on single samples. None: the value passed to
+        :func:`scdeconv.pp.augment`, or else 1. Simulated bulk is not mixed.
     train_on
         ``"pairs"`` (default) or ``"simulated"`` bulk.
     **moved
@@ -107,7 +116,15 @@ class SimpleDNN(PairEnsemble):
 
     Notes
     -----
-    The paper uses log1p of raw counts. Here the samples are normalised to the same library size first.
+    The paper uses log1p of raw counts. Here the samples are normalised to the same library size first. The input of a gene
+    is its standardised log expression times its relevance: the largest squared correlation with the fraction of a cell
+    type over the training donors, adjusted for chance.
+
+    Bulk is additive. With weights w of the training donors, a mixture has the fractions ``sum_i w_i f_i`` and the linear
+    expression ``sum_i w_i s_i b_i``, where ``b_i`` is the donor's bulk on a common library size and ``s_i`` its mean RNA
+    per cell, if the cells give it, else 1. With augmented fractions (:func:`scdeconv.pp.augment`), ``f_i`` is one of the
+    drawn compositions. A mixture averages the noise of its donors: noise with the covariance of single samples, from a
+    regression of log expression on the fractions, is added to its log expression. Donors are never mixed across folds.
 
     Examples
     --------
@@ -153,6 +170,7 @@ class SimpleDNN(PairEnsemble):
         dropout: float | Sequence[float] = 0.1,
         n_members: int = 5,
         loss: LossName = "mse",
+        mix: float | None = None,
         train_on: Source | None = None,
         **moved: Any,
     ) -> None:
@@ -163,14 +181,83 @@ class SimpleDNN(PairEnsemble):
             )
             raise TypeError(msg)
         widths, rates = check_network(hidden, dropout)
-        parameters = {"hidden": widths, "dropout": rates, "n_members": n_members, "loss": loss}
+        parameters = {"hidden": widths, "dropout": rates, "n_members": n_members, "loss": loss, "mix": mix}
         super().__init__(data, {**parameters, "train_on": train_on})
+
+    @checked(further=trainer_arguments)
+    def train(
+        self,
+        *,
+        max_epochs: int = 200,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 1e-2,
+        batch_size: int = 64,
+        patience: int = 10,
+        refit: bool = True,
+        accelerator: str = "auto",
+        seed: int = 0,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train with held-out donors, then refit on all donors for the best number of epochs.
+
+        The donors are split into 5 folds, and up to 2 networks hold out each fold. The best epoch has the lowest mean
+        validation loss; epoch 0 is the mean composition of the training donors. Ctrl-C stops the training and keeps the
+        best weights so far.
+
+        Parameters
+        ----------
+        max_epochs
+            Maximum number of epochs. An epoch is 10 batches of mixtures; without mixtures, all training samples once.
+        learning_rate, weight_decay, batch_size
+            Hyperparameters of AdamW.
+        patience
+            Early stopping: number of epochs without a lower validation loss.
+        refit
+            Refit on all donors. If False, each member holds out one fold and keeps its best weights on it.
+        accelerator
+            As in Lightning: ``"auto"``, ``"cpu"``, ``"gpu"``.
+        seed
+            Random seed. The global random state does not change.
+        **trainer_kwargs
+            Passed to ``lightning.Trainer``.
+
+        Raises
+        ------
+        ValueError
+            If all samples are of one donor.
+        """
+        super().train(
+            max_epochs=max_epochs,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            batch_size=batch_size,
+            patience=patience,
+            refit=refit,
+            accelerator=accelerator,
+            seed=seed,
+            **trainer_kwargs,
+        )
+
+    def _folds(self, donors: np.ndarray, n_members: int, seed: int, *, refit: bool) -> np.ndarray:
+        return repeated_folds(donors, n_members, seed, refit=refit)
+
+    def _steps_per_epoch(self, n_rows: int, batch_size: int) -> int:
+        return EPOCH_STEPS if self._mix() else super()._steps_per_epoch(n_rows, batch_size)
+
+    def _mix(self) -> float:
+        """Return the sum of the parameters of the donors' weights; 0: no mixtures."""
+        if self.train_on == "simulated":
+            return 0.0
+        given = self.parameters_["mix"]
+        if given is None and self.mdata is not None:
+            given = self.mdata.uns.get(keys.UNS, {}).get("augment", {}).get("mix")
+        return MIX if given is None else given
 
     def _finish(self, rows: TrainingRows, held: np.ndarray, starts: None, trained: Trained, seed: int) -> None:
         """Predict the held-out donors and store the result."""
-        member, row = first_held_out(held)
-        predicted = members_fractions(trained.held_out, log_shares(rows.expression))[member, row]
-        held_out = HeldOut(rows.measured[row], predicted, rows.donors[row])
+        row = np.flatnonzero(held.any(axis=0))
+        members = members_fractions(trained.held_out, log_shares(rows.expression))
+        held_out = HeldOut(rows.measured[row], held_out_means(members, held), rows.donors[row])
         summary = (
             f"{len(np.unique(rows.donors))} donors, {rows.expression.shape[1]} genes, {self.parameters_['n_members']} members, best epoch "
             f"{trained.best_epoch}; {held_out.describe()}"
@@ -192,7 +279,16 @@ class SimpleDNN(PairEnsemble):
         self, rows: TrainingRows, starts: None, held: np.ndarray
     ) -> tuple[Ensemble, TrainingData, TrainingData]:
         """Return untrained networks, training data and validation data."""
+        # members that hold out the same fold are consecutive
+        folds = held[np.r_[True, (held[1:] != held[:-1]).any(axis=1)]]
         sizes = len(held), rows.expression.shape[1], rows.measured.shape[1]
-        network = Ensemble(*sizes, self.parameters_["hidden"], self.parameters_["dropout"], linear=False)
-        standardise_input(network, rows.expression)
-        return network, *pair_data(rows, held)
+        hidden, dropout = self.parameters_["hidden"], self.parameters_["dropout"]
+        network = Ensemble(*sizes, hidden, dropout, linear=False, n_inputs=len(folds) if held.any() else None)
+        start_from_donors(network, rows, folds)
+        training, validation = pair_data(rows, held)
+        mix = self._mix()
+        if mix:
+            training.mixing = mix_donors(
+                rows, folds, mix, partial(rna_per_cell, self.mdata, self._training_genes, rows)
+            )
+        return network, training, validation

@@ -127,7 +127,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("sampling", "share"), BETWEEN),
     **dict.fromkeys(("epsilon", "learning_rate", "resolution"), POSITIVE),
     **dict.fromkeys(("cannot_link_weight", "floor", "gamma", "must_link_weight", "noise", "penalty"), NOT_NEGATIVE),
-    **dict.fromkeys(("spread", "tolerance", "var_cutoff", "weight_decay"), NOT_NEGATIVE),
+    **dict.fromkeys(("mix", "spread", "tolerance", "var_cutoff", "weight_decay"), NOT_NEGATIVE),
     "perplexity": number(1, with_low=False),
     # flags
     **dict.fromkeys(
