@@ -53,11 +53,11 @@ class Mixing:
     def draw(self, n_samples: int) -> torch.Tensor:
         """Return the weights of the rows in each mixture, inputs × samples × rows; they sum to 1."""
         # on the CPU: all devices draw the same numbers
-        shape = self.concentrations.cpu()[:, None].expand(-1, n_samples, -1).contiguous()
-        used = shape > 0
-        # tiny: all draws of a small concentration may be 0
-        drawn = torch._standard_gamma(shape.clamp_min(1e-6)).clamp_min(torch.finfo(torch.float32).tiny) * used
-        return (drawn / drawn.sum(dim=-1, keepdim=True)).to(self.bulk.device)
+        shape = self.concentrations.cpu()[:, None].expand(-1, n_samples, -1).clamp_min(torch.finfo(torch.float32).tiny)
+        # log of gamma variables, which underflow for small concentrations: G(a) = G(a + 1) U^(1 / a)
+        log = torch._standard_gamma(shape + 1).log() + torch.rand(shape.shape).log() / shape
+        held_out = self.concentrations.cpu()[:, None] == 0
+        return torch.softmax(log.masked_fill(held_out, -torch.inf), dim=-1).to(self.bulk.device)
 
     def log_expression(self, weights: torch.Tensor) -> torch.Tensor:
         """Return the log expression of mixtures with noise, inputs × samples × genes."""
