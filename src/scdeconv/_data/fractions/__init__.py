@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .align import Table, align_compositions, align_distance, align_fractions, align_tables
 from .given import Rest, cell_probabilities, given_fractions
+from .known import align_known
 from .metric_parts import by_column, documented
 from .tables import (
     compared_tables,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from scdeconv._data.paired_data import PairedData
     from scdeconv._stats.familiarity import Familiarity
+    from scdeconv._stats.known_parts import KnownParts
 
 MEMBERS: dict[str, type[CrossFittedModel]] = {cls.method: cls for cls in (CalibratedMAP, CalibratedNNLS, Ridge, Bisque)}
 # weight of the sum-to-one row relative to the largest norm of a column; set by hand
@@ -85,7 +86,14 @@ class WeightedEnsembleState(State):
 
     def estimate(self, expression: np.ndarray) -> Estimate:
         """Return the weighted mean over members, and the noise estimated by ``calibrated_map``."""
-        members = self.members(expression)
+        return self._mean(self.members(expression))
+
+    def estimate_given(self, expression: np.ndarray, known: KnownParts, estimate: Estimate) -> Estimate:
+        """Return the weighted mean of the members' estimates given the known parts."""
+        states = [getattr(self, name) for name in MEMBERS]
+        return self._mean([state.estimate_given(expression, known, state.estimate(expression)) for state in states])
+
+    def _mean(self, members: list[Estimate]) -> Estimate:
         mean = np.tensordot(self.weights, np.stack([member.fractions for member in members]), axes=1)
         return Estimate(to_fractions(mean), noise=members[0].noise)
 

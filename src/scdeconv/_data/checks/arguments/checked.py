@@ -69,6 +69,7 @@ RULES: dict[str, Rule] = {
     "tuning": objects.TUNING,
     "history": objects.HISTORY,
     "table": objects.FRAME,
+    **dict.fromkeys(("known", "known_se"), objects.KNOWN),
     **dict.fromkeys(("measured", "predicted", "distance", "fractions", "real", "simulated"), objects.NUMBERS),
     "labels": objects.LABELS,
     "rng": objects.GENERATOR,
