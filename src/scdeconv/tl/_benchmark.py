@@ -14,7 +14,7 @@ from joblib import Parallel, delayed
 from scdeconv import metrics
 from scdeconv._data import keys
 from scdeconv._data.checks import check_keywords, checked
-from scdeconv._data.fractions import align_tables, measured_shares
+from scdeconv._data.fractions import has_measured, scored_tables
 from scdeconv._data.modalities import cell_types_of
 from scdeconv._data.progress import no_progress, progress
 from scdeconv._data.warnings import warn
@@ -150,8 +150,8 @@ def cross_validate(
                 model = tuning.model
             predictions.append(predict_unseen(model, training, held_out))
             bar.update()
-    known = mdata[keys.BULK].obsm[keys.MEASURED].dropna().index
-    return pd.concat(predictions).reindex(known)
+    measured = mdata[keys.BULK].obsm[keys.MEASURED]
+    return pd.concat(predictions).reindex(measured.index[has_measured(measured)])
 
 
 def _run(parts: Any, label: str, seed: int, arguments: Mapping[str, Any]) -> pd.DataFrame:
@@ -162,8 +162,7 @@ def _run(parts: Any, label: str, seed: int, arguments: Mapping[str, Any]) -> pd.
         predicted = cross_validate(mdata, seed=seed, **arguments)
     seconds = time.perf_counter() - start
     # shares of the same types for all methods
-    measured = measured_shares(mdata[keys.BULK].obsm[keys.MEASURED].dropna(), cell_types_of(mdata))
-    truth, predicted, _ = align_tables(measured, predicted)
+    truth, predicted = scored_tables(mdata[keys.BULK].obsm[keys.MEASURED], predicted, cell_types_of(mdata))
     table = metrics.table(truth, predicted)
     table = table.join(_interval_scores(truth, predicted, mdata[keys.BULK].obs[keys.DONOR]))
     table = table.rename_axis("cell_type").reset_index()

@@ -10,7 +10,7 @@ import pandas as pd
 from scdeconv import metrics
 from scdeconv._data import keys
 from scdeconv._data.annotated import without_file
-from scdeconv._data.fractions import measured_shares
+from scdeconv._data.fractions import has_measured, scored_tables
 from scdeconv._data.matrix import to_dense
 from scdeconv._data.modalities import cell_types_of, make_mudata
 from scdeconv._data.progress import no_progress
@@ -101,6 +101,9 @@ def fold_error(training: MuData, held_out: AnnData, method: MethodLike, argument
     """Return the RMSE over all entries on held-out donors; infinite if the training diverged."""
     with no_progress():
         model = fit_method(training, method, dict(arguments))
-        measured = measured_shares(held_out.obsm[keys.MEASURED].dropna(), cell_types_of(training))
-        predicted = predict_unseen(model, training, held_out).loc[measured.index]
-    return np.inf if predicted.isna().any(axis=None) else metrics.rmse(measured, predicted)
+        predicted = predict_unseen(model, training, held_out)
+        known = has_measured(held_out.obsm[keys.MEASURED])
+        if predicted[known].isna().any(axis=None):
+            return np.inf
+        measured, predicted = scored_tables(held_out.obsm[keys.MEASURED], predicted, cell_types_of(training))
+    return metrics.rmse(measured, predicted)
