@@ -68,7 +68,7 @@ def centred_log_ratio(fractions: pd.DataFrame | np.ndarray, floor: float = FLOOR
 
 
 # alternations of calibration and completion of fractions that were not measured; set by hand
-N_COMPLETIONS = 5
+N_COMPLETIONS = 10
 
 
 def fit_calibration(data: PairedData, without: Collection[str], *, batch_key: str | None) -> PlatformCalibration:

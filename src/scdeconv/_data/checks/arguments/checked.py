@@ -52,7 +52,8 @@ RULES: dict[str, Rule] = {
     # objects
     "adata": objects.SAMPLES,
     "mdata": objects.PAIRED,
-    "data": objects.ROWS,
+    **dict.fromkeys(("data", "other_bulk", "test"), objects.ROWS),
+    "model_or_mdata": either(objects.MODEL, objects.PAIRED),
     "cells": objects.CELLS,
     "bulk": objects.SAMPLES_ONLY,
     **dict.fromkeys(("profiles", "signature"), objects.PROFILES),
