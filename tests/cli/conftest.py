@@ -55,6 +55,9 @@ def write_inputs(small_cohort):
         sheet.to_csv(folder / "samples.tsv", sep="\t")
         sheet.to_csv(folder / "samples.csv")
         bulk.obsm["true_fractions"].to_csv(folder / "measured.tsv", sep="\t", index_label="sample")
+        count = bulk.obsm["true_fractions"].iloc[:, :1]
+        count.to_csv(folder / "blood_count.tsv", sep="\t", index_label="sample")
+        (count * 0 + 0.01).to_csv(folder / "blood_count_se.tsv", sep="\t", index_label="sample")
         pp.pair(cells, bulk)["profiles"].to_df().T.to_csv(folder / "profiles.tsv", sep="\t", index_label="gene")
 
     return write

@@ -269,12 +269,9 @@ def _(cells, bulk):
     with_fractions(bulk, **{"B cell": first, "T cell": 1 - first})
 
 
-@bad(
-    "Expected rows of bulk.obsm['measured_fractions'] without NaN or with NaN only, found 1 with some NaN: 'bulk1'. Fill in",
-    title="half-known fractions",
-)
+@bad("to sum to at most 1, found 1 rows with sums from 1.2 to 1.2: 'bulk1'.", title="half-known fractions above 1")
 def _(cells, bulk):
-    with_fractions(bulk, **{"B cell": [0.5, np.nan, 0.5, 0.5, 0.5, 0.5], "T cell": 0.5})
+    with_fractions(bulk, **{"B cell": [0.5, np.nan, 0.5, 0.5, 0.5, 0.5], "T cell": [0.5, 1.2, 0.5, 0.5, 0.5, 0.5]})
 
 
 @bad(

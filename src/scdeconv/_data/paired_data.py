@@ -9,8 +9,8 @@ import numpy as np
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import values_of
-from scdeconv._data.checks import checked
-from scdeconv._data.fractions import measured_shares
+from scdeconv._data.checks import SUM_TOLERANCE, checked
+from scdeconv._data.fractions import complete_by, complete_fractions, has_measured, measured_shares
 from scdeconv._data.matrix import get_matrix
 from scdeconv._data.modalities import cell_types_of
 from scdeconv._data.reference import CellStates, Reference
@@ -95,9 +95,8 @@ class PairedData:
 
     @property
     def measured(self) -> np.ndarray:
-        """Mask of the bulk samples with measured fractions."""
-        known: np.ndarray = self.mdata[keys.BULK].obsm[keys.MEASURED].notna().all(axis=1).to_numpy()
-        return known
+        """Mask of the bulk samples with measured fractions of all or some cell types."""
+        return has_measured(self.mdata[keys.BULK].obsm[keys.MEASURED])
 
     @cached_property
     def reads(self) -> np.ndarray:
@@ -177,13 +176,16 @@ class PairedData:
         """
         return values_of(self.mdata[keys.BULK], self.kept(without), self.genes)
 
-    def pairs(self, without: Collection[str] = ()) -> Pairs:
+    def pairs(self, without: Collection[str] = (), estimates: np.ndarray | None = None) -> Pairs:
         """Return the bulk samples with measured fractions.
 
         Parameters
         ----------
         without
             Donors to exclude.
+        estimates
+            Estimates of these samples (samples × cell types) that complete the fractions of types that a sample lacks.
+            None: the mean composition completes them.
 
         Returns
         -------
@@ -192,11 +194,29 @@ class PairedData:
         """
         rows = self.paired(without)
         bulk = self.mdata[keys.BULK]
-        return Pairs(
-            values_of(bulk, rows, self.genes),
-            measured_shares(bulk.obsm[keys.MEASURED], self.cell_types).to_numpy(dtype=float)[rows],
-            bulk.obs[keys.DONOR].to_numpy()[rows].astype(str),
-        )
+        measured = bulk.obsm[keys.MEASURED][rows]
+        completed = complete_fractions(measured, self._record("pair").get("never_measured"))
+        shares = measured_shares(completed, self.cell_types)
+        fractions = shares.to_numpy(dtype=float)
+        if estimates is not None:
+            known = shares.where(measured[shares.columns].notna())
+            panel = known.isna().any(axis=1) & (measured.sum(axis=1) >= 1 - SUM_TOLERANCE)
+            fractions = complete_by(known.div(known.sum(axis=1).where(panel, 1), axis=0).to_numpy(), estimates)
+        return Pairs(values_of(bulk, rows, self.genes), fractions, bulk.obs[keys.DONOR].to_numpy()[rows].astype(str))
+
+    def lacks_types(self, without: Collection[str] = ()) -> bool:
+        """Return whether some pairs lack single cell types.
+
+        Parameters
+        ----------
+        without
+            Donors to exclude.
+
+        Returns
+        -------
+        True or False.
+        """
+        return bool(self.mdata[keys.BULK].obsm[keys.MEASURED][self.paired(without)].isna().any(axis=None))
 
     def cell_states(self, key: str, without: Collection[str] = ()) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the counts of the cell states.

@@ -9,14 +9,15 @@ import pandas as pd
 
 from scdeconv._data.checks import checked
 from scdeconv._data.gene_names import strip_versions
-from scdeconv._data.genes import align_genes, read_genes
+from scdeconv._data.genes import align_genes
 from scdeconv._data.matrix import get_matrix
 from scdeconv._data.units import ARRAY
 from scdeconv.io import SavedModel, TrainingRecord, refuse_failed_parts
 
 from ._intervals import interval_bounds, sum_tables, warn_of_few_donors
+from ._known import known_parts, use_known
 from ._state import Estimate
-from ._training_record import NEW, DeconvolutionRecord, source_table, warn_of_other_unit
+from ._training_record import DeconvolutionRecord, replace_fit, source_table, warn_of_other_unit
 from ._usable import flag_few_reads, fractions_of_all, quality_of_all, to_all_rows, with_reads
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ class DeconvolutionModel(SavedModel):
         # a method need not accept a table without samples
         fractions = self.state_.fractions(expression) if usable.any() else np.empty((0, len(self.cell_types_)))
         fitted = fractions_of_all(fractions, usable, adata.obs_names)
-        fractions, _, _ = self._replace_fit(adata, layer, fitted, in_sample=in_sample)
+        fractions, _, _ = replace_fit(self.training_, adata, layer, fitted, in_sample=in_sample)
         return pd.DataFrame(fractions, index=adata.obs_names, columns=self.cell_types_)
 
     @checked()
@@ -168,6 +169,8 @@ class DeconvolutionModel(SavedModel):
         layer: str | None = None,
         in_sample: bool = False,
         groups: Mapping[str, Sequence[str]] | None = None,
+        known: pd.DataFrame | None = None,
+        known_se: pd.DataFrame | None = None,
     ) -> dict[str, pd.DataFrame]:
         """Return fractions, intervals and quality of bulk samples in one pass over the data.
 
@@ -179,6 +182,8 @@ class DeconvolutionModel(SavedModel):
             Coverage of the prediction intervals, as for :meth:`predict_interval`. None: no intervals.
         groups
             Cell types to add up, by the name of the sum. None: the levels of the hierarchy of :func:`scdeconv.pp.pair`.
+        known, known_se
+            Known fractions and their standard errors, as for :func:`scdeconv.tl.predict`.
 
         Returns
         -------
@@ -191,22 +196,27 @@ class DeconvolutionModel(SavedModel):
         - ``source``, if there are training samples, with the column ``source``: ``"new"``, ``"out-of-fold"`` or
           ``"in-sample"`` (the fit).
         """
+        self._require_trained()
+        parts = known_parts(self, adata.obs_names, known, known_se)
         expression, usable = self._aligned(adata, layer)
         estimate = self.state_.estimate(expression) if usable.any() else Estimate(np.empty((0, len(self.cell_types_))))
         fitted = fractions_of_all(estimate.fractions, usable, adata.obs_names)
-        fractions, source, row = self._replace_fit(adata, layer, fitted, in_sample=in_sample)
+        fractions, source, row = replace_fit(self.training_, adata, layer, fitted, in_sample=in_sample)
+        estimate, fractions = use_known(
+            self.state_, expression, usable, estimate, fractions, row >= 0, parts, adata.obs_names
+        )
         members = None if estimate.members is None else [to_all_rows(each, usable) for each in estimate.members]
         whole = Estimate(fractions, members=None if members is None else np.stack(members))
         tables: dict[str, Any] = {"fractions": fractions}
         if coverage is not None:
-            lower, upper = interval_bounds(self.held_out_, whole, row, coverage)
+            lower, upper = interval_bounds(self.held_out_, whole, row, coverage, parts, np.eye(fractions.shape[1]))
             tables |= {"lower": lower, "upper": upper}
             warn_of_few_donors(adata.obs_names[(row >= 0) & np.isnan(lower).any(axis=1)], coverage)
         names = adata.obs_names, self.cell_types_
         found = {name: pd.DataFrame(table, *names) for name, table in tables.items()}
         sums = self.training_.levels if groups is None else groups
         if sums:
-            found |= sum_tables(sums, found, whole, self.held_out_, row, coverage)
+            found |= sum_tables(sums, found, whole, self.held_out_, row, coverage, parts)
         quality = self.state_.quality(expression, fractions[usable]) if usable.any() else None
         if quality is None and self.familiarity_ is not None and estimate.noise is not None:
             quality = self.familiarity_.quality(estimate.noise, found["fractions"][usable])
@@ -214,24 +224,6 @@ class DeconvolutionModel(SavedModel):
         if quality is not None:
             found["quality"] = quality_of_all(quality, usable, adata.obs_names)
         return found | source_table(source, adata.obs_names)
-
-    def _replace_fit(
-        self, adata: AnnData, layer: str | None, fractions: np.ndarray, *, in_sample: bool
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return fractions with out-of-fold predictions of the training samples, and source and row of each sample.
-
-        Rows are those of ``held_out_``; -1 for all samples without out-of-fold predictions.
-        """
-        source, row = np.full(len(fractions), NEW, dtype=object), np.full(len(fractions), -1)
-        samples = self.training_.samples
-        if samples is not None:
-            source, row = samples.find(
-                read_genes(adata, pd.Index(samples.genes), layer=layer, array=self.training_.bulk_unit == ARRAY),
-                in_sample=in_sample,
-            )
-        if (row >= 0).any():
-            fractions = np.where((row >= 0)[:, None], self.training_.held_out.predicted[row], fractions)
-        return fractions, source, row
 
     def _aligned(self, adata: AnnData, layer: str | None) -> tuple[np.ndarray, np.ndarray]:
         """Return the expression of the model's genes in the samples that have reads in them, and the mask of these samples.

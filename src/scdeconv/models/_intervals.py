@@ -14,14 +14,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from scdeconv._stats.conformal import HeldOut
+    from scdeconv._stats.known_parts import KnownParts
 
     from ._state import Estimate
 
 
 def interval_bounds(
-    held_out: HeldOut | None, estimate: Estimate, rows: np.ndarray, coverage: float
+    held_out: HeldOut | None, estimate: Estimate, rows: np.ndarray, coverage: float, parts: KnownParts, of: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return lower and upper bounds of the fractions of samples.
+    """Return lower and upper bounds of sums of cell types.
 
     Parameters
     ----------
@@ -33,10 +34,15 @@ def interval_bounds(
         Row in ``held_out`` of each training sample; -1 for other samples.
     coverage
         Coverage of the intervals.
+    parts
+        Known parts of all samples. Their own intervals are normal; those of the other types are from the errors of
+        out-of-fold predictions with the same known parts.
+    of
+        Whether a cell type belongs to a sum (0 or 1), cell types × sums. The identity matrix: bounds of the cell types.
 
     Returns
     -------
-    Samples × cell types. Training samples: from the errors of the other donors; NaN if these are too few.
+    Samples × sums. Training samples: from the errors of the other donors; NaN if these are too few.
     """
     if held_out is None:
         msg = (
@@ -44,13 +50,21 @@ def interval_bounds(
             "prediction intervals."
         )
         raise ValueError(msg)
-    lower, upper = held_out.intervals(estimate.fractions, coverage, estimate.spread)
+    lower, upper, is_known = parts.bounds(estimate.fractions @ of, of, coverage)
+    spread = np.broadcast_to(estimate.sums(of).spread, lower.shape)
     donors = np.where(rows >= 0, held_out.donors[rows], None)
-    for donor in np.unique(held_out.donors[rows[rows >= 0]]):
-        mine, others = donors == donor, held_out.without(donor)
-        lower[mine] = upper[mine] = np.nan
-        if others.widest_coverage() >= coverage:
-            lower[mine], upper[mine] = others.intervals(held_out.predicted[rows[mine]], coverage)
+    for samples in parts.patterns():
+        sums = of[:, ~is_known[samples[0]]]
+        if not sums.size:
+            continue
+        like = parts.take(samples).given(held_out).sums(sums)
+        for donor in pd.unique(donors[samples]):
+            mine = samples[donors[samples] == donor]
+            free = np.ix_(mine, ~is_known[mine[0]])
+            others = like if donor is None else like.without(str(donor))
+            if donor is None or others.widest_coverage() >= coverage:
+                wider = spread[free] if donor is None else 0.0
+                lower[free], upper[free] = others.intervals(estimate.fractions[mine] @ sums, coverage, wider)
     return lower, upper
 
 
@@ -61,6 +75,7 @@ def sum_tables(
     held_out: HeldOut | None,
     rows: np.ndarray,
     coverage: float | None,
+    parts: KnownParts,
 ) -> dict[str, pd.DataFrame]:
     """Return sums of cell types, and their intervals from the errors of the sums.
 
@@ -70,7 +85,7 @@ def sum_tables(
         Cell types of each sum.
     found
         Tables of the samples, with ``fractions``.
-    estimate, held_out, rows, coverage
+    estimate, held_out, rows, coverage, parts
         As for :func:`interval_bounds`. Without coverage there are no intervals.
 
     Returns
@@ -79,10 +94,10 @@ def sum_tables(
     """
     samples, cell_types = found["fractions"].axes
     of = np.column_stack([cell_types.isin(members) for members in groups.values()]).astype(float)
-    sums = estimate.sums(of)
-    tables = {"by_level": sums.fractions}
+    tables = {"by_level": estimate.sums(of).fractions}
     if coverage is not None and held_out is not None:
-        tables["by_level_lower"], tables["by_level_upper"] = interval_bounds(held_out.sums(of), sums, rows, coverage)
+        lower, upper = interval_bounds(held_out, estimate, rows, coverage, parts, of)
+        tables |= {"by_level_lower": lower, "by_level_upper": upper}
     return {name: pd.DataFrame(table, samples, list(groups)) for name, table in tables.items()}
 
 

@@ -14,7 +14,7 @@ from scvi.model.base import BaseModelClass
 
 from scdeconv._data import keys
 from scdeconv._data.checks import SAMPLES_ONLY, check_cell_sizes, check_paired, check_training_samples, checked
-from scdeconv._data.fractions import measured_shares
+from scdeconv._data.fractions import complete_fractions, has_measured, measured_shares
 from scdeconv._data.matrix import Matrix, to_dense
 from scdeconv._data.modalities import cell_types_of
 from scdeconv._data.paired_data import PairedData
@@ -27,7 +27,7 @@ from ._training_record import DeconvolutionRecord, TrainingSamples
 from ._usable import warn_of_left_out
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
     from anndata import AnnData
@@ -77,15 +77,21 @@ class TrainingRows:
         return self.dense(0, len(self.rows))
 
 
-def training_rows(adata: AnnData, genes: pd.Index, cell_types: list[str]) -> TrainingRows:
-    """Return the samples with measured fractions and reads in the genes; fractions are shares of the cell types."""
+def training_rows(
+    adata: AnnData, genes: pd.Index, cell_types: list[str], never_measured: Mapping[str, float] | None = None
+) -> TrainingRows:
+    """Return the samples with measured fractions and reads in the genes; fractions are shares of the cell types.
+
+    ``never_measured`` has mean fractions of types that no sample has measured.
+    """
     columns = adata.var_names.get_indexer(genes)
-    known = adata.obsm[keys.MEASURED].notna().all(axis=1).to_numpy()
+    known = has_measured(adata.obsm[keys.MEASURED])
     readable = np.asarray(adata.X[:, columns].sum(axis=1)).ravel() > 0
     warn_of_left_out(adata.obs_names[known & ~readable])
     # pandas 3 returns read-only arrays
     known = known & readable
-    measured = measured_shares(adata.obsm[keys.MEASURED], cell_types).to_numpy(dtype=float)[known]
+    completed = complete_fractions(adata.obsm[keys.MEASURED][known], never_measured)
+    measured = measured_shares(completed, cell_types).to_numpy(dtype=float)
     fractions = measured[:, None, :]
     if keys.AUGMENTED in adata.obsm:
         augmented = adata.obsm[keys.AUGMENTED][known]
@@ -208,7 +214,8 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
     def _training_rows(self) -> TrainingRows:
         if self.adata is None:
             raise RuntimeError(NO_DATA)
-        rows = training_rows(self.adata, self._training_genes, self._training_types)
+        paired = {} if self.mdata is None else self.mdata.uns.get(keys.UNS, {}).get("pair", {})
+        rows = training_rows(self.adata, self._training_genes, self._training_types, paired.get("never_measured"))
         if self.train_on == "simulated" and len(np.unique(rows.donors)) == 1:
             # bulk simulated from profiles or across donors has no donor: split by sample
             rows.donors = np.arange(len(rows.donors)).astype(str)

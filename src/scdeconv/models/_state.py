@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scdeconv._stats.compositions import to_fractions
 from scdeconv._stats.conformal import angle
+
+if TYPE_CHECKING:
+    from scdeconv._stats.known_parts import KnownParts
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,25 @@ class State:
         fractions = to_fractions(weights)
         fractions[~(weights > 0).any(axis=1)] = np.nan
         return Estimate(fractions)
+
+    def estimate_given(self, expression: np.ndarray, known: KnownParts, estimate: Estimate) -> Estimate:
+        """Return the estimate with known parts of the composition. The default scales the other types to the rest.
+
+        Parameters
+        ----------
+        expression
+            As for :meth:`predict`.
+        known
+            Exactly known parts of the samples.
+        estimate
+            Result of :meth:`estimate`.
+
+        Returns
+        -------
+        Estimate with the values of the known parts.
+        """
+        members = None if estimate.members is None else np.stack([known.rescale(each) for each in estimate.members])
+        return Estimate(known.rescale(estimate.fractions), members, estimate.noise)
 
     def fractions(self, expression: np.ndarray) -> np.ndarray:
         """Return the fractions of :meth:`estimate`. Override it if the other results of ``estimate`` are expensive.

@@ -11,7 +11,8 @@ import pandas as pd
 from scdeconv._data.annotated import values_of
 from scdeconv._data.chunks import first_rows
 from scdeconv._data.gene_names import strip_versions
-from scdeconv._data.units import OTHER_UNITS, unit_of
+from scdeconv._data.genes import read_genes
+from scdeconv._data.units import ARRAY, OTHER_UNITS, unit_of
 from scdeconv._data.warnings import warn
 from scdeconv._stats.conformal import HeldOut
 from scdeconv._stats.familiarity import Familiarity
@@ -140,6 +141,24 @@ def warn_of_other_unit(bulk: Matrix, trained_on: str | None) -> None:
             f"Expected {trained_on} in adata, the unit of the training bulk, found {found}. Estimates may be "
             f"wrong. Pass bulk samples in {trained_on}, or pair and train with bulk in {found}."
         )
+
+
+def replace_fit(
+    training: DeconvolutionRecord, adata: AnnData, layer: str | None, fractions: np.ndarray, *, in_sample: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return fractions with out-of-fold predictions of the training samples, and source and row of each sample.
+
+    Rows are those of the out-of-fold predictions; -1 for all samples without.
+    """
+    source, row = np.full(len(fractions), NEW, dtype=object), np.full(len(fractions), -1)
+    samples = training.samples
+    if samples is not None:
+        genes = pd.Index(samples.genes)
+        expression = read_genes(adata, genes, layer=layer, array=training.bulk_unit == ARRAY)
+        source, row = samples.find(expression, in_sample=in_sample)
+    if training.held_out is not None and (row >= 0).any():
+        fractions = np.where((row >= 0)[:, None], training.held_out.predicted[row], fractions)
+    return fractions, source, row
 
 
 def source_table(source: np.ndarray, samples: pd.Index) -> dict[str, pd.DataFrame]:

@@ -11,7 +11,8 @@ from ._calibrate import calibrate, centred_log_ratio, fit_calibration
 from ._calibration import Calibration
 from ._combine_references import combine_references
 from ._constraints import Constraints, constraints, read_markers
-from ._hold_out import hold_out
+from ._hold_out import hold_out, keep_genes
+from ._join import join
 from ._merge_reference import merge_pairs, merge_profiles
 from ._pair import FEWEST_PAIRS, pair, paired_donors
 from ._select_genes import select_genes

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
 from scdeconv._data import keys
 from scdeconv._data.checks import Problems, check_labels, check_paired, checked, examples
@@ -15,6 +16,7 @@ from scdeconv._data.warnings import warn
 from scdeconv._stats import compositions
 from scdeconv._stats.calibration.fit import calibration_without_pairs, fit_platform_calibration
 from scdeconv._stats.compositions import FLOOR
+from scdeconv._stats.expression import log_shares
 
 from ._calibration import Calibration
 from ._pair import FEWEST_PAIRS
@@ -65,8 +67,14 @@ def centred_log_ratio(fractions: pd.DataFrame | np.ndarray, floor: float = FLOOR
     return ratios
 
 
+# alternations of calibration and completion of fractions that were not measured; set by hand
+N_COMPLETIONS = 10
+
+
 def fit_calibration(data: PairedData, without: Collection[str], *, batch_key: str | None) -> PlatformCalibration:
     """Fit the calibration to the pairs without held-out donors.
+
+    Types that a pair lacks are first completed with the mean composition, then with estimates under the calibration.
 
     Parameters
     ----------
@@ -83,15 +91,24 @@ def fit_calibration(data: PairedData, without: Collection[str], *, batch_key: st
     pairs = data.pairs(without)
     if len(np.unique(pairs.donors)) < FEWEST_PAIRS:
         return calibration_without_pairs(profiles, cell_size, depths)
-    return fit_platform_calibration(
-        expression=pairs.expression,
-        fractions=pairs.fractions,
-        donors=pairs.donors,
-        profiles=profiles,
-        cell_size=cell_size,
-        depths=depths,
-        batches=None if batch_key is None else bulk.obs[batch_key].to_numpy()[data.paired(without)].astype(str),
-    )
+    batches = None if batch_key is None else bulk.obs[batch_key].to_numpy()[data.paired(without)].astype(str)
+
+    def fit(fractions: np.ndarray) -> PlatformCalibration:
+        return fit_platform_calibration(
+            expression=pairs.expression,
+            fractions=fractions,
+            donors=pairs.donors,
+            profiles=profiles,
+            cell_size=cell_size,
+            depths=depths,
+            batches=batches,
+        )
+
+    calibration = fit(pairs.fractions)
+    for _ in range(N_COMPLETIONS if data.lacks_types(without) else 0):
+        ratios = calibration.model().solve(log_shares(pairs.expression), pairs.expression.sum(axis=1))
+        calibration = fit(data.pairs(without, estimates=softmax(ratios, axis=1)).fractions)
+    return calibration
 
 
 def _check_batches(batches: pd.Series, paired: np.ndarray, name: str) -> None:

@@ -9,7 +9,9 @@ import pandas as pd
 from scdeconv._data import keys
 from scdeconv._data.annotated import subset
 from scdeconv._data.checks import check_paired, checked, examples, remember_values
+from scdeconv._data.inputs import take_genes
 from scdeconv._data.labels import as_labels, as_text, near_matches
+from scdeconv._data.matrix import is_lazy
 from scdeconv._data.modalities import make_mudata
 
 from ._calibrate import calibrate
@@ -101,6 +103,28 @@ def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
         if keys.PSEUDOBULK in mdata.mod:
             pseudobulk = mdata[keys.PSEUDOBULK]
             modalities[keys.PSEUDOBULK] = subset(pseudobulk, ~pseudobulk.obs[keys.DONOR].isin(donors).to_numpy())
+    return _with_steps(modalities, mdata), held_out
+
+
+def keep_genes(mdata: MuData, genes: pd.Index) -> MuData:
+    """Return the data with some genes; steps of :func:`hold_out` are repeated."""
+    bulk = mdata[keys.BULK]
+    if genes.equals(bulk.var_names):
+        return mdata
+    modalities = {
+        name: take_genes(adata, genes) if is_lazy(adata.X) else subset(adata, genes=adata.var_names.get_indexer(genes))
+        for name, adata in mdata.mod.items()
+        if name != keys.SIMULATED
+    }
+    for name in set(modalities[keys.BULK].obsm) - set(KEPT_TABLES):
+        del modalities[keys.BULK].obsm[name]
+    for adata in modalities.values():
+        adata.uns.clear()
+    return _with_steps(modalities, mdata)
+
+
+def _with_steps(modalities: Mapping[str, AnnData], mdata: MuData) -> MuData:
+    """Return the modalities as training data, with the steps recorded in ``mdata`` repeated."""
     train = make_mudata(modalities)
     steps = dict(mdata.uns.get(keys.UNS, {}))
     if keys.CALIBRATION in steps:
@@ -109,7 +133,7 @@ def hold_out(mdata: MuData, donors: Collection[str]) -> tuple[MuData, AnnData]:
     train.uns[keys.UNS] = {name: steps[name] for name in KEPT_RECORDS if name in steps}
     remember_values(train)
     redo_steps(train, steps)
-    return train, held_out
+    return train
 
 
 def redo_steps(mdata: MuData, steps: Mapping[str, Any]) -> None:

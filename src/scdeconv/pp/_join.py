@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import nnls
 
 from scdeconv._data import keys
 from scdeconv._data.checks import (
@@ -18,7 +19,7 @@ from scdeconv._data.checks import (
     examples,
     remember_values,
 )
-from scdeconv._data.fractions import Rest, cell_probabilities, given_fractions
+from scdeconv._data.fractions import Rest, cell_probabilities, given_fractions, has_measured
 from scdeconv._data.gene_names import Genes
 from scdeconv._data.genes import SPIKE_IN_PREFIX, set_spike_ins_aside
 from scdeconv._data.inputs import (
@@ -30,6 +31,7 @@ from scdeconv._data.inputs import (
     set_donors,
     take_genes,
 )
+from scdeconv._data.matrix import to_dense
 from scdeconv._data.modalities import make_mudata
 from scdeconv._data.reference import (
     count_cells,
@@ -42,6 +44,7 @@ from scdeconv._data.reference import (
 )
 from scdeconv._data.units import choose_unit
 from scdeconv._data.warnings import warn
+from scdeconv._stats.compositions import to_fractions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -142,6 +145,7 @@ def join(
         "n_genes": len(genes),
         "n_spike_ins": n_spike_ins,
         **({"hierarchy": levels} if levels else {}),
+        **({"never_measured": never} if (never := _never_measured(modalities)) else {}),
         **({"notes": "; ".join(problems.notes)} if problems.notes else {}),
     }
     mdata.uns[keys.UNS] = {"pair": record}
@@ -189,8 +193,24 @@ def _measure(
         measured[counted] = shares.reindex(columns=measured.columns, fill_value=0.0)
         if counted.any():
             bulk.obsm[keys.MEASURED_CELLS] = counts
-    measured[_without_reads(modalities) & measured.notna().all(axis=1)] = np.nan
+    measured[_without_reads(modalities) & has_measured(measured)] = np.nan
     bulk.obsm[keys.MEASURED] = measured
+
+
+def _never_measured(modalities: Mapping[str, AnnData]) -> dict[str, float]:
+    """Return mean fractions, by least squares with the reference, of types that no sample with measured fractions has."""
+    measured = modalities[keys.BULK].obsm[keys.MEASURED]
+    rows = has_measured(measured)
+    never = list(measured.columns[measured[rows].isna().all()]) if rows.any() else []
+    if not never:
+        return {}
+    profiles = to_dense(modalities[keys.PROFILES].X).astype(float)
+    bulk = to_dense(modalities[keys.BULK].X[rows]).astype(float)
+    # equal influence of highly and lowly expressed genes
+    scale = 1 / np.sqrt(profiles.mean(axis=0) + profiles.mean())
+    fractions = to_fractions(np.stack([nnls((profiles * scale).T, sample * scale)[0] for sample in bulk]))
+    means = dict(zip(modalities[keys.PROFILES].obs[keys.CELL_TYPE], fractions.mean(axis=0), strict=True))
+    return {name: float(means[name]) for name in never if name in means}
 
 
 def _without_reads(modalities: Mapping[str, AnnData]) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from scdeconv._data import keys
 from scdeconv._data.checks import UNKNOWN_SIZES, checked
+from scdeconv._data.fractions import has_measured
 from scdeconv._data.modalities import cell_types_of
 from scdeconv._data.reference import count_cells
 from scdeconv._data.warnings import warn
@@ -71,7 +72,9 @@ def pair(
         Summed cells of each donor, donors × genes. Only with profiles.
     fractions_key
         Key of ``bulk.obsm`` with a DataFrame of samples × cell types. Rows sum to 1, to less where a part was not
-        measured, or are NaN.
+        measured, or are NaN. NaN for single types: they were not measured. In training, they share what the measured types
+        of the sample leave, in proportion to the mean composition. If the measured types sum to 1, they are shares of these
+        types only.
     probabilities_key
         Key of ``cells.obsm`` with a DataFrame of cell-type probabilities, cells × cell types, rows sum to 1. The
         measured fractions of a donor are then the mean probabilities of its cells. Profiles are still computed from
@@ -207,8 +210,7 @@ def paired_donors(mdata: MuData) -> list[str]:
     (6, 4)
     """
     bulk = mdata[keys.BULK]
-    known = bulk.obsm[keys.MEASURED].notna().all(axis=1)
-    return sorted(bulk.obs[keys.DONOR][known].unique())
+    return sorted(bulk.obs[keys.DONOR][has_measured(bulk.obsm[keys.MEASURED])].unique())
 
 
 def _distance(mdata: MuData) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ._benchmark import benchmark, cross_validate
 from ._cluster import cluster
+from ._cohorts import validate
 from ._convert import convert_fractions
 from ._evaluate import evaluate
 from ._expression import expression
@@ -31,4 +32,5 @@ __all__ = [
     "predict",
     "train",
     "tune",
+    "validate",
 ]

@@ -7,31 +7,31 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
 from scdeconv import metrics
 from scdeconv._data import keys
 from scdeconv._data.checks import check_keywords, checked
-from scdeconv._data.fractions import align_tables, measured_shares
+from scdeconv._data.fractions import has_measured, scored_tables
 from scdeconv._data.modalities import cell_types_of
 from scdeconv._data.progress import no_progress, progress
 from scdeconv._data.warnings import warn
-from scdeconv.models import HeldOut, built_in_methods, check_needs, resolve
+from scdeconv.models import built_in_methods, check_needs, resolve
 from scdeconv.pp import hold_out, paired_donors
 
-from ._folds import CV, arguments_in_folds, deal_donors, pack, predict_unseen, refuse_leakage, unpack
-from ._train import check_method_arguments, fit_method
-from ._tuning import tune as tune_method
+from ._cohorts import prepare_cohorts, score_other_cohort
+from ._folds import CV, arguments_in_folds, deal_donors, interval_scores, pack, predict_unseen, refuse_leakage, unpack
+from ._train import check_method_arguments
+from ._tuning import fit_or_tune
 from ._workers import end_with
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from mudata import MuData
 
     from scdeconv.models import MethodLike
 
-COVERAGE = 0.9
 # arguments that cross_validate passes to tl.tune in each fold
 TUNING = frozenset({"search_space", "n_trials", "cv", "executor"})
 
@@ -42,23 +42,6 @@ def _as_rows(mdata: MuData) -> MuData:
     modalities[keys.BULK] = mdata[keys.BULK].copy()
     modalities[keys.BULK].obs[keys.DONOR] = mdata[keys.BULK].obs_names.to_numpy()
     return unpack((modalities, records))
-
-
-def _interval_scores(measured: pd.DataFrame, predicted: pd.DataFrame, donors: pd.Series) -> pd.DataFrame:
-    """Return coverage and width of the prediction intervals of each donor, from the errors of the other donors."""
-    of_sample = donors[measured.index].to_numpy().astype(str)
-    true, estimate = measured.to_numpy(), predicted[measured.columns].to_numpy()
-    held_out = HeldOut(true, estimate, of_sample)
-    inside, width = np.full(true.shape, np.nan), np.full(true.shape, np.nan)
-    for donor in np.unique(of_sample):
-        mine = of_sample == donor
-        others = held_out.without(donor)
-        if others.widest_coverage() >= COVERAGE:
-            lower, upper = others.intervals(estimate[mine], COVERAGE)
-            inside[mine], width[mine] = (lower <= true[mine]) & (true[mine] <= upper), upper - lower
-    scores = pd.DataFrame({"coverage": inside.mean(axis=0), "width": width.mean(axis=0)}, index=measured.columns)
-    summary = pd.DataFrame([scores.mean()] * 2, index=["all entries", "mean of types"])
-    return pd.concat([scores, summary])
 
 
 def _check_arguments(mdata: MuData, method: MethodLike, arguments: dict[str, Any]) -> None:
@@ -141,17 +124,20 @@ def cross_validate(
     with progress(len(folds), f"{resolve(method)[0].record.key}: {len(folds)} folds") as bar:
         for members in folds:
             training, held_out = hold_out(data, members)
-            if tune is None:
-                model = fit_method(training, method, arguments)
-            else:
-                tuning = tune_method(training, method, seed=seed, **tune, **kwargs)
-                if tuning.interrupted:
-                    raise KeyboardInterrupt
-                model = tuning.model
+            model = fit_or_tune(training, method, arguments, tune, seed, **kwargs)
             predictions.append(predict_unseen(model, training, held_out))
             bar.update()
-    known = mdata[keys.BULK].obsm[keys.MEASURED].dropna().index
-    return pd.concat(predictions).reindex(known)
+    measured = mdata[keys.BULK].obsm[keys.MEASURED]
+    return pd.concat(predictions).reindex(measured.index[has_measured(measured)])
+
+
+def _score_held_out(mdata: MuData, **arguments: Any) -> pd.DataFrame:
+    """Return the errors on held-out donors by cell type; arguments of :func:`cross_validate`."""
+    predicted = cross_validate(mdata, **arguments)
+    # shares of the same types for all methods
+    truth, predicted = scored_tables(mdata[keys.BULK].obsm[keys.MEASURED], predicted, cell_types_of(mdata))
+    scores = metrics.table(truth, predicted)
+    return scores.join(interval_scores(truth, predicted, mdata[keys.BULK].obs[keys.DONOR]))
 
 
 def _run(parts: Any, label: str, seed: int, arguments: Mapping[str, Any]) -> pd.DataFrame:
@@ -159,14 +145,9 @@ def _run(parts: Any, label: str, seed: int, arguments: Mapping[str, Any]) -> pd.
     mdata = unpack(parts)
     start = time.perf_counter()
     with no_progress():
-        predicted = cross_validate(mdata, seed=seed, **arguments)
+        scores = (score_other_cohort if "cohort" in arguments else _score_held_out)(mdata, seed=seed, **arguments)
     seconds = time.perf_counter() - start
-    # shares of the same types for all methods
-    measured = measured_shares(mdata[keys.BULK].obsm[keys.MEASURED].dropna(), cell_types_of(mdata))
-    truth, predicted, _ = align_tables(measured, predicted)
-    table = metrics.table(truth, predicted)
-    table = table.join(_interval_scores(truth, predicted, mdata[keys.BULK].obs[keys.DONOR]))
-    table = table.rename_axis("cell_type").reset_index()
+    table = scores.rename_axis("cell_type").reset_index()
     table.insert(0, "seed", seed)
     table.insert(0, "method", label)
     return table.assign(seconds=seconds)
@@ -187,8 +168,9 @@ def benchmark(
     seeds: Sequence[int] = (0, 1, 2),
     allow_leakage: bool = False,
     n_jobs: int | None = None,
+    test: AnnData | MuData | None = None,
 ) -> pd.DataFrame:
-    """Compare methods on held-out donors. The mean composition is always included.
+    """Compare methods on held-out donors, or on another cohort. The mean composition is always included.
 
     Parameters
     ----------
@@ -205,13 +187,17 @@ def benchmark(
         Number of parallel runs (method and seed), as in joblib. None: 1, or the value of ``joblib.parallel_config``.
         The backend is set by ``joblib.parallel_config``: ``"loky"`` (local processes), ``"dask"``, ``"ray"``. The data
         are copied to each process; local processes share large arrays.
+    test
+        Another cohort with measured fractions, as for :func:`scdeconv.tl.validate`. Methods are trained on ``mdata``
+        and scored on ``test``; ``cv`` and ``allow_leakage`` are not used.
 
     Returns
     -------
     Tidy DataFrame with one row per method, seed and cell type; "all entries" (pooled) and "mean of types" are further
     values of ``cell_type``. The columns are
     ``method, seed, cell_type, n, rmse, mae, r2, pearson, ccc, bias, coverage, width, seconds``. Coverage and width are those of 90 % prediction intervals, computed for each donor from the errors of all
-    other donors (NaN if there are too few donors). After Ctrl-C it holds the completed runs (none with the backend ``"ray"``).
+    other donors (NaN if there are too few donors). With ``test``, they are those of the model, and the method
+    ``"mean_composition_in_hindsight"`` is the mean composition of the test cohort, which no method knows. After Ctrl-C it holds the completed runs (none with the backend ``"ray"``).
 
     Raises
     ------
@@ -254,11 +240,13 @@ def benchmark(
             # registered methods are not registered in other processes: pass the class
             cls, parameters = resolve(arguments["method"])
             arguments |= {"method": cls, **parameters, **options}
+    settings: dict[str, Any] = {"cv": cv, "allow_leakage": allow_leakage}
+    if test is not None:
+        mdata, cohort = prepare_cohorts(mdata, test, None)
+        settings = {"cohort": cohort}
     parts = pack(mdata)
     runs = [
-        delayed(_run_in_worker)(
-            os.getpid(), parts, label, seed, {"cv": cv, "allow_leakage": allow_leakage, **arguments}
-        )
+        delayed(_run_in_worker)(os.getpid(), parts, label, seed, {**settings, **arguments})
         for label, arguments in named.items()
         for seed in (seeds if resolve(arguments["method"])[0].record.stochastic or "tune" in arguments else seeds[:1])
     ]
@@ -272,6 +260,9 @@ def benchmark(
         if not tables:
             raise
         warn("Interrupted: the table contains the completed runs only.")
+    if test is not None:
+        in_hindsight = cohort.score_constant(cohort.truth.mean().to_numpy()).rename_axis("cell_type").reset_index()
+        tables.append(in_hindsight.assign(method=f"{keys.BASELINE}_in_hindsight", seed=seeds[0]))
     return pd.concat(tables, ignore_index=True)
 
 

@@ -58,7 +58,8 @@ def evaluate(adata: AnnData, key: str = keys.FRACTIONS, *, measured_key: str = k
     -----
     UserWarning
         If the estimates are RNA fractions, if rows are divided by their sums, if measured samples have no estimate, or if
-        samples have the fit of a model that was trained on them.
+        samples have the fit of a model that was trained on them, or if fractions were passed to
+        :func:`scdeconv.tl.predict` as known.
 
     Examples
     --------
@@ -79,6 +80,7 @@ def evaluate(adata: AnnData, key: str = keys.FRACTIONS, *, measured_key: str = k
             "fractions, call tl.convert_fractions(adata, cell_size, to='cell') first."
         )
     _report_training_samples(adata, key, measured.index)
+    _report_known(adata, key)
     scores = _scores(measured, aligned.predicted)
     n_types = measured.shape[1]
     sums = [
@@ -95,6 +97,16 @@ def _scores(measured: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame:
     table = metrics.table(true, estimate)
     table["rmse_mean_composition"] = metrics.table(true, np.tile(true.mean(axis=0), (len(true), 1)))["rmse"]
     return table.set_axis([*measured.columns, *table.index[measured.shape[1] :]])
+
+
+def _report_known(adata: AnnData, key: str) -> None:
+    """Warn about estimates that are known fractions."""
+    known = adata.uns.get(keys.UNS, {}).get(key, {}).get("known")
+    if known is not None:
+        warn(
+            f"Expected estimates of all types, found fractions of {examples(known.columns)} that were passed to tl.predict as "
+            "known. Their rows, and the rows over all types, are not errors of the method. Read the rows of the other types."
+        )
 
 
 def _report_training_samples(adata: AnnData, key: str, samples: pd.Index) -> None:

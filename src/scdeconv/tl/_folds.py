@@ -10,11 +10,11 @@ import pandas as pd
 from scdeconv import metrics
 from scdeconv._data import keys
 from scdeconv._data.annotated import without_file
-from scdeconv._data.fractions import measured_shares
+from scdeconv._data.fractions import has_measured, scored_tables
 from scdeconv._data.matrix import to_dense
 from scdeconv._data.modalities import cell_types_of, make_mudata
 from scdeconv._data.progress import no_progress
-from scdeconv.models import resolve
+from scdeconv.models import HeldOut, resolve
 
 from ._train import fit_method, keyword_arguments
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from scdeconv.models import DeconvolutionModel, MethodLike
 
+# coverage of the prediction intervals that are scored
+COVERAGE = 0.9
 CV = Literal["leave-one-donor-out", "rows"] | int
 
 
@@ -97,10 +99,30 @@ def predict_unseen(model: DeconvolutionModel, training: MuData, held_out: AnnDat
     return predicted
 
 
+def interval_scores(measured: pd.DataFrame, predicted: pd.DataFrame, donors: pd.Series) -> pd.DataFrame:
+    """Return coverage and width of the prediction intervals of each donor, from the errors of the other donors."""
+    of_sample = donors[measured.index].to_numpy().astype(str)
+    true, estimate = measured.to_numpy(), predicted[measured.columns].to_numpy()
+    held_out = HeldOut(true, estimate, of_sample)
+    inside, width = np.full(true.shape, np.nan), np.full(true.shape, np.nan)
+    for donor in np.unique(of_sample):
+        mine = of_sample == donor
+        others = held_out.without(donor)
+        if others.widest_coverage() >= COVERAGE:
+            lower, upper = others.intervals(estimate[mine], COVERAGE)
+            inside[mine], width[mine] = (lower <= true[mine]) & (true[mine] <= upper), upper - lower
+    scores = pd.DataFrame({"coverage": inside.mean(axis=0), "width": width.mean(axis=0)}, index=measured.columns)
+    summary = pd.DataFrame([scores.mean()] * 2, index=["all entries", "mean of types"])
+    return pd.concat([scores, summary])
+
+
 def fold_error(training: MuData, held_out: AnnData, method: MethodLike, arguments: Mapping[str, Any]) -> float:
     """Return the RMSE over all entries on held-out donors; infinite if the training diverged."""
     with no_progress():
         model = fit_method(training, method, dict(arguments))
-        measured = measured_shares(held_out.obsm[keys.MEASURED].dropna(), cell_types_of(training))
-        predicted = predict_unseen(model, training, held_out).loc[measured.index]
-    return np.inf if predicted.isna().any(axis=None) else metrics.rmse(measured, predicted)
+        predicted = predict_unseen(model, training, held_out)
+        known = has_measured(held_out.obsm[keys.MEASURED])
+        if predicted[known].isna().any(axis=None):
+            return np.inf
+        measured, predicted = scored_tables(held_out.obsm[keys.MEASURED], predicted, cell_types_of(training))
+    return metrics.rmse(measured, predicted)

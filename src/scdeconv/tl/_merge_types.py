@@ -188,7 +188,8 @@ def _sum_intervals(
         return {}
     found: dict[str, pd.DataFrame] = {}
     for key in merged:
-        coverage = adata.uns.get(keys.UNS, {}).get(key, {}).get("coverage")
+        record = adata.uns.get(keys.UNS, {}).get(key, {})
+        coverage, known = record.get("coverage"), {name: record.get(name) for name in ("known", "known_se")}
         if coverage is None or f"{key}_lower" not in adata.obsm:
             continue
         sums = sum_types(adata.obsm[key].set_axis(columns_of(adata, key), axis=1), groups)
@@ -198,7 +199,9 @@ def _sum_intervals(
         for in_sample in (False, True):
             # tl.predict has already warned
             with warnings_ignored(UserWarning):
-                again = model.estimate(adata, coverage=coverage, layer=layer, in_sample=in_sample, groups=parts)
+                again = model.estimate(
+                    adata, coverage=coverage, layer=layer, in_sample=in_sample, groups=parts, **known
+                )
             if np.allclose(again["by_level"], sums, atol=1e-6, equal_nan=True):
                 found |= {f"{key}_{side}": again[f"by_level_{side}"] for side in ("lower", "upper")}
                 break

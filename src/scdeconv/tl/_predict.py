@@ -30,8 +30,10 @@ def predict(
     coverage: float | None = None,
     layer: str | None = None,
     in_sample: bool = False,
+    known: pd.DataFrame | None = None,
+    known_se: pd.DataFrame | None = None,
 ) -> None:
-    """Predict the composition of bulk samples.
+    r"""Predict the composition of bulk samples.
 
     The fit of a sample that a model was trained on is no estimate of its composition. Models that learn from measured
     fractions recognise these samples by their expression. They get the out-of-fold predictions and intervals of the
@@ -51,6 +53,11 @@ def predict(
         Layer to read instead of ``X``.
     in_sample
         Write the fit of the training samples instead of their out-of-fold predictions.
+    known
+        Fractions that are known, such as tumour purity or a blood count: DataFrame samples × cell types (or levels of the
+        hierarchy), from 0 to 1, NaN where unknown. Samples and types are found by name; others are unknown.
+    known_se
+        Standard errors of ``known``, a DataFrame with its names. Values without a standard error are exact.
 
     Writes
     ------
@@ -66,19 +73,35 @@ def predict(
         Warnings list samples that differ from the training donors and samples with few reads. Tables of an earlier prediction with these keys are removed.
     ``adata.uns["scdeconv"][key_added]``
         Method, version, parameters, kind of fractions (cell or RNA), number of genes and seed. Also the names of the
-        training samples: ``out_of_fold``, and ``in_sample`` for those with the fit.
+        training samples: ``out_of_fold``, and ``in_sample`` for those with the fit. Also ``known`` and ``known_se``.
 
     Raises
     ------
     ValueError
-        If ``key_added`` is empty or contains a ``/``, if the values are not linear expression, or if less than half of
-        the model's genes are present. Nothing is written.
+        If ``key_added`` is empty or contains a ``/``, if the values are not linear expression, if less than half of
+        the model's genes are present, or if ``known`` or ``known_se`` have problems. Nothing is written.
 
     Warns
     -----
     UserWarning
         If genes of the model are missing, if samples have no or few reads in them, if samples differ from the training donors, or if the unit (counts or TPM)
-        differs from the unit of the training bulk.
+        differs from the unit of the training bulk. If known fractions differ from the estimates without them by more than
+        4 standard deviations, or if the method estimates RNA fractions.
+
+    Notes
+    -----
+    The estimate f of a known type is replaced by its known value k or, if k has a standard error s, by their
+    precision-weighted mean
+
+    .. math::
+
+        \frac{k / s^2 + f / \sigma^2}{1 / s^2 + 1 / \sigma^2},
+
+    with the root mean squared out-of-fold error :math:`\sigma` of the type. Without out-of-fold predictions, k replaces
+    f. CalibratedMAP (also in an ensemble) then maximises the posterior density of the other types under this condition.
+    Other methods, and out-of-fold predictions, scale the other types to the rest. The interval of an exactly known type is its value,
+    with a standard error it is normal. Intervals of the other types are from the errors of out-of-fold predictions that
+    are rescaled with the measured fractions of the known types.
 
     Examples
     --------
@@ -89,8 +112,15 @@ def predict(
     >>> scdeconv.tl.predict(bulk, model)
     >>> bulk.obsm["fractions"].shape
     (12, 7)
+
+    A blood count of one type in some samples:
+
+    >>> known = bulk.obsm["fractions"].iloc[:4, :1] * 0 + 0.25
+    >>> scdeconv.tl.predict(bulk, model, known=known)
+    >>> bulk.obsm["fractions"].iloc[:4, 0].tolist()
+    [0.25, 0.25, 0.25, 0.25]
     """
-    found = model.estimate(adata, coverage=coverage, layer=layer, in_sample=in_sample)
+    found = model.estimate(adata, coverage=coverage, layer=layer, in_sample=in_sample, known=known, known_se=known_se)
     source = found.pop("source", pd.DataFrame({"source": []}))["source"]
     trained_on = {kind: list(source.index[source == label]) for kind, label in SOURCES.items()}
     _report_training_samples(trained_on, in_sample=in_sample)
@@ -111,11 +141,17 @@ def predict(
         "n_genes": len(model.genes_),
         "seed": model.seed_,
         **({} if coverage is None else {"coverage": coverage}),
+        **{name: _plain(table) for name, table in (("known", known), ("known_se", known_se)) if table is not None},
         **{kind: np.array(names, dtype=object) for kind, names in trained_on.items() if names},
     }
     if model.training_.levels:
         records[key_added]["levels"] = dict(model.training_.levels)
         records[f"{key_added}_by_level"] = dict(records[key_added])
+
+
+def _plain(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a copy with names as text, which h5ad files can store."""
+    return table.astype(float).set_axis(table.index.astype(str)).set_axis(table.columns.astype(str), axis=1)
 
 
 def _report_training_samples(trained_on: dict[str, list[str]], *, in_sample: bool) -> None:

@@ -9,6 +9,7 @@ from scipy.special import softmax
 
 from scdeconv._stats.calibration.logistic_normal import GaussNewton, LogisticNormalModel, counting_variance
 from scdeconv._stats.expression import LEVEL
+from scdeconv._stats.known_parts import KnownParts
 
 
 def make_model(n_types=4, n_genes=25, n_factors=3, *, spread=0.6, noise=1.0, seed=0):
@@ -198,3 +199,36 @@ def test_counting_variance_falls_with_depth():
     variance = counting_variance(log, np.array([[10.0], [1000.0]]))
     np.testing.assert_allclose(variance[0], 100 * variance[1])
     assert not variance[:, :2].any()
+
+
+@pytest.mark.parametrize("of", [np.eye(4)[:, :1], np.eye(4)[:, 1:3], np.array([[1.0], [1.0], [0.0], [0.0]])])
+def test_known_parts_agree_with_constrained_optimiser(of):
+    model = make_model()
+    z, x = draw(model, 4)
+    values = np.clip(softmax(z, axis=1) @ of + np.array([[0.1], [-0.1], [0.0], [0.05]]), 0.02, 0.45)
+    values[3, 1:] = np.nan
+    known = KnownParts(values, np.zeros_like(values), of, np.full(of.shape[1], np.inf))
+    found = softmax(model.solve(x, np.ones(4), known), axis=1)
+    precision = np.linalg.pinv(model.covariance) + 1 / 4
+    noise = np.linalg.inv(noise_covariance(model))
+    for row, value, fractions in zip(x, values, found, strict=True):
+
+        def loss(ratios, row=row):
+            away, residual = ratios - model.mean, row - expression_by_hand(model, ratios)
+            return (away @ precision @ away + residual @ noise @ residual) / 2
+
+        here = ~np.isnan(value)
+        limits = {"type": "eq", "fun": lambda z, here=here, value=value: (softmax(z) @ of - value)[here]}
+        expected = minimize(
+            loss, model.mean, constraints=limits, method="SLSQP", options={"ftol": 1e-12, "maxiter": 500}
+        )
+        np.testing.assert_allclose((fractions @ of)[here], value[here], atol=1e-4)
+        np.testing.assert_allclose(fractions, softmax(expected.x), atol=5e-3)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.001, 0.999, 1.0])
+def test_extreme_known_parts_are_reached(value):
+    model = make_model()
+    _, x = draw(model, 5)
+    known = KnownParts(np.full((5, 1), value), np.zeros((5, 1)), np.eye(4)[:, :1], np.array([np.inf]))
+    np.testing.assert_allclose(softmax(model.solve(x, np.ones(5), known), axis=1)[:, 0], value, atol=1e-3)

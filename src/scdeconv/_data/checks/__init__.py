@@ -21,7 +21,7 @@ from .arguments import (
     whole,
 )
 from .cell_sizes import check_expressed, check_positive_sizes
-from .cell_types import near_types, report_differences, rest_columns
+from .cell_types import finer_types, near_types, report_differences, rest_columns
 from .donors import check_donors_match, columns_of_donors
 from .expression import Examined, check_expression, examine, report_expression
 from .fractions import SUM_TOLERANCE, check_fractions, check_numeric_table, check_whole_rows, unit_problem

@@ -21,7 +21,9 @@ SUM_TOLERANCE = 0.01
 PERCENT_SUMS = (20, 101)
 
 
-def check_fractions(problems: Problems, fractions: object, name: str, *, partial: bool = False) -> None:
+def check_fractions(
+    problems: Problems, fractions: object, name: str, *, partial: bool = False, may_lack_types: bool = False
+) -> None:
     """Refuse fractions that are not a DataFrame of non-negative rows that sum to 1; rows of NaN are accepted.
 
     Percent, counts, rows with some NaN and rows of zeros are refused, too.
@@ -37,6 +39,8 @@ def check_fractions(problems: Problems, fractions: object, name: str, *, partial
     partial
         Accept rows that sum to less than 1, because a part of the sample was not measured. With a column "Unmeasured",
         the rows must sum to 1.
+    may_lack_types
+        Accept rows with NaN for some cell types, which were not measured. Such rows may sum to less than 1.
     """
     before = len(problems.messages)
     check_numeric_table(problems, fractions, name)
@@ -44,8 +48,10 @@ def check_fractions(problems: Problems, fractions: object, name: str, *, partial
         return
     assert isinstance(fractions, pd.DataFrame)
     values = fractions.to_numpy(dtype=float, na_value=np.nan)
-    missing = np.isnan(values).any(axis=1)
-    check_whole_rows(problems, fractions, name)
+    lacking = np.isnan(values).any(axis=1)
+    missing = np.isnan(values).all(axis=1) if may_lack_types else lacking
+    if not may_lack_types:
+        check_whole_rows(problems, fractions, name)
     negative = np.flatnonzero((values < 0).any(axis=1))
     if negative.size:
         problems.add(
@@ -53,7 +59,7 @@ def check_fractions(problems: Problems, fractions: object, name: str, *, partial
             f"{np.nanmin(values):.3g}): {examples(fractions.index[negative])}. "
             "Set them to 0 and divide each row by its sum."
         )
-    other_unit = unit_problem(values, name)
+    other_unit = unit_problem(np.where(missing[:, None], np.nan, np.nan_to_num(values)), name)
     if other_unit:
         problems.add(other_unit)
         return
@@ -63,9 +69,9 @@ def check_fractions(problems: Problems, fractions: object, name: str, *, partial
             f"Expected measured cell types in every row of {name}, found {int(empty.sum())} rows of zeros: "
             f"{examples(fractions.index[empty])}. Set these rows to NaN."
         )
-    sums = values.sum(axis=1)
+    sums = np.nansum(values, axis=1)
     partial = partial and UNMEASURED not in fractions
-    fits = sums <= 1 + SUM_TOLERANCE if partial else np.abs(sums - 1) <= SUM_TOLERANCE
+    fits = (sums <= 1 + SUM_TOLERANCE) & (partial | lacking | (sums >= 1 - SUM_TOLERANCE))
     off = np.flatnonzero(~missing & ~empty & ~fits)
     if off.size:
         advice = f"Add the remainder as the column {UNMEASURED!r} or divide each row by its sum."

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from .align import Table, align_compositions, align_distance, align_fractions, align_tables
+from .complete import complete_by, complete_fractions, has_measured
 from .given import Rest, cell_probabilities, given_fractions
+from .known import align_known
 from .metric_parts import by_column, documented
 from .tables import (
     compared_tables,
@@ -12,5 +14,6 @@ from .tables import (
     levels_of,
     measured_shares,
     merge_levels,
+    scored_tables,
     sum_types,
 )

@@ -56,7 +56,7 @@ def given_fractions(
         return None
     fractions = in_memory(bulk.obsm[fractions_key])
     before = len(problems.messages)
-    check_fractions(problems, fractions, name, partial=True)
+    check_fractions(problems, fractions, name, partial=True, may_lack_types=True)
     if isinstance(fractions, pd.DataFrame):
         fractions = fractions.set_axis(as_text(check_cell_type_names(problems, fractions.columns, name)), axis=1)
     if len(problems.messages) > before:
@@ -68,12 +68,23 @@ def given_fractions(
                 f"Expected cells, profiles or measured fractions in {name}, found rows of NaN only. Pass cells= or "
                 "profiles=, or fractions of some samples."
             )
+        _refuse_never_measured(problems, fractions, name)
     else:
         cell_types = _types_of_reference(problems, tables[reference].obs, fractions, reference, name)
     if len(problems.messages) > before:
         return None
     full = fractions.reindex(columns=cell_types, fill_value=0.0).astype(float)
     return _with_rest(problems, full, fractions.get(keys.UNMEASURED), rest, name)
+
+
+def _refuse_never_measured(problems: Problems, fractions: pd.DataFrame, name: str) -> None:
+    """Refuse cell types that were measured in no sample, if there is no reference to learn them from."""
+    never = list(fractions.columns[fractions.isna().all()])
+    if never and len(never) < fractions.shape[1]:
+        problems.add(
+            f"Expected measured fractions of each type in some samples of {name}, found NaN only for {examples(never)}. "
+            f"Drop these columns (they are then part of the unmeasured rest), or pass a reference."
+        )
 
 
 def _types_of_reference(
@@ -102,7 +113,8 @@ def _types_of_reference(
     if unmeasured and not problems.messages:
         warn(
             f"Expected a column of {name} for every cell type of the {reference}, found none of {examples(unmeasured)}. "
-            f"Their fractions are taken as 0. If they were not measured, remove them from the {reference}."
+            f"Their fractions are taken as 0. If they were not measured, add columns of NaN or remove them from the "
+            f"{reference}."
         )
     return cell_types
 
@@ -111,8 +123,15 @@ def _with_rest(
     problems: Problems, types: pd.DataFrame, given: pd.Series | None, rest: Rest, name: str
 ) -> pd.DataFrame | None:
     """Return fractions whose rows sum to 1: with the unmeasured rest as a column, or divided by their sums."""
-    sums = types.sum(axis=1, skipna=False)
-    unmeasured = (1 - sums).clip(lower=0)
+    lacking = types.isna().any(axis=1) & types.notna().any(axis=1)
+    sums = types.sum(axis=1, min_count=1)
+    # in rows that lack types, the rest is also of these types
+    unmeasured = (1 - sums).clip(lower=0).mask(lacking)
+    if lacking.any():
+        per_sample = types[lacking].isna().sum(axis=1)
+        problems.note(
+            f"{int(lacking.sum())} samples in {name} lack {per_sample.min()} to {per_sample.max()} types, completed in training"
+        )
     partial = bool((unmeasured > SUM_TOLERANCE).any() if given is None else (given > 0).any())
     if partial:
         shown = f"{unmeasured.min():.0%} to {unmeasured.max():.0%} of the cells unmeasured in {name}"
@@ -125,10 +144,13 @@ def _with_rest(
             )
     if partial and rest == "keep":
         # rows of rounded fractions may sum to slightly more than 1
+        if given is not None:
+            unmeasured = unmeasured.where(~lacking, given)
         full = types.div(sums.clip(lower=1), axis=0).assign(**{keys.UNMEASURED: unmeasured})
     else:
         # rounded input fractions sum to about 1, e.g. 0.999
-        full = types.div(sums, axis=0)
+        full = types.div(sums.clip(lower=1) if rest == "keep" else sums, axis=0)
+        full = full.where(lacking, types.div(sums, axis=0), axis=0)
     if full.shape[1] < 2:
         problems.add(f"Expected at least 2 cell types in {name}, found {list(full)}. Add the other types.")
         return None

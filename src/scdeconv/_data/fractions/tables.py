@@ -114,3 +114,37 @@ def measured_shares(measured: pd.DataFrame, cell_types: Collection[str]) -> pd.D
         return measured
     types = measured.drop(columns=keys.UNMEASURED)
     return types.div(types.sum(axis=1), axis=0)
+
+
+def scored_tables(
+    measured: pd.DataFrame, predicted: pd.DataFrame, cell_types: Collection[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return measured and predicted fractions of the samples to score.
+
+    These are the samples with all types that any sample has. Types that no sample has are left out, and rows are divided by
+    their sum over the others.
+
+    Parameters
+    ----------
+    measured
+        Measured fractions; NaN where not measured.
+    predicted
+        Predictions of these samples.
+    cell_types
+        Cell types that the method estimates.
+    """
+    some = measured.dropna(how="all")
+    never = some.columns[some.isna().all()]
+    whole = some.drop(columns=never).dropna()
+    if some.shape[0] and whole.empty:
+        msg = (
+            f"Expected samples with all of {examples(some.columns.drop(never), n=some.shape[1])} to score, found none: "
+            f"each of {len(some)} samples lacks some of them. Measure these types in some samples."
+        )
+        raise ValueError(msg)
+    whole = measured_shares(whole, cell_types)
+    predicted = predicted.loc[whole.index].drop(columns=never)
+    if len(never):
+        whole, predicted = (table.div(table.sum(axis=1), axis=0) for table in (whole, predicted))
+    truth, estimate, _ = align_tables(whole, predicted)
+    return truth, estimate

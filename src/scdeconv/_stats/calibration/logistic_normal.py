@@ -11,6 +11,7 @@ from scipy.special import softmax
 
 from scdeconv._process import one_blas_thread
 from scdeconv._stats.expression import LEVEL, log_shares
+from scdeconv._stats.known_parts import KnownParts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +21,8 @@ SAMPLES_PER_CHUNK = 128
 MAX_STEPS = 30
 MAX_STEP_LENGTH = 2.0
 STEP_TOLERANCE = 5e-3
+# standard deviation of known parts in the likelihood; set by hand, small against any standard error
+KNOWN_SD = 1e-4
 
 
 @dataclass
@@ -42,7 +45,7 @@ class LogisticNormalModel:
         """Return the expected log expression given log-ratios, samples × genes."""
         return log_shares(softmax(ratios, axis=-1) @ self.profiles) + self.shift
 
-    def solve(self, log: np.ndarray, depths: np.ndarray) -> np.ndarray:
+    def solve(self, log: np.ndarray, depths: np.ndarray, known: KnownParts | None = None) -> np.ndarray:
         """Return the MAP log-ratios of each sample by Gauss-Newton steps.
 
         Parameters
@@ -51,12 +54,15 @@ class LogisticNormalModel:
             Log expression, samples × genes.
         depths
             Library size of each sample over these genes.
+        known
+            Exactly known parts of the samples.
 
         Returns
         -------
         Log-ratios, samples × cell types. Their softmax gives the fractions.
         """
-        return _in_chunks(GaussNewton(self).solve, log, depths)
+        known = KnownParts.none(len(log), len(self.mean)) if known is None else known
+        return _in_chunks(GaussNewton(self, known.of).solve, log, depths, known.values)
 
     def noise_level(self, log: np.ndarray, depths: np.ndarray, ratios: np.ndarray) -> np.ndarray:
         """Return the root mean square of each sample's standardised residuals, length samples.
@@ -83,10 +89,14 @@ class GaussNewton:
     derivative of log expression with respect to log-ratio k is ``f_k a (P_k - p_k s)``. A step needs sums over genes of
     products of derivatives, factors and residuals. These are gene-weighted sums of products of profiles and factors.
     The products are the same for all samples and are computed once. The sums are then matrix products.
+
+    Known parts of the composition are further observations with a small standard deviation. The derivative of part p, the sum of its fractions, with
+    respect to log-ratio k is ``f_k ((k in p) - part)``.
     """
 
-    def __init__(self, model: LogisticNormalModel) -> None:
+    def __init__(self, model: LogisticNormalModel, parts: np.ndarray | None = None) -> None:
         self.model = model
+        self.parts = np.empty((len(model.mean), 0)) if parts is None else parts
         self.profiles, self.factors = model.profiles.T, model.factors.T
         self.sums = model.profiles.sum(axis=1)
         self.level = LEVEL * len(model.shift)
@@ -101,13 +111,17 @@ class GaussNewton:
         # log-ratios sum to zero, so the covariance is singular: add precision in this direction
         self.precision = np.linalg.pinv(model.covariance) + 1 / len(model.mean)
 
-    def solve(self, log: np.ndarray, depths: np.ndarray) -> np.ndarray:
-        """Return the MAP log-ratios, samples × cell types, with the prior mean as start."""
+    def solve(self, log: np.ndarray, depths: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Return the MAP log-ratios, samples × cell types, with the prior mean as start.
+
+        ``values`` are those of the known parts, samples × parts; NaN where unknown.
+        """
         ratios = np.tile(self.model.mean, (len(log), 1))
         before, lengths = np.zeros_like(ratios), np.ones(len(log))
         rows = np.arange(len(log))
         for _ in range(MAX_STEPS):
-            step = np.clip(self.step(log[rows], depths[rows], ratios[rows]), -MAX_STEP_LENGTH, MAX_STEP_LENGTH)
+            full = self.step(log[rows], depths[rows], ratios[rows], values[rows])
+            step = np.clip(full, -MAX_STEP_LENGTH, MAX_STEP_LENGTH)
             # full steps oscillate for rare types: halve on reversal, else double
             turns = (step * before[rows]).sum(axis=1) < 0
             lengths[rows] = np.where(turns, lengths[rows] / 2, np.minimum(2 * lengths[rows], 1))
@@ -119,8 +133,11 @@ class GaussNewton:
                 break
         return ratios
 
-    def step(self, log: np.ndarray, depths: np.ndarray, ratios: np.ndarray) -> np.ndarray:
-        """Return the full Gauss-Newton step of each sample, samples × cell types."""
+    def step(
+        self, log: np.ndarray, depths: np.ndarray, ratios: np.ndarray, values: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return the full Gauss-Newton step of each sample, samples × cell types; ``values`` as for :meth:`solve`."""
+        values = np.full((len(log), self.parts.shape[1]), np.nan) if values is None else values
         fractions, totals, shares, noise, weights = self._noise(log, depths, ratios)
         slope = self.level / totals / (1 + self.level * shares)
 
@@ -146,6 +163,11 @@ class GaussNewton:
         explained = with_factors @ np.linalg.solve(np.eye(factor_sums.shape[1]) + factor_sums, others)
         curvature = with_types * each * fractions[:, None, :] - explained[:, :, :-1]
         gradient = with_noise[:, :, None] * each - explained[:, :, -1:]
+        sums = fractions @ self.parts
+        of_parts = each * (self.parts - sums[:, None, :])
+        weighted = of_parts * (~np.isnan(values) / KNOWN_SD**2)[:, None, :]
+        curvature += weighted @ of_parts.transpose(0, 2, 1)
+        gradient += weighted @ (np.nan_to_num(values) - sums)[:, :, None]
         away = (ratios - self.model.mean)[:, :, None]
         return (np.linalg.solve(self.precision + curvature, gradient + curvature @ away) - away)[:, :, 0]
 

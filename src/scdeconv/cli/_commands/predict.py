@@ -20,6 +20,10 @@ def add_options(parser: ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("model", type=path, help="from scdeconv train")
     add_bulk(parser, "bulk", metavar="bulk")
+    parser.add_argument(
+        "--known", type=path, help="known fractions: CSV, TSV or Excel, samples × cell types; empty: unknown"
+    )
+    parser.add_argument("--known-se", type=path, help="their standard errors, a table like --known; others are exact")
     parser.add_argument("--coverage", type=float, help="also write prediction intervals with this coverage")
     add_arguments(parser, "tl.predict")
     add_output(parser, *TABLES, ".h5ad", printed=True)
@@ -29,7 +33,8 @@ def files(args: Namespace) -> Files:
     """Return the files."""
     from scdeconv.cli._outputs import beside
 
-    reads = [Input(args.model, "model"), *bulk_inputs(args)]
+    tables = [Input(table) for table in (args.known, args.known_se) if table is not None]
+    reads = [Input(args.model, "model"), *bulk_inputs(args), *tables]
     if is_printed(args):
         if args.coverage is not None:
             args.wrong_usage("argument --coverage: writes several tables, which need a file name in -o")
@@ -48,10 +53,13 @@ def run(args: Namespace) -> Result:
     from scdeconv import tl
     from scdeconv._data.warnings import dependency_warnings_ignored
     from scdeconv.cli._outputs import beside, write_table
+    from scdeconv.io import read_fractions
 
     model = read_model(args.model)
     bulk = read_given_bulk(args)
-    arguments = {"key_added": keys.FRACTIONS, "coverage": args.coverage, **dict(args.arguments)}
+    given = {"known": args.known, "known_se": args.known_se}
+    known = {name: read_fractions(table) for name, table in given.items() if table is not None}
+    arguments = {"key_added": keys.FRACTIONS, "coverage": args.coverage, **known, **dict(args.arguments)}
     tl.predict(bulk, model, **arguments)
     key = arguments["key_added"]
     counts = {"samples": bulk.n_obs, "cell_types": bulk.obsm[key].shape[1]}

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from scdeconv._data.paired_data import PairedData
+    from scdeconv._stats.known_parts import KnownParts
 
 
 # random donor folds for out-of-fold errors; set by hand
@@ -53,6 +54,13 @@ class CalibratedMAPState(State):
         """Return fractions, and the noise of each sample relative to its expected value."""
         ratios, noise = self.solve(expression)
         return Estimate(softmax(ratios, axis=1), noise=noise)
+
+    def estimate_given(self, expression: np.ndarray, known: KnownParts, estimate: Estimate) -> Estimate:
+        """Return the estimate under the posterior given the known parts, and its noise."""
+        log, depths = self._log_and_totals(expression)
+        ratios = self.model.solve(log, depths, known)
+        noise = self.model.noise_level(log, depths, ratios)
+        return Estimate(known.rescale(softmax(ratios, axis=1)), noise=noise)
 
     def fractions(self, expression: np.ndarray) -> np.ndarray:
         """Return fractions without the noise, samples × cell types."""

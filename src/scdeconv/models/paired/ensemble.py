@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize import nnls
+from scipy.stats import t
 
 from scdeconv._data import keys
 from scdeconv._data.checks import checked
@@ -26,19 +26,16 @@ if TYPE_CHECKING:
 
     from mudata import MuData
 
-# weight of the sum-to-one row relative to the largest norm of a column; set by hand
-SUM_WEIGHT = 1e3
-# number of donors that the preference for the best member counts as; set by hand
-PRIOR_DONORS = 3
-# weight of the ridge regression from which a network on the pairs is trained beside a reference; set by hand
-WORTH_A_NETWORK = 0.1
+    from scdeconv._stats.known_parts import KnownParts
+
+# p value of the ridge regression below which no network is trained beside a reference
+SIGNIFICANT = 0.05
 
 
-def stack(measured: np.ndarray, predicted: np.ndarray, donors: np.ndarray) -> np.ndarray:
-    """Return the weights of the members: non-negative, sum 1, smallest squared error of the weighted mean.
+def p_values(measured: np.ndarray, predicted: np.ndarray, donors: np.ndarray) -> np.ndarray:
+    """Return for each member the p value of the hypothesis that it is as accurate as the best member.
 
-    The weights are shrunk to the best member alone. The penalty is ``PRIOR_DONORS`` times the mean squared error of the
-    best member on one donor.
+    It is that of a one-sided paired t test of the mean squared errors of the donors. The best member has 0.5.
 
     Parameters
     ----------
@@ -51,24 +48,30 @@ def stack(measured: np.ndarray, predicted: np.ndarray, donors: np.ndarray) -> np
 
     Returns
     -------
-    Weights, length members.
+    Length members.
     """
-    columns = predicted.reshape(len(predicted), -1).T
-    errors = ((columns - measured.reshape(-1, 1)) ** 2).sum(axis=0)
-    best = np.eye(len(errors))[errors.argmin()]
-    prior = np.sqrt(PRIOR_DONORS * errors.min() / len(np.unique(donors)))
-    heavy = SUM_WEIGHT * np.linalg.norm(columns, axis=0).max()
-    system = np.vstack([columns, prior * np.eye(len(best)), np.full(len(best), heavy)])
-    weights = nnls(system, np.concatenate([measured.ravel(), prior * best, [heavy]]))[0]
-    return weights / weights.sum()
+    squares = ((predicted - measured) ** 2).mean(axis=2)
+    names = np.unique(donors)
+    errors = np.stack([squares[:, donors == name].mean(axis=1) for name in names], axis=1)
+    gaps = errors - errors[errors.mean(axis=1).argmin()]
+    # tiny: members with equal errors are equally good
+    standard = np.maximum(gaps.std(axis=1, ddof=1) / np.sqrt(len(names)), np.finfo(float).tiny)
+    found: np.ndarray = t.sf(gaps.mean(axis=1) / standard, len(names) - 1)
+    return found
 
 
-def stack_out_of_fold(measured: np.ndarray, predicted: np.ndarray, donors: np.ndarray) -> np.ndarray:
+def weigh(measured: np.ndarray, predicted: np.ndarray, donors: np.ndarray) -> np.ndarray:
+    """Return weights proportional to the :func:`p_values`: nearly equal, or nearly all for a member that is clearly best."""
+    found = p_values(measured, predicted, donors)
+    return found / found.sum()
+
+
+def weighted_out_of_fold(measured: np.ndarray, predicted: np.ndarray, donors: np.ndarray) -> np.ndarray:
     """Return weighted means, samples × cell types; the weights of each donor are from the other donors."""
     found = np.empty_like(measured)
     for donor in np.unique(donors):
         mine = donors == donor
-        weights = stack(measured[~mine], predicted[:, ~mine], donors[~mine])
+        weights = weigh(measured[~mine], predicted[:, ~mine], donors[~mine])
         found[mine] = np.tensordot(weights, predicted[:, mine], axes=1)
     return found
 
@@ -80,7 +83,7 @@ class WeightedEnsembleState(State):
     Parameters
     ----------
     members
-        States of the members with a weight, and of CalibratedMAP, which estimates the noise.
+        States of the members.
     weights
         Weights of the members in this order; sum 1.
     """
@@ -94,7 +97,14 @@ class WeightedEnsembleState(State):
 
     def estimate(self, expression: np.ndarray) -> Estimate:
         """Return the weighted mean over members, and the noise if CalibratedMAP is a member."""
-        found = [member.estimate(expression) for member in self.members]
+        return self._mean([member.estimate(expression) for member in self.members])
+
+    def estimate_given(self, expression: np.ndarray, known: KnownParts, estimate: Estimate) -> Estimate:
+        """Return the weighted mean of the members' estimates given the known parts."""
+        found = [member.estimate_given(expression, known, member.estimate(expression)) for member in self.members]
+        return self._mean(found)
+
+    def _mean(self, found: Sequence[Estimate]) -> Estimate:
         mean = np.tensordot(self.weights, np.stack([each.fractions for each in found]), axes=1)
         return Estimate(to_fractions(mean), noise=found[0].noise)
 
@@ -102,10 +112,14 @@ class WeightedEnsembleState(State):
 class WeightedEnsemble(DeconvolutionModel):
     """The weighted mean of CalibratedMAP, Ridge and SimpleDNN. The default with at least four paired donors.
 
-    Each member predicts held-out donors. The weights minimise the squared error of the weighted out-of-fold predictions,
-    with a preference for the best member alone, which counts as much as three donors. Without a reference, the members
-    are Ridge and SimpleDNN. Beside a reference, the network takes part if the ridge regression gets a weight, which means
-    that the pairs alone tell something that the calibrated profiles do not.
+    Each member predicts held-out donors. The weight of a member is proportional to the p value of a paired t test over
+    donors, of the hypothesis that it is as accurate as the best member. Members that cannot be told apart get equal
+    weights, and a member that is clearly best gets nearly all. Out-of-fold predictions of a donor have the weights from
+    the other donors.
+
+    Without a reference, the members are Ridge and SimpleDNN. Beside a reference, the network is left out to save time if
+    the ridge regression, which learns from the same pairs alone, is significantly less accurate than CalibratedMAP
+    (p < 0.05).
 
     Parameters
     ----------
@@ -191,7 +205,7 @@ class WeightedEnsemble(DeconvolutionModel):
         members.append(Ridge(mdata))
         for member in members:
             member.train()
-        if len(members) == 1 or stack(*_out_of_fold(members))[-1] >= WORTH_A_NETWORK:
+        if len(members) == 1 or p_values(*_out_of_fold(members))[-1] >= SIGNIFICANT:
             network = SimpleDNN(mdata)
             network.train(seed=seed)
             network.deregister_manager(network.adata)
@@ -201,18 +215,13 @@ class WeightedEnsemble(DeconvolutionModel):
     def _combine(self, members: Sequence[DeconvolutionModel], seed: int) -> None:
         """Weigh trained members and store them, with the out-of-fold predictions of the weighted mean."""
         measured, predicted, donors = _out_of_fold(members)
-        weights = stack(measured, predicted, donors)
-        held_out = HeldOut(measured, stack_out_of_fold(measured, predicted, donors), donors)
+        weights = weigh(measured, predicted, donors)
+        held_out = HeldOut(measured, weighted_out_of_fold(measured, predicted, donors), donors)
         shown = ", ".join(f"{member.method} {weight:.2f}" for member, weight in zip(members, weights, strict=True))
         record = members[0].training_
         summary = f"{len(np.unique(donors))} donors, {len(record.genes)} genes; weights {shown}; {held_out.describe()}"
-        # the noise of CalibratedMAP is needed without its fractions, too
-        kept = [
-            number for number, weight in enumerate(weights) if weight > 0 or members[number].familiarity_ is not None
-        ]
-        state = WeightedEnsembleState(
-            members=tuple(members[number].state_ for number in kept), weights=weights[kept], summary=summary
-        )
+        states = tuple(member.state_ for member in members)
+        state = WeightedEnsembleState(members=states, weights=weights, summary=summary)
         interrupted = any(member.interrupted_ for member in members)
         self._store(state, replace(record, summary=summary, seed=seed, held_out=held_out, interrupted=interrupted))
 

@@ -2,4 +2,5 @@
 
 from __future__ import annotations
 
+from .nested import fit_or_tune
 from .search import Tuning, tune

@@ -52,7 +52,8 @@ RULES: dict[str, Rule] = {
     # objects
     "adata": objects.SAMPLES,
     "mdata": objects.PAIRED,
-    "data": objects.ROWS,
+    **dict.fromkeys(("data", "other_bulk", "test"), objects.ROWS),
+    "model_or_mdata": either(objects.MODEL, objects.PAIRED),
     "cells": objects.CELLS,
     "bulk": objects.SAMPLES_ONLY,
     **dict.fromkeys(("profiles", "signature"), objects.PROFILES),
@@ -69,6 +70,7 @@ RULES: dict[str, Rule] = {
     "tuning": objects.TUNING,
     "history": objects.HISTORY,
     "table": objects.FRAME,
+    **dict.fromkeys(("known", "known_se"), objects.KNOWN),
     **dict.fromkeys(("measured", "predicted", "distance", "fractions", "real", "simulated"), objects.NUMBERS),
     "labels": objects.LABELS,
     "rng": objects.GENERATOR,

@@ -139,6 +139,11 @@ FRAME = instance(
     lambda value: isinstance(value, pd.DataFrame),
     "Pass the table that scdeconv.tl.benchmark returns.",
 )
+KNOWN = instance(
+    "a DataFrame of samples × cell types",
+    lambda value: isinstance(value, pd.DataFrame),
+    "Pass a DataFrame with sample names as index, cell types as columns, and NaN for unknown fractions.",
+)
 GENERATOR = instance(
     "a NumPy random generator",
     lambda value: isinstance(value, np.random.Generator),

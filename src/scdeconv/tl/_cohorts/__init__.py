@@ -1,0 +1,5 @@
+"""Training on one cohort and test on another one."""
+
+from __future__ import annotations
+
+from .validate import prepare_cohorts, score_other_cohort, validate
