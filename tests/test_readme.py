@@ -31,5 +31,5 @@ def test_five_lines_run_without_deprecation_warnings(tmp_path):
     assert finished.returncode == 0, finished.stderr
     paired, trained, predicted = finished.stdout.splitlines()
     assert paired.startswith("paired 24 donors")
-    assert trained.startswith("calibrated_map: 24 donors")
+    assert trained.startswith("ensemble: 24 donors")
     assert predicted.startswith("predict: 24 samples were training samples; they get their out-of-fold predictions")

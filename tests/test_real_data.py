@@ -60,7 +60,7 @@ def test_retina_cross_validation_equals_manual_hold_out(retina, retina_held_out)
     for donor in pp.paired_donors(retina)[::5]:
         training, held_out = pp.hold_out(retina, [donor])
         model = tl.train(training)
-        assert model.method == "calibrated_map"
+        assert model.method == "ensemble"
         fractions = model.predict(held_out)
         pd.testing.assert_frame_equal(fractions, predicted["default"].loc[fractions.index], rtol=1e-4, atol=1e-6)
         fractions = tl.train(training, "mean_composition").predict(held_out)

@@ -35,8 +35,8 @@ def test_bulk_with_fractions_needs_no_reference(bulk, capsys):
     mdata = pp.pair(bulk=bulk)
     assert set(mdata.mod) == {"bulk"}
     assert "7 cell types, no reference" in capsys.readouterr().out
-    assert list(tl.methods(mdata).index) == WITHOUT_REFERENCE == ["mean_composition", "ridge", "simplednn"]
-    assert tl.default_method(mdata) == "ridge"
+    assert list(tl.methods(mdata).index) == WITHOUT_REFERENCE == ["ensemble", "mean_composition", "ridge", "simplednn"]
+    assert tl.default_method(mdata) == "ensemble"
 
 
 @pytest.mark.parametrize("method", WITHOUT_REFERENCE)

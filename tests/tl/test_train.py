@@ -6,6 +6,8 @@ import signal
 import warnings
 import weakref
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -39,15 +41,24 @@ def test_training_does_not_change_mdata(pairs, name, prepared, unchanged):
         tl.train(pairs, name, **QUICK.get(name, {}))
 
 
-def test_default_is_calibrated_map_or_robust_nnls(pairs, capsys):
-    assert tl.train(pairs).method == "calibrated_map"
-    pairs["bulk"].obsm["measured_fractions"].iloc[2:] = np.nan
-    assert len(pp.paired_donors(pairs)) < 3
-    assert tl.train(pairs).method == "robust_nnls"
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2
-    assert lines[0].startswith("calibrated_map: 10 donors, 4 profiles, 240 genes; out-of-fold RMSE ")
-    assert lines[1] == "robust_nnls: 4 profiles, 240 genes"
+@pytest.mark.parametrize(
+    ("n_pairs", "with_reference", "without"),
+    [(4, "ensemble", "ensemble"), (3, "calibrated_map", "ridge"), (2, "robust_nnls", "mean_composition")],
+)
+def test_default_depends_on_pairs_and_reference(pairs, n_pairs, with_reference, without):
+    measured = pairs["bulk"].obsm["measured_fractions"]
+    paired = pp.paired_donors(pairs)[n_pairs:]
+    measured.loc[pairs["bulk"].obs["donor"].isin(paired).to_numpy()] = np.nan
+    assert len(pp.paired_donors(pairs)) == n_pairs
+    assert tl.default_method(pairs) == with_reference
+    assert tl.train(pairs).method == with_reference
+    assert tl.default_method(pp.pair(bulk=pairs["bulk"])) == without
+
+
+def test_default_prints_weights_in_one_line(pairs, capsys):
+    tl.train(pairs)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert re.match(r"ensemble: 10 donors, 240 genes; weights calibrated_map 0\.\d+, ridge .*out-of-fold RMSE ", line)
 
 
 def test_genes_are_selected_unless_already_selected(pairs):

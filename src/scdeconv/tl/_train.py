@@ -26,8 +26,6 @@ PREPARATION = {
     "augment": ("n_aug", "aug_ratio"),
     "select_genes": ("n_genes",),
 }
-# default without a reference; chosen on public data, see docs/benchmarks/without_reference
-WITHOUT_REFERENCE = "ridge"
 PREPARED_BY: dict[str, Callable[..., None]] = {"simulate": simulate, "augment": augment, "select_genes": select_genes}
 # removed arguments, with advice
 FORMER_ARGUMENTS = {"start_from_solution": "no method: use method='residual_dnn' (True) or 'simplednn' (False)"}
@@ -44,8 +42,8 @@ def default_method(mdata: MuData) -> str:
 
     Returns
     -------
-    ``"calibrated_map"`` with at least three paired donors and a reference, ``"robust_nnls"``, which needs no pairs, with
-    a reference only. Without a reference: ``"ridge"`` with at least three paired donors, else ``"mean_composition"``.
+    ``"ensemble"`` with at least four paired donors. With three, ``"calibrated_map"`` with a reference and ``"ridge"``
+    without. With fewer, ``"robust_nnls"``, which needs no pairs, with a reference and ``"mean_composition"`` without.
 
     Examples
     --------
@@ -55,12 +53,14 @@ def default_method(mdata: MuData) -> str:
     ... )  # doctest: +ELLIPSIS
     paired 6 donors ...
     >>> scdeconv.tl.default_method(mdata)
-    'calibrated_map'
+    'ensemble'
     """
-    enough = len(paired_donors(mdata)) >= FEWEST_PAIRS
-    if keys.PROFILES in mdata.mod:
-        return "calibrated_map" if enough else "robust_nnls"
-    return WITHOUT_REFERENCE if enough else keys.BASELINE
+    n_pairs, with_reference = len(paired_donors(mdata)), keys.PROFILES in mdata.mod
+    if n_pairs > FEWEST_PAIRS:
+        return "ensemble"
+    if n_pairs == FEWEST_PAIRS:
+        return "calibrated_map" if with_reference else "ridge"
+    return "robust_nnls" if with_reference else keys.BASELINE
 
 
 def keyword_arguments(function: Any) -> dict[str, Any]:
@@ -157,9 +157,10 @@ def train(
 ) -> DeconvolutionModel:
     """Train a method on paired data.
 
-    The default method had the lowest error on held-out donors of public data: ``"calibrated_map"`` with at least three
-    paired donors, otherwise ``"robust_nnls"``; without a reference ``"ridge"`` (:func:`default_method`). If genes were not selected before, :func:`scdeconv.pp.select_genes` is
-    called with its defaults. If a method needs simulated bulk and there is none, :func:`scdeconv.pp.simulate` is called
+    The default with at least four paired donors is ``"ensemble"``: it weighs ``"calibrated_map"`` (if there is a
+    reference), ``"ridge"`` and ``"simplednn"`` by their errors on held-out donors. Without pairs it is ``"robust_nnls"``
+    (:func:`default_method`). If genes were not selected before, :func:`scdeconv.pp.select_genes` is called with its
+    defaults. If a method needs simulated bulk and there is none, :func:`scdeconv.pp.simulate` is called
     with its defaults. A summary is printed in one line.
 
     Parameters

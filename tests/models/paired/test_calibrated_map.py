@@ -24,10 +24,8 @@ def solution(mdata, genes, expression, without=()):
     return softmax(calibration.model().solve(log_shares(expression), expression.sum(axis=1)), axis=1)
 
 
-def test_default_method_is_calibrated_map_with_pairs(pairs, capsys):
-    assert tl.default_method(pairs) == "calibrated_map"
-    model = tl.train(pairs)
-    assert type(model) is CalibratedMAP
+def test_training_prints_the_error_on_held_out_donors(pairs, capsys):
+    assert type(tl.train(pairs, "calibrated_map")) is CalibratedMAP
     assert capsys.readouterr().out.startswith("calibrated_map: 10 donors, 4 profiles, 240 genes; out-of-fold RMSE")
 
 

@@ -86,7 +86,7 @@ def test_former_arguments_name_the_new_methods(pairs, argument):
 @pytest.mark.parametrize("argument", [{"hidden": (8,)}, {"max_epochs": 3}, {"n_members": 2}])
 def test_network_arguments_of_the_default_method_are_refused(pairs, argument):
     (name,) = argument
-    expected = rf"Expected arguments of CalibratedMAP.*found \['{name}'\].*'residual_dnn'.*'simplednn'"
+    expected = rf"Expected arguments of WeightedEnsemble.*found \['{name}'\].*'residual_dnn'.*'simplednn'"
     with pytest.raises(TypeError, match=expected):
         tl.train(pairs, **argument)
 

@@ -1,4 +1,4 @@
-"""CalibratedMAP: maximum a posteriori composition under the calibration of the pairs; the default with pairs."""
+"""CalibratedMAP: maximum a posteriori composition under the calibration of the pairs."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.stats import t
@@ -161,6 +161,16 @@ class WeightedEnsemble(DeconvolutionModel):
     def __init__(self, mdata: MuData | None = None) -> None:
         self.mdata = mdata
         self.parameters_ = {}
+
+    @classmethod
+    def tuning_space(cls) -> dict[str, Any]:
+        """Return an empty search space: only the number of genes is tuned.
+
+        Returns
+        -------
+        Empty dictionary.
+        """
+        return {}
 
     @classmethod
     @checked()
