@@ -21,7 +21,11 @@ METHODS = {
     "CalibratedNNLS": {"method": "calibrated_nnls"},
     "ridge on the simulation": {"method": "simulation_ridge"},
     "ridge on the pairs": {"method": "ridge"},
+    "SQUID": {"method": "squid"},
     "Bisque": {"method": "bisque"},
+    "DeMixSC": {"method": "demixsc"},
+    "DeMixSC, weighted residuals as in the original": {"method": "demixsc", "weighted_residuals": True},
+    "Harp": {"method": "harp"},
     "RobustNNLS": {"method": "robust_nnls"},
     "NNLS": {"method": "nnls"},
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.optimize import LinearConstraint, minimize
-from scipy.stats import rankdata
 
 from scdeconv._stats.solvers import support_vectors
 
