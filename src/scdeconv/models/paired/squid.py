@@ -82,7 +82,7 @@ class SQUIDState(State):
 
 
 class SQUID(CrossFittedModel):
-    r"""Transformed bulk and dampened weighted least squares (Cobos et al. 2023).
+    r"""Transformed bulk and dampened weighted least squares (Avila Cobos et al. 2023).
 
     The pseudobulk of a paired sample is the product of the measured fractions and the mean counts per cell. A linear map
     for each gene gives the bulk of the pairs the mean and the standard deviation of their pseudobulk, the latter
@@ -127,7 +127,7 @@ class SQUID(CrossFittedModel):
         family="paired",
         needs=("pairs", "profiles"),
         summary="each gene of bulk gets mean and SD of pseudobulk, then DWLS",
-        reference="Cobos et al. 2023",
+        reference="Avila Cobos et al. 2023",
     )
     state_type = SQUIDState
 
