@@ -24,7 +24,7 @@ METHODS = {
     "SQUID": {"method": "squid"},
     "Bisque": {"method": "bisque"},
     "DeMixSC": {"method": "demixsc"},
-    "DeMixSC, weighted residuals as in the original": {"method": "demixsc", "weighted_residuals": True},
+    "DeMixSC, weighted residuals": {"method": "demixsc", "weighted_residuals": True},
     "Harp": {"method": "harp"},
     "RobustNNLS": {"method": "robust_nnls"},
     "NNLS": {"method": "nnls"},
@@ -112,7 +112,8 @@ def main(seeds: list[int]) -> None:
         markdown_table(summarise(table)),
         "NNLS and RobustNNLS use only the reference and no pairs. Their error is large because of the platform effect between "
         "nuclei and bulk. SQUID, Bisque, DeMixSC and Harp are published methods that use pairs; ours are compared with the "
-        "original programs on their cards. Harp fits a profile value for each gene and type, and a weight for each gene.",
+        "original programs on their cards. DeMixSC with weighted residuals has the weights of the original program. Harp fits a "
+        "profile value for each gene and type, and a weight for each gene.",
         "### The default by cell type",
         markdown_table(types.map("{:.4f}".format)),
         "### Networks on pairs",
