@@ -22,8 +22,8 @@ PARITY = ROOT.parent / "shared" / "parity"
 DEFAULT = "robust_nnls"
 # outputs of the original programs in ../shared/parity
 ORIGINALS = {"MuSiC (original)": "music", "InstaPrism (original)": "instaprism", "Bisque (original)": "bisque"}
-ORIGINALS |= {"dtangle": "dtangle"}
-SHARES_OF_RNA = ("InstaPrism (original)",)
+ORIGINALS |= {"dtangle (Python port)": "dtangle"}
+SHARES_OF_RNA = ("InstaPrism (original)", "dtangle (Python port)")
 
 
 def blood(name: str) -> tuple[MuData, pd.DataFrame] | None:

@@ -43,6 +43,7 @@ def assert_equals_held_out(mdata, without):
     assert data.cell_types == rest.cell_types
     np.testing.assert_array_equal(data.profiles(without), rest.profiles())
     np.testing.assert_array_equal(data.cell_sizes(without), rest.cell_sizes())
+    np.testing.assert_array_equal(data.pseudobulk(without), rest.pseudobulk())
     assert list(data.samples.index[data.kept(without)]) == list(rest.samples.index)
     assert list(data.samples.index[data.paired(without)]) == list(rest.samples.index[rest.paired()])
 
@@ -191,3 +192,25 @@ def test_mean_cells_by_donor_need_cells(reference_inputs):
     data = read(pp.pair(**reference_inputs))
     with pytest.raises(ValueError, match="Expected cells, found profiles only"):
         data.reference.mean_cells_by_donor()
+
+
+def test_pseudobulk_is_the_sum_of_the_donors_cells(pairs):
+    mdata = repeated(pairs)
+    data, cells = read(mdata), mdata["sc"]
+    donors = data.pairs().donors
+    assert len(donors) > len(set(donors))
+    expected = [cells.X[(cells.obs["donor"] == donor).to_numpy()].toarray().sum(axis=0) for donor in donors]
+    np.testing.assert_array_equal(data.pseudobulk(), expected)
+
+
+def test_pseudobulk_without_cells_is_expected_from_fractions(pairs):
+    without_cells = make_mudata({name: pairs[name] for name in ("bulk", "profiles")})
+    data = read(without_cells)
+    np.testing.assert_allclose(data.pseudobulk(), data.pairs().fractions @ data.profiles())
+    # a donor without cells beside donors with cells
+    fewer = make_mudata({**pairs.mod, "pseudobulk": pairs["pseudobulk"][1:].copy()})
+    found, donors = read(fewer).pseudobulk(), data.pairs().donors
+    missing = donors == pairs["pseudobulk"].obs["donor"].iloc[0]
+    assert missing.sum() == 1
+    np.testing.assert_allclose(found[missing], data.pseudobulk()[missing])
+    np.testing.assert_array_equal(found[~missing], read(pairs).pseudobulk()[~missing])

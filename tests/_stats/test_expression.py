@@ -6,8 +6,9 @@ import warnings
 
 import numpy as np
 import pytest
+from scipy.stats import rankdata
 
-from scdeconv._stats.expression import LEVEL, fill_missing, log_cpm, log_shares
+from scdeconv._stats.expression import LEVEL, fill_missing, log_cpm, log_shares, quantile_normalise
 
 
 @pytest.fixture
@@ -65,3 +66,25 @@ def test_log_cpm_is_log_counts_per_million():
     expression = np.random.default_rng(0).poisson(5, (4, 7))
     for row, values in zip(expression, log_cpm(expression), strict=True):
         np.testing.assert_allclose(values, [np.log(1 + x / sum(row) * 1e6) for x in row])
+
+
+def test_quantile_normalisation_equals_a_plain_loop():
+    samples = np.random.default_rng(0).poisson(3, (4, 25)).astype(float)
+    target = np.mean([sorted(sample) for sample in samples], axis=0)
+    expected = np.empty_like(samples)
+    for i, sample in enumerate(samples):
+        for j, rank in enumerate(rankdata(sample) - 1):
+            expected[i, j] = (target[int(np.floor(rank))] + target[int(np.ceil(rank))]) / 2
+    np.testing.assert_allclose(quantile_normalise(samples, samples), expected)
+    some = samples[:, 5:12].copy()
+    some[:, 3] = np.nan
+    found = quantile_normalise(some, samples)
+    np.testing.assert_allclose(np.delete(found, 3, axis=1), np.delete(expected[:, 5:12], 3, axis=1))
+    assert np.isnan(found[:, 3]).all()
+
+
+def test_given_quantiles_replace_the_mean_distribution():
+    samples = np.random.default_rng(0).permuted(np.tile(np.arange(25.0), (4, 1)), axis=1)
+    target = np.sort(np.random.default_rng(1).normal(size=25))
+    found = quantile_normalise(samples, samples, target)
+    np.testing.assert_array_equal(found, target[samples.astype(int)])

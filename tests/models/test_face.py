@@ -25,6 +25,7 @@ ARCHITECTURE = {
     "simplednn": {"n_members": 2, "hidden": (8,)},
     "residual_dnn": {"n_members": 2, "hidden": (8,), "simulate": 20},
     "simulation_ridge": {"n_simulated": 50},
+    "harp": {"penalty": 1.0},
 }
 TRAINING = {"simplednn": {"max_epochs": 3}, "residual_dnn": {"max_epochs": 3}, "scaden": {"max_steps": 3}}
 NAMES = list(tl.methods().index)

@@ -12,8 +12,8 @@ from scdeconv import pp
 from scdeconv.models import CrossFittedModel, PairedData, State, load_class, records
 
 METHODS = [key for key in records() if issubclass(load_class(key), CrossFittedModel)]
-# fewer simulated samples than by default keep the checks short
-ARGUMENTS = {"simulation_ridge": {"n_simulated": 100}}
+# fewer simulated samples than by default, and no choice of the penalty, keep the checks short
+ARGUMENTS = {"simulation_ridge": {"n_simulated": 100}, "harp": {"penalty": 1.0}}
 OPTIONS = [
     *((key, ARGUMENTS.get(key, {})) for key in METHODS),
     ("bayesprism", {"update_reference": True, "cell_state_key": "state"}),

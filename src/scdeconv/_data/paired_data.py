@@ -218,6 +218,28 @@ class PairedData:
         """
         return bool(self.mdata[keys.BULK].obsm[keys.MEASURED][self.paired(without)].isna().any(axis=None))
 
+    def pseudobulk(self, without: Collection[str] = ()) -> np.ndarray:
+        """Return the summed cells of the donor of each sample of :meth:`pairs`.
+
+        Parameters
+        ----------
+        without
+            Donors to exclude.
+
+        Returns
+        -------
+        Samples × genes, not normalised. For donors without cells: the measured fractions times the profiles.
+        """
+        pairs = self.pairs(without)
+        expected = pairs.fractions @ self.profiles(without)
+        if keys.PSEUDOBULK not in self.mdata.mod:
+            return expected
+        given = self.mdata[keys.PSEUDOBULK]
+        position = {donor: row for row, donor in enumerate(given.obs[keys.DONOR].astype(str))}
+        rows = np.array([position.get(donor, -1) for donor in pairs.donors], dtype=int)
+        expected[rows >= 0] = values_of(given, rows[rows >= 0], self.genes)
+        return expected
+
     def cell_states(self, key: str, without: Collection[str] = ()) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the counts of the cell states.
 

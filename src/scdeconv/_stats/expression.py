@@ -1,4 +1,4 @@
-"""Normalisation of expression: shares, log shares and log CPM."""
+"""Normalisation of expression: shares, log shares, log CPM and quantiles."""
 
 from __future__ import annotations
 
@@ -43,3 +43,29 @@ def fill_missing(expression: np.ndarray, reference: np.ndarray) -> np.ndarray:
     covered = (present * reference).sum(axis=1, keepdims=True)
     totals = np.where(present, expression, 0).sum(axis=1, keepdims=True)
     return np.where(present, expression / np.maximum(totals, np.finfo(float).tiny) * covered, reference)
+
+
+def quantile_normalise(values: np.ndarray, samples: np.ndarray, target: np.ndarray | None = None) -> np.ndarray:
+    """Quantile-normalise samples; ties get their mean rank.
+
+    Parameters
+    ----------
+    values
+        Samples × selected genes. Values must occur in ``samples``; NaN stays NaN.
+    samples
+        The same samples × all genes.
+    target
+        Sorted values of the common distribution, length all genes. Default: the mean distribution of the samples.
+
+    Returns
+    -------
+    Normalised values, samples × selected genes.
+    """
+    ordered = np.sort(samples, axis=1)
+    if target is None:
+        target = ordered.mean(axis=0)
+    ranks = [
+        (np.searchsorted(mine, row, "left") + np.searchsorted(mine, row, "right") - 1) / 2
+        for mine, row in zip(ordered, values, strict=True)
+    ]
+    return np.where(np.isnan(values), np.nan, np.interp(ranks, np.arange(samples.shape[1]), target))

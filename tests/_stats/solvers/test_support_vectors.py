@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.optimize import LinearConstraint, minimize
-from scipy.stats import rankdata
 
 from scdeconv._stats.solvers import support_vectors
 
@@ -86,18 +85,3 @@ def test_null_mixtures_are_pooled_values_drawn_without_replacement():
     assert drawn.shape == (200, 4)
     assert all(len(set(row)) == 4 for row in drawn)
     assert set(drawn.ravel()) == set(bulk.ravel())
-
-
-def test_quantile_normalisation_equals_a_plain_loop():
-    samples = np.random.default_rng(0).poisson(3, (4, 25)).astype(float)
-    target = np.mean([sorted(sample) for sample in samples], axis=0)
-    expected = np.empty_like(samples)
-    for i, sample in enumerate(samples):
-        for j, rank in enumerate(rankdata(sample) - 1):
-            expected[i, j] = (target[int(np.floor(rank))] + target[int(np.ceil(rank))]) / 2
-    np.testing.assert_allclose(support_vectors.quantile_normalise(samples, samples), expected)
-    some = samples[:, 5:12].copy()
-    some[:, 3] = np.nan
-    found = support_vectors.quantile_normalise(some, samples)
-    np.testing.assert_allclose(np.delete(found, 3, axis=1), np.delete(expected[:, 5:12], 3, axis=1))
-    assert np.isnan(found[:, 3]).all()

@@ -84,26 +84,3 @@ def p_values(correlation: np.ndarray, null: np.ndarray) -> np.ndarray:
     """Return empirical p-values: 1 - rank / n of the nearest of n null correlations."""
     nearest = np.abs(np.sort(null) - correlation[:, None]).argmin(axis=1)
     return 1 - (nearest + 1) / len(null)
-
-
-def quantile_normalise(values: np.ndarray, samples: np.ndarray) -> np.ndarray:
-    """Quantile-normalise samples to their mean distribution; ties get their mean rank.
-
-    Parameters
-    ----------
-    values
-        Samples × selected genes. Values must occur in ``samples``; NaN stays NaN.
-    samples
-        The same samples × all genes.
-
-    Returns
-    -------
-    Normalised values, samples × selected genes.
-    """
-    ordered = np.sort(samples, axis=1)
-    target, positions = ordered.mean(axis=0), np.arange(samples.shape[1])
-    ranks = [
-        (np.searchsorted(mine, row, "left") + np.searchsorted(mine, row, "right") - 1) / 2
-        for mine, row in zip(ordered, values, strict=True)
-    ]
-    return np.where(np.isnan(values), np.nan, np.interp(ranks, positions, target))

@@ -20,7 +20,7 @@ from scdeconv.models._record import Method
 from scdeconv.models._signature_model import present_genes
 from scdeconv.models._state import State
 from scdeconv.models._usable import to_all_rows
-from scdeconv.models.reference._bayesprism_arguments import check_states, is_noisy
+from scdeconv.models.reference._arguments.bayesprism import check_states, is_noisy
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence

@@ -14,11 +14,11 @@ from scdeconv._data.matrix import get_matrix, to_dense
 from scdeconv._data.progress import progress
 from scdeconv._data.units import ARRAY, to_linear
 from scdeconv._stats.compositions import to_fractions
+from scdeconv._stats.expression import quantile_normalise
 from scdeconv._stats.solvers.support_vectors import (
     draw_null_mixtures,
     goodness_of_fit,
     p_values,
-    quantile_normalise,
     solve_nu_svr,
     standardise,
 )

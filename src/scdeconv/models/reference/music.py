@@ -25,7 +25,7 @@ from scdeconv.models._cross_fitted import CrossFittedModel
 from scdeconv.models._record import Method
 from scdeconv.models._state import State
 from scdeconv.models._usable import to_all_rows
-from scdeconv.models.reference._music_arguments import check_arguments, given_markers, group_members
+from scdeconv.models.reference._arguments.music import check_arguments, given_markers, group_members
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

@@ -8,7 +8,7 @@ import pytest
 
 from scdeconv import pp, tl
 from scdeconv.models.reference import music
-from scdeconv.models.reference._music_arguments import given_markers
+from scdeconv.models.reference._arguments.music import given_markers
 
 GROUPS = {"lymphoid": ["B cell", "T cell"]}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from scdeconv.models.reference._bayesprism_arguments import is_noisy
+from scdeconv.models.reference._arguments.bayesprism import is_noisy
 
 NOISY = "RPL3 RPS4X RPLP0 RPSA RPL23AP7 MRPL12 MRPS18A Rps27a MT-CO1 mt-Nd4 MALAT1 Malat1 XIST UTY DDX3Y RPS4Y1 TTTY14"
 KEPT = "RPS6KA1 RPS6KB2 RPS19BP1 ACTB MTOR MT2A RPE RPN1 MRPLX UTYX CD3D METTL3"

@@ -1,0 +1,1 @@
+"""Checks of the arguments of reference-based methods that need the data."""
