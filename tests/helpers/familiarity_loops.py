@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from scdeconv._stats.familiarity import LEAST_SPREAD
+from scdeconv._stats.recognition.familiarity import LEAST_SPREAD
 
 
 def distance_by_loops(sample, others):

@@ -15,7 +15,7 @@ from familiarity_loops import distance_by_loops
 
 from scdeconv import datasets, pp, tl
 from scdeconv._data.modalities import make_mudata
-from scdeconv._stats.familiarity import MARGIN
+from scdeconv._stats.recognition.familiarity import MARGIN
 
 QUICK = {"max_epochs": 2, "hidden": (4,), "n_members": 2}
 

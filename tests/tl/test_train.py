@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
 import warnings
 import weakref
-
-import re
 
 import numpy as np
 import pandas as pd

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from scdeconv._stats.conformal import HeldOut
-    from scdeconv._stats.familiarity import Familiarity
+    from scdeconv._stats.recognition.familiarity import Familiarity
 
     from ._record import Method
 

@@ -12,7 +12,7 @@ from scdeconv._data.checks import Problems, check_cell_sizes, check_expressed, c
 from scdeconv._data.paired_data import PairedData
 from scdeconv._stats.compositions import to_fractions
 from scdeconv._stats.conformal import HeldOut
-from scdeconv._stats.familiarity import Familiarity
+from scdeconv._stats.recognition.familiarity import Familiarity
 from scdeconv.pp import FEWEST_PAIRS, paired_donors
 
 from ._base import DeconvolutionModel

@@ -15,8 +15,8 @@ from scdeconv._data.genes import read_genes
 from scdeconv._data.units import ARRAY, OTHER_UNITS, unit_of
 from scdeconv._data.warnings import warn
 from scdeconv._stats.conformal import HeldOut
-from scdeconv._stats.familiarity import Familiarity
-from scdeconv._stats.fingerprint import Fingerprints, most_expressed
+from scdeconv._stats.recognition.familiarity import Familiarity
+from scdeconv._stats.recognition.fingerprint import Fingerprints, most_expressed
 from scdeconv.io import TrainingRecord
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from scdeconv._data.checks import checked
 from scdeconv._data.paired_data import PairedData
 from scdeconv._nn import Ensemble, TrainingData, inference, weights_of
 from scdeconv._stats.conformal import HeldOut
-from scdeconv._stats.familiarity import Familiarity
+from scdeconv._stats.recognition.familiarity import Familiarity
 from scdeconv.io import curves_of
 from scdeconv.models._members import (
     LossName,

@@ -16,7 +16,7 @@ from scdeconv._data.matrix import to_dense
 from scdeconv._data.units import COUNTS, ESTIMATED
 from scdeconv._data.warnings import warn
 from scdeconv._stats.expression import log_shares
-from scdeconv._stats.fingerprint import Fingerprints, most_expressed
+from scdeconv._stats.recognition.fingerprint import Fingerprints, most_expressed
 from scdeconv.pp import join
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from familiarity_loops import distance_by_loops
 
-from scdeconv._stats.familiarity import MARGIN, Familiarity
+from scdeconv._stats.recognition.familiarity import MARGIN, Familiarity
 
 
 def test_limits_and_distances_equal_an_explicit_loop():

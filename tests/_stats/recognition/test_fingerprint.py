@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scdeconv._stats.fingerprint import N_GENES, Fingerprints, most_expressed
+from scdeconv._stats.recognition.fingerprint import N_GENES, Fingerprints, most_expressed
 
 
 @pytest.fixture

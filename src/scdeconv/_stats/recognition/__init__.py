@@ -1,0 +1,1 @@
+"""Recognition of samples: training samples, and samples that differ from them."""
