@@ -10,8 +10,8 @@ import pandas as pd
 
 from scdeconv._data.checks import checked
 from scdeconv._data.fractions import Table, align_compositions, align_distance, align_fractions, by_column, documented
-from scdeconv._stats.recognition import familiarity
 from scdeconv._stats.compositions import centred_log_ratio, mean_kl, mean_transport_cost
+from scdeconv._stats.recognition import familiarity
 from scdeconv._stats.rounding import deviations_from_mean, ratio
 
 overlap = checked()(familiarity.overlap)

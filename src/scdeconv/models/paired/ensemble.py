@@ -211,10 +211,10 @@ class WeightedEnsemble(DeconvolutionModel):
                 f"{n_donors}. Use method='calibrated_map'."
             )
             raise ValueError(msg)
-        members: list[DeconvolutionModel] = [CalibratedMAP(mdata)] if keys.PROFILES in mdata.mod else []
-        members.append(Ridge(mdata))
-        for member in members:
+        pure = [CalibratedMAP(mdata), Ridge(mdata)] if keys.PROFILES in mdata.mod else [Ridge(mdata)]
+        for member in pure:
             member.train()
+        members: list[DeconvolutionModel] = [*pure]
         if len(members) == 1 or p_values(*_out_of_fold(members))[-1] >= SIGNIFICANT:
             network = SimpleDNN(mdata)
             network.train(seed=seed)
