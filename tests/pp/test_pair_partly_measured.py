@@ -79,8 +79,8 @@ def test_lacking_types_are_not_zero(generated, method):
         model = tl.train(pp.pair(bulk=bulk, profiles=profiles), method)
         errors[name] = metrics.rmse(new.obsm["true_fractions"], model.predict(new))
     assert errors["nan"] < 0.9 * errors["zero"]
-    # completed types blur the calibration, which few complete samples replace
-    assert errors["nan"] < (1.1 if method == "calibrated_map" else 1) * errors["none"]
+    # with profiles, a few complete samples are as good: see docs/benchmarks/known_fractions
+    assert errors["nan"] < (1.3 if method == "calibrated_map" else 1) * errors["none"]
 
 
 def test_type_of_no_sample_is_learned_from_profiles(generated):

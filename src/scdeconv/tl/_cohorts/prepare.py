@@ -123,5 +123,8 @@ def shift_genes(training: AnnData, test: AnnData, units: tuple[str, str]) -> Ann
     # counts are whole numbers
     moved.X = np.rint(scaled) if units[0] == COUNTS else scaled
     moved.uns.clear()
-    print(f"the test bulk is in {units[1]}, the training bulk in {units[0]}: mean log expression of each gene aligned")
+    print(
+        f"the test bulk is in {units[1]}, the training bulk in {units[0]}: mean log expression of each gene aligned for methods "
+        "that learn from bulk"
+    )
     return moved
