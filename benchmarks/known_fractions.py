@@ -19,7 +19,7 @@ from report import PAGES, markdown_table, mean_and_range, provenance, use_shared
 from scdeconv import pp, tl
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from anndata import AnnData
     from mudata import MuData
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 N_FOLDS = 5
 COVERAGE = 0.8
 STANDARD_ERROR = 0.05
+# share of the training donors that lack types, and what is done with them
+LACKING_SHARE = 0.6
+TREATMENTS = ("all types measured", "NaN for the missing types", "without these samples", "0 for the missing types")
 WHOLE_BLOOD = "wholeblood_gse20300_array_cbc"
 LINSLEY = "wholeblood_linsley_cbc"
 
@@ -98,6 +101,42 @@ def score(tasks: Iterator[tuple[DeconvolutionModel, AnnData, pd.DataFrame]], giv
     return pd.DataFrame(rows).T.rename_axis("way")
 
 
+def train_partly(
+    bulk: AnnData, profiles: AnnData | None, lacking: Sequence[str], methods: Sequence[str], seed: int
+) -> pd.DataFrame:
+    """Return the RMSE on held-out donors if most training samples lack some types, by method and treatment."""
+    rng = np.random.default_rng(seed)
+    donors = bulk.obs["donor"].astype(str) if "donor" in bulk.obs else bulk.obs_names.to_series()
+    order = rng.permutation(donors.unique())
+    found: dict[tuple[str, str], list[pd.DataFrame]] = {}
+    for fold in range(N_FOLDS):
+        test = donors.isin(order[fold::N_FOLDS]).to_numpy()
+        training, new = bulk[~test].copy(), bulk[test].copy()
+        true, measured = new.obsm["measured_fractions"], training.obsm["measured_fractions"]
+        of_training = donors[~test].unique()
+        partly = donors[~test].isin(rng.permutation(of_training)[: round(LACKING_SHARE * len(of_training))]).to_numpy()
+        tables = {name: measured.copy() for name in TREATMENTS}
+        tables["NaN for the missing types"].loc[partly, lacking] = np.nan
+        tables["without these samples"].loc[partly] = np.nan
+        tables["0 for the missing types"].loc[partly, lacking] = 0.0
+        for name, table in tables.items():
+            training.obsm["measured_fractions"] = (
+                table.div(table.sum(axis=1), axis=0) if name.startswith("0") else table
+            )
+            mdata = pp.pair(bulk=training.copy(), profiles=profiles)
+            for method in methods:
+                errors = tl.train(mdata, method).predict(new)[true.columns] - true
+                found.setdefault((method, name), []).append(errors)
+    rmse = {key: float(np.sqrt((pd.concat(errors) ** 2).mean(axis=None))) for key, errors in found.items()}
+    return pd.Series(rmse).unstack()[list(TREATMENTS)].rename_axis("method")
+
+
+def describe_partly(tables: Sequence[pd.DataFrame]) -> str:
+    """Return the Markdown table of :func:`train_partly`, with mean and range over the seeds."""
+    rows = pd.concat(tables)
+    return markdown_table(rows.groupby(level=0).agg(mean_and_range).loc[list(tables[0].index)])
+
+
 def describe(tables: dict[str, list[pd.DataFrame]]) -> str:
     """Return the Markdown table of one data set, with mean and range over the seeds."""
     rows = []
@@ -108,7 +147,7 @@ def describe(tables: dict[str, list[pd.DataFrame]]) -> str:
             rows.append(
                 {
                     "method": method,
-                    "neutrophils or monocytes": way,
+                    "known type": way,
                     "RMSE of the others": mean_and_range(values["RMSE of the others"]),
                     f"coverage of {COVERAGE:.0%} intervals": _mean(values["coverage"], 2),
                     "mean width": _mean(values["width"], 3),
@@ -160,6 +199,28 @@ def main(seeds: list[int]) -> None:
                     for method in ("robust_nnls", "nnls", "music")
                 }
             )
+        partly = {
+            "24 arrays of whole blood, no reference; lymphocytes and monocytes missing": describe_partly(
+                [
+                    train_partly(
+                        read(WHOLE_BLOOD), None, ["Lymphocytes", "Monocytes"], ("mean_composition", "ridge"), seed
+                    )
+                    for seed in seeds
+                ]
+            ),
+            "14 retina samples, profiles of nuclei; AC, RGC and MG missing": describe_partly(
+                [
+                    train_partly(
+                        read("retina_paired"),
+                        read("retina_paired", "reference_means_batch1"),
+                        ["AC", "RGC", "MG"],
+                        ("ridge", "calibrated_map"),
+                        seed,
+                    )
+                    for seed in seeds
+                ]
+            ),
+        }
     parts = [
         "# Known fractions of a sample",
         "One measured type is passed to `tl.predict(..., known=)`, and the errors of the **other** types are scored on donors "
@@ -175,7 +236,19 @@ def main(seeds: list[int]) -> None:
         "with its own standard error. The posterior is too narrow against it, because errors of the model are larger than its "
         "noise: with a standard error of 0.03 on the arrays, the RMSE of the others was 0.054, and 0.045 with the weight from "
         "out-of-fold errors.",
-        provenance("../shared/data (GSE20300, GSE60424), ../shared/parity (Finotello 2019, Hao 2021)", seeds),
+        "## Partly measured compositions in training\n\n"
+        f"Some types of {LACKING_SHARE:.0%} of the training donors are set to NaN; the RMSE over all types is of held-out donors "
+        f"({N_FOLDS} folds).",
+        *(f"{title}:\n\n{table}" for title, table in partly.items()),
+        "With a reference, missing types are first completed with the mean composition, then ten times with estimates under the "
+        "calibration. On generated cohorts (24 donors, 2 of 5 types missing, CalibratedMAP, mean of 4 cohorts) the RMSE was, for "
+        "half and two thirds of the donors partly measured: all types measured 0.0285 and 0.0285; without these samples 0.0322 and "
+        "0.0326; completed with the mean only 0.0326 and 0.0363; with 5 alternations 0.0307 and 0.0336, with 30 alternations "
+        "0.0305 and 0.0324. With a good reference, few complete samples are thus about as good as many partly measured ones.",
+        provenance(
+            "../shared/data (GSE20300, GSE60424, retina of Guo 2024), ../shared/parity (Finotello 2019, Hao 2021)",
+            seeds,
+        ),
     ]
     write_page(PAGES / "known_fractions.md", parts)
 

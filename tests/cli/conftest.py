@@ -55,6 +55,10 @@ def write_inputs(small_cohort):
         sheet.to_csv(folder / "samples.tsv", sep="\t")
         sheet.to_csv(folder / "samples.csv")
         bulk.obsm["true_fractions"].to_csv(folder / "measured.tsv", sep="\t", index_label="sample")
+        other = datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100), seed=1)[1]
+        other.obs_names = "other_" + other.obs_names
+        other.to_df().T.to_csv(folder / "other_cohort.tsv", sep="\t", index_label="gene")
+        other.obsm["true_fractions"].to_csv(folder / "other_measured.tsv", sep="\t", index_label="sample")
         count = bulk.obsm["true_fractions"].iloc[:, :1]
         count.to_csv(folder / "blood_count.tsv", sep="\t", index_label="sample")
         (count * 0 + 0.01).to_csv(folder / "blood_count_se.tsv", sep="\t", index_label="sample")

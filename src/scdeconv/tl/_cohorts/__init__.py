@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from .validate import prepare_cohorts, score_other_cohort, validate
+from .score import prepare_cohorts, score_other_cohort, validate

@@ -13,7 +13,7 @@ from scdeconv._data.checks import Problems, check_shared_genes, examples
 from scdeconv._data.fractions import has_measured
 from scdeconv._data.gene_names import Genes
 from scdeconv._data.matrix import to_dense
-from scdeconv._data.units import COUNTS, ESTIMATED
+from scdeconv._data.units import ARRAY, COUNTS, OTHER_UNITS
 from scdeconv._data.warnings import warn
 from scdeconv._stats.expression import log_shares
 from scdeconv._stats.recognition.fingerprint import Fingerprints, most_expressed
@@ -90,8 +90,9 @@ def repeated_samples(training: AnnData, test: AnnData) -> np.ndarray:
 
 
 def same_unit(unit: str, other: str) -> bool:
-    """Return whether two units need no gene shifts."""
-    return COUNTS in (unit, other) and ESTIMATED in (unit, other) or unit == other
+    """Return whether two units need no gene shifts. Estimated counts may be TPM of some genes: they fit both."""
+    differ = other in OTHER_UNITS.get(unit, ()) or unit in OTHER_UNITS.get(other, ()) or ARRAY in (unit, other)
+    return unit == other or not differ
 
 
 def shift_genes(training: AnnData, test: AnnData, units: tuple[str, str]) -> AnnData:
@@ -118,7 +119,12 @@ def shift_genes(training: AnnData, test: AnnData, units: tuple[str, str]) -> Ann
     shifted = np.expm1(np.maximum(logs[1] + logs[0].mean(axis=0) - logs[1].mean(axis=0), 0))
     totals = np.maximum(shifted.sum(axis=1, keepdims=True), np.finfo(float).tiny)
     moved = subset(test, genes=test.var_names.get_indexer(training.var_names))
-    moved.X = shifted / totals * np.median(to_dense(training.X).sum(axis=1))
+    scaled = shifted / totals * np.median(to_dense(training.X).sum(axis=1))
+    # counts are whole numbers
+    moved.X = np.rint(scaled) if units[0] == COUNTS else scaled
     moved.uns.clear()
-    print(f"the test bulk is in {units[1]}, the training bulk in {units[0]}: mean log expression of each gene aligned")
+    print(
+        f"the test bulk is in {units[1]}, the training bulk in {units[0]}: mean log expression of each gene aligned for methods "
+        "that learn from bulk"
+    )
     return moved

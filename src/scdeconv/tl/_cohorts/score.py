@@ -35,7 +35,7 @@ from .prepare import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from scdeconv.models import DeconvolutionModel, MethodLike
+    from scdeconv.models import DeconvolutionModel, Method, MethodLike
 
 TITLE = "The cohorts cannot be compared"
 
@@ -48,6 +48,8 @@ class OtherCohort:
     ----------
     bulk
         Samples × genes.
+    aligned
+        The samples with the gene shifts of :func:`shift_genes`, if the units of both cohorts differ; else as ``bulk``.
     truth
         Samples × common types, rows sum to 1.
     training_mean
@@ -57,9 +59,14 @@ class OtherCohort:
     """
 
     bulk: AnnData
+    aligned: AnnData
     truth: pd.DataFrame
     training_mean: np.ndarray
     types: CommonTypes
+
+    def bulk_for(self, record: Method) -> AnnData:
+        """Return the samples for a method: aligned with the training bulk if it learns from it."""
+        return self.aligned if record.learns_from_pairs else self.bulk
 
     def score(self, model: DeconvolutionModel, predicted: pd.DataFrame) -> pd.DataFrame:
         """Return all metrics of predictions by cell type, with coverage and width of the prediction intervals."""
@@ -83,7 +90,8 @@ class OtherCohort:
         held_out = model.held_out_
         if held_out is None or held_out.widest_coverage() < COVERAGE or not self.types.complete:
             return pd.DataFrame(np.nan, rows, ["coverage", "width"])
-        found = model.estimate(self.bulk, coverage=COVERAGE, in_sample=True, groups=self.types.training)
+        bulk = self.bulk_for(model.record)
+        found = model.estimate(bulk, coverage=COVERAGE, in_sample=True, groups=self.types.training)
         lower, upper = (
             found[f"by_level_{side}"].loc[self.truth.index, self.truth.columns] for side in ("lower", "upper")
         )
@@ -114,15 +122,14 @@ def prepare_cohorts(
     work = keep_genes(mdata, genes)
     bulk = without_training_donors(bulk, donors, repeated_samples(work[keys.BULK], bulk))
     trained_on = str(mdata.uns[keys.UNS]["pair"]["bulk_unit"])
-    if not same_unit(trained_on, unit):
-        bulk = shift_genes(work[keys.BULK], bulk, (trained_on, unit))
+    aligned = bulk if same_unit(trained_on, unit) else shift_genes(work[keys.BULK], bulk, (trained_on, unit))
     measured = training.obsm[keys.MEASURED]
     measured = measured[has_measured(measured)]
     mean = np.full(len(common.training), np.nan)
     if len(measured):
         completed = complete_fractions(measured, mdata.uns[keys.UNS]["pair"].get("never_measured"))
         mean = common.shares(measured_shares(completed, types), common.training).mean().to_numpy()
-    cohort = _with_truth(bulk, common, mean)
+    cohort = _with_truth(bulk, aligned, common, mean)
     print(f"{len(cohort.truth)} test samples; {common.describe()}; {len(genes)} shared genes")
     return work, cohort
 
@@ -152,12 +159,13 @@ def cohort_of_model(
     if held_out is not None:
         measured = pd.DataFrame(held_out.measured, columns=model.cell_types_)
         mean = common.shares(measured, common.training).mean().to_numpy()
-    cohort = _with_truth(without_training_donors(bulk, donors, repeated), common, mean)
+    bulk = without_training_donors(bulk, donors, repeated)
+    cohort = _with_truth(bulk, bulk, common, mean)
     print(f"{len(cohort.truth)} test samples; {common.describe()}")
     return cohort
 
 
-def _with_truth(bulk: AnnData, common: CommonTypes, mean: np.ndarray) -> OtherCohort:
+def _with_truth(bulk: AnnData, aligned: AnnData, common: CommonTypes, mean: np.ndarray) -> OtherCohort:
     """Return the test cohort of the samples that have all common types."""
     truth = common.shares(bulk.obsm[keys.MEASURED], common.test).dropna()
     if truth.empty:
@@ -166,7 +174,7 @@ def _with_truth(bulk: AnnData, common: CommonTypes, mean: np.ndarray) -> OtherCo
             f"{bulk.n_obs} samples. Name other types with groups=."
         )
         raise ValueError(msg)
-    return OtherCohort(bulk, truth, mean, common)
+    return OtherCohort(bulk, aligned, truth, mean, common)
 
 
 def score_other_cohort(
@@ -188,7 +196,7 @@ def score_other_cohort(
         As for :func:`scdeconv.tl.cross_validate`.
     """
     model = fit_or_tune(training, method, {"seed": seed, **kwargs}, tune, seed, **kwargs)
-    return cohort.score(model, predict_unseen(model, training, cohort.bulk))
+    return cohort.score(model, predict_unseen(model, training, cohort.bulk_for(model.record)))
 
 
 @checked()
@@ -210,8 +218,9 @@ def validate(
     ----------
     model_or_mdata
         Training cohort from :func:`scdeconv.pp.pair`, or a trained model. With paired data, the method is trained on the
-        genes that both cohorts share. If the bulk of both has different units or platforms (counts, TPM, arrays), the mean
-        log expression of each gene of the test cohort is set to that of the training cohort. Models refuse such bulk.
+        genes that both cohorts share. If the bulk of both has different units or platforms (counts, TPM, arrays), methods
+        that learn from bulk get a test cohort whose mean log expression of each gene is that of the training cohort.
+        Trained models refuse such bulk.
     other_bulk
         Test cohort: bulk samples × genes with ``obsm["measured_fractions"]`` and, if sample names are not donor names,
         ``obs["donor"]``. For log2 array intensities and other special cases, pass the result of
