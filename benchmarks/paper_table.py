@@ -25,6 +25,7 @@ PAPER = {
     "dropout": 0.05,
     "loss": "mse",
     "n_members": 1,
+    "mix": 0,
 }
 PAPER_TRAINING = {"learning_rate": 1e-4, "weight_decay": 0.0, "max_epochs": 3000, "patience": 200, "refit": False}
 NETWORKS = {

@@ -11,28 +11,32 @@ from report import PAGES, markdown_table, provenance, use_shared_data, write_pag
 
 from scdeconv import datasets, pp, tl
 
-DEFAULT, TUNED = "ResidualDNN (defaults)", "ResidualDNN (tuned in each fold)"
+NAMES = {"residual_dnn": "ResidualDNN", "simplednn": "SimpleDNN"}
 
 
-def main(seeds: list[int], n_trials: int, n_folds: int, n_jobs: int | None, quick: bool, output: Path) -> None:
+def main(
+    method: str, seeds: list[int], n_trials: int, n_folds: int, n_jobs: int | None, quick: bool, output: Path
+) -> None:
     use_shared_data()
+    default, tuned = f"{NAMES[method]} (defaults)", f"{NAMES[method]} (tuned in each fold)"
     if quick:
         mdata = pp.pair(*datasets.paired_cohort(n_donors=12, n_genes=200, n_cell_types=4, cells_per_donor=(40, 80)))
-        data, fixed = "generated cohort", {"max_epochs": 1, "n_members": 2, "simulate": 20}
+        data, fixed = "generated cohort", {"max_epochs": 1, "n_members": 2}
+        fixed |= {"simulate": 20} if method == "residual_dnn" else {}
     else:
         mdata, data, fixed = retina(), "retina pairs of the DeMixSC repository", {}
-    network = {"method": "residual_dnn", **fixed}
-    methods = {DEFAULT: network, TUNED: {**network, "tune": {"n_trials": n_trials}}}
+    network = {"method": method, **fixed}
+    methods = {default: network, tuned: {**network, "tune": {"n_trials": n_trials}}}
     table = tl.benchmark(mdata, methods, cv=n_folds, seeds=seeds, n_jobs=n_jobs)
     search = tl.tune(mdata, **network, n_trials=n_trials, seed=seeds[0])
     pooled = table[table["cell_type"] == "all entries"].set_index(["seed", "method"])["rmse"].unstack("method")
-    by_seed = pooled[[DEFAULT, TUNED]].map("{:.4f}".format)
+    by_seed = pooled[[default, tuned]].map("{:.4f}".format)
     chosen = pd.DataFrame({"default": search.trials.iloc[0], "best": search.trials.loc[search.trials["rmse"].idxmin()]})
     chosen = chosen.drop(index=["state", "seconds"]).map(
         lambda value: f"{value:.3g}" if isinstance(value, float) else value
     )
     parts = [
-        "# Tuning",
+        f"# Tuning of {NAMES[method]}",
         f"{len(pp.paired_donors(mdata))} pairs, {n_folds} outer folds of donors. In each outer fold, {n_trials} trials of Optuna, "
         "including the defaults, are evaluated in five inner folds of the training donors. The best trial is trained on all "
         "training donors. The donors of the outer fold are predicted once and are not used in any trial. Values are the mean "
@@ -53,6 +57,7 @@ def main(seeds: list[int], n_trials: int, n_folds: int, n_jobs: int | None, quic
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--method", choices=NAMES, default="residual_dnn")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--trials", type=int, default=15)
     parser.add_argument("--folds", type=int, default=5)
@@ -60,4 +65,4 @@ if __name__ == "__main__":
     parser.add_argument("--quick", action="store_true", help="use a small generated cohort, to test the script")
     parser.add_argument("--output", type=Path, default=PAGES / "tuning.md")
     given = parser.parse_args()
-    main(given.seeds, given.trials, given.folds, given.jobs, given.quick, given.output)
+    main(given.method, given.seeds, given.trials, given.folds, given.jobs, given.quick, given.output)

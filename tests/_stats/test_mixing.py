@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scdeconv._stats.mixing import concentrations, gene_relevance, residual_weights
+from scdeconv._stats.mixing import concentrations, gene_relevance, mix_rows, residual_weights
 
 
 @pytest.fixture
@@ -48,3 +48,15 @@ def test_constant_genes_and_few_samples_are_finite(rng, n_samples):
     fractions = rng.dirichlet(np.ones(4), n_samples)
     found = gene_relevance(np.ones((n_samples, 6)), fractions)
     np.testing.assert_allclose(found, 1)
+
+
+def test_mixtures_are_convex_combinations_of_rows(rng):
+    linear, fractions = rng.lognormal(size=(5, 4)), rng.dirichlet(np.ones(3), 5)
+    mixed, composition = mix_rows(linear, fractions, np.arange(5), 1.0, 50, rng)
+    assert mixed.shape == (50, 4)
+    np.testing.assert_allclose(composition.sum(axis=1), 1)
+    # with as many rows as genes and one more, the weights follow from the mixtures
+    table = np.vstack([linear.T, np.ones(5)])
+    weights = np.linalg.lstsq(table, np.vstack([mixed.T, np.ones(50)]), rcond=None)[0]
+    np.testing.assert_allclose(weights.T @ fractions, composition, atol=1e-8)
+    assert weights.min() > -1e-8

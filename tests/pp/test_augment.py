@@ -51,3 +51,17 @@ def test_fractions_without_counted_cells_cannot_be_augmented(reference_inputs):
     ):
         pp.augment(mdata)
     assert "augmented_fractions" not in mdata["bulk"].obsm
+
+
+def test_mix_is_recorded_also_without_cells(mdata, reference_inputs):
+    pp.augment(mdata, n_aug=2, mix=1.5)
+    assert mdata.uns["scdeconv"]["augment"] == {"n_aug": 2, "aug_ratio": 0.8, "seed": 0, "mix": 1.5}
+    without_cells = pp.pair(**reference_inputs)
+    pp.augment(without_cells, mix=2)
+    assert without_cells.uns["scdeconv"]["augment"]["mix"] == 2
+    assert "augmented_fractions" not in without_cells["bulk"].obsm
+
+
+def test_negative_mix_is_refused(mdata):
+    with pytest.raises(ValueError, match="Expected mix to be a number of at least 0, or None, found -1"):
+        pp.augment(mdata, mix=-1)

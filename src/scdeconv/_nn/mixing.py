@@ -11,8 +11,6 @@ from scdeconv._stats.expression import LEVEL
 
 # batches in an epoch: mixtures are drawn without end (set by hand)
 EPOCH_STEPS = 10
-# share of the averaged-out noise (SD) that is added again; chosen on generated cohorts and public data
-NOISE_SHARE = 0.5
 
 
 @dataclass
@@ -21,7 +19,7 @@ class Mixing:
 
     Bulk is additive: a convex combination of the linear expression of several donors is a valid bulk sample, and its
     composition is the same combination of theirs. A mixture averages the noise of its donors. Noise with the covariance
-    of the samples at a given composition is therefore added on the log scale, as a part of what was averaged.
+    of the samples at a given composition is therefore added on the log scale, as much as was averaged out.
 
     Parameters
     ----------
@@ -67,5 +65,5 @@ class Mixing:
         normal = torch.randn(n_inputs, n_samples, self.noise.shape[1]).to(self.noise.device)
         # a mixture has this share of the noise variance of a single sample
         averaged = weights.square().sum(dim=-1, keepdim=True)
-        normal *= NOISE_SHARE * (1 - averaged).clamp_min(0).sqrt()
+        normal *= (1 - averaged).clamp_min(0).sqrt()
         return linear.log1p_() + (normal @ self.noise) @ self.log

@@ -29,6 +29,35 @@ def concentrations(donors: np.ndarray, total: float) -> np.ndarray:
     return shares
 
 
+def mix_rows(
+    linear: np.ndarray,
+    fractions: np.ndarray,
+    donors: np.ndarray,
+    total: float,
+    n_mixtures: int,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return linear expression and fractions of mixtures of donors.
+
+    Parameters
+    ----------
+    linear
+        Linear expression, rows × genes, in units of RNA per cell.
+    fractions
+        Rows × cell types.
+    donors, total
+        As for :func:`concentrations`.
+    n_mixtures
+        Number of mixtures.
+    rng
+        Random number generator.
+    """
+    weights = rng.dirichlet(concentrations(donors, total), n_mixtures)
+    # all gamma variables of tiny concentrations may be 0
+    weights = weights[np.isfinite(weights).all(axis=1)]
+    return weights @ linear, weights @ fractions
+
+
 def residual_weights(fractions: np.ndarray) -> np.ndarray:
     """Return weights of the samples whose combinations have no linear effect of the composition.
 

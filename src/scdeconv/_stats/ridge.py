@@ -65,7 +65,13 @@ def left_out_predictions(
 
 # the last digits of products and eigenvectors of large matrices depend on the number of threads
 @one_blas_thread()
-def fit_ridge(x: np.ndarray, y: np.ndarray, groups: np.ndarray, error: Callable[[np.ndarray], float]) -> RidgeFit:
+def fit_ridge(
+    x: np.ndarray,
+    y: np.ndarray,
+    groups: np.ndarray,
+    error: Callable[[np.ndarray], float],
+    more: tuple[np.ndarray, np.ndarray] | None = None,
+) -> RidgeFit:
     """Fit ``y ~ x`` with the penalty that minimises the error of leave-one-group-out predictions.
 
     Parameters
@@ -78,30 +84,49 @@ def fit_ridge(x: np.ndarray, y: np.ndarray, groups: np.ndarray, error: Callable[
         Donor of each row.
     error
         Function that returns the error of the predictions of all rows, for example on the scale of fractions.
+    more
+        Features and targets of further rows, which are derived from the donors. They have no part in the choice of the
+        penalty, which is then scaled to the number of rows.
 
     Returns
     -------
     The fit with unpenalised intercept.
     """
-    centre, level = x.mean(axis=0), y.mean(axis=0)
-    features = x - centre
-    values, vectors = np.linalg.eigh(features @ features.T)
-    values = np.maximum(values, 0)
+    values, vectors = _kernel(x)
     unit = float(values.mean()) or 1.0
     best = PENALTIES[-1]
     rows = [np.flatnonzero(groups == group) for group in np.unique(groups)]
     if len(rows) > 1:
         errors = [error(left_out_predictions(values, vectors, y, rows, penalty * unit)) for penalty in PENALTIES]
         best = PENALTIES[int(np.argmin(errors))]
-    dual = vectors @ ((vectors.T @ (y - level)) / (values + best * unit)[:, None])
-    coefficients = features.T @ dual
+    penalty = best * unit
+    if more is not None:
+        penalty *= (len(x) + len(more[0])) / len(x)
+        x, y = np.vstack([x, more[0]]), np.vstack([y, more[1]])
+        values, vectors = _kernel(x)
+    centre, level = x.mean(axis=0), y.mean(axis=0)
+    dual = vectors @ ((vectors.T @ (y - level)) / (values + penalty)[:, None])
+    coefficients = (x - centre).T @ dual
     return RidgeFit(coefficients, level - centre @ coefficients, float(best))
 
 
-def fit_log_ratios(x: np.ndarray, fractions: np.ndarray, groups: np.ndarray) -> RidgeFit:
-    """Fit centred log-ratios with the penalty that minimises the squared error of the fractions."""
+def _kernel(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return eigenvalues and eigenvectors of the kernel of centred features."""
+    features = x - x.mean(axis=0)
+    values, vectors = np.linalg.eigh(features @ features.T)
+    return np.maximum(values, 0), vectors
+
+
+def fit_log_ratios(
+    x: np.ndarray, fractions: np.ndarray, groups: np.ndarray, more: tuple[np.ndarray, np.ndarray] | None = None
+) -> RidgeFit:
+    """Fit centred log-ratios with the penalty that minimises the squared error of the fractions.
+
+    ``more`` are features and fractions of further rows, as for :func:`fit_ridge`.
+    """
 
     def error(predicted: np.ndarray) -> float:
         return float(np.mean((fractions - softmax(predicted, axis=1)) ** 2))
 
-    return fit_ridge(x, centred_log_ratio(fractions, FLOOR), groups, error)
+    further = None if more is None else (more[0], centred_log_ratio(more[1], FLOOR))
+    return fit_ridge(x, centred_log_ratio(fractions, FLOOR), groups, error, further)

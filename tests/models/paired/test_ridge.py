@@ -168,3 +168,16 @@ def test_saved_model_gives_the_same_predictions_and_intervals(cls, pairs, cohort
     bounds, again = (m.predict_interval(cohort[1], 0.85, in_sample=True) for m in (model, loaded))
     for first, second in zip(bounds, again, strict=True):
         pd.testing.assert_frame_equal(first, second, check_exact=True)
+
+
+def test_mixtures_change_the_fit_but_not_the_penalty(pairs):
+    plain, mixed, again = (tl.train(pairs, "ridge", mix=mix) for mix in (0, 1, 1))
+    assert mixed.summary_.split("penalty")[1].split(";")[0] == plain.summary_.split("penalty")[1].split(";")[0]
+    np.testing.assert_array_equal(mixed.state_.coefficients, again.state_.coefficients)
+    assert not np.allclose(mixed.state_.coefficients, plain.state_.coefficients)
+
+
+def test_recorded_mixtures_are_used(pairs):
+    expected = tl.train(pairs, "ridge", mix=1).state_.coefficients
+    pp.augment(pairs, mix=1)
+    np.testing.assert_array_equal(tl.train(pairs, "ridge").state_.coefficients, expected)

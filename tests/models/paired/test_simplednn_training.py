@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from scdeconv import metrics, pp, tl
+from scdeconv import datasets, metrics, pp, tl
 from scdeconv._nn import LOSSES, BatchedLinear
 from scdeconv.models import SimpleDNN
 
@@ -125,6 +125,19 @@ def test_network_learns_more_than_the_mean(pairs):
     assert error < 0.8 * metrics.rmse(truth.to_numpy(), np.tile(truth.mean(), (len(truth), 1)))
 
 
+def test_mixing_learns_composition_of_unseen_donors():
+    """Out-of-fold, from bulk alone: at least 25 % below the mean composition, and below a network without mixtures."""
+    _, bulk = datasets.paired_cohort(n_donors=20, n_bulk_only=0, n_genes=300, cells_per_donor=(20, 40), n_cell_types=4)
+    bulk.obsm["measured_fractions"] = bulk.obsm["true_fractions"]
+    mdata = pp.pair(bulk=bulk)
+    errors = [
+        tl.train(mdata, "simplednn", n_members=2, hidden=(32,), mix=mix, max_epochs=epochs).held_out_.errors()
+        for mix, epochs in ((1, 30), (0, 300))
+    ]
+    assert errors[0][0] < 0.75 * errors[0][1]
+    assert errors[0][0] < errors[1][0]
+
+
 @pytest.mark.parametrize("across_donors", [True, False])
 def test_learns_from_simulated_bulk(pairs, across_donors):
     pp.simulate(pairs, 80, across_donors=across_donors)
@@ -133,6 +146,22 @@ def test_learns_from_simulated_bulk(pairs, across_donors):
     measured, predicted = model.held_out_.measured, model.held_out_.predicted
     constant = np.tile(measured.mean(axis=0), (len(measured), 1))
     assert metrics.rmse(measured, predicted) < 0.6 * metrics.rmse(measured, constant)
+
+
+def test_mixtures_use_the_donors_of_a_fold(repeated_pairs, fits, donors_of_rows):
+    """Recorded by pp.augment; the weights of the donors' compositions and cell sizes are those of the fold."""
+    donors = donors_of_rows(repeated_pairs)
+    pp.augment(repeated_pairs, n_aug=3, mix=2)
+    tl.train(repeated_pairs, "simplednn", max_epochs=1, **SMALL)
+    mixing, held = fits[0]["data"].mixing, fits[0]["validation"].weights.numpy()[::2] > 0
+    shape = mixing.concentrations.numpy()
+    np.testing.assert_array_equal(shape == 0, held)
+    for fold, out in zip(shape, held, strict=True):
+        np.testing.assert_allclose(
+            pd.Series(fold[~out]).groupby(donors[~out]).sum(), 2 / len(set(donors[~out])), rtol=1e-6
+        )
+    assert not mixing.noise.numpy().transpose(0, 2, 1)[held].any()
+    assert fits[1]["data"].mixing.concentrations.shape == (1, len(donors))
 
 
 # Ctrl-C

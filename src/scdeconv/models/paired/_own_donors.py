@@ -8,7 +8,6 @@ import numpy as np
 
 from scdeconv._data import keys
 from scdeconv._data.checks import cell_sizes_known
-from scdeconv._data.paired_data import PairedData
 from scdeconv._nn import Mixing
 from scdeconv._stats.expression import log_shares, to_shares
 from scdeconv._stats.mixing import concentrations, gene_relevance, residual_weights
@@ -16,11 +15,11 @@ from scdeconv._stats.ridge import LEAST_SD
 from scdeconv.models._members import tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Collection
 
-    import pandas as pd
     from mudata import MuData
 
+    from scdeconv._data.paired_data import PairedData
     from scdeconv._nn import Ensemble
     from scdeconv.models._neural import TrainingRows
 
@@ -44,9 +43,7 @@ def start_from_donors(network: Ensemble, rows: TrainingRows, folds: np.ndarray) 
     network.start_at(tensor(np.stack(means)))
 
 
-def mix_donors(
-    rows: TrainingRows, folds: np.ndarray, total: float, rna_per_cell: Callable[[np.ndarray], np.ndarray]
-) -> Mixing:
+def mix_donors(rows: TrainingRows, folds: np.ndarray, total: float, data: PairedData | None) -> Mixing:
     """Return mixtures of the rows that are not held out, for each fold.
 
     Parameters
@@ -57,8 +54,8 @@ def mix_donors(
         Mask of the held-out rows, folds × rows.
     total
         Sum of the parameters of the Dirichlet distribution of the weights.
-    rna_per_cell
-        Function from the mask of held-out rows to the mean RNA per cell of all rows.
+    data
+        Pairs and reference; None: bulk without reference.
     """
     shape, rna = np.zeros(folds.shape), np.ones(folds.shape)
     noise = np.zeros((*folds.shape, folds.shape[1]))
@@ -66,27 +63,31 @@ def mix_donors(
         used = np.flatnonzero(~out)
         shape[fold, used] = concentrations(rows.donors[used], total)
         noise[fold][np.ix_(used, used)] = residual_weights(rows.measured[used])
-        rna[fold] = rna_per_cell(out)
+        rna[fold] = rna_per_cell(data, rows.measured, set(rows.donors[out]))
     bulk = rows.expression / rows.totals[:, None]
     log = log_shares(rows.expression)
     return Mixing(*(tensor(values) for values in (bulk / bulk.mean(), log, shape, rna, noise)))
 
 
-def rna_per_cell(mdata: MuData | None, genes: pd.Index, rows: TrainingRows, held: np.ndarray) -> np.ndarray:
-    """Return the mean RNA per cell of each row up to a factor, without the cells of held-out donors; 1 if unknown.
+def mix_of(given: float | None, mdata: MuData | None, default: float) -> float:
+    """Return the argument ``mix`` of a method, or else of :func:`scdeconv.pp.augment`, or else the default."""
+    recorded = None if mdata is None else mdata.uns.get(keys.UNS, {}).get("augment", {}).get("mix")
+    return next(float(value) for value in (given, recorded, default) if value is not None)
+
+
+def rna_per_cell(data: PairedData | None, fractions: np.ndarray, without: Collection[str]) -> np.ndarray:
+    """Return the mean RNA per cell of each sample up to a factor, from the cells of the other donors; 1 if unknown.
 
     Parameters
     ----------
-    mdata
-        From :func:`scdeconv.pp.pair`; None: bulk without reference.
-    genes
-        Genes of the model.
-    rows
-        Training samples.
-    held
-        Mask of the held-out rows.
+    data
+        Pairs and reference; None: bulk without reference.
+    fractions
+        Samples × cell types.
+    without
+        Donors whose cells are not used.
     """
-    if mdata is None or keys.PROFILES not in mdata.mod or not cell_sizes_known(mdata):
-        return np.ones(len(rows.measured))
-    rna: np.ndarray = rows.measured @ PairedData(mdata, genes).cell_sizes(set(rows.donors[held]))
+    if data is None or keys.PROFILES not in data.mdata.mod or not cell_sizes_known(data.mdata):
+        return np.ones(len(fractions))
+    rna: np.ndarray = fractions @ data.cell_sizes(without)
     return rna / rna.mean()

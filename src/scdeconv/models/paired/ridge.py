@@ -8,16 +8,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import softmax
 
+from scdeconv._data.checks import checked
 from scdeconv._stats.expression import fill_missing, log_shares, to_shares
+from scdeconv._stats.mixing import mix_rows
 from scdeconv._stats.ridge import LEAST_SD, fit_log_ratios
 from scdeconv.models._cross_fitted import CrossFittedModel
 from scdeconv.models._record import Method
 from scdeconv.models._state import State
+from scdeconv.models.paired._own_donors import mix_of, rna_per_cell
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from mudata import MuData
+
     from scdeconv._data.paired_data import PairedData
+
+# number of mixtures for each donor, and in total (set by hand)
+MIXTURES_PER_DONOR, MAX_MIXTURES = 10, 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +68,12 @@ class RidgeState(State):
         return fractions
 
 
-def fit_ridge(expression: np.ndarray, fractions: np.ndarray, groups: np.ndarray) -> RidgeState:
+def fit_ridge(
+    expression: np.ndarray,
+    fractions: np.ndarray,
+    groups: np.ndarray,
+    mixtures: tuple[np.ndarray, np.ndarray] | None = None,
+) -> RidgeState:
     """Fit the regression, with the penalty chosen by leave-one-group-out cross-validation.
 
     Parameters
@@ -71,6 +84,8 @@ def fit_ridge(expression: np.ndarray, fractions: np.ndarray, groups: np.ndarray)
         Samples × cell types.
     groups
         Donor of each sample.
+    mixtures
+        Expression and fractions of mixtures of the samples. They have no part in the choice of the penalty.
 
     Returns
     -------
@@ -78,7 +93,8 @@ def fit_ridge(expression: np.ndarray, fractions: np.ndarray, groups: np.ndarray)
     """
     shares, x = to_shares(expression), log_shares(expression)
     centre, scale = x.mean(axis=0), x.std(axis=0) + LEAST_SD
-    fit = fit_log_ratios((x - centre) / scale, fractions, groups)
+    more = None if mixtures is None else ((log_shares(mixtures[0]) - centre) / scale, mixtures[1])
+    fit = fit_log_ratios((x - centre) / scale, fractions, groups, more)
     return RidgeState(
         reference=shares.mean(axis=0),
         centre=centre,
@@ -98,6 +114,10 @@ class Ridge(CrossFittedModel):
     ----------
     mdata
         From :func:`scdeconv.pp.pair`. The selected genes are used, or all genes if none were selected.
+    mix
+        Also train on mixtures of the donors, as in :class:`SimpleDNN`: sum of the parameters of the Dirichlet distribution
+        of the donors' weights. 0: no mixtures. None: the value passed to :func:`scdeconv.pp.augment`, or else 0. The
+        mixtures are drawn from a fixed seed.
 
     Examples
     --------
@@ -125,13 +145,18 @@ class Ridge(CrossFittedModel):
 
     @classmethod
     def tuning_space(cls) -> dict[str, Any]:
-        """Return an empty search space: only the number of genes is tuned.
+        """Return the default search space of :func:`scdeconv.tl.tune`, without the number of genes.
 
         Returns
         -------
-        Empty dictionary.
+        Dictionary from argument names to choices.
         """
-        return {}
+        return {"mix": [None, 1.0, 4.0]}
+
+    @checked()
+    def __init__(self, mdata: MuData | None = None, *, mix: float | None = None) -> None:
+        super().__init__(mdata)
+        self.parameters_ = {"mix": mix}
 
     def fit(self, data: PairedData, without: Collection[str] = ()) -> RidgeState:
         """Regress the measured fractions on the bulk of the pairs.
@@ -145,4 +170,11 @@ class Ridge(CrossFittedModel):
         -------
         The learned state, a ``RidgeState``.
         """
-        return fit_ridge(*data.pairs(without))
+        pairs, mix = data.pairs(without), mix_of(self.parameters_["mix"], data.mdata, 0.0)
+        if not mix:
+            return fit_ridge(*pairs)
+        rna = rna_per_cell(data, pairs.fractions, without)
+        linear = to_shares(pairs.expression) * rna[:, None]
+        n_mixtures = min(MIXTURES_PER_DONOR * len(set(pairs.donors)), MAX_MIXTURES)
+        mixtures = mix_rows(linear, pairs.fractions, pairs.donors, mix, n_mixtures, np.random.default_rng(0))
+        return fit_ridge(*pairs, mixtures)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from scdeconv._data import keys
 from scdeconv._data.checks import checked
+from scdeconv._data.paired_data import PairedData
 from scdeconv._nn import EPOCH_STEPS, Ensemble, TrainingData, inference, trainer_arguments, weights_of
 from scdeconv._stats.conformal import HeldOut
 from scdeconv._stats.expression import fill_missing, log_shares
@@ -29,7 +29,7 @@ from scdeconv.models._members import (
 from scdeconv.models._pair_ensemble import PairEnsemble
 from scdeconv.models._record import Method
 from scdeconv.models._state import Estimate, State
-from scdeconv.models.paired._own_donors import mix_donors, rna_per_cell, start_from_donors
+from scdeconv.models.paired._own_donors import mix_donors, mix_of, start_from_donors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -159,7 +159,8 @@ class SimpleDNN(PairEnsemble):
         -------
         Dictionary from argument names to choices or Optuna distributions.
         """
-        return network_space()
+        # None: the default
+        return {**network_space(), "mix": [None, 0.0, 0.5, 2.0, 4.0]}
 
     @checked(further=lambda: MOVED)
     def __init__(
@@ -246,12 +247,7 @@ class SimpleDNN(PairEnsemble):
 
     def _mix(self) -> float:
         """Return the sum of the parameters of the donors' weights; 0: no mixtures."""
-        if self.train_on == "simulated":
-            return 0.0
-        given = self.parameters_["mix"]
-        if given is None and self.mdata is not None:
-            given = self.mdata.uns.get(keys.UNS, {}).get("augment", {}).get("mix")
-        return MIX if given is None else given
+        return 0.0 if self.train_on == "simulated" else mix_of(self.parameters_["mix"], self.mdata, MIX)
 
     def _finish(self, rows: TrainingRows, held: np.ndarray, starts: None, trained: Trained, seed: int) -> None:
         """Predict the held-out donors and store the result."""
@@ -288,7 +284,6 @@ class SimpleDNN(PairEnsemble):
         training, validation = pair_data(rows, held)
         mix = self._mix()
         if mix:
-            training.mixing = mix_donors(
-                rows, folds, mix, partial(rna_per_cell, self.mdata, self._training_genes, rows)
-            )
+            data = None if self.mdata is None else PairedData(self.mdata, self._training_genes)
+            training.mixing = mix_donors(rows, folds, mix, data)
         return network, training, validation
