@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
 
-from scdeconv._nn import LOSSES, Ensemble, TrainingData, fit, with_weights
+from scdeconv._nn import LOSSES, Ensemble, TrainingData, fit, inference
 from scdeconv._stats.expression import log_shares, to_shares
 from scdeconv._stats.ridge import LEAST_SD
 
@@ -24,36 +23,6 @@ LossName = Literal["cross_entropy", "mse", "l1"]
 MIN_DONOR_FOLDS = 5
 # maximum number of members that hold out the same fold; set by hand
 HELD_OUT_MEMBERS = 2
-
-
-@dataclass(frozen=True)
-class Networks:
-    """The members of an ensemble as arrays.
-
-    Parameters
-    ----------
-    weights
-        Weights by name, as in :class:`scdeconv._nn.Ensemble`.
-    hidden, dropout
-        Width and dropout rate of each hidden layer.
-    linear
-        Whether the network has a linear path in parallel to the perceptrons.
-    """
-
-    weights: dict[str, np.ndarray]
-    hidden: list[int]
-    dropout: list[float]
-    linear: bool
-
-    def ensemble(self) -> Ensemble:
-        """Return the networks. They share memory with the arrays."""
-        last = max(name for name in self.weights if name.startswith("perceptrons") and name.endswith("bias"))
-        n_members, _, n_types = self.weights[last].shape
-        sizes = n_members, len(self.weights["reference"]), n_types
-        n_inputs = len(self.weights["centre"]) if self.weights["centre"].ndim > 1 else None
-        make = partial(Ensemble, *sizes, self.hidden, self.dropout, linear=self.linear, n_inputs=n_inputs)
-        ensemble: Ensemble = with_weights(make, self.weights)
-        return ensemble
 
 
 @dataclass(frozen=True)
@@ -247,3 +216,9 @@ def train_members(
 def tensor(values: np.ndarray) -> torch.Tensor:
     """Return the values as a single-precision tensor."""
     return torch.as_tensor(values, dtype=torch.float32)
+
+
+@inference()
+def members_fractions(network: Ensemble, log: np.ndarray) -> np.ndarray:
+    """Return the predicted fractions of each member from log expression, members × samples × cell types."""
+    return torch.softmax(network(tensor(log)).double(), dim=-1).numpy()

@@ -10,15 +10,16 @@ from scipy.stats import t
 
 from scdeconv._data import keys
 from scdeconv._data.checks import checked
+from scdeconv._data.modalities import make_mudata
 from scdeconv._stats.compositions import to_fractions
 from scdeconv._stats.conformal import HeldOut
 from scdeconv.models._base import DeconvolutionModel
 from scdeconv.models._cross_fitted import NO_DATA
 from scdeconv.models._record import Method
 from scdeconv.models._state import Estimate, State
+from scdeconv.models.paired._network_states import SimpleDNNState
 from scdeconv.models.paired.calibrated_map import CalibratedMAP, CalibratedMAPState
 from scdeconv.models.paired.ridge import Ridge, RidgeState
-from scdeconv.models.paired.simplednn import SimpleDNN, SimpleDNNState
 from scdeconv.pp import paired_donors
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ class WeightedEnsemble(DeconvolutionModel):
     @classmethod
     @checked()
     def setup_mudata(cls, mdata: MuData) -> None:
-        """Check that the data have what the members need, and register the bulk with scvi-tools for the network.
+        """Check that the data have what the members need. Nothing is written.
 
         Parameters
         ----------
@@ -192,7 +193,6 @@ class WeightedEnsemble(DeconvolutionModel):
         """
         for member in (CalibratedMAP, Ridge) if keys.PROFILES in mdata.mod else (Ridge,):
             member.setup_mudata(mdata)
-        SimpleDNN.setup_mudata(mdata)
 
     @checked()
     def train(self, *, seed: int = 0) -> None:
@@ -216,10 +216,7 @@ class WeightedEnsemble(DeconvolutionModel):
             member.train()
         members: list[DeconvolutionModel] = [*pure]
         if len(members) == 1 or p_values(*_out_of_fold(members))[-1] >= SIGNIFICANT:
-            network = SimpleDNN(mdata)
-            network.train(seed=seed)
-            network.deregister_manager(network.adata)
-            members.append(network)
+            members.append(_train_network(mdata, seed))
         self._combine(members, seed)
 
     def _combine(self, members: Sequence[DeconvolutionModel], seed: int) -> None:
@@ -239,6 +236,20 @@ class WeightedEnsemble(DeconvolutionModel):
         if self.mdata is None:
             raise RuntimeError(NO_DATA)
         return self.mdata
+
+
+def _train_network(mdata: MuData, seed: int) -> DeconvolutionModel:
+    """Return a trained SimpleDNN; its registration is written to a copy of the bulk."""
+    # lazy import: it takes seconds
+    from scdeconv.models.paired.simplednn import SimpleDNN
+
+    work = make_mudata({**mdata.mod, keys.BULK: mdata[keys.BULK].copy()})
+    work.uns[keys.UNS] = mdata.uns.get(keys.UNS, {})
+    SimpleDNN.setup_mudata(work)
+    network = SimpleDNN(work)
+    network.train(seed=seed)
+    network.deregister_manager(network.adata)
+    return network
 
 
 def _out_of_fold(members: Sequence[DeconvolutionModel]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

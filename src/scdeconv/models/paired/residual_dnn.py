@@ -18,7 +18,6 @@ from scdeconv._stats.recognition.familiarity import Familiarity
 from scdeconv.io import curves_of
 from scdeconv.models._members import (
     LossName,
-    Networks,
     Trained,
     check_network,
     first_held_out,
@@ -30,6 +29,7 @@ from scdeconv.models._members import (
 from scdeconv.models._pair_ensemble import PairEnsemble
 from scdeconv.models._record import Method
 from scdeconv.models._state import Estimate, State
+from scdeconv.models.paired._network_states import Networks
 from scdeconv.models.paired._starts import Starts, with_simulated
 from scdeconv.models.paired.calibrated_map import CalibratedMAP, CalibratedMAPState
 from scdeconv.models.paired.ridge import Ridge, RidgeState

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from scdeconv._data.checks import checked
 from scdeconv._data.paired_data import PairedData
-from scdeconv._nn import EPOCH_STEPS, Ensemble, TrainingData, inference, trainer_arguments, weights_of
+from scdeconv._nn import EPOCH_STEPS, Ensemble, TrainingData, trainer_arguments, weights_of
 from scdeconv._stats.conformal import HeldOut
-from scdeconv._stats.expression import fill_missing, log_shares
+from scdeconv._stats.expression import log_shares
 from scdeconv.io import curves_of
 from scdeconv.models._members import (
     LossName,
-    Networks,
     Trained,
     check_network,
     held_out_means,
+    members_fractions,
     network_space,
     pair_data,
     repeated_folds,
-    tensor,
 )
 from scdeconv.models._pair_ensemble import PairEnsemble
 from scdeconv.models._record import Method
-from scdeconv.models._state import Estimate, State
+from scdeconv.models.paired._network_states import Networks, SimpleDNNState
 from scdeconv.models.paired._own_donors import mix_donors, mix_of, start_from_donors
 
 if TYPE_CHECKING:
@@ -44,38 +40,6 @@ if TYPE_CHECKING:
 MIX = 1.0
 # arguments that moved to ResidualDNN
 MOVED = ("base", "simulate", "start_from_solution")
-
-
-@inference()
-def members_fractions(network: Ensemble, log: np.ndarray) -> np.ndarray:
-    """Return the predicted fractions of each member from log expression, members × samples × cell types."""
-    return torch.softmax(network(tensor(log)).double(), dim=-1).numpy()
-
-
-@dataclass(frozen=True, kw_only=True)
-class SimpleDNNState(State):
-    """Members of the ensemble."""
-
-    networks: Networks
-
-    @cached_property
-    def network(self) -> Ensemble:
-        """Networks of the ensemble."""
-        return self.networks.ensemble()
-
-    def members(self, expression: np.ndarray) -> np.ndarray:
-        """Return the predicted fractions of each member, members × samples × cell types."""
-        shares = fill_missing(expression, self.networks.weights["reference"].astype(float))
-        return members_fractions(self.network, log_shares(shares))
-
-    def predict(self, expression: np.ndarray) -> np.ndarray:
-        """Return the mean over members, samples × cell types."""
-        return self.members(expression).mean(axis=0)
-
-    def estimate(self, expression: np.ndarray) -> Estimate:
-        """Return the mean and spread over members."""
-        members = self.members(expression)
-        return Estimate(members.mean(axis=0), members)
 
 
 class SimpleDNN(PairEnsemble):
