@@ -8,11 +8,9 @@ import numpy as np
 
 from scdeconv._data import keys
 from scdeconv._data.checks import cell_sizes_known
-from scdeconv._nn import Mixing
 from scdeconv._stats.expression import log_shares, to_shares
 from scdeconv._stats.mixing import concentrations, gene_relevance, residual_weights
 from scdeconv._stats.ridge import LEAST_SD
-from scdeconv.models._members import tensor
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
     from scdeconv._data.paired_data import PairedData
-    from scdeconv._nn import Ensemble
+    from scdeconv._nn import Ensemble, Mixing
     from scdeconv.models._neural import TrainingRows
 
 
@@ -29,6 +27,9 @@ def start_from_donors(network: Ensemble, rows: TrainingRows, folds: np.ndarray) 
 
     The input of a gene is its standardised log expression times its relevance for the composition.
     """
+    # lazy import: ridge regression is fitted without torch
+    from scdeconv.models._members import tensor
+
     log = log_shares(rows.expression)
     centres, scales, means = [], [], []
     for out in folds:
@@ -57,6 +58,9 @@ def mix_donors(rows: TrainingRows, folds: np.ndarray, total: float, data: Paired
     data
         Pairs and reference; None: bulk without reference.
     """
+    from scdeconv._nn import Mixing
+    from scdeconv.models._members import tensor
+
     shape, rna = np.zeros(folds.shape), np.ones(folds.shape)
     noise = np.zeros((*folds.shape, folds.shape[1]))
     for fold, out in enumerate(folds):
