@@ -69,7 +69,12 @@ REAL = {
     "PBMC, arrays": ("array", "pbmc_cbs20_array_flow", (4, 8, 16)),
 }
 
-MEANING = """TODO"""
+MEANING = """- With single cells or profiles, use {doc}`CalibratedMAP <../methods/calibrated_map>`, whatever the number of pairs: the
+  reference is worth more than many pairs.
+- With pairs only, a network learns from real pairs if it is trained on mixtures of the donors. Without mixtures it is no better
+  than ridge. The list above shows where {doc}`SimpleDNN <../methods/simplednn>` is better than ridge; compare both on your
+  own pairs with {func}`scdeconv.tl.benchmark`.
+- Below about eight pairs, all methods without a reference stay close to the mean composition."""
 
 
 def with_interactions(bulk, seed: int):
