@@ -1,4 +1,4 @@
-"""Prediction intervals of estimates and of sums of cell types, from out-of-fold errors."""
+"""Prediction intervals of estimates and of sums of cell types, from out-of-fold errors or resampled training data."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pandas as pd
 
 from scdeconv._data.checks import examples
 from scdeconv._data.warnings import warn
+from scdeconv._stats.resampling import resampled_intervals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from scdeconv._stats.conformal import HeldOut
 
     from ._state import Estimate
+
+# methods with intervals from resampled training data
+WITHOUT_PAIRS = ("robust_nnls",)
 
 
 def interval_bounds(
@@ -36,12 +40,15 @@ def interval_bounds(
 
     Returns
     -------
-    Samples × cell types. Training samples: from the errors of the other donors; NaN if these are too few.
+    Samples × cell types. Training samples: from the errors of the other donors; NaN if these are too few. Without
+    held-out donors: from the resamples of the estimate.
     """
+    if held_out is None and estimate.resamples is not None:
+        return resampled_intervals(estimate.fractions, estimate.resamples, coverage)
     if held_out is None:
         msg = (
             "Expected a model with held-out donors, found one without. Train a method on at least 4 paired donors to get "
-            "prediction intervals."
+            f"prediction intervals, or one that has intervals without pairs: {', '.join(map(repr, WITHOUT_PAIRS))}."
         )
         raise ValueError(msg)
     lower, upper = held_out.intervals(estimate.fractions, coverage, estimate.spread)
@@ -81,8 +88,9 @@ def sum_tables(
     of = np.column_stack([cell_types.isin(members) for members in groups.values()]).astype(float)
     sums = estimate.sums(of)
     tables = {"by_level": sums.fractions}
-    if coverage is not None and held_out is not None:
-        tables["by_level_lower"], tables["by_level_upper"] = interval_bounds(held_out.sums(of), sums, rows, coverage)
+    if coverage is not None:
+        errors = None if held_out is None else held_out.sums(of)
+        tables["by_level_lower"], tables["by_level_upper"] = interval_bounds(errors, sums, rows, coverage)
     return {name: pd.DataFrame(table, samples, list(groups)) for name, table in tables.items()}
 
 
