@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from scdeconv._data import keys
+from scdeconv._data.checks import checked
 from scdeconv._data.progress import progress
 from scdeconv._stats.compositions import to_fractions
 from scdeconv._stats.expression import to_shares
@@ -18,8 +19,12 @@ from scdeconv.models._record import Method
 from scdeconv.models._signature_model import SignatureModel, describe, present_genes
 from scdeconv.models._state import State
 
+from ._platform_prior import shift_predictors
+
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    from mudata import MuData
 
     from scdeconv._data.paired_data import PairedData
     from scdeconv._stats.conformal import HeldOut
@@ -157,6 +162,10 @@ class RobustNNLS(SignatureModel):
     ----------
     mdata
         From :func:`scdeconv.pp.pair`. The selected genes are used, or all genes if none were selected.
+    platform_prior
+        Protocol of the cells, as for :func:`scdeconv.datasets.platform_shift_prior`, whose shifts are expected before
+        the bulk is seen. How much the shifts of the bulk follow them is learned. None: no expectation. Genes are found
+        by symbol or Ensembl identifier; the prior has no effect on microarrays and on other gene names.
 
     Notes
     -----
@@ -188,6 +197,16 @@ class RobustNNLS(SignatureModel):
 
     state_type = RobustNNLSState
 
+    @checked()
+    def __init__(
+        self,
+        mdata: MuData | None = None,
+        *,
+        platform_prior: Literal["10x 3'", "10x 3' nuclei"] | None = "10x 3'",
+    ) -> None:
+        super().__init__(mdata)
+        self.parameters_ = {"platform_prior": platform_prior}
+
     def fit(self, data: PairedData, without: Collection[str] = ()) -> RobustNNLSState:
         """Estimate the platform effect from the bulk and, with spike-ins, the cell sizes.
 
@@ -201,7 +220,8 @@ class RobustNNLS(SignatureModel):
         The learned state, a ``RobustNNLSState``.
         """
         expression, signature = data.bulk(without), self.signature(data, without)
-        shift = learn_shift(signature, expression, counts=data.is_counts)
+        predictors = shift_predictors(data, self.parameters_["platform_prior"])
+        shift = learn_shift(signature, expression, counts=data.is_counts, predictors=predictors)
         state = RobustNNLSState(signature=signature, shift=shift, counts=data.is_counts, summary=describe(data))
         if keys.RNA_PER_SPIKE_IN not in data.samples:
             return state
@@ -220,6 +240,7 @@ class RobustNNLS(SignatureModel):
     def _resample(self, data: PairedData, state: RobustNNLSState) -> Resampled:
         """Learn the platform shift again from resampled genes, reference donors and bulk samples."""
         rng, expression = np.random.default_rng(RESAMPLING_SEED), data.bulk()
+        predictors = shift_predictors(data, self.parameters_["platform_prior"])
         n_samples, n_genes = expression.shape
         genes = rng.integers(n_genes, size=(N_RESAMPLES, n_genes))
         signatures = None
@@ -234,17 +255,19 @@ class RobustNNLS(SignatureModel):
                 rows = rng.permutation(n_samples)[:MAX_SHIFT_SAMPLES]
                 signature = state.signature if signatures is None else signatures[number]
                 bulk = expression[np.ix_(rows, chosen)]
-                shifts.append(learn_shift(signature[:, chosen], bulk, counts=data.is_counts))
+                known = None if predictors is None else predictors[:, chosen]
+                shifts.append(learn_shift(signature[:, chosen], bulk, counts=data.is_counts, predictors=known))
                 bar.update()
         log_sizes = draw_log_sizes(N_RESAMPLES, len(data.cell_types), rng)
         fractions = state.fractions(expression) if n_samples else np.empty((0, len(data.cell_types)))
-        known = len(fractions) >= MIN_COHORT
         return Resampled(
             genes=genes,
             signatures=signatures,
             sd=np.array([shift.sd for shift in shifts]),
             trust=np.stack([shift.trust for shift in shifts]),
-            expected=None,
+            expected=None if predictors is None else np.stack([shift.expected for shift in shifts]),
             log_sizes=log_sizes,
-            cohort_sd=np.nanstd(fractions, axis=0, ddof=1) if known else np.full(len(data.cell_types), np.nan),
+            cohort_sd=np.nanstd(fractions, axis=0, ddof=1)
+            if n_samples >= MIN_COHORT
+            else np.full(len(data.cell_types), np.nan),
         )
