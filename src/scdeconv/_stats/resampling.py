@@ -7,17 +7,18 @@ import numbers
 import numpy as np
 from scipy.stats import t
 
-from scdeconv._stats.calibration.cell_sizes import SIZE_SD
-
-# number of resamples: 25 give the standard error to 14 %
-N_RESAMPLES = 25
-# the constants below are from benchmarks/reference_intervals.py, see docs/benchmarks/reference_intervals.md
-# SD of the log cell sizes relative to their prior SD
-SIZE_SHARE = 0.5
-# error that resampling does not show: in units of sqrt(f (1 - f)), and as a fraction
-SHARE_ERROR, FLOOR_ERROR = 0.1, 0.01
-# scaled t distribution of the error in units of the standard error
-ERROR_SCALE, ERROR_DF = 1.0, 5.0
+# number of resamples: 50 give the standard error to 10 %
+N_RESAMPLES = 50
+# the constants below were chosen on three data sets, see docs/benchmarks/reference_intervals.md
+# SD of the log cell sizes, and variance of counts relative to a Poisson distribution
+SIZE_ERROR_SD, COUNT_DISPERSION = 0.05, 1.0
+# SD of the log cell sizes of profiles with equal totals, whose RNA content is unknown: 0.45 between the types of blood
+# (Hao et al. 2021) and of the retina (Guo et al. 2025)
+UNKNOWN_SIZE_SD = 0.5
+# part of the standard error that resampling does not show
+FLOOR_ERROR = 0.003
+# scaled t distribution of the error in units of the standard error, from benchmarks/reference_intervals.py
+ERROR_SCALE, ERROR_DF = 0.94, 3.1
 
 
 def draw_profiles(sums: np.ndarray, n_cells: np.ndarray, n_resamples: int, rng: np.random.Generator) -> np.ndarray:
@@ -45,13 +46,15 @@ def draw_profiles(sums: np.ndarray, n_cells: np.ndarray, n_resamples: int, rng: 
     return profiles
 
 
-def draw_log_sizes(n_resamples: int, n_types: int, rng: np.random.Generator) -> np.ndarray:
+def draw_log_sizes(n_resamples: int, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draw errors of the log cell sizes that have mean 0, the same variance, and no correlation between cell types.
 
     Parameters
     ----------
-    n_resamples, n_types
-        Shape of the result. With more types than resamples, the errors are correlated.
+    n_resamples
+        Number of draws. With more types than draws, the errors are correlated.
+    sizes
+        Cell sizes, length cell types. If all are equal, they are unknown and their errors are larger.
     rng
         Random number generator.
 
@@ -59,25 +62,37 @@ def draw_log_sizes(n_resamples: int, n_types: int, rng: np.random.Generator) -> 
     -------
     Resamples × cell types.
     """
-    draws = rng.normal(size=(n_resamples, n_types))
+    draws = rng.normal(size=(n_resamples, len(sizes)))
     draws -= draws.mean(axis=0)
-    if n_types < n_resamples:
+    if len(sizes) < n_resamples:
         draws = np.linalg.qr(draws)[0] * np.sqrt(n_resamples - 1)
-    return SIZE_SHARE * SIZE_SD * draws
+    return (UNKNOWN_SIZE_SD if np.allclose(sizes, sizes[0]) else SIZE_ERROR_SD) * draws
 
 
-def standard_error(fractions: np.ndarray, resamples: np.ndarray) -> np.ndarray:
+def add_counting_noise(counts: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Return counts (samples × genes) with further counting noise; ``draws`` are standard normal, length genes.
+
+    All samples have the same draws: only the variance within a sample is used, and no sample depends on another one.
+    """
+    noisy: np.ndarray = np.maximum(counts + np.sqrt(COUNT_DISPERSION * counts) * draws, 0)
+    return noisy
+
+
+def standard_error(resamples: np.ndarray) -> np.ndarray:
     """Return the standard error of fractions, samples × cell types.
 
     Parameters
     ----------
-    fractions
-        Estimated fractions, samples × cell types.
     resamples
         Fractions from resampled training data, resamples × samples × cell types.
     """
-    own = SHARE_ERROR**2 * fractions * (1 - fractions)
-    return np.sqrt(resamples.var(axis=0, ddof=1) + own) + FLOOR_ERROR
+    error: np.ndarray = resamples.std(axis=0, ddof=1) + FLOOR_ERROR
+    return error
+
+
+def error_quantile(coverage: float, scale: float = ERROR_SCALE, df: float = ERROR_DF) -> float:
+    """Return the half width of an interval in units of the standard error."""
+    return scale * float(t.ppf((1 + coverage) / 2, df))
 
 
 def resampled_intervals(fractions: np.ndarray, resamples: np.ndarray, coverage: float) -> tuple[np.ndarray, np.ndarray]:
@@ -87,7 +102,9 @@ def resampled_intervals(fractions: np.ndarray, resamples: np.ndarray, coverage: 
 
     Parameters
     ----------
-    fractions, resamples
+    fractions
+        Estimated fractions, samples × cell types.
+    resamples
         As for :func:`standard_error`.
     coverage
         Probability that the interval contains the fraction, above 0 and below 1.
@@ -104,5 +121,5 @@ def resampled_intervals(fractions: np.ndarray, resamples: np.ndarray, coverage: 
     if not isinstance(coverage, numbers.Real) or not 0 < coverage < 1:
         msg = f"Expected coverage above 0 and below 1, found {coverage}. Use a probability such as 0.9."
         raise ValueError(msg)
-    half_width = ERROR_SCALE * t.ppf((1 + coverage) / 2, ERROR_DF) * standard_error(fractions, resamples)
+    half_width = error_quantile(coverage) * standard_error(resamples)
     return np.clip(fractions - half_width, 0, 1), np.clip(fractions + half_width, 0, 1)

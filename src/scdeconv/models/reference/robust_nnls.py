@@ -12,7 +12,7 @@ from scdeconv._data.checks import checked
 from scdeconv._data.progress import progress
 from scdeconv._stats.compositions import to_fractions
 from scdeconv._stats.expression import to_shares
-from scdeconv._stats.resampling import N_RESAMPLES, draw_log_sizes, draw_profiles
+from scdeconv._stats.resampling import N_RESAMPLES, add_counting_noise, draw_log_sizes, draw_profiles
 from scdeconv._stats.solvers.platform_shift import PlatformShift, learn_shift, solve_robust_nnls
 from scdeconv._stats.solvers.spike_in_sizes import sizes_from_spike_ins
 from scdeconv.models._record import Method
@@ -54,6 +54,8 @@ class Resampled:
         Platform shift over the resampled genes, as in ``PlatformShift``, with one row for each resample.
     log_sizes
         Errors of the log cell sizes, resamples × cell types.
+    count_draws
+        Standard normal draws of the counting noise, resamples × genes.
     cohort_sd
         SD of the estimated fractions over the training bulk, length cell types; NaN for less than 3 samples.
     """
@@ -64,6 +66,7 @@ class Resampled:
     trust: np.ndarray
     expected: np.ndarray | None
     log_sizes: np.ndarray
+    count_draws: np.ndarray
     cohort_sd: np.ndarray
 
     def shift(self, number: int) -> PlatformShift:
@@ -100,7 +103,7 @@ class RobustNNLSState(State):
         return solve_robust_nnls(self.signature[:, present], expression[:, present], shift, counts=self.counts)
 
     def resample(self, expression: np.ndarray) -> np.ndarray | None:
-        """Return fractions from resampled genes, reference donors and cell sizes, resamples × samples × cell types."""
+        """Return fractions from resampled genes, donors, cell sizes and counts, resamples × samples × cell types."""
         if self.resampled is None:
             return None
         present, found = present_genes(expression), []
@@ -109,7 +112,10 @@ class RobustNNLSState(State):
                 there = present[genes]
                 kept, shift = genes[there], self.resampled.shift(number).of(there)
                 signature = self.signature if self.resampled.signatures is None else self.resampled.signatures[number]
-                weights = solve_robust_nnls(signature[:, kept], expression[:, kept], shift, counts=self.counts)
+                bulk = expression[:, kept]
+                if self.counts:
+                    bulk = add_counting_noise(bulk, self.resampled.count_draws[number][there])
+                weights = solve_robust_nnls(signature[:, kept], bulk, shift, counts=self.counts)
                 found.append(to_fractions(weights * np.exp(self.resampled.log_sizes[number])))
                 bar.update()
         return np.stack(found)
@@ -258,7 +264,7 @@ class RobustNNLS(SignatureModel):
                 known = None if predictors is None else predictors[:, chosen]
                 shifts.append(learn_shift(signature[:, chosen], bulk, counts=data.is_counts, predictors=known))
                 bar.update()
-        log_sizes = draw_log_sizes(N_RESAMPLES, len(data.cell_types), rng)
+        log_sizes = draw_log_sizes(N_RESAMPLES, data.cell_sizes(), rng)
         fractions = state.fractions(expression) if n_samples else np.empty((0, len(data.cell_types)))
         return Resampled(
             genes=genes,
@@ -267,6 +273,7 @@ class RobustNNLS(SignatureModel):
             trust=np.stack([shift.trust for shift in shifts]),
             expected=None if predictors is None else np.stack([shift.expected for shift in shifts]),
             log_sizes=log_sizes,
+            count_draws=rng.normal(size=genes.shape),
             cohort_sd=np.nanstd(fractions, axis=0, ddof=1)
             if n_samples >= MIN_COHORT
             else np.full(len(data.cell_types), np.nan),
