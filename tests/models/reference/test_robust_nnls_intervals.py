@@ -39,7 +39,7 @@ def test_intervals_contain_the_estimate(model, cohort):
     fractions = model.predict(cohort[1])
     lower, upper = model.predict_interval(cohort[1], 0.9)
     assert model.held_out_ is None
-    assert ((0 <= lower) & (lower <= fractions) & (fractions <= upper) & (upper <= 1)).all(axis=None)
+    assert ((lower >= 0) & (lower <= fractions) & (fractions <= upper) & (upper <= 1)).all(axis=None)
     assert (upper - lower).to_numpy().mean() < 0.5
 
 

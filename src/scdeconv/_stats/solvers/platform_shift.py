@@ -33,15 +33,19 @@ class PlatformShift:
         Weight of each gene, mean about 1.
     expected
         Expected log shift of each gene, from other data sets; None: 0 for all genes.
+    slopes
+        Slopes of the expected shift on its predictors, 0 to 1.
     """
 
     sd: float
     trust: np.ndarray
     expected: np.ndarray | None = None
+    slopes: np.ndarray | None = None
 
     def of(self, genes: np.ndarray) -> PlatformShift:
         """Return the shift of some genes (mask or positions)."""
-        return PlatformShift(self.sd, self.trust[genes], None if self.expected is None else self.expected[genes])
+        expected = None if self.expected is None else self.expected[genes]
+        return PlatformShift(self.sd, self.trust[genes], expected, self.slopes)
 
     def applied(self, signature: np.ndarray) -> np.ndarray:
         """Return profiles (cell types × genes) with the expected shift and a mean total of 1."""
@@ -67,7 +71,13 @@ def _start(signature: np.ndarray, bulk: np.ndarray, shift: PlatformShift) -> np.
 
 
 def learn_shift(
-    signature: np.ndarray, bulk: np.ndarray, *, counts: bool, predictors: np.ndarray | None = None
+    signature: np.ndarray,
+    bulk: np.ndarray,
+    *,
+    counts: bool,
+    predictors: np.ndarray | None = None,
+    start: PlatformShift | None = None,
+    tolerance: float = TOLERANCE,
 ) -> PlatformShift:
     """Estimate the platform shift from a cohort; the shift and the solutions are updated alternately (IRLS).
 
@@ -87,23 +97,27 @@ def learn_shift(
         Whether the bulk is counts; then the variance includes counting noise.
     predictors
         Predictions of the log shift, such as the mean over other data sets, predictors × genes; 0 where unknown.
+    start
+        Initial shift, from the same predictors. None: equal weights.
+    tolerance
+        Largest change of a weight at convergence.
 
     Returns
     -------
     Platform shift.
     """
-    shift = PlatformShift(1.0, np.ones(signature.shape[1]))
+    plain = PlatformShift(1.0, np.ones(signature.shape[1]))
+    shift = plain if start is None else start
     if not len(bulk):
         return shift
-    plain = shift.applied(signature)
-    weights = _start(plain, bulk, shift)
-    slopes = None if predictors is None else np.zeros(len(predictors))
+    weights, plain_signature = _start(shift.applied(signature), bulk, shift), plain.applied(signature)
+    slopes = np.zeros(0 if predictors is None else len(predictors)) if shift.slopes is None else shift.slopes
     pseudo_share, observed = 1 / (LEVEL * signature.shape[1]), to_shares(bulk).mean(axis=0)
     for _ in range(MAX_ITERATIONS):
         new = _step(shift.applied(signature), bulk, shift, weights, counts=counts)
         change = np.abs(new - weights).max()
         weights = (new + weights) / 2
-        log_ratio = np.log((observed + pseudo_share) / (weights.mean(axis=0) @ plain + pseudo_share))
+        log_ratio = np.log((observed + pseudo_share) / (weights.mean(axis=0) @ plain_signature + pseudo_share))
         log_ratio -= np.median(log_ratio)
         expected = None
         if predictors is not None:
@@ -112,8 +126,10 @@ def learn_shift(
             log_ratio = log_ratio - expected
             log_ratio -= np.median(log_ratio)
         sd = max(MIN_EFFECT_SD, MAD_TO_SD * float(np.median(np.abs(log_ratio))))
-        shift = PlatformShift(sd, (T_DF + 1) / (T_DF + (log_ratio / sd) ** 2), expected)
-        if change < TOLERANCE:
+        shift = PlatformShift(
+            sd, (T_DF + 1) / (T_DF + (log_ratio / sd) ** 2), expected, slopes if len(slopes) else None
+        )
+        if change < tolerance:
             break
     return shift
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 # maximum number of bulk samples from which a resampled platform shift is learned; limits the time of training
 MAX_SHIFT_SAMPLES = 50
+# tolerance of a resampled platform shift: the SD over resamples is larger
+SHIFT_TOLERANCE = 1e-3
 # minimum number of bulk samples for the SD of the composition
 MIN_COHORT = 3
 # the same resamples in every training: the estimates have no seed either
@@ -262,7 +264,10 @@ class RobustNNLS(SignatureModel):
                 signature = state.signature if signatures is None else signatures[number]
                 bulk = expression[np.ix_(rows, chosen)]
                 known = None if predictors is None else predictors[:, chosen]
-                shifts.append(learn_shift(signature[:, chosen], bulk, counts=data.is_counts, predictors=known))
+                start, settings = state.shift.of(chosen), {"counts": data.is_counts, "predictors": known}
+                shifts.append(
+                    learn_shift(signature[:, chosen], bulk, **settings, start=start, tolerance=SHIFT_TOLERANCE)
+                )
                 bar.update()
         log_sizes = draw_log_sizes(N_RESAMPLES, data.cell_sizes(), rng)
         fractions = state.fractions(expression) if n_samples else np.empty((0, len(data.cell_types)))
