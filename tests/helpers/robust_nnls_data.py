@@ -8,8 +8,8 @@ import pytest
 from anndata import AnnData
 
 from scdeconv import pp
+from scdeconv._stats.solvers.platform_shift import learn_shift, solve_robust_nnls
 from scdeconv.models import RobustNNLS
-from scdeconv.models.reference.robust_nnls import learn_shift, solve_robust_nnls
 
 TYPES = ["B cell", "NK cell", "T cell", "monocyte"]
 SIZES = np.array([1000.0, 4000.0, 2000.0, 9000.0])

@@ -73,6 +73,16 @@ class KnownParts:
         values = values / np.maximum(np.nansum(values, axis=1, keepdims=True), 1)
         return replace(self, values=values, se=np.zeros_like(self.se))
 
+    def like(self, fractions: np.ndarray) -> KnownParts:
+        """Return the known parts with the values that an estimate has given to them, as exact values.
+
+        Parameters
+        ----------
+        fractions
+            Estimates with the known parts, samples × cell types.
+        """
+        return replace(self, values=np.where(self.known, fractions @ self.of, np.nan), se=np.zeros_like(self.se))
+
     def rescale(self, fractions: np.ndarray) -> np.ndarray:
         """Return fractions with the known values; the other types are scaled to the rest.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -122,11 +122,11 @@ def _shown(plain: Any) -> str:
 
 def _dataclass_from_plain(plain: dict[str, Any], cls: Any, name: str, arrays: Arrays) -> Any:
     expected = {field.name for field in fields(cls)}
-    if set(plain) - {CLASS} != expected:
-        msg = (
-            f"Expected the fields {sorted(expected)} in {name}, found {sorted(set(plain) - {CLASS})}. "
-            "Train the model again."
-        )
+    # fields with a default may be newer than the file
+    optional = {field.name for field in fields(cls) if field.default is not MISSING}
+    found = set(plain) - {CLASS}
+    if not expected - optional <= found <= expected:
+        msg = f"Expected the fields {sorted(expected)} in {name}, found {sorted(found)}. Train the model again."
         raise ValueError(msg)
     kinds = get_type_hints(cls)
-    return cls(**{field: from_plain(plain[field], kinds[field], f"{name}.{field}", arrays) for field in expected})
+    return cls(**{field: from_plain(plain[field], kinds[field], f"{name}.{field}", arrays) for field in found})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ from ._intervals import interval_bounds, sum_tables, warn_of_few_donors
 from ._known import known_parts, use_known
 from ._state import Estimate
 from ._training_record import DeconvolutionRecord, replace_fit, source_table, warn_of_other_unit
-from ._usable import flag_few_reads, fractions_of_all, quality_of_all, to_all_rows, with_reads
+from ._usable import flag_few_reads, flag_wide_intervals, fractions_of_all, quality_of_all, with_reads
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,9 +58,8 @@ class DeconvolutionModel(SavedModel):
     ridge: ...
     >>> model.save("model", overwrite=True)
     >>> model = scdeconv.models.Ridge.load("model")
-    >>> fractions = model.predict(mdata["bulk"])
     >>> lower, upper = model.predict_interval(mdata["bulk"], coverage=0.8)
-    >>> bool(((lower <= fractions) & (fractions <= upper)).all(axis=None))
+    >>> bool((lower <= upper).all(axis=None))
     True
     """
 
@@ -179,7 +179,7 @@ class DeconvolutionModel(SavedModel):
         adata, layer, in_sample
             As for :meth:`predict`.
         coverage
-            Coverage of the prediction intervals, as for :meth:`predict_interval`. None: no intervals.
+            As for :meth:`predict_interval`. None: no intervals.
         groups
             Cell types to add up, by the name of the sum. None: the levels of the hierarchy of :func:`scdeconv.pp.pair`.
         known, known_se
@@ -192,9 +192,9 @@ class DeconvolutionModel(SavedModel):
         - ``fractions`` as from :meth:`predict`;
         - ``lower`` and ``upper`` with ``coverage``, as from :meth:`predict_interval`;
         - ``by_level`` with the sum of each group, and with ``coverage`` ``by_level_lower`` and ``by_level_upper``;
-        - ``quality`` as from :meth:`quality`, for models with quality measures;
-        - ``source``, if there are training samples, with the column ``source``: ``"new"``, ``"out-of-fold"`` or
-          ``"in-sample"`` (the fit).
+        - ``quality`` as from :meth:`quality`; with bounds from resampled data also ``wide_intervals``: the intervals
+          are as wide as the spread of the compositions of the training bulk;
+        - ``source``, if there are training samples: ``"new"``, ``"out-of-fold"`` or ``"in-sample"`` (the fit).
         """
         self._require_trained()
         parts = known_parts(self, adata.obs_names, known, known_se)
@@ -205,15 +205,15 @@ class DeconvolutionModel(SavedModel):
         estimate, fractions = use_known(
             self.state_, expression, usable, estimate, fractions, row >= 0, parts, adata.obs_names
         )
-        members = None if estimate.members is None else [to_all_rows(each, usable) for each in estimate.members]
-        whole = Estimate(fractions, members=None if members is None else np.stack(members))
+        if coverage is not None and self.held_out_ is None:
+            estimate = replace(estimate, resamples=self.state_.resample(expression))
+        whole = estimate.on_all_rows(fractions, usable)
         tables: dict[str, Any] = {"fractions": fractions}
         if coverage is not None:
             lower, upper = interval_bounds(self.held_out_, whole, row, coverage, parts, np.eye(fractions.shape[1]))
             tables |= {"lower": lower, "upper": upper}
             warn_of_few_donors(adata.obs_names[(row >= 0) & np.isnan(lower).any(axis=1)], coverage)
-        names = adata.obs_names, self.cell_types_
-        found = {name: pd.DataFrame(table, *names) for name, table in tables.items()}
+        found = {name: pd.DataFrame(table, adata.obs_names, self.cell_types_) for name, table in tables.items()}
         sums = self.training_.levels if groups is None else groups
         if sums:
             found |= sum_tables(sums, found, whole, self.held_out_, row, coverage, parts)
@@ -221,6 +221,8 @@ class DeconvolutionModel(SavedModel):
         if quality is None and self.familiarity_ is not None and estimate.noise is not None:
             quality = self.familiarity_.quality(estimate.noise, found["fractions"][usable])
         quality = flag_few_reads(quality, expression, self.training_.library_size)
+        if whole.resamples is not None and coverage is not None:
+            quality = flag_wide_intervals(quality, (upper - lower)[usable], self.state_.cohort_sd, coverage)
         if quality is not None:
             found["quality"] = quality_of_all(quality, usable, adata.obs_names)
         return found | source_table(source, adata.obs_names)
@@ -252,11 +254,10 @@ class DeconvolutionModel(SavedModel):
         Returns
         -------
         DataFrame of samples × measures; None for methods without quality measures that were not trained on counts.
-        ``few_reads`` is True for samples with less than 10 % of the reads of the median training sample in the model's
-        genes. The values of samples without reads are NaN or True. Models with a calibration also return
-        ``noise`` (root mean square of the residual, relative to its expected value), ``composition`` (largest distance
-        of a cell type from the mean of the training donors, in standard deviations) and ``outside`` (True if one of
-        them is more than 25 % above the maximum over the held-out training donors).
+        ``few_reads``: less than 10 % of the reads of the median training sample in the model's genes. Samples without
+        reads are NaN or True. Models with a calibration also return ``noise`` (root mean square of the residual,
+        relative to its expectation), ``composition`` (largest distance of a cell type from the mean of the training
+        donors, in SD) and ``outside`` (one of them is 25 % above the maximum over the held-out training donors).
         """
         return self.estimate(adata, layer=layer, in_sample=in_sample).get("quality")
 
@@ -266,17 +267,17 @@ class DeconvolutionModel(SavedModel):
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return lower and upper bounds of the fractions of bulk samples.
 
-        The bounds are derived from the out-of-fold errors of the training donors. If new donors come from the same
-        population, the interval contains the fraction with probability ``coverage``, on average over samples and cell
-        types. The bounds of a training sample are around its out-of-fold prediction, from the errors of the other
-        donors; NaN if these are too few for the coverage.
+        The bounds are from the out-of-fold errors of the training donors. If new donors come from the same population,
+        the interval contains the fraction with probability ``coverage``, on average over samples and cell types. Bounds
+        of a training sample are around its out-of-fold prediction, from the errors of the other donors; NaN if these
+        are too few. Without held-out donors, :class:`scdeconv.models.RobustNNLS` resamples its training data.
 
         Parameters
         ----------
         adata, layer, in_sample
             As for :meth:`predict`.
         coverage
-            Probability that the interval contains the fraction, at most n / (n + 1) for n training donors.
+            Probability that the interval contains the fraction. With held-out donors at most n / (n + 1) for n donors.
 
         Returns
         -------

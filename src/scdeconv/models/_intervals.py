@@ -1,4 +1,4 @@
-"""Prediction intervals of estimates and of sums of cell types, from out-of-fold errors."""
+"""Prediction intervals of estimates and of sums of cell types, from out-of-fold errors or resampled training data."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pandas as pd
 
 from scdeconv._data.checks import examples
 from scdeconv._data.warnings import warn
+from scdeconv._stats.resampling import resampled_intervals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from scdeconv._stats.known_parts import KnownParts
 
     from ._state import Estimate
+
+# methods with intervals from resampled training data
+WITHOUT_PAIRS = ("robust_nnls",)
 
 
 def interval_bounds(
@@ -42,15 +46,20 @@ def interval_bounds(
 
     Returns
     -------
-    Samples × sums. Training samples: from the errors of the other donors; NaN if these are too few.
+    Samples × sums. Training samples: from the errors of the other donors; NaN if these are too few. Without held-out
+    donors: from the resamples of the estimate.
     """
-    if held_out is None:
+    if held_out is None and estimate.resamples is None:
         msg = (
             "Expected a model with held-out donors, found one without. Train a method on at least 4 paired donors to get "
-            "prediction intervals."
+            f"prediction intervals, or one that has intervals without pairs: {', '.join(map(repr, WITHOUT_PAIRS))}."
         )
         raise ValueError(msg)
     lower, upper, is_known = parts.bounds(estimate.fractions @ of, of, coverage)
+    if held_out is None:
+        resamples = np.stack([parts.like(estimate.fractions).rescale(each) for each in estimate.resamples])
+        bounds = resampled_intervals(estimate.fractions @ of, resamples @ of, coverage)
+        return np.where(is_known, lower, bounds[0]), np.where(is_known, upper, bounds[1])
     spread = np.broadcast_to(estimate.sums(of).spread, lower.shape)
     donors = np.where(rows >= 0, held_out.donors[rows], None)
     for samples in parts.patterns():
@@ -95,7 +104,7 @@ def sum_tables(
     samples, cell_types = found["fractions"].axes
     of = np.column_stack([cell_types.isin(members) for members in groups.values()]).astype(float)
     tables = {"by_level": estimate.sums(of).fractions}
-    if coverage is not None and held_out is not None:
+    if coverage is not None:
         lower, upper = interval_bounds(held_out, estimate, rows, coverage, parts, of)
         tables |= {"by_level_lower": lower, "by_level_upper": upper}
     return {name: pd.DataFrame(table, samples, list(groups)) for name, table in tables.items()}

@@ -11,6 +11,8 @@ import numpy as np
 from scdeconv._stats.compositions import to_fractions
 from scdeconv._stats.conformal import angle
 
+from ._usable import to_all_rows
+
 if TYPE_CHECKING:
     from scdeconv._stats.known_parts import KnownParts
 
@@ -28,6 +30,8 @@ class Estimate:
     noise
         Root mean square of the residual, relative to its expected value, length samples. None if the method does not
         estimate noise.
+    resamples
+        Fractions from resampled training data, resamples × samples × cell types. None if the method does not resample.
 
     Examples
     --------
@@ -43,11 +47,32 @@ class Estimate:
     fractions: np.ndarray
     members: np.ndarray | None = None
     noise: np.ndarray | None = None
+    resamples: np.ndarray | None = None
 
     @property
     def spread(self) -> np.ndarray | float:
         """Standard deviation over the members on the scale arcsin(sqrt(fraction)), samples × cell types; 0 without."""
         return 0.0 if self.members is None else angle(self.members).std(axis=0)
+
+    def on_all_rows(self, fractions: np.ndarray, usable: np.ndarray) -> Estimate:
+        """Return the estimate with rows of NaN for the samples that are not usable.
+
+        Parameters
+        ----------
+        fractions
+            Fractions of all samples.
+        usable
+            Mask of the samples of this estimate.
+
+        Returns
+        -------
+        All samples, without noise.
+        """
+        members, resamples = (
+            None if each is None else np.stack([to_all_rows(one, usable) for one in each])
+            for each in (self.members, self.resamples)
+        )
+        return Estimate(fractions, members, resamples=resamples)
 
     def sums(self, of: np.ndarray) -> Estimate:
         """Return the estimates of sums of cell types.
@@ -61,7 +86,8 @@ class Estimate:
         -------
         Samples × sums.
         """
-        return Estimate(self.fractions @ of, None if self.members is None else self.members @ of, self.noise)
+        members, resamples = (None if each is None else each @ of for each in (self.members, self.resamples))
+        return Estimate(self.fractions @ of, members, self.noise, resamples)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +183,25 @@ class State:
         Samples × cell types.
         """
         return self.estimate(expression).fractions
+
+    def resample(self, expression: np.ndarray) -> np.ndarray | None:
+        """Return the fractions from resampled training data, for prediction intervals without held-out donors.
+
+        Parameters
+        ----------
+        expression
+            As for :meth:`predict`.
+
+        Returns
+        -------
+        Resamples × samples × cell types; None (the default) if the method does not resample.
+        """
+        return None
+
+    @property
+    def cohort_sd(self) -> np.ndarray | None:
+        """SD of the estimated fractions over the training bulk, length cell types; None if the method lacks it."""
+        return None
 
     def quality(self, expression: np.ndarray, fractions: np.ndarray) -> dict[str, np.ndarray] | None:
         """Return measures of the goodness of fit.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
 from scdeconv._data.checks import examples
 from scdeconv._data.warnings import warn
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 # reads relative to the median training sample below which a sample has few reads: its counting noise is more than three
 # times that of the training samples
 FEW_READS = 0.1
+# columns of the quality that are True for samples without reads
+FLAGS = ("outside", "few_reads", "wide_intervals")
 
 
 def with_reads(totals: np.ndarray, names: pd.Index) -> np.ndarray:
@@ -71,13 +74,25 @@ def flag_few_reads(
     return measures or None
 
 
+def flag_wide_intervals(
+    quality: Mapping[str, Any] | None, widths: np.ndarray, cohort_sd: np.ndarray | None, coverage: float
+) -> dict[str, Any]:
+    """Return the measures with ``wide_intervals``: mean width above that of the compositions of the training bulk.
+
+    A sample with such intervals is known no better than by the mean composition. The width of the training bulk is that
+    of a normal distribution with SD ``cohort_sd``; no sample is flagged if it is NaN.
+    """
+    typical = np.nan if cohort_sd is None else 2 * norm.ppf((1 + coverage) / 2) * cohort_sd
+    return {**(quality or {}), "wide_intervals": widths.mean(axis=1) > np.minimum(typical, 1).mean()}
+
+
 def quality_of_all(quality: Mapping[str, Any], usable: np.ndarray, names: pd.Index) -> pd.DataFrame:
-    """Return the quality of all samples; without reads it is NaN, and ``outside`` and ``few_reads`` are True."""
+    """Return the quality of all samples; without reads it is NaN, and the flags are True."""
     table = pd.DataFrame(quality, index=names[usable])
     if usable.all():
         return table
     rows = {
-        name: column.reindex(names, fill_value=name in ("outside", "few_reads")) if column.dtype == bool else column
+        name: column.reindex(names, fill_value=name in FLAGS) if column.dtype == bool else column
         for name, column in table.items()
     }
     return pd.DataFrame(rows, index=names)

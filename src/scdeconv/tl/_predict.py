@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from scdeconv.models import DeconvolutionModel
 
+# how prediction intervals were made, by whether there were no held-out donors
+INTERVALS = {False: "out-of-fold errors", True: "resampled genes and reference"}
 # key of the record and value of "source" in the estimate of a model
 SOURCES = {"out_of_fold": "out-of-fold", "in_sample": "in-sample"}
 
@@ -48,7 +50,8 @@ def predict(
     key_added
         Key of the results.
     coverage
-        Also write prediction intervals with this coverage, at most n / (n + 1) for n training donors.
+        Also write prediction intervals with this coverage. With pairs, it is at most n / (n + 1) for n training donors.
+        Without pairs, ``robust_nnls`` (the default) has intervals of any coverage below 1, see :meth:`scdeconv.models.RobustNNLS.predict_interval`.
     layer
         Layer to read instead of ``X``.
     in_sample
@@ -140,7 +143,7 @@ def predict(
         "fraction_kind": model.fraction_kind,
         "n_genes": len(model.genes_),
         "seed": model.seed_,
-        **({} if coverage is None else {"coverage": coverage}),
+        **({} if coverage is None else {"coverage": coverage, "intervals": INTERVALS[model.held_out_ is None]}),
         **{name: _plain(table) for name, table in (("known", known), ("known_se", known_se)) if table is not None},
         **{kind: np.array(names, dtype=object) for kind, names in trained_on.items() if names},
     }
@@ -182,6 +185,11 @@ def _report_quality(quality: pd.DataFrame, key: str) -> None:
     for column, finding in (
         ("outside", "are outside the range of the training donors, such as {}. Their fractions are extrapolated"),
         ("few_reads", "have less than 10 % of the reads of the training bulk, such as {}. Their fractions are noisy"),
+        (
+            "wide_intervals",
+            "have intervals as wide as the spread of compositions of the training bulk, such as {}. Their fractions say "
+            "little more than the mean composition",
+        ),
     ):
         flagged = list(quality.index[quality[column]]) if column in quality else []
         if flagged:

@@ -10,10 +10,10 @@ from robust_nnls_data import SIZES, as_samples, make_bulk, make_mdata, rmse, sol
 from scdeconv import pp, tl
 from scdeconv._data.modalities import make_mudata
 from scdeconv._stats.compositions import to_fractions
+from scdeconv._stats.solvers import platform_shift as _platform_shift
+from scdeconv._stats.solvers.platform_shift import PlatformShift
 from scdeconv.models import RobustNNLS
-from scdeconv.models.reference import robust_nnls as _robust_nnls
 from scdeconv.models.reference.nnls import solve_nnls
-from scdeconv.models.reference.robust_nnls import PlatformShift
 
 
 @pytest.mark.parametrize("counts", [False, True])
@@ -25,7 +25,7 @@ def test_noise_free_fractions_of_cells_are_recovered(seed, n_samples, counts):
     bulk = bulk * 1e6
     weights, shift = solve(signature, bulk, counts=counts)
     np.testing.assert_allclose(to_fractions(weights), fractions, atol=1e-6)
-    assert shift.sd == _robust_nnls.MIN_EFFECT_SD
+    assert shift.sd == _platform_shift.MIN_EFFECT_SD
     assert rmse(to_fractions(fractions * SIZES), fractions) > 0.1
 
 

@@ -7,8 +7,8 @@ import pytest
 from robust_nnls_data import make_bulk, solve
 from scipy.optimize import nnls
 
-from scdeconv.models.reference import robust_nnls as _robust_nnls
-from scdeconv.models.reference.robust_nnls import PlatformShift, learn_shift
+from scdeconv._stats.solvers import platform_shift as _platform_shift
+from scdeconv._stats.solvers.platform_shift import PlatformShift, learn_shift
 
 
 def one_iteration_by_loops(signature, bulk, *, counts, sd, trust):
@@ -55,7 +55,7 @@ def test_one_iteration_equals_plain_loops(seed, counts, monkeypatch):
     rng = np.random.default_rng(seed)
     signature, shares, _, _ = make_bulk(seed, 4, shift_sd=0.4, n_far=2, n_genes=50)
     bulk = rng.poisson(shares * [[200], [2000], [20000], [200000]]).astype(float)
-    monkeypatch.setattr(_robust_nnls, "MAX_ITERATIONS", 1)
+    monkeypatch.setattr(_platform_shift, "MAX_ITERATIONS", 1)
 
     given = PlatformShift(0.25, rng.uniform(0.1, 1.5, 50))
     first, second = one_iteration_by_loops(signature, bulk, counts=counts, sd=given.sd, trust=given.trust)

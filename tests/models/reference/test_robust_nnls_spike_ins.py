@@ -10,8 +10,8 @@ import pytest
 from robust_nnls_data import SPIKE_INS, as_samples, make_mdata, make_signature, rmse, train
 
 from scdeconv import pp, tl
+from scdeconv._stats.solvers.spike_in_sizes import sizes_from_spike_ins
 from scdeconv.models import RobustNNLS
-from scdeconv.models.reference.robust_nnls import sizes_from_spike_ins
 
 
 def spiked(seed, *, equal, n_samples=30, sd=0.1, n_types=4):

@@ -50,6 +50,11 @@ class Reference:
         totals = given.obs["total"].to_numpy(dtype=float) if "total" in given.obs else size
         self._given = values_of(given, genes=genes) * (size / np.where(totals > 0, totals, 1))[:, None], size
 
+    @property
+    def has_donors(self) -> bool:
+        """Whether the cells of each donor are known, and not profiles only."""
+        return self._sums is not None
+
     def profiles(self, without: Collection[str] = ()) -> tuple[np.ndarray, np.ndarray]:
         """Return mean counts per cell (types × genes) and mean total per cell (types) without held-out donors."""
         return self._given if self._sums is None else mean_profiles(self._without(without), self.cell_types)

@@ -3,173 +3,78 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from scipy.optimize import least_squares
 
 from scdeconv._data import keys
-from scdeconv._stats.expression import LEVEL, to_shares
-from scdeconv._stats.least_squares import solve_weighted
+from scdeconv._data.checks import checked
+from scdeconv._data.progress import progress
+from scdeconv._stats.compositions import to_fractions
+from scdeconv._stats.expression import to_shares
+from scdeconv._stats.resampling import N_RESAMPLES, add_counting_noise, draw_log_sizes, draw_profiles
+from scdeconv._stats.solvers.platform_shift import PlatformShift, learn_shift, solve_robust_nnls
+from scdeconv._stats.solvers.spike_in_sizes import sizes_from_spike_ins
 from scdeconv.models._record import Method
 from scdeconv.models._signature_model import SignatureModel, describe, present_genes
 from scdeconv.models._state import State
-from scdeconv.pp import SIZE_SD
+
+from ._platform_prior import shift_predictors
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from scdeconv._data.paired_data import PairedData
+    from mudata import MuData
 
-# degrees of freedom of the t distribution of the platform effect over genes (heavy tail); set by hand
-T_DF = 2.0
-# minimum SD of the platform effect (log expression), as between two runs of one protocol; set by hand
-MIN_EFFECT_SD = 0.1
-# ratio of SD to median absolute deviation of a normal distribution
-MAD_TO_SD = 1.4826
-MAX_ITERATIONS = 50
-TOLERANCE = 1e-4
-# minimum t statistic of the slope of the spike-in ratio on the composition; set by hand
-MIN_SLOPE_T = 2.0
-# prior SD of the log spike-in ratio between samples, and its weight in samples; set by hand
-SPIKE_IN_SD, SPIKE_IN_PRIOR_SAMPLES = 0.3, 4
+    from scdeconv._data.paired_data import PairedData
+    from scdeconv._stats.conformal import HeldOut
+    from scdeconv._stats.familiarity import Familiarity
+
+# maximum number of bulk samples from which a resampled platform shift is learned; limits the time of training
+MAX_SHIFT_SAMPLES = 50
+# tolerance of a resampled platform shift: the SD over resamples is larger
+SHIFT_TOLERANCE = 1e-3
+# minimum number of bulk samples for the SD of the composition
+MIN_COHORT = 3
+# the same resamples in every training: the estimates have no seed either
+RESAMPLING_SEED = 0
+TINY = np.finfo(float).tiny
 
 
 @dataclass(frozen=True)
-class PlatformShift:
-    """Platform effect of the bulk: SD over genes (log expression), and weight of each gene (``trust``, mean 1)."""
+class Resampled:
+    """The model learned again from resampled data, for prediction intervals.
 
-    sd: float
+    Parameters
+    ----------
+    genes
+        Positions of the resampled genes, resamples × genes.
+    signatures
+        Profiles from resampled reference donors, resamples × cell types × genes in the order of the model; None for a
+        reference without donors.
+    sd, trust, expected
+        Platform shift over the resampled genes, as in ``PlatformShift``, with one row for each resample.
+    log_sizes
+        Errors of the log cell sizes, resamples × cell types.
+    count_draws
+        Standard normal draws of the counting noise, resamples × genes.
+    cohort_sd
+        SD of the estimated fractions over the training bulk, length cell types; NaN for less than 3 samples.
+    """
+
+    genes: np.ndarray
+    signatures: np.ndarray | None
+    sd: np.ndarray
     trust: np.ndarray
+    expected: np.ndarray | None
+    log_sizes: np.ndarray
+    count_draws: np.ndarray
+    cohort_sd: np.ndarray
 
-
-def _step(
-    signature: np.ndarray, bulk: np.ndarray, shift: PlatformShift, weights: np.ndarray, *, counts: bool
-) -> np.ndarray:
-    """Return the solution of one iteration of reweighted least squares, with variances at the fit of ``weights``."""
-    level = weights @ signature + 1 / (LEVEL * signature.shape[1])
-    variance = (shift.sd * level) ** 2
-    if counts:
-        variance = variance + level / np.maximum(bulk.sum(axis=1, keepdims=True), 1)
-    return solve_weighted(signature, to_shares(bulk), shift.trust / variance)
-
-
-def _start(signature: np.ndarray, bulk: np.ndarray, shift: PlatformShift) -> tuple[np.ndarray, np.ndarray]:
-    """Return the signature scaled to a mean total of 1, and an initial solution without counting noise."""
-    signature = signature / max(signature.sum(axis=1).mean(), np.finfo(float).tiny)
-    level = signature.mean(axis=0) + 1 / (LEVEL * signature.shape[1])
-    return signature, solve_weighted(signature, to_shares(bulk), np.tile(shift.trust / level**2, (len(bulk), 1)))
-
-
-def learn_shift(signature: np.ndarray, bulk: np.ndarray, *, counts: bool) -> PlatformShift:
-    """Estimate the platform effect from a cohort; the effect and the solutions are updated alternately (IRLS).
-
-    The residual of a gene with fitted value ``m`` is ``m`` times the platform effect, plus counting noise. The effect
-    is the same in all samples and follows a t distribution over genes. The effect of a gene is the log ratio of the
-    mean bulk to the mean fit. Its SD over genes is estimated by the median absolute deviation.
-
-    Parameters
-    ----------
-    signature
-        Cell types × genes.
-    bulk
-        Samples × genes. Without samples, all genes have equal weight.
-    counts
-        Whether the bulk is counts; then the variance includes counting noise.
-
-    Returns
-    -------
-    Platform effect.
-    """
-    shift = PlatformShift(1.0, np.ones(signature.shape[1]))
-    if not len(bulk):
-        return shift
-    signature, weights = _start(signature, bulk, shift)
-    pseudo_share, observed = 1 / (LEVEL * signature.shape[1]), to_shares(bulk).mean(axis=0)
-    for _ in range(MAX_ITERATIONS):
-        new = _step(signature, bulk, shift, weights, counts=counts)
-        change = np.abs(new - weights).max()
-        weights = (new + weights) / 2
-        log_ratio = np.log((observed + pseudo_share) / (weights.mean(axis=0) @ signature + pseudo_share))
-        log_ratio -= np.median(log_ratio)
-        sd = max(MIN_EFFECT_SD, MAD_TO_SD * float(np.median(np.abs(log_ratio))))
-        shift = PlatformShift(sd, (T_DF + 1) / (T_DF + (log_ratio / sd) ** 2))
-        if change < TOLERANCE:
-            break
-    return shift
-
-
-def solve_robust_nnls(signature: np.ndarray, bulk: np.ndarray, shift: PlatformShift, *, counts: bool) -> np.ndarray:
-    """Solve non-negative least squares with a known platform effect by iterative reweighting.
-
-    The weight of a gene is its ``trust`` divided by the variance of platform effect and counting noise. Each new
-    solution is averaged with the previous one until convergence of each sample.
-
-    Parameters
-    ----------
-    signature, bulk, counts
-        As for :func:`learn_shift`.
-    shift
-        From :func:`learn_shift`.
-
-    Returns
-    -------
-    Weights, samples × cell types, not normalised.
-    """
-    signature, weights = _start(signature, bulk, shift)
-    active = np.arange(len(bulk))
-    for _ in range(MAX_ITERATIONS):
-        new = _step(signature, bulk[active], shift, weights[active], counts=counts)
-        moves = np.abs(new - weights[active]).max(axis=1) >= TOLERANCE
-        weights[active] = (new + weights[active]) / 2
-        active = active[moves]
-        if not len(active):
-            break
-    return weights
-
-
-def sizes_from_spike_ins(rna_shares: np.ndarray, ratio: np.ndarray, sizes: np.ndarray) -> np.ndarray | None:
-    """Estimate RNA per cell of each type from samples with equal numbers of cells and equal amounts of spike-in.
-
-    The ratio of RNA to spike-ins is then proportional to the mean RNA per cell, ``1 / sum(share / size)``. The sizes
-    are maximum a posteriori estimates with a log-normal prior around the given sizes. If samples have equal amounts of
-    RNA instead, the ratio does not depend on the composition, and no sizes are returned.
-
-    Parameters
-    ----------
-    rna_shares
-        RNA fractions, samples × cell types.
-    ratio
-        RNA per spike-in, length samples, positive.
-    sizes
-        Cell sizes of the reference, length cell types.
-
-    Returns
-    -------
-    Sizes, length cell types; None if the ratio does not depend on the composition.
-    """
-    if len(ratio) <= 2:
-        return None
-    observed = np.log(ratio) - np.log(ratio).mean()
-    expected = -np.log(rna_shares @ (1 / sizes))
-    expected -= expected.mean()
-    power = (expected**2).sum()
-    slope = (expected @ observed) / max(power, np.finfo(float).tiny)
-    variance = ((observed - slope * expected) ** 2).sum() / (len(ratio) - 2)
-    if not slope * np.sqrt(power) > MIN_SLOPE_T * np.sqrt(variance):
-        return None
-    sd = SPIKE_IN_SD
-
-    def misfit(log_sizes: np.ndarray) -> np.ndarray:
-        residual = observed + np.log(rna_shares @ np.exp(-log_sizes))
-        return np.append((residual - residual.mean()) / sd, (log_sizes - np.log(sizes)) / SIZE_SD)
-
-    log_sizes = np.log(sizes)
-    for _ in range(5):
-        log_sizes = least_squares(misfit, log_sizes).x
-        squares = ((misfit(log_sizes)[: len(ratio)] * sd) ** 2).sum()
-        sd = np.sqrt((squares + SPIKE_IN_PRIOR_SAMPLES * SPIKE_IN_SD**2) / (len(ratio) + SPIKE_IN_PRIOR_SAMPLES))
-    return np.exp(log_sizes)
+    def shift(self, number: int) -> PlatformShift:
+        """Return the platform shift of a resample, over its genes."""
+        expected = None if self.expected is None else self.expected[number]
+        return PlatformShift(float(self.sd[number]), self.trust[number], expected)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,17 +89,43 @@ class RobustNNLSState(State):
         Platform effect, from :func:`learn_shift`.
     counts
         Whether the bulk is counts.
+    resampled
+        Resampled genes and reference, for prediction intervals; None if the training held out donors.
     """
 
     signature: np.ndarray
     shift: PlatformShift
     counts: bool
+    resampled: Resampled | None = None
 
     def predict(self, expression: np.ndarray) -> np.ndarray:
         """Return weights, samples × cell types."""
         present = present_genes(expression)
-        shift = PlatformShift(self.shift.sd, self.shift.trust[present])
+        shift = self.shift.of(present)
         return solve_robust_nnls(self.signature[:, present], expression[:, present], shift, counts=self.counts)
+
+    def resample(self, expression: np.ndarray) -> np.ndarray | None:
+        """Return fractions from resampled genes, donors, cell sizes and counts, resamples × samples × cell types."""
+        if self.resampled is None:
+            return None
+        present, found = present_genes(expression), []
+        with progress(len(self.resampled.genes), "resampling genes and reference") as bar:
+            for number, genes in enumerate(self.resampled.genes):
+                there = present[genes]
+                kept, shift = genes[there], self.resampled.shift(number).of(there)
+                signature = self.signature if self.resampled.signatures is None else self.resampled.signatures[number]
+                bulk = expression[:, kept]
+                if self.counts:
+                    bulk = add_counting_noise(bulk, self.resampled.count_draws[number][there])
+                weights = solve_robust_nnls(signature[:, kept], bulk, shift, counts=self.counts)
+                found.append(to_fractions(weights * np.exp(self.resampled.log_sizes[number])))
+                bar.update()
+        return np.stack(found)
+
+    @property
+    def cohort_sd(self) -> np.ndarray | None:
+        """SD of the estimated fractions over the training bulk."""
+        return None if self.resampled is None else self.resampled.cohort_sd
 
 
 def with_sizes_from_spike_ins(
@@ -239,6 +170,10 @@ class RobustNNLS(SignatureModel):
     ----------
     mdata
         From :func:`scdeconv.pp.pair`. The selected genes are used, or all genes if none were selected.
+    platform_prior
+        Protocol of the cells, as for :func:`scdeconv.datasets.platform_shift_prior`, whose shifts are expected before
+        the bulk is seen. How much the shifts of the bulk follow them is learned. None: no expectation. Genes are found
+        by symbol or Ensembl identifier; the prior has no effect on microarrays and on other gene names.
 
     Notes
     -----
@@ -270,6 +205,16 @@ class RobustNNLS(SignatureModel):
 
     state_type = RobustNNLSState
 
+    @checked()
+    def __init__(
+        self,
+        mdata: MuData | None = None,
+        *,
+        platform_prior: Literal["10x 3'", "10x 3' nuclei"] | None = "10x 3'",
+    ) -> None:
+        super().__init__(mdata)
+        self.parameters_ = {"platform_prior": platform_prior}
+
     def fit(self, data: PairedData, without: Collection[str] = ()) -> RobustNNLSState:
         """Estimate the platform effect from the bulk and, with spike-ins, the cell sizes.
 
@@ -283,9 +228,58 @@ class RobustNNLS(SignatureModel):
         The learned state, a ``RobustNNLSState``.
         """
         expression, signature = data.bulk(without), self.signature(data, without)
-        shift = learn_shift(signature, expression, counts=data.is_counts)
+        predictors = shift_predictors(data, self.parameters_["platform_prior"])
+        shift = learn_shift(signature, expression, counts=data.is_counts, predictors=predictors)
         state = RobustNNLSState(signature=signature, shift=shift, counts=data.is_counts, summary=describe(data))
         if keys.RNA_PER_SPIKE_IN not in data.samples:
             return state
         ratio = data.samples[keys.RNA_PER_SPIKE_IN].to_numpy(dtype=float)[data.kept(without)]
         return with_sizes_from_spike_ins(state, expression, ratio, data.cell_sizes(without))
+
+    def _learn(
+        self, data: PairedData, *, held_out: bool, **settings: Any
+    ) -> tuple[State, HeldOut | None, Familiarity | None]:
+        """Fit as other methods; without held-out donors, also learn from resampled data for prediction intervals."""
+        state, predicted, familiarity = super()._learn(data, held_out=held_out, **settings)
+        if held_out and predicted is None and isinstance(state, RobustNNLSState):
+            state = replace(state, resampled=self._resample(data, state))
+        return state, predicted, familiarity
+
+    def _resample(self, data: PairedData, state: RobustNNLSState) -> Resampled:
+        """Learn the platform shift again from resampled genes, reference donors and bulk samples."""
+        rng, expression = np.random.default_rng(RESAMPLING_SEED), data.bulk()
+        predictors = shift_predictors(data, self.parameters_["platform_prior"])
+        n_samples, n_genes = expression.shape
+        genes = rng.integers(n_genes, size=(N_RESAMPLES, n_genes))
+        signatures = None
+        if data.reference.has_donors:
+            # the factors of cell sizes from spike-ins
+            sizes = state.signature.sum(axis=1) / np.maximum(self.signature(data).sum(axis=1), TINY)
+            sums, _, n_cells = data.reference.by_donor()
+            signatures = (draw_profiles(sums, n_cells, N_RESAMPLES, rng) * sizes[:, None]).astype(np.float32)
+        shifts = []
+        with progress(N_RESAMPLES, "resampling genes and reference") as bar:
+            for number, chosen in enumerate(genes):
+                rows = rng.permutation(n_samples)[:MAX_SHIFT_SAMPLES]
+                signature = state.signature if signatures is None else signatures[number]
+                bulk = expression[np.ix_(rows, chosen)]
+                known = None if predictors is None else predictors[:, chosen]
+                start, settings = state.shift.of(chosen), {"counts": data.is_counts, "predictors": known}
+                shifts.append(
+                    learn_shift(signature[:, chosen], bulk, **settings, start=start, tolerance=SHIFT_TOLERANCE)
+                )
+                bar.update()
+        log_sizes = draw_log_sizes(N_RESAMPLES, data.cell_sizes(), rng)
+        fractions = state.fractions(expression) if n_samples else np.empty((0, len(data.cell_types)))
+        return Resampled(
+            genes=genes,
+            signatures=signatures,
+            sd=np.array([shift.sd for shift in shifts]),
+            trust=np.stack([shift.trust for shift in shifts]),
+            expected=None if predictors is None else np.stack([shift.expected for shift in shifts]),
+            log_sizes=log_sizes,
+            count_draws=rng.normal(size=genes.shape),
+            cohort_sd=np.nanstd(fractions, axis=0, ddof=1)
+            if n_samples >= MIN_COHORT
+            else np.full(len(data.cell_types), np.nan),
+        )

@@ -96,7 +96,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("cell_size", "cell_sizes", "weights"), SIZES),
     # choices
     **dict.fromkeys(
-        ("absolute", "base", "batch_correction", "criterion", "duplicates", "executor", "genes_in"), CHOICE
+        ("absolute", "base", "batch_correction", "criterion", "duplicates", "executor", "genes_in", "platform_prior"),
+        CHOICE,
     ),
     **dict.fromkeys(("kind", "likelihood", "loss", "rest", "scale", "to", "unit"), CHOICE),
     "train_on": choice(("pairs", "simulated")),
