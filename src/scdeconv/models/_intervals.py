@@ -49,15 +49,16 @@ def interval_bounds(
     Samples × sums. Training samples: from the errors of the other donors; NaN if these are too few. Without held-out
     donors: from the resamples of the estimate.
     """
-    if held_out is None and estimate.resamples is None:
-        msg = (
-            "Expected a model with held-out donors, found one without. Train a method on at least 4 paired donors to get "
-            f"prediction intervals, or one that has intervals without pairs: {', '.join(map(repr, WITHOUT_PAIRS))}."
-        )
-        raise ValueError(msg)
     lower, upper, is_known = parts.bounds(estimate.fractions @ of, of, coverage)
     if held_out is None:
-        resamples = np.stack([parts.like(estimate.fractions).rescale(each) for each in estimate.resamples])
+        if estimate.resamples is None:
+            msg = (
+                "Expected a model with held-out donors, found one without. Train a method on at least 4 paired donors to "
+                f"get prediction intervals, or one that has intervals without pairs: {', '.join(map(repr, WITHOUT_PAIRS))}."
+            )
+            raise ValueError(msg)
+        rescale = parts.like(estimate.fractions).rescale if parts.known.any() else np.asarray
+        resamples = np.stack([rescale(each) for each in estimate.resamples])
         bounds = resampled_intervals(estimate.fractions @ of, resamples @ of, coverage)
         return np.where(is_known, lower, bounds[0]), np.where(is_known, upper, bounds[1])
     spread = np.broadcast_to(estimate.sums(of).spread, lower.shape)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from scdeconv._data.paired_data import PairedData
     from scdeconv._stats.conformal import HeldOut
-    from scdeconv._stats.familiarity import Familiarity
+    from scdeconv._stats.recognition.familiarity import Familiarity
 
 # maximum number of bulk samples from which a resampled platform shift is learned; limits the time of training
 MAX_SHIFT_SAMPLES = 50
