@@ -32,7 +32,7 @@ def test_single_missing_type_is_the_rest():
     np.testing.assert_allclose(found.iloc[1:], [[0.6, 0.3, 0.1], [0.5, 0.2, 0.3]])
 
 
-def test_mean_of_the_completed_rows_is_a_fixed_point():
+def test_completed_rows_reproduce_their_mean():
     rng = np.random.default_rng(0)
     values = rng.dirichlet(np.ones(4), 30)
     values[rng.random(values.shape) < 0.3] = NAN

@@ -112,7 +112,7 @@ def test_standard_errors_widen_held_out_errors(held_out):
     assert sizes[0] < sizes[1] < sizes[2]
 
 
-def test_error_of_a_sum_is_that_of_summed_errors(held_out):
+def test_error_of_a_sum_uses_summed_errors(held_out):
     of = np.array([[1.0], [1.0], [0.0], [0.0]])
     errors = (held_out.predicted - held_out.measured)[:, :2].sum(axis=1)
     np.testing.assert_allclose(error_of_parts(held_out, of), np.sqrt((errors**2).mean()))

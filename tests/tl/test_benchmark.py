@@ -17,6 +17,7 @@ from scdeconv._nn import Plan
 from scdeconv.models import NNLS, MeanComposition
 from scdeconv.pp import _hold_out
 from scdeconv.tl import _benchmark, _train
+from scdeconv.tl._tuning import nested
 
 QUICK = {"method": "residual_dnn", "max_epochs": 1, "hidden": (4,), "n_members": 2, "simulate": 20}
 COLUMNS = [
@@ -114,9 +115,9 @@ def test_mean_composition_is_included_exactly_once(pairs, methods):
 
 def test_methods_can_be_a_mapping_with_arguments(pairs, monkeypatch):
     seen = []
-    fit_method = _benchmark.fit_method
+    fit_method = nested.fit_method
     monkeypatch.setattr(
-        *(_benchmark, "fit_method"), lambda mdata, name, arguments: (
+        *(nested, "fit_method"), lambda mdata, name, arguments: (
             seen.append((name, arguments)), fit_method(mdata, name, arguments))[1]
     )  # fmt: skip
     methods = {"narrow": QUICK, "wide": {**QUICK, "hidden": (9,)}, "nnls": {}}
