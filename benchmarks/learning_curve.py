@@ -69,12 +69,14 @@ REAL = {
     "PBMC, arrays": ("array", "pbmc_cbs20_array_flow", (4, 8, 16)),
 }
 
-MEANING = """- With single cells or profiles, use {doc}`CalibratedMAP <../methods/calibrated_map>`, whatever the number of pairs: the
-  reference is worth more than many pairs.
-- With pairs only, a network learns from real pairs if it is trained on mixtures of the donors. Without mixtures it is no better
-  than ridge. The list above shows where {doc}`SimpleDNN <../methods/simplednn>` is better than ridge; compare both on your
-  own pairs with {func}`scdeconv.tl.benchmark`.
-- Below about eight pairs, all methods without a reference stay close to the mean composition."""
+MEANING = """- With single cells or profiles and up to a few dozen pairs, use {doc}`CalibratedMAP <../methods/calibrated_map>`: the reference
+  is worth more than many pairs. If bulk is far from a sum over cell types, methods that learn from the pairs alone pass it
+  from about 32 pairs.
+- With pairs only, a network learns from real pairs, and mixtures of the donors help it in most cells of the tables. It is better
+  than ridge in some cells and worse in others, as the list above shows: deep learning is no clear winner. Compare
+  {doc}`SimpleDNN <../methods/simplednn>` and {doc}`ridge <../methods/ridge>` on your own pairs with
+  {func}`scdeconv.tl.benchmark`.
+- With four or eight pairs, all methods without a reference stay close to the mean composition."""
 
 
 def with_interactions(bulk, seed: int):
