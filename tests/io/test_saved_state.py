@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from scdeconv import load_model
+from scdeconv.io._plain import Arrays, from_plain
 from scdeconv.models import CrossFittedModel, Method, State
 
 
@@ -86,3 +87,20 @@ def test_failed_write_leaves_the_earlier_model(files, model, cohort, monkeypatch
     monkeypatch.undo()
     assert [path.name for path in files.path.parent.iterdir()] == ["model"]
     pd.testing.assert_frame_equal(load_model(files.path).predict(cohort[1]), model.predict(cohort[1]), check_exact=True)
+
+
+@dataclass(frozen=True)
+class Newer:
+    """A part of a state that got a field after files were written."""
+
+    first: int
+    second: float | None = None
+
+
+def test_new_fields_with_a_default_may_be_missing():
+    """Files of an earlier version lack them."""
+    read = from_plain({"class": "Newer", "first": 3}, Newer, "state", Arrays({}))
+    assert read == Newer(first=3)
+    for wrong in ({"second": 1.0}, {"first": 3, "third": 1}):
+        with pytest.raises(ValueError, match="Expected the fields"):
+            from_plain({"class": "Newer", **wrong}, Newer, "state", Arrays({}))

@@ -18,7 +18,7 @@ UNKNOWN_SIZE_SD = 0.5
 # part of the standard error that resampling does not show
 FLOOR_ERROR = 0.003
 # scaled t distribution of the error in units of the standard error, from benchmarks/reference_intervals.py
-ERROR_SCALE, ERROR_DF = 0.94, 3.1
+ERROR_SCALE, ERROR_DF = 0.95, 3.1
 
 
 def draw_profiles(sums: np.ndarray, n_cells: np.ndarray, n_resamples: int, rng: np.random.Generator) -> np.ndarray:

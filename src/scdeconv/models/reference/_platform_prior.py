@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from scdeconv._data.paired_data import PairedData
 
 
-def shift_predictors(data: PairedData, cells: str | None) -> np.ndarray | None:
+def shift_predictors(data: PairedData, cells: Literal["10x 3'", "10x 3' nuclei"] | None) -> np.ndarray | None:
     """Return the predictors of the log platform shift of the genes, predictors × genes; 0 where unknown.
 
     Parameters

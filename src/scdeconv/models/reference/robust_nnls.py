@@ -262,11 +262,15 @@ class RobustNNLS(SignatureModel):
             for number, chosen in enumerate(genes):
                 rows = rng.permutation(n_samples)[:MAX_SHIFT_SAMPLES]
                 signature = state.signature if signatures is None else signatures[number]
-                bulk = expression[np.ix_(rows, chosen)]
-                known = None if predictors is None else predictors[:, chosen]
-                start, settings = state.shift.of(chosen), {"counts": data.is_counts, "predictors": known}
                 shifts.append(
-                    learn_shift(signature[:, chosen], bulk, **settings, start=start, tolerance=SHIFT_TOLERANCE)
+                    learn_shift(
+                        signature[:, chosen],
+                        expression[np.ix_(rows, chosen)],
+                        counts=data.is_counts,
+                        predictors=None if predictors is None else predictors[:, chosen],
+                        start=state.shift.of(chosen),
+                        tolerance=SHIFT_TOLERANCE,
+                    )
                 )
                 bar.update()
         log_sizes = draw_log_sizes(N_RESAMPLES, data.cell_sizes(), rng)
@@ -276,7 +280,7 @@ class RobustNNLS(SignatureModel):
             signatures=signatures,
             sd=np.array([shift.sd for shift in shifts]),
             trust=np.stack([shift.trust for shift in shifts]),
-            expected=None if predictors is None else np.stack([shift.expected for shift in shifts]),
+            expected=None if predictors is None else np.stack([np.asarray(shift.expected) for shift in shifts]),
             log_sizes=log_sizes,
             count_draws=rng.normal(size=genes.shape),
             cohort_sd=np.nanstd(fractions, axis=0, ddof=1)
