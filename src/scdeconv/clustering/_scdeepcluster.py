@@ -218,7 +218,7 @@ class ScDeepCluster(ClusteringModel):
                 loss=lambda batch: reconstruction_loss(autoencoder, batch),
                 rows=rows,
                 validation_rows=validation_rows,
-                optimizer=partial(torch.optim.Adam, lr=learning_rate, amsgrad=True),
+                optimizer=partial(torch.optim.Adam, lr=learning_rate, amsgrad=True, fused=True),
                 max_epochs=pretrain_epochs,
                 patience=patience,
                 description=f"training the autoencoder of {type(self).__name__}",
