@@ -10,6 +10,7 @@ import resource
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -39,6 +40,8 @@ METHODS: dict[str, dict[str, Any]] = {
         "scale": "unit",
         "pretrain_epochs": 300,
     },
+    "ScDeepCluster, unit scaling": {"method": "scdeepcluster", "n_clusters": "as many as types", "scale": "unit"},
+    "ScDeepCluster, ZINB": {"method": "scdeepcluster", "n_clusters": "as many as types", "likelihood": "zinb"},
     "ScDCC, a tenth labelled": {"method": "scdcc", "n_clusters": "as many as types"},
 }
 NOTES = """## Choice of the defaults
@@ -195,24 +198,31 @@ def supervised_bound(name: str, share: float) -> float:
     return float(np.median(scores))
 
 
-def main(seeds: list[int], n_jobs: int) -> None:
-    runs = []
+def run_all(jobs: list[tuple[str, str, int]], n_jobs: int, path: Path) -> pd.DataFrame:
+    """Return the runs of all jobs. Runs in the file are not repeated; new runs are appended to it."""
+    runs = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["set", "method", "seed"])
+    done = set(runs[["set", "method", "seed"]].itertuples(index=False, name=None))
     with ProcessPoolExecutor(n_jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        jobs = [
-            pool.submit(measure, name, method, seed)
-            for seed in seeds
-            for name in SETS
-            for method in METHODS
-            # the published settings are slowest and serve only as a comparison
-            if method != "ScDeepCluster, as published" or seed == seeds[0]
-        ]
-        for job in as_completed(jobs):
-            runs.append(job.result())
+        for job in as_completed([pool.submit(measure, *job) for job in jobs if job not in done]):
+            run = job.result()
             print(
-                {key: round(value, 3) if isinstance(value, float) else value for key, value in runs[-1].items()},
-                flush=True,
+                {key: round(value, 3) if isinstance(value, float) else value for key, value in run.items()}, flush=True
             )
-    frame = pd.DataFrame(runs)
+            runs = pd.concat([runs, pd.DataFrame([run])], ignore_index=True) if len(runs) else pd.DataFrame([run])
+            runs.to_csv(path, index=False)
+    return runs
+
+
+def main(seeds: list[int], n_jobs: int, methods: list[str], path: Path) -> None:
+    # the published settings are slowest and serve only as a comparison
+    jobs = [
+        (name, method, seed)
+        for seed in seeds
+        for method in methods
+        for name in SETS
+        if method != "ScDeepCluster, as published" or seed == seeds[0]
+    ]
+    frame = run_all(jobs, n_jobs, path)
     parts = [
         "# Cell types from unlabelled cells",
         "The labelled data sets of the scDeepCluster and scDCC papers, 2,100 cells × the 2,000 most informative genes. Values are "
@@ -243,5 +253,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time; more than one blurs seconds")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS, metavar="METHOD")
+    parser.add_argument("--runs", type=Path, default=Path("clustering_runs.csv"), help="file of finished runs")
     arguments = parser.parse_args()
-    main(arguments.seeds, arguments.jobs)
+    main(arguments.seeds, arguments.jobs, arguments.methods, arguments.runs)

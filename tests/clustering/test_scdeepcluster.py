@@ -130,6 +130,14 @@ def test_optimizers_are_those_of_the_original(cells, fits):
     )
 
 
+@pytest.mark.parametrize(
+    ("n_cells", "batch_size", "expected"),
+    [(2100, 256, 100), (4271, 256, 53), (2100, 128, 53), (50, 256, 150), (10**6, 256, 25)],
+)
+def test_pretraining_takes_about_as_many_steps(n_cells, batch_size, expected):
+    assert _scdeepcluster.default_pretrain_epochs(n_cells, batch_size) == expected
+
+
 def test_clusters_start_at_the_k_means_centroids(cells):
     model = trained(cells, training={"max_epochs": 0})
     latent = model.get_latent_representation()

@@ -125,17 +125,17 @@ class ScDCC(ScDeepCluster):
         self.pairs = {name: rows[pairs] for name, pairs in linked.items() if len(pairs)}
         self.groups = [rows[group] for group in constraints.distinct_groups()]
 
-    def _start(self, latent: np.ndarray, seed: int) -> torch.Tensor:
-        """Return k-means centroids initialised at the seeds; clusters without a seed start at unseeded centroids."""
-        start = super()._start(latent, seed)
-        if self.n_clusters is None or not self.groups:
-            return start
-        seeds = [latent[cells].mean(axis=0) for cells in self.groups[: self.n_clusters]]
-        candidates = list(start.numpy())
-        while len(seeds) < self.n_clusters:
+    def _k_means(self, points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+        """Return clusters of k-means initialised at the seeds; clusters without a seed start at unseeded centroids."""
+        labels = super()._k_means(points, n_clusters, seed)
+        if not self.groups:
+            return labels
+        seeds = [points[cells].mean(axis=0) for cells in self.groups[:n_clusters]]
+        candidates = list(centroids(points, labels))
+        while len(seeds) < n_clusters:
             distances = [min(np.square(centre - other).sum() for other in seeds) for centre in candidates]
             seeds.append(candidates.pop(int(np.argmax(distances))))
-        return torch.as_tensor(centroids(latent, k_means(latent, np.stack(seeds), seed)))
+        return k_means(points, np.stack(seeds), seed)
 
     def _joint_loss(
         self, network: CountNetwork, batch: CellBatch, targets: torch.Tensor, cells: Cells, batch_size: int

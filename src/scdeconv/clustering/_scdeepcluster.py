@@ -22,7 +22,7 @@ from scdeconv._nn import (
 from ._base import CellState
 from ._cells import CellBatch, Cells, Scaling, encode_cells
 from ._clustering_model import ClusteringModel, ClusterNetwork
-from ._initial_clusters import centroids, k_means, leiden
+from ._initial_clusters import centroids, even_spread, k_means, leiden
 from ._self_training import SelfTraining
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 # of the graph for Leiden; set by hand
 N_NEIGHBORS = 20
+# optimiser steps of the first phase and limits of its epochs; chosen on three data sets, see docs/benchmarks/clustering.md
+PRETRAINING_STEPS = 900
+PRETRAINING_EPOCHS = (25, 150)
 
 
 class CountNetwork(ClusterNetwork):
@@ -54,6 +57,12 @@ class CountNetwork(ClusterNetwork):
         return self.autoencoder.encode(x)
 
 
+def default_pretrain_epochs(n_cells: int, batch_size: int) -> int:
+    """Return the number of epochs that take ``PRETRAINING_STEPS``, within its limits."""
+    steps_per_epoch = -(-n_cells // batch_size)
+    return int(np.clip(round(PRETRAINING_STEPS / steps_per_epoch), *PRETRAINING_EPOCHS))
+
+
 def reconstruction_loss(autoencoder: CountAutoencoder, batch: CellBatch) -> torch.Tensor:
     """Return the mean negative log-likelihood of the counts."""
     return autoencoder.nll(batch.x, batch.counts, batch.size_factors)
@@ -62,8 +71,9 @@ def reconstruction_loss(autoencoder: CountAutoencoder, batch: CellBatch) -> torc
 class ScDeepCluster(ClusteringModel):
     """Joint training of a denoising autoencoder of counts and clusters in its latent space.
 
-    First, the autoencoder is trained alone. Then k-means finds initial clusters in its latent space; if the number of
-    clusters is unknown, Leiden finds them. Finally, the sum of reconstruction loss and clustering loss is minimised.
+    First, the autoencoder is trained alone. Then k-means finds initial clusters in its latent space, on principal
+    components divided by the square root of their standard deviation; if the number of clusters is unknown, Leiden
+    finds them. Finally, the sum of reconstruction loss and clustering loss is minimised.
     The targets of the clustering loss are updated every epoch. Training stops if the share of cells that change their
     cluster is below ``tolerance``.
 
@@ -161,7 +171,7 @@ class ScDeepCluster(ClusteringModel):
     def train(
         self,
         *,
-        pretrain_epochs: int = 150,
+        pretrain_epochs: int | None = None,
         max_epochs: int = 500,
         learning_rate: float = 1e-3,
         batch_size: int = 256,
@@ -178,7 +188,8 @@ class ScDeepCluster(ClusteringModel):
         Parameters
         ----------
         pretrain_epochs
-            Maximum number of epochs of the autoencoder alone.
+            Maximum number of epochs of the autoencoder alone; None: as many as 900 steps need, at least 25 and at most
+            150. With more steps the clusters spread and are split.
         max_epochs
             Maximum number of epochs of the second phase (Adadelta).
         learning_rate
@@ -219,7 +230,7 @@ class ScDeepCluster(ClusteringModel):
                 rows=rows,
                 validation_rows=validation_rows,
                 optimizer=partial(torch.optim.Adam, lr=learning_rate, amsgrad=True, fused=True),
-                max_epochs=pretrain_epochs,
+                max_epochs=pretrain_epochs or default_pretrain_epochs(len(cells), batch_size),
                 patience=patience,
                 description=f"training the autoencoder of {type(self).__name__}",
             )
@@ -255,8 +266,12 @@ class ScDeepCluster(ClusteringModel):
         if self.n_clusters is None:
             labels = leiden(latent, self.resolution, N_NEIGHBORS, seed)
         else:
-            labels = k_means(latent, self.n_clusters, seed)
+            labels = self._k_means(even_spread(latent), self.n_clusters, seed)
         return torch.as_tensor(centroids(latent, labels))
+
+    def _k_means(self, points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+        """Return the initial cluster of each cell."""
+        return k_means(points, n_clusters, seed)
 
     def _joint_loss(
         self,
