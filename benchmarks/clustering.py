@@ -33,7 +33,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "PCA + Leiden": {},
     "DESC": {"method": "desc"},
     "ScDeepCluster": {"method": "scdeepcluster", "n_clusters": "as many as types"},
-    "ScDeepCluster, as published": {
+    "ScDeepCluster, ZINB, unit scaling, 300 epochs": {
         "method": "scdeepcluster",
         "n_clusters": "as many as types",
         "likelihood": "zinb",
@@ -220,7 +220,7 @@ def main(seeds: list[int], n_jobs: int, methods: list[str], path: Path) -> None:
         for seed in seeds
         for method in methods
         for name in SETS
-        if method != "ScDeepCluster, as published" or seed == seeds[0]
+        if method != "ScDeepCluster, ZINB, unit scaling, 300 epochs" or seed == seeds[0]
     ]
     frame = run_all(jobs, n_jobs, path)
     parts = [

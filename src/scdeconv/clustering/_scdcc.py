@@ -12,6 +12,7 @@ from scdeconv._nn import cannot_link_loss, must_link_loss
 
 from ._initial_clusters import centroids, k_means
 from ._scdeepcluster import ScDeepCluster
+from ._self_training import Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from ._cells import CellBatch, Cells
     from ._scdeepcluster import CountNetwork
 
+# with the schedule of scDeepCluster, fewer constraints are satisfied, see docs/benchmarks/clustering.md
+CONSTRAINED = Schedule(1350, np.asarray, lambda parameters, lr: torch.optim.Adadelta(parameters, lr=1.0, rho=0.95))
 PAIR_LOSSES = {"must_link": must_link_loss, "cannot_link": cannot_link_loss}
 
 
@@ -124,6 +127,10 @@ class ScDCC(ScDeepCluster):
             raise ValueError(msg)
         self.pairs = {name: rows[pairs] for name, pairs in linked.items() if len(pairs)}
         self.groups = [rows[group] for group in constraints.distinct_groups()]
+
+    @property
+    def _schedule(self) -> Schedule:
+        return CONSTRAINED if self.pairs else super()._schedule
 
     def _k_means(self, points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
         """Return clusters of k-means initialised at the seeds; clusters without a seed start at unseeded centroids."""

@@ -23,7 +23,7 @@ from ._base import CellState
 from ._cells import CellBatch, Cells, Scaling, encode_cells
 from ._clustering_model import ClusteringModel, ClusterNetwork
 from ._initial_clusters import centroids, even_spread, k_means, leiden
-from ._self_training import SelfTraining
+from ._self_training import Schedule, SelfTraining
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,9 +32,17 @@ if TYPE_CHECKING:
 
 # of the graph for Leiden; set by hand
 N_NEIGHBORS = 20
-# optimiser steps of the first phase and limits of its epochs; chosen on three data sets, see docs/benchmarks/clustering.md
-PRETRAINING_STEPS = 900
-PRETRAINING_EPOCHS = (25, 150)
+# learning rate of the second phase relative to the first; chosen as SCHEDULE
+SECOND_RATE = 0.2
+
+
+def adam(parameters: Any, lr: float) -> torch.optim.Optimizer:
+    """Return Adam as in the original program; fused, which is faster on the CPU."""
+    return torch.optim.Adam(parameters, lr=lr, amsgrad=True, fused=True)
+
+
+# chosen on three data sets, see docs/benchmarks/clustering.md
+SCHEDULE = Schedule(900, even_spread, lambda parameters, lr: adam(parameters, SECOND_RATE * lr))
 
 
 class CountNetwork(ClusterNetwork):
@@ -55,12 +63,6 @@ class CountNetwork(ClusterNetwork):
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """Return the latent representation of network input, without noise."""
         return self.autoencoder.encode(x)
-
-
-def default_pretrain_epochs(n_cells: int, batch_size: int) -> int:
-    """Return the number of epochs that take ``PRETRAINING_STEPS``, within its limits."""
-    steps_per_epoch = -(-n_cells // batch_size)
-    return int(np.clip(round(PRETRAINING_STEPS / steps_per_epoch), *PRETRAINING_EPOCHS))
 
 
 def reconstruction_loss(autoencoder: CountAutoencoder, batch: CellBatch) -> torch.Tensor:
@@ -188,12 +190,13 @@ class ScDeepCluster(ClusteringModel):
         Parameters
         ----------
         pretrain_epochs
-            Maximum number of epochs of the autoencoder alone; None: as many as 900 steps need, at least 25 and at most
-            150. With more steps the clusters spread and are split.
+            Maximum number of epochs of the autoencoder alone; None: as many as 900 steps need (1,350 with constraints),
+            at least 25 and at most 150.
         max_epochs
-            Maximum number of epochs of the second phase (Adadelta).
+            Maximum number of epochs of the second phase.
         learning_rate
-            Learning rate of Adam in the first phase.
+            Learning rate of Adam in the first phase; a fifth of it in the second phase. With constraints,
+            the second phase uses Adadelta at rate 1.
         batch_size
             Number of cells in a step.
         patience
@@ -229,8 +232,8 @@ class ScDeepCluster(ClusteringModel):
                 loss=lambda batch: reconstruction_loss(autoencoder, batch),
                 rows=rows,
                 validation_rows=validation_rows,
-                optimizer=partial(torch.optim.Adam, lr=learning_rate, amsgrad=True, fused=True),
-                max_epochs=pretrain_epochs or default_pretrain_epochs(len(cells), batch_size),
+                optimizer=partial(adam, lr=learning_rate),
+                max_epochs=pretrain_epochs or self._schedule.pretrain_epochs(len(cells), batch_size),
                 patience=patience,
                 description=f"training the autoencoder of {type(self).__name__}",
             )
@@ -244,7 +247,7 @@ class ScDeepCluster(ClusteringModel):
                 network,
                 loss=joint,
                 rows=every,
-                optimizer=partial(torch.optim.Adadelta, lr=1.0, rho=0.95),
+                optimizer=partial(self._schedule.optimizer, lr=learning_rate),
                 max_epochs=0 if pretraining.stop else max_epochs,
                 before_epoch=self_training,
                 description=f"training {type(self).__name__}",
@@ -261,12 +264,16 @@ class ScDeepCluster(ClusteringModel):
     def _make_autoencoder(self, n_genes: int) -> CountAutoencoder:
         return CountAutoencoder(n_genes, **self.architecture, zero_inflated=self.likelihood == "zinb")
 
+    @property
+    def _schedule(self) -> Schedule:
+        return SCHEDULE
+
     def _start(self, latent: np.ndarray, seed: int) -> torch.Tensor:
         """Return the centroids of k-means, or of Leiden if the number of clusters is unknown."""
         if self.n_clusters is None:
             labels = leiden(latent, self.resolution, N_NEIGHBORS, seed)
         else:
-            labels = self._k_means(even_spread(latent), self.n_clusters, seed)
+            labels = self._k_means(self._schedule.points(latent), self.n_clusters, seed)
         return torch.as_tensor(centroids(latent, labels))
 
     def _k_means(self, points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
