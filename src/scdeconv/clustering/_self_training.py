@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
 
 from scdeconv._nn import target_distribution
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 # limits of the epochs that a number of optimiser steps is converted to; set by hand
 PRETRAINING_EPOCHS = (25, 150)
