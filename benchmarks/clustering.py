@@ -6,6 +6,7 @@ Every run uses a separate process, so that its time and peak memory can be measu
 from __future__ import annotations
 
 import argparse
+import datetime
 import resource
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -79,7 +80,8 @@ seed 0, in the order PBMC, kidney, worm:
 
 With any one data set left out, the mean over the other two is highest for 100 epochs with even spread. The second phase was
 chosen for its time: with PBMC left out, Adadelta is better by 0.006 on the other two; with kidney or worm left out, Adam is
-better by 0.005 or 0.008. Adam needs less than half of the epochs. These choices rest on one seed.
+better by 0.005 or 0.008. Adam needs less than half of the epochs. These choices rest on one seed. The numbers of this section are from
+separate trials on 2026-11-21 and 2026-11-27, not from the run of this page.
 
 More tries, ARI of k-means, seed 0, same order: a cosine learning rate in 75 epochs 0.791, 0.586, 0.332; rate 0.002 in 75 epochs
 0.740, 0.621, 0.457; one dispersion per gene in 100 epochs 0.781, 0.586, 0.476, in two thirds of the time. Averaged weights
@@ -172,6 +174,7 @@ def measure(name: str, method: str, seed: int) -> dict[str, Any]:
         "set": name,
         "method": method,
         "seed": seed,
+        "date": str(datetime.date.today()),
         "clusters": len(np.unique(found)),
         "ARI": adjusted_rand_score(known, found),
         "NMI": normalized_mutual_info_score(known, found),
@@ -200,8 +203,40 @@ def table_of(runs: pd.DataFrame, name: str) -> pd.DataFrame:
             **{key: f"{median[key]:.3f}" for key in ("NMI", "NMI, geometric", "accuracy")},
             **{key: f"{median[key]:.0f}" for key in ("CPU-seconds", "MB")},
             "seeds": len(mine),
+            "made on": mine["date"].max(),
         }
     return pd.DataFrame(rows).T.rename_axis("method")
+
+
+def section_of(page: str, title: str) -> str:
+    """Return the text of a section of a page, without the title."""
+    return page.split(f"## {title}\n\n")[1].split("\n\n## ")[0]
+
+
+def with_earlier_rows(table: pd.DataFrame, page: str, name: str) -> pd.DataFrame:
+    """Return the table, and the rows of methods that were not run again from the page of an earlier run."""
+    cells = [line.strip("| ").split(" | ") for line in section_of(page, name).splitlines()]
+    earlier = pd.DataFrame(cells[2:], columns=cells[0]).set_index("method")
+    rows = table.combine_first(earlier.drop(index=table.index, errors="ignore"))
+    order = dict.fromkeys([*METHODS, *earlier.index])
+    return rows.loc[[method for method in order if method in rows.index], earlier.columns].rename_axis("method")
+
+
+def constraints_section(runs: pd.DataFrame) -> str:
+    """Return the text on the effect of constraints."""
+    bounds = ", ".join(
+        f"{name} {supervised_bound(name, 0.1):.2f} and {supervised_bound(name, 0.9):.2f}" for name in SETS
+    )
+    return "\n\n".join(
+        [
+            f"A tenth of the cells is labelled, and {N_PAIRS:,} random pairs of them are used as constraints. The ARI on the "
+            "other cells is compared with the same model and seed without constraints (medians, and the lowest gain of all "
+            "seeds).",
+            markdown_table(gains(runs).rename_axis("set")),
+            "For comparison, the ARI of a support vector machine that is trained on the labels of a tenth, and of nine tenths, "
+            f"of the cells and evaluated on the other cells: {bounds}.",
+        ]
+    )
 
 
 def gains(runs: pd.DataFrame) -> pd.DataFrame:
@@ -262,21 +297,17 @@ def main(seeds: list[int], n_jobs: int, methods: list[str], path: Path) -> None:
         "The labelled data sets of the scDeepCluster and scDCC papers, 2,100 cells × the 2,000 most informative genes. Values are "
         "medians over seeds (for ARI with the range) with the defaults of `tl.cluster`. K-means, ScDeepCluster and ScDCC are "
         "given the true number of types. Leiden (resolution 1, the default of scanpy) and DESC (resolution 0.8) are not. Each "
-        "run uses one thread. MB is the peak memory of the process minus its memory before the run. ScDCC is evaluated on the "
+        "run uses one thread. CPU seconds depend on the load of the machine. Rows of methods that were not run again keep their "
+        "date. MB is the peak memory of the process minus its memory before the run. ScDCC is evaluated on the "
         "cells without labels.",
     ]
+    page = (PAGES / "clustering.md").read_text()
     for name in SETS:
-        parts += [f"## {name}", markdown_table(table_of(frame, name))]
-    bounds = ", ".join(
-        f"{name} {supervised_bound(name, 0.1):.2f} and {supervised_bound(name, 0.9):.2f}" for name in SETS
-    )
+        parts += [f"## {name}", markdown_table(with_earlier_rows(table_of(frame, name), page, name))]
+    both = {"ScDeepCluster", "ScDCC, a tenth labelled"} <= set(frame["method"])
     parts += [
         "## Effect of constraints",
-        f"A tenth of the cells is labelled, and {N_PAIRS:,} random pairs of them are used as constraints. The ARI on the other "
-        "cells is compared with the same model and seed without constraints (medians, and the lowest gain of all seeds).",
-        markdown_table(gains(frame).rename_axis("set")),
-        "For comparison, the ARI of a support vector machine that is trained on the labels of a tenth, and of nine tenths, of the "
-        f"cells and evaluated on the other cells: {bounds}.",
+        constraints_section(frame) if both else section_of(page, "Effect of constraints"),
         NOTES,
         provenance("labelled sets of ttgump/scDCC", seeds),
     ]
