@@ -39,7 +39,7 @@ def test_even_spread_halves_log_deviations():
     np.testing.assert_allclose(np.abs(spread / axes), np.tile([10, 2, 1], (200, 1)), rtol=1e-6)
 
 
-def test_k_means_on_even_spread_ignores_a_wide_axis():
+def test_even_spread_ignores_a_wide_axis():
     """Two groups that both vary more along another axis: k-means on the raw values cuts that axis."""
     rng = np.random.default_rng(0)
     groups = np.arange(1000) % 2

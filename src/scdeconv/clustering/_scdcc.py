@@ -57,8 +57,8 @@ class ScDCC(ScDeepCluster):
     The original program takes separate steps for the constraints after each epoch, uses their cells without noise, adds
     the reconstruction loss of must-linked cells and starts from k-means without seeds. Here, each step includes pairs,
     and their cells have the same noise as the input of the autoencoder. Without noise, the model overfits if there are
-    few constrained cells (``docs/benchmarks/clustering.md``). In the original scripts, the must-link weight is also
-    used for cannot-links.
+    few constrained cells (``docs/benchmarks/clustering.md``). The second phase uses Adadelta, as the original. In the
+    original scripts, the must-link weight is also used for cannot-links.
 
     References
     ----------

@@ -110,8 +110,8 @@ class ScDeepCluster(ClusteringModel):
     -----
     The authors published two programs. This class follows the newer one, in PyTorch: noise is added to the input only,
     and the clustering loss uses the input without noise. Its settings are ``likelihood="zinb", scale="unit"`` and
-    ``pretrain_epochs=300``. The defaults here recovered the known cell types better and in less time
-    (``docs/benchmarks/clustering.md``).
+    ``pretrain_epochs=300``, and Adadelta in the second phase. The defaults here recovered the known cell types better
+    and in less time (``docs/benchmarks/clustering.md``).
 
     References
     ----------
