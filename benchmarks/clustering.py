@@ -89,6 +89,11 @@ change nothing after 100 epochs (0.774, 0.681). After 100 epochs (latent represe
 clusters had: Ward's method 0.765, 0.574, 0.499; Gaussian mixture with common covariance 0.765, 0.706, 0.516; Leiden
 with the resolution that gives the known number 0.700, 0.717, 0.370; k-means on unit vectors 0.621, 0.616, 0.497.
 
+CPU time, measured one after the other on one machine (PBMC): 10 epochs of the pretraining 7.1 s before and 5.2 s with the
+likelihood in closed form, 10 epochs of the second phase with Adadelta 10.3 s and 7.0 s. Together with fewer epochs (100 and
+9 instead of 150 and 28), a training takes about 0.43 of the time. The epochs of larger sets decrease further: 4,271 cells are
+pretrained for 53 epochs.
+
 ScDCC with constraints keeps Adadelta, the longer pretraining and k-means on the latent representation. After 100 epochs and with
 even spread, worm had 0.561 with Adam and 0.586 with Adadelta (seed 0), compared with 0.649 (median of five seeds) before.
 
