@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from scdeconv.clustering._initial_clusters import centroids, k_means, leiden
+from scdeconv.clustering._initial_clusters import centroids, even_spread, k_means, leiden
 
 
 @pytest.fixture
@@ -27,6 +27,25 @@ def test_k_means_finds_the_groups(latent, groups):
     labels = k_means(latent, 3, seed=0)
     assert adjusted_rand_score(groups, labels) == 1
     assert set(labels) == {0, 1, 2}
+
+
+def test_even_spread_halves_log_deviations():
+    """Standard deviations of 100, 4 and 1 along rotated axes become 10, 2 and 1, up to a common factor."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(200, 3))
+    axes = np.linalg.qr(values - values.mean(axis=0))[0]
+    rotation = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    spread = even_spread(axes * [100, 4, 1] @ rotation + 7)
+    np.testing.assert_allclose(np.abs(spread / axes), np.tile([10, 2, 1], (200, 1)), rtol=1e-6)
+
+
+def test_even_spread_ignores_a_wide_axis():
+    """Two groups that both vary more along another axis: k-means on the raw values cuts that axis."""
+    rng = np.random.default_rng(0)
+    groups = np.arange(1000) % 2
+    values = np.column_stack([rng.laplace(0, 1.2, 1000), 2 * groups]) + rng.normal(0, 0.05, (1000, 2))
+    assert adjusted_rand_score(groups, k_means(values, 2, seed=0)) < 0.1
+    assert adjusted_rand_score(groups, k_means(even_spread(values), 2, seed=0)) == 1
 
 
 def test_k_means_from_given_centroids_keeps_their_order(latent, groups):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from scdeconv._nn import target_distribution
-from scdeconv.clustering._self_training import SelfTraining
+from scdeconv.clustering._self_training import Schedule, SelfTraining
 
 
 def assignments(labels, sure=0.8):
@@ -80,3 +80,11 @@ def test_sharper_assignments_do_not_count_as_change():
     values = iter([assignments([0, 1, 2], sure) for sure in (0.5, 0.9)])
     training = SelfTraining(lambda: next(values), tolerance=0.01)
     assert [bool(training(0)), bool(training(1))] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("n_cells", "batch_size", "expected"),
+    [(2100, 256, 100), (4271, 256, 53), (2100, 128, 53), (50, 256, 150), (10**6, 256, 25)],
+)
+def test_pretraining_takes_about_as_many_steps(n_cells, batch_size, expected):
+    assert Schedule(900, np.asarray, torch.optim.Adam).pretrain_epochs(n_cells, batch_size) == expected

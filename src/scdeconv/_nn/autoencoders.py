@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from scvi.distributions import NegativeBinomial, ZeroInflatedNegativeBinomial
+from scvi.distributions import ZeroInflatedNegativeBinomial
 from torch import nn
+
+from .negative_binomial import negative_binomial_nll
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,10 +74,10 @@ class CountAutoencoder(nn.Module):
         hidden = self.decoder(self.encoder(self.add_noise(x)))
         # clamp before exp: a clamped infinity has NaN gradients
         low, high = (torch.tensor(bound).log().item() for bound in MEAN_BOUNDS)
-        mean = self.log_mean(hidden).clamp(low, high).exp() * size_factors[:, None]
+        log_mean = self.log_mean(hidden).clamp(low, high) + size_factors.log()[:, None]
         dispersion = nn.functional.softplus(self.dispersion(hidden)).clamp(*DISPERSION_BOUNDS)
         if self.zero_logits is None:
-            distribution = NegativeBinomial(mu=mean, theta=dispersion)
-        else:
-            distribution = ZeroInflatedNegativeBinomial(mu=mean, theta=dispersion, zi_logits=self.zero_logits(hidden))
+            return negative_binomial_nll(log_mean, dispersion, counts)
+        zero_logits = self.zero_logits(hidden)
+        distribution = ZeroInflatedNegativeBinomial(mu=log_mean.exp(), theta=dispersion, zi_logits=zero_logits)
         return -distribution.log_prob(counts).mean()

@@ -37,6 +37,16 @@ def leiden(latent: np.ndarray, resolution: float, n_neighbors: int, seed: int) -
     return labels
 
 
+def even_spread(latent: np.ndarray) -> np.ndarray:
+    """Return the principal components of the cells, each divided by the square root of its standard deviation.
+
+    K-means splits large clusters along the directions of largest variance, and merges others. This scaling reduces the
+    weight of these directions, as Pareto scaling does for genes.
+    """
+    left, singular, _ = np.linalg.svd(latent - latent.mean(axis=0), full_matrices=False)
+    return np.asarray(left * np.sqrt(singular))
+
+
 def centroids(latent: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return the mean of each cluster, clusters × dimensions."""
     return np.stack([latent[labels == cluster].mean(axis=0) for cluster in range(labels.max() + 1)])

@@ -12,6 +12,7 @@ from scdeconv._nn import cannot_link_loss, must_link_loss
 
 from ._initial_clusters import centroids, k_means
 from ._scdeepcluster import ScDeepCluster
+from ._self_training import Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from ._cells import CellBatch, Cells
     from ._scdeepcluster import CountNetwork
 
+# with the schedule of scDeepCluster, fewer constraints are satisfied, see docs/benchmarks/clustering.md
+CONSTRAINED = Schedule(1350, np.asarray, lambda parameters, lr: torch.optim.Adadelta(parameters, lr=1.0, rho=0.95))
 PAIR_LOSSES = {"must_link": must_link_loss, "cannot_link": cannot_link_loss}
 
 
@@ -54,8 +57,8 @@ class ScDCC(ScDeepCluster):
     The original program takes separate steps for the constraints after each epoch, uses their cells without noise, adds
     the reconstruction loss of must-linked cells and starts from k-means without seeds. Here, each step includes pairs,
     and their cells have the same noise as the input of the autoencoder. Without noise, the model overfits if there are
-    few constrained cells (``docs/benchmarks/clustering.md``). In the original scripts, the must-link weight is also
-    used for cannot-links.
+    few constrained cells (``docs/benchmarks/clustering.md``). The second phase uses Adadelta, as the original. In the
+    original scripts, the must-link weight is also used for cannot-links.
 
     References
     ----------
@@ -125,17 +128,21 @@ class ScDCC(ScDeepCluster):
         self.pairs = {name: rows[pairs] for name, pairs in linked.items() if len(pairs)}
         self.groups = [rows[group] for group in constraints.distinct_groups()]
 
-    def _start(self, latent: np.ndarray, seed: int) -> torch.Tensor:
-        """Return k-means centroids initialised at the seeds; clusters without a seed start at unseeded centroids."""
-        start = super()._start(latent, seed)
-        if self.n_clusters is None or not self.groups:
-            return start
-        seeds = [latent[cells].mean(axis=0) for cells in self.groups[: self.n_clusters]]
-        candidates = list(start.numpy())
-        while len(seeds) < self.n_clusters:
+    @property
+    def _schedule(self) -> Schedule:
+        return CONSTRAINED if self.pairs else super()._schedule
+
+    def _k_means(self, points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+        """Return clusters of k-means initialised at the seeds; clusters without a seed start at unseeded centroids."""
+        labels = super()._k_means(points, n_clusters, seed)
+        if not self.groups:
+            return labels
+        seeds = [points[cells].mean(axis=0) for cells in self.groups[:n_clusters]]
+        candidates = list(centroids(points, labels))
+        while len(seeds) < n_clusters:
             distances = [min(np.square(centre - other).sum() for other in seeds) for centre in candidates]
             seeds.append(candidates.pop(int(np.argmax(distances))))
-        return torch.as_tensor(centroids(latent, k_means(latent, np.stack(seeds), seed)))
+        return k_means(points, np.stack(seeds), seed)
 
     def _joint_loss(
         self, network: CountNetwork, batch: CellBatch, targets: torch.Tensor, cells: Cells, batch_size: int

@@ -22,8 +22,8 @@ from scdeconv._nn import (
 from ._base import CellState
 from ._cells import CellBatch, Cells, Scaling, encode_cells
 from ._clustering_model import ClusteringModel, ClusterNetwork
-from ._initial_clusters import centroids, k_means, leiden
-from ._self_training import SelfTraining
+from ._initial_clusters import centroids, even_spread, k_means, leiden
+from ._self_training import Schedule, SelfTraining
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,6 +32,17 @@ if TYPE_CHECKING:
 
 # of the graph for Leiden; set by hand
 N_NEIGHBORS = 20
+# learning rate of the second phase relative to the first; chosen as SCHEDULE
+SECOND_RATE = 0.2
+
+
+def adam(parameters: Any, lr: float) -> torch.optim.Optimizer:
+    """Return Adam as in the original program; fused, which is faster on the CPU."""
+    return torch.optim.Adam(parameters, lr=lr, amsgrad=True, fused=True)
+
+
+# chosen on three data sets, see docs/benchmarks/clustering.md
+SCHEDULE = Schedule(900, even_spread, lambda parameters, lr: adam(parameters, SECOND_RATE * lr))
 
 
 class CountNetwork(ClusterNetwork):
@@ -62,8 +73,9 @@ def reconstruction_loss(autoencoder: CountAutoencoder, batch: CellBatch) -> torc
 class ScDeepCluster(ClusteringModel):
     """Joint training of a denoising autoencoder of counts and clusters in its latent space.
 
-    First, the autoencoder is trained alone. Then k-means finds initial clusters in its latent space; if the number of
-    clusters is unknown, Leiden finds them. Finally, the sum of reconstruction loss and clustering loss is minimised.
+    First, the autoencoder is trained alone. Then k-means finds initial clusters in its latent space, on principal
+    components divided by the square root of their standard deviation; if the number of clusters is unknown, Leiden
+    finds them. Finally, the sum of reconstruction loss and clustering loss is minimised.
     The targets of the clustering loss are updated every epoch. Training stops if the share of cells that change their
     cluster is below ``tolerance``.
 
@@ -98,8 +110,8 @@ class ScDeepCluster(ClusteringModel):
     -----
     The authors published two programs. This class follows the newer one, in PyTorch: noise is added to the input only,
     and the clustering loss uses the input without noise. Its settings are ``likelihood="zinb", scale="unit"`` and
-    ``pretrain_epochs=300``. The defaults here recovered the known cell types better and in less time
-    (``docs/benchmarks/clustering.md``).
+    ``pretrain_epochs=300``, and Adadelta in the second phase. The defaults here recovered the known cell types better
+    and in less time (``docs/benchmarks/clustering.md``).
 
     References
     ----------
@@ -161,7 +173,7 @@ class ScDeepCluster(ClusteringModel):
     def train(
         self,
         *,
-        pretrain_epochs: int = 150,
+        pretrain_epochs: int | None = None,
         max_epochs: int = 500,
         learning_rate: float = 1e-3,
         batch_size: int = 256,
@@ -178,11 +190,13 @@ class ScDeepCluster(ClusteringModel):
         Parameters
         ----------
         pretrain_epochs
-            Maximum number of epochs of the autoencoder alone.
+            Maximum number of epochs of the autoencoder alone; None: as many as 900 steps need (1,350 with constraints),
+            at least 25 and at most 150.
         max_epochs
-            Maximum number of epochs of the second phase (Adadelta).
+            Maximum number of epochs of the second phase.
         learning_rate
-            Learning rate of Adam in the first phase.
+            Learning rate of Adam in the first phase; a fifth of it in the second phase. With constraints,
+            the second phase uses Adadelta at rate 1.
         batch_size
             Number of cells in a step.
         patience
@@ -218,8 +232,8 @@ class ScDeepCluster(ClusteringModel):
                 loss=lambda batch: reconstruction_loss(autoencoder, batch),
                 rows=rows,
                 validation_rows=validation_rows,
-                optimizer=partial(torch.optim.Adam, lr=learning_rate, amsgrad=True),
-                max_epochs=pretrain_epochs,
+                optimizer=partial(adam, lr=learning_rate),
+                max_epochs=pretrain_epochs or self._schedule.pretrain_epochs(len(cells), batch_size),
                 patience=patience,
                 description=f"training the autoencoder of {type(self).__name__}",
             )
@@ -233,7 +247,7 @@ class ScDeepCluster(ClusteringModel):
                 network,
                 loss=joint,
                 rows=every,
-                optimizer=partial(torch.optim.Adadelta, lr=1.0, rho=0.95),
+                optimizer=partial(self._schedule.optimizer, lr=learning_rate),
                 max_epochs=0 if pretraining.stop else max_epochs,
                 before_epoch=self_training,
                 description=f"training {type(self).__name__}",
@@ -250,13 +264,21 @@ class ScDeepCluster(ClusteringModel):
     def _make_autoencoder(self, n_genes: int) -> CountAutoencoder:
         return CountAutoencoder(n_genes, **self.architecture, zero_inflated=self.likelihood == "zinb")
 
+    @property
+    def _schedule(self) -> Schedule:
+        return SCHEDULE
+
     def _start(self, latent: np.ndarray, seed: int) -> torch.Tensor:
         """Return the centroids of k-means, or of Leiden if the number of clusters is unknown."""
         if self.n_clusters is None:
             labels = leiden(latent, self.resolution, N_NEIGHBORS, seed)
         else:
-            labels = k_means(latent, self.n_clusters, seed)
+            labels = self._k_means(self._schedule.points(latent), self.n_clusters, seed)
         return torch.as_tensor(centroids(latent, labels))
+
+    def _k_means(self, points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+        """Return the initial cluster of each cell."""
+        return k_means(points, n_clusters, seed)
 
     def _joint_loss(
         self,

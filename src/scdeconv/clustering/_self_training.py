@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import torch
 
 from scdeconv._nn import target_distribution
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+# limits of the epochs that a number of optimiser steps is converted to; set by hand
+PRETRAINING_EPOCHS = (25, 150)
 
-    import numpy as np
+
+@dataclass(frozen=True)
+class Schedule:
+    """How an autoencoder is pretrained and trained with clusters.
+
+    Parameters
+    ----------
+    pretraining_steps
+        Optimiser steps of the autoencoder alone.
+    points
+        Returns the coordinates for k-means from the latent representation.
+    optimizer
+        Returns the optimiser of the second phase from the weights and the learning rate of the first.
+    """
+
+    pretraining_steps: int
+    points: Callable[[np.ndarray], np.ndarray]
+    optimizer: Callable[..., torch.optim.Optimizer]
+
+    def pretrain_epochs(self, n_cells: int, batch_size: int) -> int:
+        """Return the number of epochs that take ``pretraining_steps``, within limits."""
+        steps_per_epoch = -(-n_cells // batch_size)
+        return int(np.clip(round(self.pretraining_steps / steps_per_epoch), *PRETRAINING_EPOCHS))
 
 
 class SelfTraining:
