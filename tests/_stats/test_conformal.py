@@ -73,7 +73,8 @@ def intervals_by_loops(data, predicted, coverage, spread=0.0):
         return found
 
     of_others = {name: quantiles([other for other in names if other != name]) for name in names}
-    asked, level = Fraction(coverage).limit_denominator(1000), 400
+    asked = Fraction(coverage).limit_denominator(1000) * (1 + Fraction(1, n * max(n_types - 1, 1) ** 2))
+    asked, level = min(asked, Fraction(1)), 400
     for step in range(401):
         inside = [
             Fraction(sum(score <= of_others[name][step] for score in scores[name]), len(scores[name])) for name in names
@@ -284,3 +285,20 @@ class TestUserInput:
     def test_other_types_have_no_intervals(self, tables):
         with pytest.raises(ValueError, match="Expected 3 cell types in predicted"):
             HeldOut(*tables).intervals(tables[1][["a", "b"]], 0.8)
+
+
+@pytest.mark.parametrize("n_donors", [6, 10, 20, 30])
+@pytest.mark.parametrize("n_types", [2, 3, 7])
+def test_coverage_is_reached_with_few_types(n_types, n_donors):
+    """With two types, the errors of a donor mirror each other."""
+    inside = []
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        measured = rng.dirichlet(np.arange(1, n_types + 1) * 3, n_donors + 20)
+        logits = np.log(measured) + rng.normal(size=measured.shape) * 0.25
+        predicted = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        training = HeldOut(measured[:n_donors], predicted[:n_donors], np.arange(n_donors))
+        lower, upper = training.intervals(predicted[n_donors:], 0.8)
+        new = measured[n_donors:]
+        inside.append(((lower <= new) & (new <= upper)).mean())
+    assert np.mean(inside) >= 0.8 - np.std(inside) / np.sqrt(150)

@@ -176,7 +176,10 @@ class HeldOut:
         Cross-conformal prediction (Vovk 2015) with donors as the exchangeable units (Dunn et al. 2023). Nonconformity
         scores are absolute errors on the scale arcsin(sqrt(fraction)), divided by the typical error of the cell type.
         The threshold is a quantile of the scores with equal weight for each donor. Its level is the lowest one for
-        which the thresholds of all other donors cover the requested share of a donor's scores, on average over donors.
+        which the thresholds of all other donors cover a share ``coverage * (1 + r / n)`` of a donor's scores, on average
+        over n donors. Errors of k fractions that sum to 1 have the correlation ``-1 / (k - 1)``, and their squares
+        ``r = 1 / (k - 1) ** 2``: with two cell types, both scores of a donor are equal, and the share is that of n scores
+        in conformal prediction. With many types it is nearly ``coverage``.
         """
         if not isinstance(coverage, numbers.Real) or not 0 < coverage <= self.widest_coverage():
             n_donors = len(np.unique(self.donors))
@@ -240,8 +243,10 @@ def _quantile(scores: np.ndarray, codes: np.ndarray, levels: np.ndarray) -> np.n
 
 
 def _calibrated_level(scores: np.ndarray, codes: np.ndarray, coverage: float) -> float:
-    """Return the lowest quantile level with this leave-one-donor-out coverage."""
+    """Return the lowest quantile level whose leave-one-donor-out coverage is enough for this coverage of new donors."""
     donors = np.unique(codes)
+    correlation = 1 / max(scores.shape[1] - 1, 1) ** 2
+    needed = min(coverage * (1 + correlation / len(donors)), 1.0)
     if len(donors) < 2:
         return 1.0
     inside = np.mean(
@@ -254,5 +259,5 @@ def _calibrated_level(scores: np.ndarray, codes: np.ndarray, coverage: float) ->
         ],
         axis=0,
     )
-    enough = np.flatnonzero(inside >= coverage - ROUNDING_TOLERANCE)
+    enough = np.flatnonzero(inside >= needed - ROUNDING_TOLERANCE)
     return float(QUANTILE_LEVELS[enough[0]]) if len(enough) else 1.0
