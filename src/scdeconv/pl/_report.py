@@ -40,7 +40,11 @@ MAX_INTERVAL_SAMPLES = 60
 # difference of sums of fractions from 1 that is rounding of the written tables
 SUM_TOLERANCE = 1e-3
 # columns of the quality table that are flags, and what they mean
-FLAGS = {"outside": "outside the training donors: extrapolated", "few_reads": "with few reads: noisy"}
+FLAGS = {
+    "outside": "outside the training donors: extrapolated",
+    "few_reads": "with few reads: noisy",
+    "wide_intervals": "with wide intervals: little more is known than the mean composition",
+}
 
 
 def save_figure(figure: Figure, path: Path | io.BytesIO, *, form: str, dpi: int = 150) -> None:
@@ -104,6 +108,7 @@ def report(
         rows=_rows(table, bounds["lower"], bounds["upper"], quality),
         has_bounds=bounds["lower"] is not None,
         coverage=adata.uns.get(UNS, {}).get(FRACTIONS, {}).get("coverage"),
+        intervals=_intervals(adata, model),
         has_flags=not quality.empty,
     )
 
@@ -115,6 +120,14 @@ def _embed(axes: Axes | np.ndarray, form: str) -> str:
     save_figure(figure, file, form=form)
     kind = "svg+xml" if form == "svg" else form
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _intervals(adata: AnnData, model: DeconvolutionModel | None) -> str:
+    """Return where the intervals come from; empty if unknown."""
+    found = adata.uns.get(UNS, {}).get(FRACTIONS, {}).get("intervals")
+    if found is None and model is not None:
+        found = "resampled genes and reference" if model.held_out_ is None else "out-of-fold errors"
+    return "" if found is None else str(found)
 
 
 def _flags(adata: AnnData) -> pd.DataFrame:

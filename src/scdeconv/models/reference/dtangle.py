@@ -79,24 +79,21 @@ class DtangleState(MarkerState):
         return solve_marker_logs(*self.on_markers(expression), self.gamma)
 
 
-class MarkerModel(CrossFittedModel):
-    """Base class of dtangle and hspe."""
-
-    def _marker_state(self, data: PairedData, without: Collection[str] = ()) -> dict[str, object]:
-        """Return the fields of :class:`MarkerState` and the summary."""
-        samples, types = reference_samples(data, without)
-        logs, n_types = log2_cpm(samples), len(data.cell_types)
-        cell_type, score = score_markers(logs, types, n_types)
-        n_markers = choose_markers(cell_type, score, n_types).sum()
-        return {
-            "profiles": mean_by_type(logs, types, n_types),
-            "cell_type": cell_type,
-            "score": score,
-            "summary": f"{len(logs)} reference samples of {n_types} types, {n_markers} markers of {len(data.genes)} genes",
-        }
+def marker_fields(data: PairedData, without: Collection[str] = ()) -> dict[str, object]:
+    """Return the fields of :class:`MarkerState` and the summary."""
+    samples, types = reference_samples(data, without)
+    logs, n_types = log2_cpm(samples), len(data.cell_types)
+    cell_type, score = score_markers(logs, types, n_types)
+    n_markers = choose_markers(cell_type, score, n_types).sum()
+    return {
+        "profiles": mean_by_type(logs, types, n_types),
+        "cell_type": cell_type,
+        "score": score,
+        "summary": f"{len(logs)} reference samples of {n_types} types, {n_markers} markers of {len(data.genes)} genes",
+    }
 
 
-class Dtangle(MarkerModel):
+class Dtangle(CrossFittedModel):
     r"""Proportions of RNA from marker genes on the log scale (Hunt et al. 2019).
 
     The log2(CPM + 1) of a type is averaged over its reference samples, which are the summed cells of the type in each
@@ -160,4 +157,4 @@ class Dtangle(MarkerModel):
         The learned state, a ``DtangleState``.
         """
         gamma = GAMMA_ARRAY if data.bulk_unit == ARRAY else GAMMA_SEQUENCING
-        return DtangleState(**self._marker_state(data, without), gamma=gamma)  # type: ignore[arg-type]
+        return DtangleState(**marker_fields(data, without), gamma=gamma)  # type: ignore[arg-type]

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scdeconv._stats.solvers.log_markers import solve_log_residuals
+from scdeconv.models._cross_fitted import CrossFittedModel
 from scdeconv.models._record import Method
-from scdeconv.models.reference.dtangle import MarkerModel, MarkerState
+from scdeconv.models.reference.dtangle import MarkerState, marker_fields
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -30,7 +31,7 @@ class HSPEState(MarkerState):
         return proportions
 
 
-class HSPE(MarkerModel):
+class HSPE(CrossFittedModel):
     r"""Hybrid-scale proportion estimation (Hunt & Gagnon-Bartsch 2021), the successor of dtangle.
 
     Expression adds up on the linear scale, and its errors are similar on the log scale. With bulk :math:`b` and mean
@@ -90,4 +91,4 @@ class HSPE(MarkerModel):
         -------
         The learned state, an ``HSPEState``.
         """
-        return HSPEState(**self._marker_state(data, without))  # type: ignore[arg-type]
+        return HSPEState(**marker_fields(data, without))  # type: ignore[arg-type]
