@@ -305,7 +305,7 @@ def test_seed_and_arguments_reach_the_method(pairs_file, tmp_path, monkeypatch):
     assert run("train", pairs_file, "-o", tmp_path / "m", "--seed", 7, *arguments) == 0
     assert run("train", pairs_file, "-o", tmp_path / "m", "--seed", 7, "--method", "nnls") == 0
     expected = {"seed": 7, "hidden": [8, 4], "train_on": "pairs", "refit": False}
-    assert seen == [("calibrated_map", expected), ("nnls", {"seed": 7})]
+    assert seen == [("ensemble", expected), ("nnls", {"seed": 7})]
 
 
 def test_benchmark_writes_the_table(pairs_file, tmp_path):

@@ -70,7 +70,7 @@ def assert_same_state(first, second):
 
 
 def test_all_reference_methods_are_checked():
-    assert {"nnls", "music", "bayesprism", "dwls", "cibersort", "bisque", "ridge", "ensemble"} <= set(METHODS)
+    assert {"nnls", "music", "bayesprism", "dwls", "cibersort", "bisque", "ridge"} <= set(METHODS)
     assert {key for key, record in records().items() if record.family == "reference"} <= set(METHODS)
 
 

@@ -135,7 +135,7 @@ def test_fractions_of_other_types_pair_no_donor(pairs, signature):
 
 
 def test_fractions_of_the_same_types_pair_as_before(pairs, signature):
-    assert tl.train(pairs, signature=signature[::-1]).method == "calibrated_map"
+    assert tl.train(pairs, signature=signature[::-1]).method == "ensemble"
 
 
 def test_few_shared_genes_warn_and_none_raise(pairs, signature):

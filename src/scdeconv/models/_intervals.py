@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 
     from ._state import Estimate
 
-# methods with intervals from resampled training data
-WITHOUT_PAIRS = ("robust_nnls",)
-
-
 def interval_bounds(
     held_out: HeldOut | None, estimate: Estimate, rows: np.ndarray, coverage: float, parts: KnownParts, of: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -54,7 +50,7 @@ def interval_bounds(
         if estimate.resamples is None:
             msg = (
                 "Expected a model with held-out donors, found one without. Train a method on at least 4 paired donors to "
-                f"get prediction intervals, or one that has intervals without pairs: {', '.join(map(repr, WITHOUT_PAIRS))}."
+                "get prediction intervals, or use method='robust_nnls', which has intervals without pairs."
             )
             raise ValueError(msg)
         rescale = parts.like(estimate.fractions).rescale if parts.known.any() else np.asarray

@@ -39,7 +39,7 @@ def methods(mdata: MuData | None = None) -> pd.DataFrame:
     >>> bulk_only = scdeconv.pp.pair(bulk=paired["bulk"])  # doctest: +ELLIPSIS
     paired 6 donors ...
     >>> list(scdeconv.tl.methods(bulk_only).index)
-    ['mean_composition', 'ridge', 'simplednn']
+    ['ensemble', 'mean_composition', 'ridge', 'simplednn']
     """
     known = {key: record for key, record in records().items() if mdata is None or not missing_needs(mdata, record)}
     columns = ["family", "needs", "fraction_kind", "stochastic", "summary", "reference"]

@@ -120,7 +120,7 @@ def predict(
 
     >>> known = bulk.obsm["fractions"].iloc[:4, :1] * 0 + 0.25
     >>> scdeconv.tl.predict(bulk, model, known=known)
-    >>> bulk.obsm["fractions"].iloc[:4, 0].tolist()
+    >>> bulk.obsm["fractions"].iloc[:4, 0].round(6).tolist()
     [0.25, 0.25, 0.25, 0.25]
     """
     found = model.estimate(adata, coverage=coverage, layer=layer, in_sample=in_sample, known=known, known_se=known_se)

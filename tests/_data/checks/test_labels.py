@@ -233,6 +233,8 @@ READS_LABELS = {"donor_key", "cell_type_key", "batch_key", "labels_key", "refere
 # functions with one of these arguments, and the tests above that cover them
 COVERED = {
     (pp, "pair"): pair_types,
+    # internal: what pair calls
+    (pp, "join"): pair_types,
     (pp, "calibrate"): calibrate,
     # internal: calibrate has checked the column
     (pp, "fit_calibration"): calibrate,

@@ -98,7 +98,7 @@ def test_ridge_base_sees_only_the_training_rows(repeated_pairs, fits, donors_of_
     seen, fit_log_ratios = [], ridge.fit_log_ratios
     monkeypatch.setattr(
         *(ridge, "fit_log_ratios"),
-        lambda x, fractions, groups: (seen.append(groups), fit_log_ratios(x, fractions, groups))[1],
+        lambda x, fractions, groups, *more: (seen.append(groups), fit_log_ratios(x, fractions, groups, *more))[1],
     )
     donors = donors_of_rows(repeated_pairs)
     tl.train(repeated_pairs, "residual_dnn", max_epochs=1, refit=False, **ON_PAIRS, **SMALL)
