@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ._state import Estimate
 
+
 def interval_bounds(
     held_out: HeldOut | None, estimate: Estimate, rows: np.ndarray, coverage: float, parts: KnownParts, of: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
