@@ -127,5 +127,5 @@ def test_levels_have_bounds_from_the_resamples(model, cohort):
 def test_other_methods_name_those_with_intervals(mdata, cohort):
     model = NNLS(mdata)
     model.train()
-    with pytest.raises(ValueError, match="one that has intervals without pairs: 'robust_nnls'"):
+    with pytest.raises(ValueError, match="use method='robust_nnls', which has intervals without pairs"):
         model.predict_interval(cohort[1])
