@@ -11,6 +11,7 @@ from scipy.stats import t
 from scdeconv._data import keys
 from scdeconv._data.checks import checked
 from scdeconv._data.modalities import make_mudata
+from scdeconv._process import one_blas_thread
 from scdeconv._stats.compositions import to_fractions
 from scdeconv._stats.conformal import HeldOut
 from scdeconv.models._base import DeconvolutionModel
@@ -212,8 +213,10 @@ class WeightedEnsemble(DeconvolutionModel):
             )
             raise ValueError(msg)
         pure = [CalibratedMAP(mdata), Ridge(mdata)] if keys.PROFILES in mdata.mod else [Ridge(mdata)]
-        for member in pure:
-            member.train()
+        # once for all fits, because each search for the libraries of BLAS takes time
+        with one_blas_thread():
+            for member in pure:
+                member.train()
         members: list[DeconvolutionModel] = [*pure]
         if len(members) == 1 or p_values(*_out_of_fold(members))[-1] >= SIGNIFICANT:
             members.append(_train_network(mdata, seed))
