@@ -101,7 +101,7 @@ def main(seeds: list[int]) -> None:
         "`tl.benchmark(training, methods, test=other)`: each method is trained on one cohort and scored on another cohort, with "
         "other people, another laboratory and another measurement of the fractions. Fractions are shares of the cell types that "
         "both cohorts have. The mean composition of the training cohort is what a user without expression would predict; that "
-        "of the test cohort in hindsight is known to nobody. Networks: mean and range over the seeds. r per type: mean over the "
+        "of the test cohort needs its measured fractions (in hindsight). Networks: mean and range over the seeds. r per type: mean over the "
         "types of the correlation over the samples.",
         *(f"## {title}\n\n{line}.\n\n{table}" for title, line, table in found),
         "## Gene shifts between platforms\n\n"

@@ -15,7 +15,7 @@ from .labels import plain_tables
 from .warnings import dependency_warnings_ignored
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -45,6 +45,13 @@ def make_mudata(modalities: Mapping[str, AnnData]) -> MuData:
     """Return a MuData of modalities that share genes, and observations with equal names."""
     with columns_stay():
         return mudata.MuData(dict(modalities), axis=-1)
+
+
+def with_copies(mdata: MuData, names: Collection[str]) -> MuData:
+    """Return a MuData with copies of the named modalities and of the record, to be written to; the others are shared."""
+    work = make_mudata({key: adata.copy() if key in names else adata for key, adata in mdata.mod.items()})
+    work.uns[keys.UNS] = dict(mdata.uns.get(keys.UNS, {}))
+    return work
 
 
 def cell_types_of(mdata: MuData) -> list[str]:

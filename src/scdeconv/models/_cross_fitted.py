@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -28,9 +28,17 @@ if TYPE_CHECKING:
 
     from ._state import State
 
+Data = TypeVar("Data")
 # maximum number of donor folds for out-of-fold errors; set by hand
 MAX_DONOR_FOLDS = 10
-NO_DATA = "Expected training data, found a loaded model without data. Create a new model from a MuData."
+
+
+def require_data(data: Data | None) -> Data:
+    """Return the training data of a model; raise ``RuntimeError`` for a loaded model, which has none."""
+    if data is None:
+        msg = "Expected training data, found a loaded model without data. Create a new model from a MuData."
+        raise RuntimeError(msg)
+    return data
 
 
 def input_genes(mdata: MuData) -> pd.Index:
@@ -183,9 +191,7 @@ class CrossFittedModel(DeconvolutionModel):
         return self.fit(data, **settings), predicted, familiarity
 
     def _require_data(self) -> MuData:
-        if self.mdata is None:
-            raise RuntimeError(NO_DATA)
-        return self.mdata
+        return require_data(self.mdata)
 
     def _input_genes(self) -> pd.Index:
         return input_genes(self._require_data())

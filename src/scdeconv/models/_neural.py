@@ -21,7 +21,7 @@ from scdeconv._data.paired_data import PairedData
 from scdeconv._nn import quiet, registration_arguments
 
 from ._base import DeconvolutionModel
-from ._cross_fitted import NO_DATA, input_genes
+from ._cross_fitted import input_genes, require_data
 from ._needs import check_needs
 from ._training_record import DeconvolutionRecord, TrainingSamples
 from ._usable import warn_of_left_out
@@ -212,10 +212,9 @@ class NeuralModel(DeconvolutionModel, BaseModelClass):
         return int(self.training_.curves["best_epoch"]["epoch"][0])
 
     def _training_rows(self) -> TrainingRows:
-        if self.adata is None:
-            raise RuntimeError(NO_DATA)
+        adata = require_data(self.adata)
         paired = {} if self.mdata is None else self.mdata.uns.get(keys.UNS, {}).get("pair", {})
-        rows = training_rows(self.adata, self._training_genes, self._training_types, paired.get("never_measured"))
+        rows = training_rows(adata, self._training_genes, self._training_types, paired.get("never_measured"))
         if self.train_on == "simulated" and len(np.unique(rows.donors)) == 1:
             # bulk simulated from profiles or across donors has no donor: split by sample
             rows.donors = np.arange(len(rows.donors)).astype(str)

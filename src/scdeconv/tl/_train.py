@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from scdeconv._data import keys
 from scdeconv._data.checks import RULES, check_keywords, check_values, checked, rules_of
-from scdeconv._data.modalities import cell_types_of, make_mudata
+from scdeconv._data.modalities import cell_types_of, with_copies
 from scdeconv._data.warnings import warn
 from scdeconv.models import check_needs, load_class, records, resolve
 from scdeconv.pp import FEWEST_PAIRS, augment, paired_donors, select_genes, simulate, use_signature
@@ -130,9 +130,7 @@ def fit_method(mdata: MuData, method: MethodLike, arguments: dict[str, Any]) -> 
     needs = record.needed(architecture.get("train_on"))
     check_needs(mdata, record, architecture.get("train_on"))
     # registration and gene selection write to these modalities
-    written = (keys.BULK, keys.SIMULATED)
-    work = make_mudata({key: adata.copy() if key in written else adata for key, adata in mdata.mod.items()})
-    work.uns[keys.UNS] = dict(mdata.uns.get(keys.UNS, {}))
+    work = with_copies(mdata, (keys.BULK, keys.SIMULATED))
     done = work.uns[keys.UNS]
     if steps["simulate"] or ("simulated" in needs and keys.SIMULATED not in work.mod):
         simulate(work, **{"seed": seed, **done.get("simulate", {}), **steps["simulate"]})

@@ -10,12 +10,12 @@ from scipy.stats import t
 
 from scdeconv._data import keys
 from scdeconv._data.checks import checked
-from scdeconv._data.modalities import make_mudata
+from scdeconv._data.modalities import with_copies
 from scdeconv._process import one_blas_thread
 from scdeconv._stats.compositions import to_fractions
 from scdeconv._stats.conformal import HeldOut
 from scdeconv.models._base import DeconvolutionModel
-from scdeconv.models._cross_fitted import NO_DATA
+from scdeconv.models._cross_fitted import require_data
 from scdeconv.models._record import Method
 from scdeconv.models._state import Estimate, State
 from scdeconv.models.paired._network_states import SimpleDNNState
@@ -204,7 +204,7 @@ class WeightedEnsemble(DeconvolutionModel):
         seed
             Random seed of the network.
         """
-        mdata = self._require_data()
+        mdata = require_data(self.mdata)
         n_donors = len(paired_donors(mdata))
         if n_donors < self.record.fewest_pairs:
             msg = (
@@ -235,19 +235,13 @@ class WeightedEnsemble(DeconvolutionModel):
         interrupted = any(member.interrupted_ for member in members)
         self._store(state, replace(record, summary=summary, seed=seed, held_out=held_out, interrupted=interrupted))
 
-    def _require_data(self) -> MuData:
-        if self.mdata is None:
-            raise RuntimeError(NO_DATA)
-        return self.mdata
-
 
 def _train_network(mdata: MuData, seed: int) -> DeconvolutionModel:
     """Return a trained SimpleDNN; its registration is written to a copy of the bulk."""
     # lazy import: it takes seconds
     from scdeconv.models.paired.simplednn import SimpleDNN
 
-    work = make_mudata({**mdata.mod, keys.BULK: mdata[keys.BULK].copy()})
-    work.uns[keys.UNS] = mdata.uns.get(keys.UNS, {})
+    work = with_copies(mdata, (keys.BULK,))
     SimpleDNN.setup_mudata(work)
     network = SimpleDNN(work)
     network.train(seed=seed)
