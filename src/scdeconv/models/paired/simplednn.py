@@ -17,6 +17,7 @@ from scdeconv.models._members import (
     Trained,
     check_network,
     held_out_means,
+    held_out_members,
     members_fractions,
     network_space,
     pair_data,
@@ -217,7 +218,9 @@ class SimpleDNN(PairEnsemble):
         """Predict the held-out donors and store the result."""
         row = np.flatnonzero(held.any(axis=0))
         members = members_fractions(trained.held_out, log_shares(rows.expression))
-        held_out = HeldOut(rows.measured[row], held_out_means(members, held), rows.donors[row])
+        held_out = HeldOut(
+            rows.measured[row], held_out_means(members, held), rows.donors[row], held_out_members(members, held)
+        )
         summary = (
             f"{len(np.unique(rows.donors))} donors, {rows.expression.shape[1]} genes, {self.parameters_['n_members']} members, best epoch "
             f"{trained.best_epoch}; {held_out.describe()}"
