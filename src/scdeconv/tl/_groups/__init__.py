@@ -1,0 +1,1 @@
+"""Comparison of samples by columns of ``obs``: groups, continuous variables and covariates."""
