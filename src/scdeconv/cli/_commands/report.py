@@ -35,10 +35,12 @@ def add_options(parser: ArgumentParser) -> None:
 
 def files(args: Namespace) -> Files:
     """Return the files."""
+    from scdeconv.pl import report_paths
+
     reads = [Input(args.fractions, "file")]
     given = {"model": args.model, "file": args.measured, "table": args.benchmark}
     reads += [Input(name, kind) for kind, name in given.items() if name is not None]
-    return Files([*reads, *(Input(name) for name in args.runs)], [args.output])
+    return Files([*reads, *(Input(name) for name in args.runs)], report_paths(args.output))
 
 
 def run(args: Namespace) -> Result:
@@ -46,30 +48,30 @@ def run(args: Namespace) -> Result:
     import matplotlib as mpl
 
     mpl.use("Agg")
-    from scdeconv import pl, tl
+    from scdeconv import pl
 
     adata = read_estimate(args.fractions)
-    evaluation = None
     if args.measured is not None:
-        evaluation = tl.evaluate(with_measured(adata, args.measured))
-    html = pl.report(
+        measured = with_measured(adata, args.measured).obsm[keys.MEASURED]
+        adata.obsm[keys.MEASURED] = measured.reindex(adata.obs_names)
+    texts = pl.report_files(
         adata,
+        args.output,
         title=args.title,
-        source=str(args.fractions),
         model=None if args.model is None else read_model(args.model),
-        evaluation=evaluation,
         benchmark=None if args.benchmark is None else read_table(args.benchmark),
+        source=str(args.fractions),
         runs=[_read_run(name) for name in args.runs],
     )
     flagged = adata.obsm.get(f"{keys.FRACTIONS}_quality")
     counts = {"samples": adata.n_obs}
     if flagged is not None and "outside" in flagged:
         counts["outside"] = int((flagged["outside"].astype(str) == "True").sum())
-    return Result({args.output: partial(_write, html)}, counts=counts)
+    return Result({path: partial(_write, text) for path, text in texts.items()}, counts=counts)
 
 
-def _write(html: str, path: Path) -> None:
-    path.write_text(html, encoding="utf-8")
+def _write(text: str, path: Path) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 def _read_run(path: Path) -> dict[str, Any]:
