@@ -86,9 +86,10 @@ RULES: dict[str, Rule] = {
         ("batch_key", "cell_state_key", "cell_type_key", "donor_key", "fractions_key", "key", "labels_key"), TEXT
     ),
     **dict.fromkeys(("measured_key", "probabilities_key", "reference_key", "groupby", "layer", "protein", "rna"), TEXT),
-    **dict.fromkeys(("cell_type", "control", "perturbed", "malignant", "sort_by"), TEXT),
+    **dict.fromkeys(("cell_type", "control", "group", "paired_by", "perturbed", "malignant", "sort_by"), TEXT),
     "key_added": KEY_ADDED,
     "cell_types": NAMES,
+    "covariates": listed(TEXT, "a list of names", may_be_empty=True),
     # donors are often numbers
     "donors": listed(either(TEXT, ANY_NUMBER), "a list of names"),
     **dict.fromkeys(("annotation", "drop"), either(listed(TEXT, "a list of names", may_be_empty=True), TEXT)),
