@@ -1,20 +1,46 @@
 from __future__ import annotations
 
+import importlib
+from contextlib import redirect_stdout
+from io import StringIO
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from scdeconv import tl
+from scdeconv import pp, tl
 from scdeconv._data.annotated import make_adata
 
 
-@pytest.fixture
-def estimated(pairs):
-    """Bulk with fractions, bounds and quality, and the model."""
-    model = tl.train(pairs, "calibrated_map")
-    bulk = pairs["bulk"].copy()
-    tl.predict(bulk, model, coverage=0.8)
+@pytest.fixture(scope="session")
+def predicted(cohort):
+    """Bulk with fractions, bounds and quality, and the model; do not change them."""
+    with redirect_stdout(StringIO()):
+        mdata = pp.pair(*cohort)
+        model = tl.train(mdata, "calibrated_map")
+        bulk = mdata["bulk"].copy()
+        tl.predict(bulk, model, coverage=0.8)
     return bulk, model
+
+
+@pytest.fixture
+def bulk(predicted):
+    """The bulk with the estimates; a new object for every test."""
+    return predicted[0].copy()
+
+
+@pytest.fixture(scope="session")
+def model(predicted):
+    """The model of the estimates."""
+    return predicted[1]
+
+
+@pytest.fixture
+def without_figures(monkeypatch):
+    """Leave out the drawing of the figures, which takes seconds."""
+    # the package has a function with the name of the module
+    module = importlib.import_module("scdeconv.pl._report.report")
+    monkeypatch.setattr(module, "as_data_uri", lambda _: "data:image/png;base64,")
 
 
 @pytest.fixture

@@ -65,10 +65,10 @@ def _reference(entry: dict[str, str]) -> Reference:
     volume = entry.get("volume", "") + (f"({entry['number']})" if "number" in entry else "")
     pages = f":{entry['pages']}" if "pages" in entry else ""
     where = " ".join(filter(None, [entry.get("journal", entry.get("publisher", "")), f"{volume}{pages}"]))
-    parts = [", ".join(authors), entry["title"], f"{where} ({entry['year']})".strip()]
+    parts = [", ".join(authors), entry["title"], *([where] if where else [])]
     doi = entry.get("doi")
     link = f"https://doi.org/{doi}" if doi else entry.get("url", "")
-    return Reference(f"{_plain('. '.join(parts))}.", link)
+    return Reference(f"{_plain('. '.join(parts))} ({entry['year']}).", link)
 
 
 def _short_name(name: str) -> str:
@@ -83,4 +83,4 @@ def _plain(text: str) -> str:
     text = re.sub(
         r"\{\\([\"'`^~])(\w)\}", lambda found: unicodedata.normalize("NFC", found[2] + ACCENTS[found[1]]), text
     )
-    return text.replace("{", "").replace("}", "").replace("--", "\N{EN DASH}")
+    return text.replace("{", "").replace("}", "").replace("\\&", "&").replace("--", "\N{EN DASH}")

@@ -15,3 +15,8 @@ def number(value: Any) -> str:
     if pd.isna(value):
         return MISSING
     return str(value) if isinstance(value, Integral) else f"{value:.3f}"
+
+
+def p_value(value: float) -> str:
+    """Return a p value with two digits."""
+    return MISSING if pd.isna(value) else f"{value:.2g}"

@@ -29,6 +29,7 @@ from scdeconv.pl._style import cell_type_colors
 from . import multiqc
 from .checks import input_checks, quality_checks
 from .citations import Citations
+from .comparison import comparison_grid, comparison_methods, find_comparison, finding
 from .estimate import read_estimate
 from .figures import as_data_uri
 from .methods_text import methods_paragraph, summary
@@ -63,13 +64,14 @@ def report(
 
     The page needs no other file and no network. It has, in this order: two sentences on what was done, checks of the input,
     the fractions as bars, heat map and sortable table, flagged samples, prediction intervals, the error on held-out
-    donors beside the mean composition, a methods paragraph with references for a paper, and versions and seeds. Parts
-    that need what is not there are left out, or say so.
+    donors beside the mean composition, the comparison of groups, a methods paragraph with references for a paper, and
+    versions and seeds. Parts that need what is not there are left out, or say so.
 
     Parameters
     ----------
     adata
-        Bulk samples after :func:`scdeconv.tl.predict`. The object is not changed.
+        Bulk samples after :func:`scdeconv.tl.predict`, and after :func:`scdeconv.tl.compare_fractions` for the comparison
+        of groups. If ``obsm["measured_fractions"]`` exists, the estimate is compared with it. The object is not changed.
     path
         HTML file to write. An existing file is replaced.
     key
@@ -145,6 +147,9 @@ def report_files(
     about = summary(estimate)
     citations = Citations()
     methods = methods_paragraph(estimate, citations)
+    compared = find_comparison(adata, key)
+    if compared is not None:
+        methods = f"{methods} {comparison_methods(compared, citations)}"
     script = _resource(SCRIPT)
     html = _page().render(
         title=title,
@@ -168,6 +173,7 @@ def report_files(
         intervals=_intervals(adata, estimate),
         **_accuracy(adata, estimate, model),
         benchmark=None if benchmark is None else as_data_uri(draw_benchmark(benchmark)),
+        comparison=None if compared is None else _comparison(adata, estimate.key, compared),
         methods=methods,
         references=citations.references(),
         facts=_facts(estimate, source),
@@ -221,6 +227,15 @@ def _accuracy(adata: AnnData, estimate: Estimate, model: DeconvolutionModel | No
     return found
 
 
+def _comparison(adata: AnnData, key: str, record: dict[str, Any]) -> dict[str, Any]:
+    """Return sentence, table and figures of the comparison of groups."""
+    figures = []
+    if record["groups"]:
+        boxes = draw_fractions(adata, key, kind="box", groupby=record["group"])
+        figures.append((f"Fractions by {record['group']}", as_data_uri(boxes)))
+    return {"finding": finding(record), "grid": comparison_grid(record), "figures": figures}
+
+
 def _held_out_donors(model: DeconvolutionModel) -> AnnData:
     """Return measured and predicted fractions of the held-out donors."""
     held_out = model.held_out_
@@ -235,16 +250,16 @@ def _held_out_donors(model: DeconvolutionModel) -> AnnData:
 def _facts(estimate: Estimate, source: str) -> list[tuple[str, str]]:
     """Return versions, seed and arguments of the estimate."""
     record = estimate.record
+    versions = {"scdeconv": __version__, **loaded_versions()}
+    seed = record.get("seed")
     known = {
         "fractions": source or f"adata.obsm[{estimate.key!r}]",
         "method": record.get("method"),
         "model": record.get("trained_on"),
         "arguments": ", ".join(f"{name} = {value}" for name, value in record.get("parameters", {}).items())
         or "defaults",
-        "seed": record.get("seed", "none (deterministic)") if record else None,
+        "seed": "none (deterministic)" if seed is None and "seed" in record else seed,
         "predicted with": f"scdeconv {record['version']}" if "version" in record else None,
-        "report written with": ", ".join(
-            f"{name} {version}" for name, version in {"scdeconv": __version__, **loaded_versions()}.items()
-        ),
+        "report written with": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
     return [(name, str(value)) for name, value in known.items() if value is not None]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 
-from .numbers import MISSING, number
+from .numbers import number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import pandas as pd
 
     from .estimate import Estimate
 
@@ -120,31 +121,3 @@ def quality_grid(estimate: Estimate) -> Grid | None:
         for (sample, flag), values in zip(flagged.items(), measures.to_numpy(), strict=True)
     ]
     return Grid("Flagged samples", "sample", ["flags"], list(measures), rows)
-
-
-def frame_grid(table: pd.DataFrame, caption: str, first: str, marked: Sequence[bool] | None = None) -> Grid:
-    """Return any table: its columns of text, then its columns of numbers."""
-    numeric = [
-        name
-        for name in table
-        if pd.api.types.is_numeric_dtype(table[name]) and not pd.api.types.is_bool_dtype(table[name])
-    ]
-    texts = [name for name in table if name not in numeric]
-    rows = [
-        Row(
-            str(name),
-            [Cell(number(value) if place >= len(texts) else _text(value)) for place, value in enumerate(values)],
-            bool(mark),
-        )
-        for name, values, mark in zip(
-            table.index,
-            table[[*texts, *numeric]].itertuples(index=False),
-            [False] * len(table) if marked is None else marked,
-            strict=True,
-        )
-    ]
-    return Grid(caption, first, list(map(str, texts)), list(map(str, numeric)), rows)
-
-
-def _text(value: object) -> str:
-    return MISSING if pd.isna(value) else str(value)
