@@ -10,6 +10,7 @@ import pytest
 
 from scdeconv import pp, tl
 from scdeconv._data.annotated import make_adata
+from scdeconv.pl._report.figures import Image
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +41,7 @@ def without_figures(monkeypatch):
     """Leave out the drawing of the figures, which takes seconds."""
     # the package has a function with the name of the module
     module = importlib.import_module("scdeconv.pl._report.report")
-    monkeypatch.setattr(module, "as_data_uri", lambda _: "data:image/png;base64,")
+    monkeypatch.setattr(module, "as_image", lambda _, caption: Image(caption, "data:image/png;base64,", 1))
 
 
 @pytest.fixture

@@ -233,6 +233,6 @@ def test_only_the_script_of_the_page_may_run(bulk, without_figures):
 
 
 def test_many_samples_are_below_five_megabytes(make_estimate):
-    # docs/benchmarks/report.md has 25 types
+    # docs/benchmarks/report_page.md has 25 types
     html, _ = page_of(make_estimate(300, 4))
     assert len(html.encode()) < 5e6 / 4

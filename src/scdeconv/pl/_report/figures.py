@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 # dots per inch of figures with pixels: sharp on paper
 PRINT_DPI = 200
+# CSS has 96 pixels in an inch, which has 72 points
+PIXELS_PER_POINT = 96 / 72
 
 
 def save_figure(figure: Figure, path: Path | io.BytesIO, *, form: str, dpi: int = 150) -> None:
@@ -25,8 +28,16 @@ def save_figure(figure: Figure, path: Path | io.BytesIO, *, form: str, dpi: int 
     plt.close(figure)
 
 
-def as_data_uri(drawn: Axes | np.ndarray) -> str:
-    """Return a figure as the text of an ``src``, as SVG or PNG, whichever is smaller, and close it."""
+class Image(NamedTuple):
+    """A figure in a page: caption, text of the ``src``, width in CSS pixels."""
+
+    caption: str
+    source: str
+    width: int
+
+
+def as_image(drawn: Axes | np.ndarray, caption: str) -> Image:
+    """Return a figure as SVG or PNG, whichever is smaller, and close it."""
     figure: Any = np.ravel(np.asarray(drawn, dtype=object))[0].figure
     files = {}
     for form, kind in (("svg", "svg+xml"), ("png", "png")):
@@ -35,7 +46,9 @@ def as_data_uri(drawn: Axes | np.ndarray) -> str:
         files[kind] = file.getvalue()
     plt.close(figure)
     kind = min(files, key=lambda kind: len(files[kind]))
-    return f"data:image/{kind};base64,{base64.b64encode(files[kind]).decode()}"
+    source = f"data:image/{kind};base64,{base64.b64encode(files[kind]).decode()}"
+    (points,) = re.findall(rb'<svg [^>]*?\bwidth="([\d.]+)pt"', files["svg+xml"])
+    return Image(caption, source, round(float(points) * PIXELS_PER_POINT))
 
 
 def _write(figure: Figure, path: Path | io.BytesIO, form: str, dpi: int) -> None:

@@ -31,7 +31,7 @@ from .checks import input_checks, quality_checks
 from .citations import Citations
 from .comparison import comparison_grid, comparison_methods, find_comparison, finding
 from .estimate import read_estimate
-from .figures import as_data_uri
+from .figures import Image, as_image
 from .methods_text import methods_paragraph, summary
 from .numbers import number
 from .tables import error_grid, fraction_grids, quality_grid
@@ -163,8 +163,8 @@ def report_files(
         checks=list(input_checks(adata, estimate, model)),
         warnings=[(run["command"], text) for run in runs for text in run.get("warnings", [])],
         fraction_figures=[
-            ("Composition of each sample", as_data_uri(draw_fractions(adata, key, kind="bars"))),
-            ("Fractions as a heat map", as_data_uri(draw_fractions(adata, key, kind="heatmap"))),
+            as_image(draw_fractions(adata, key, kind="bars"), "Composition of each sample"),
+            as_image(draw_fractions(adata, key, kind="heatmap"), "Fractions as a heat map"),
         ],
         fractions=fraction_grids(estimate),
         has_intervals=estimate.bounds is not None,
@@ -172,7 +172,9 @@ def report_files(
         quality=quality_grid(estimate),
         intervals=_intervals(adata, estimate),
         **_accuracy(adata, estimate, model),
-        benchmark=None if benchmark is None else as_data_uri(draw_benchmark(benchmark)),
+        benchmark=None
+        if benchmark is None
+        else as_image(draw_benchmark(benchmark), "Errors of the methods on held-out donors"),
         comparison=None if compared is None else _comparison(adata, estimate.key, compared),
         methods=methods,
         references=citations.references(),
@@ -196,7 +198,7 @@ def _page() -> Any:
     return environment.from_string(_resource(PAGE))
 
 
-def _intervals(adata: AnnData, estimate: Estimate) -> tuple[str, str] | None:
+def _intervals(adata: AnnData, estimate: Estimate) -> tuple[str, Image] | None:
     """Return a sentence about the prediction intervals, and their figure; None without intervals."""
     if estimate.bounds is None:
         return None
@@ -208,7 +210,8 @@ def _intervals(adata: AnnData, estimate: Estimate) -> tuple[str, str] | None:
         "" if made_from is None else f"from {made_from}",
     ]
     width = number(np.nanmean((upper - lower).to_numpy(dtype=float)))
-    return f"{' '.join(filter(None, text))}; mean width {width}.", as_data_uri(draw_intervals(adata, estimate.key))
+    image = as_image(draw_intervals(adata, estimate.key), "Fractions with prediction intervals")
+    return f"{' '.join(filter(None, text))}; mean width {width}.", image
 
 
 def _accuracy(adata: AnnData, estimate: Estimate, model: DeconvolutionModel | None) -> dict[str, Any]:
@@ -218,12 +221,16 @@ def _accuracy(adata: AnnData, estimate: Estimate, model: DeconvolutionModel | No
         n_donors = estimate.record["n_held_out_donors"]
         found["held_out"] = error_grid(estimate.held_out, f"Errors on {n_donors} held-out donors")
     if model is not None and model.held_out_ is not None:
-        found["held_out_figure"] = as_data_uri(draw_measured(_held_out_donors(model)))
+        found["held_out_figure"] = as_image(
+            draw_measured(_held_out_donors(model)), "Measured and predicted fractions of held-out donors"
+        )
     if MEASURED in adata.obsm:
         found["evaluation"] = error_grid(
             tl.evaluate(adata, estimate.key), "Errors on the samples of this report with measured fractions"
         )
-        found["evaluation_figure"] = as_data_uri(draw_measured(adata, estimate.key))
+        found["evaluation_figure"] = as_image(
+            draw_measured(adata, estimate.key), "Measured and estimated fractions of the samples of this report"
+        )
     return found
 
 
@@ -232,7 +239,7 @@ def _comparison(adata: AnnData, key: str, record: dict[str, Any]) -> dict[str, A
     figures = []
     if record["groups"]:
         boxes = draw_fractions(adata, key, kind="box", groupby=record["group"])
-        figures.append((f"Fractions by {record['group']}", as_data_uri(boxes)))
+        figures.append(as_image(boxes, f"Fractions by {record['group']}"))
     return {"finding": finding(record), "grid": comparison_grid(record), "figures": figures}
 
 
