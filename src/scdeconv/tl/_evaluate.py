@@ -87,11 +87,11 @@ def evaluate(adata: AnnData, key: str = keys.FRACTIONS, *, measured_key: str = k
     _report_known(adata, key)
     scores = _scores(measured, aligned.predicted)
     n_types = measured.shape[1]
-    sums = [
+    of_measured, of_predicted = (
         table.drop(columns=measured.columns, errors="ignore") for table in level_sums(aligned, levels_of(adata, key))
-    ]
+    )
     # levels overlap: no summary over them
-    of_levels = [_scores(*sums).iloc[: sums[0].shape[1]]] if not sums[0].empty else []
+    of_levels = [] if of_measured.empty else [_scores(of_measured, of_predicted).iloc[: of_measured.shape[1]]]
     return pd.concat([scores.iloc[:n_types], *of_levels, scores.iloc[n_types:]])
 
 
@@ -105,7 +105,9 @@ def held_out_errors(held_out: HeldOut, cell_types: Sequence[str]) -> pd.DataFram
     cell_types
         Their cell types.
     """
-    measured, predicted = (pd.DataFrame(table, columns=cell_types) for table in (held_out.measured, held_out.predicted))
+    measured, predicted = (
+        pd.DataFrame(table, columns=list(cell_types)) for table in (held_out.measured, held_out.predicted)
+    )
     return _scores(measured, predicted, held_out.mean_of_other_donors())
 
 

@@ -10,7 +10,6 @@ from .numbers import number, p_value
 from .tables import Cell, Grid, Row
 
 if TYPE_CHECKING:
-    import pandas as pd
     from anndata import AnnData
 
     from .citations import Citations
@@ -37,7 +36,8 @@ def finding(record: dict[str, Any]) -> str:
     compared = f"Compared by {record['group']}{_sizes(record)}"
     if found.empty:
         return f"{compared}: no cell type differs at a false discovery rate of {MAX_FALSE_DISCOVERY_RATE:.0%}."
-    named = [f"{row.cell_type} ({row.contrast}, ratio {number(row.ratio)})" for row in found.itertuples()]
+    columns = (found[name] for name in ("cell_type", "contrast", "ratio"))
+    named = [f"{name} ({contrast}, ratio {number(ratio)})" for name, contrast, ratio in zip(*columns, strict=True)]
     return (
         f"{compared}: at a false discovery rate of {MAX_FALSE_DISCOVERY_RATE:.0%}, {len(named)} of {len(table)} comparisons "
         f"differ: {'; '.join(named)}."
@@ -46,23 +46,22 @@ def finding(record: dict[str, Any]) -> str:
 
 def comparison_grid(record: dict[str, Any]) -> Grid:
     """Return the table of the effects; those below the false discovery rate are highlighted."""
-    table: pd.DataFrame = record["table"].sort_values("p_value")
-    rows = [
-        Row(
-            str(row.cell_type),
-            [
-                Cell(str(row.contrast)),
-                Cell(number(row.ratio), _interval(row.ratio_lower, row.ratio_upper)),
-                Cell(number(row.points), _interval(row.points_lower, row.points_upper)),
-                Cell(p_value(row.p_value)),
-                Cell(p_value(row.q_value)),
-            ],
-            bool(row.q_value <= MAX_FALSE_DISCOVERY_RATE),
-        )
-        for row in table.itertuples()
-    ]
+    table = record["table"].sort_values("p_value")
+    rows = [_row(row) for row in table.to_dict("records")]
     columns = ["ratio", "change in percentage points", "p", "false discovery rate"]
     return Grid(f"Change with {record['group']}", "cell type", ["contrast"], columns, rows)
+
+
+def _row(values: dict[str, Any]) -> Row:
+    cells = [
+        Cell(str(values["contrast"])),
+        *(
+            Cell(number(values[name]), f"{number(values[f'{name}_lower'])} to {number(values[f'{name}_upper'])}")
+            for name in ("ratio", "points")
+        ),
+        *(Cell(p_value(values[name])) for name in ("p_value", "q_value")),
+    ]
+    return Row(str(values["cell_type"]), cells, values["q_value"] <= MAX_FALSE_DISCOVERY_RATE)
 
 
 def comparison_methods(record: dict[str, Any], citations: Citations) -> str:
@@ -82,7 +81,3 @@ def _sizes(record: dict[str, Any]) -> str:
     """Return the number of samples in each group, or of all if the variable is continuous."""
     sizes = ", ".join(f"{size} {level}" for level, size in record["groups"].items())
     return f" ({sizes})" if sizes else f" ({record['n_samples']} samples)"
-
-
-def _interval(low: float, high: float) -> str:
-    return f"{number(low)} to {number(high)}"

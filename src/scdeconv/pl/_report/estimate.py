@@ -96,9 +96,7 @@ def read_estimate(adata: AnnData, key: str, model: DeconvolutionModel | None) ->
     record = dict(adata.uns.get(UNS, {}).get(key, {}))
     if model is not None:
         record |= tl.record_of(model)
-        method = model.record
-    else:
-        method = models.records().get(record.get("method", ""))
+    method = models.records().get(record.get("method", "")) if model is None else model.record
     return Estimate(
         key=key,
         fractions=fractions,

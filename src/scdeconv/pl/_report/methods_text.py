@@ -102,5 +102,5 @@ def _trained_on(estimate: Estimate) -> str:
 def _errors(estimate: Estimate) -> tuple[float, float]:
     """Return the error over all entries, and that of the mean composition."""
     assert estimate.held_out is not None
-    row = estimate.held_out.loc["all entries"]
-    return float(row["rmse"]), float(row["rmse_mean_composition"])
+    rmse, of_mean = estimate.held_out.loc[["all entries"], ["rmse", "rmse_mean_composition"]].to_numpy()[0]
+    return float(rmse), float(of_mean)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
+from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from scdeconv import tl
 from scdeconv._data.annotated import make_adata
 from scdeconv._data.checks import checked
 from scdeconv._data.files import publishing
-from scdeconv._data.keys import FRACTIONS, MEASURED
+from scdeconv._data.keys import FRACTIONS, MEASURED, UNS
 from scdeconv._process import loaded_versions
 from scdeconv._version import __version__
 from scdeconv.pl._benchmark import benchmark as draw_benchmark
@@ -144,6 +145,8 @@ def report_files(
         Summaries of commands that were run before (``--json``).
     """
     estimate = read_estimate(adata, key, model)
+    checks = list(input_checks(adata, estimate, model))
+    adata = _without_expression(adata)
     about = summary(estimate)
     citations = Citations()
     methods = methods_paragraph(estimate, citations)
@@ -160,7 +163,7 @@ def report_files(
         # only this script may run, whatever a name contains
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         summary=about,
-        checks=list(input_checks(adata, estimate, model)),
+        checks=checks,
         warnings=[(run["command"], text) for run in runs for text in run.get("warnings", [])],
         fraction_figures=[
             as_image(draw_fractions(adata, key, kind="bars"), "Composition of each sample"),
@@ -184,6 +187,12 @@ def report_files(
     colors = cell_type_colors(adata, key, estimate.fractions.columns)
     beside = multiqc.multiqc_files(estimate, about, colors)
     return dict(zip(report_paths(path), [html, beside[multiqc.FRACTIONS], beside[multiqc.QUALITY]], strict=True))
+
+
+def _without_expression(adata: AnnData) -> AnnData:
+    """Return a copy of the samples in which plots can store their colours."""
+    uns = {**adata.uns, UNS: deepcopy(adata.uns.get(UNS, {}))}
+    return make_adata(obs=adata.obs.copy(), obsm=dict(adata.obsm), uns=uns)
 
 
 def _resource(name: str) -> str:
@@ -221,8 +230,11 @@ def _accuracy(adata: AnnData, estimate: Estimate, model: DeconvolutionModel | No
         n_donors = estimate.record["n_held_out_donors"]
         found["held_out"] = error_grid(estimate.held_out, f"Errors on {n_donors} held-out donors")
     if model is not None and model.held_out_ is not None:
+        held_out = _held_out_donors(model)
+        colors = cell_type_colors(adata, estimate.key, pd.Index(model.cell_types_))
+        held_out.uns[f"{FRACTIONS}_colors"] = {str(name): color for name, color in colors.items()}
         found["held_out_figure"] = as_image(
-            draw_measured(_held_out_donors(model)), "Measured and predicted fractions of held-out donors"
+            draw_measured(held_out), "Measured and predicted fractions of held-out donors"
         )
     if MEASURED in adata.obsm:
         found["evaluation"] = error_grid(

@@ -120,4 +120,4 @@ def quality_grid(estimate: Estimate) -> Grid | None:
         Row(str(sample), [Cell(flag), *(Cell(number(value)) for value in values)])
         for (sample, flag), values in zip(flagged.items(), measures.to_numpy(), strict=True)
     ]
-    return Grid("Flagged samples", "sample", ["flags"], list(measures), rows)
+    return Grid("Flagged samples", "sample", ["flags"], list(map(str, measures)), rows)
