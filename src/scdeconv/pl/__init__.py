@@ -9,7 +9,7 @@ from ._fractions import fractions
 from ._history import history
 from ._intervals import intervals
 from ._measured_vs_predicted import measured_vs_predicted
-from ._report import report, save_figure
+from ._report import report, report_files, report_paths, save_figure
 from ._signature import signature
 from ._simulation import simulation
 from ._tuning import tuning
@@ -23,6 +23,7 @@ __all__ = [
     "history",
     "intervals",
     "measured_vs_predicted",
+    "report",
     "signature",
     "simulation",
     "tuning",

@@ -69,7 +69,7 @@ RULES: dict[str, Rule] = {
     "constraints": objects.CONSTRAINTS,
     "tuning": objects.TUNING,
     "history": objects.HISTORY,
-    "table": objects.FRAME,
+    **dict.fromkeys(("benchmark", "table"), objects.FRAME),
     **dict.fromkeys(("known", "known_se"), objects.KNOWN),
     **dict.fromkeys(("measured", "predicted", "distance", "fractions", "real", "simulated"), objects.NUMBERS),
     "labels": objects.LABELS,
@@ -86,7 +86,7 @@ RULES: dict[str, Rule] = {
         ("batch_key", "cell_state_key", "cell_type_key", "donor_key", "fractions_key", "key", "labels_key"), TEXT
     ),
     **dict.fromkeys(("measured_key", "probabilities_key", "reference_key", "groupby", "layer", "protein", "rna"), TEXT),
-    **dict.fromkeys(("cell_type", "control", "group", "paired_by", "perturbed", "malignant", "sort_by"), TEXT),
+    **dict.fromkeys(("cell_type", "control", "group", "paired_by", "perturbed", "malignant", "sort_by", "title"), TEXT),
     "key_added": KEY_ADDED,
     "cell_types": NAMES,
     "covariates": listed(TEXT, "a list of names", may_be_empty=True),
