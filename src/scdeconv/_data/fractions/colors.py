@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from scdeconv._data import keys
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping, Sequence
+    from collections.abc import Iterable, MutableMapping, Sequence
 
 
 def stored_colors(uns: Mapping[str, Any], key: str, names: Sequence[str]) -> dict[str, Any]:
@@ -40,10 +40,10 @@ def store_colors(uns: MutableMapping[str, Any], key: str, colors: Mapping[str, s
     uns[f"{key}_colors"] = list(colors.values())
 
 
-def colors_of_other_keys(uns: Mapping[str, Any], key: str) -> dict[str, str]:
-    """Return the colours by name that :func:`store_colors` wrote for other keys."""
+def written_colors(uns: Mapping[str, Any], written_for: Iterable[str]) -> dict[str, str]:
+    """Return the colours by name that :func:`store_colors` wrote for some keys; the first key counts."""
     found: dict[str, str] = {}
-    for other in uns.get(keys.UNS, {}).get(keys.COLORS, {}):
-        if other != key and written_names(uns, other) is not None:
-            found = {**stored_colors(uns, other, ()), **found}
+    for key in written_for:
+        if written_names(uns, key) is not None:
+            found = {**stored_colors(uns, key, ()), **found}
     return found

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from .colors import category_colors, cell_type_colors, remember_colors
-from .figure import CHARACTER, MAX_INCHES, SAMPLE, new_axes, saved
-from .labels import fit_note, fraction_label, signed
-from .marks import draw_boxes, root_ticks
+from .colors import Palette, category_colors, cell_type_colors, new_colors, remember_colors
+from .figure import (
+    CHARACTER,
+    LETTER,
+    MAX_HEIGHT_INCHES,
+    MAX_INCHES,
+    SAMPLE,
+    SMALL,
+    TITLE,
+    new_axes,
+    refuse_size_of_given_axes,
+    saved,
+)
+from .labels import chosen_types, fit_note, fraction_label, signed
+from .marks import MIN_BOX_SAMPLES, draw_boxes, jitter, root_ticks
 from .palette import BLUE, GREEN, GREY, LIGHT, ORANGE, OTHER, PALETTE, SKY, VERMILION
-from .panels import head, legend_above, small_multiples
+from .panels import head, legend_above, panel_columns, small_multiples

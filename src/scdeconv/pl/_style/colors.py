@@ -12,10 +12,10 @@ from matplotlib.colors import is_color_like, to_hex
 from scdeconv._data.checks import examples
 from scdeconv._data.checks.arguments import nearest
 from scdeconv._data.fractions import (
-    colors_of_other_keys,
     get_fractions,
     store_colors,
     stored_colors,
+    written_colors,
     written_names,
 )
 
@@ -41,12 +41,18 @@ def cell_type_colors(
     table = get_fractions(adata, key)
     names = table.columns if cell_types.isin(table.columns).all() else cell_types
     source = key if f"{key}_colors" in adata.uns else "cell_type"
-    return _resolve(adata, source, names, palette, smallest=table.mean().sort_values().index)
+    known = written_colors(adata.uns, adata.obsm) | _stored(adata, source, names)
+    return _resolve(known, names, palette, smallest=table.mean().sort_values().index)
 
 
 def category_colors(adata: AnnData, key: str, names: pd.Index, palette: Palette | None = None) -> dict[Hashable, str]:
     """Return the colour of each category of ``adata.obs[key]``: of `palette`, ``adata.uns["<key>_colors"]`` or new."""
-    return _resolve(adata, key, names, palette, smallest=names)
+    return _resolve(_stored(adata, key, names), names, palette, smallest=names)
+
+
+def new_colors(names: pd.Index, palette: Palette | None = None) -> dict[Hashable, str]:
+    """Return colours of names without an object that has some: of `palette`, or of our palette by sorted names."""
+    return _resolve({}, names, palette, smallest=names)
 
 
 def remember_colors(adata: AnnData, key: str, colors: Mapping[Hashable, str], names: pd.Index) -> None:
@@ -56,11 +62,10 @@ def remember_colors(adata: AnnData, key: str, colors: Mapping[Hashable, str], na
 
 
 def _resolve(
-    adata: AnnData, source: str, names: pd.Index, palette: Palette | None, smallest: pd.Index
+    known: Mapping[str, str], names: pd.Index, palette: Palette | None, smallest: pd.Index
 ) -> dict[Hashable, str]:
     """Return the colour of each name; the smallest of the new names has black, if black is needed."""
-    given = {} if palette is None else _given(palette, names)
-    known = colors_of_other_keys(adata.uns, source) | _stored(adata, source, names) | given
+    known = {**known, **({} if palette is None else _given(palette, names))}
     colors: dict[Hashable, str] = {name: known[name] for name in names if name in known}
     new = [name for name in sorted(names) if name not in colors]
     free = [color for color in palette_of(len(names) + len(known)) if color not in known.values()]

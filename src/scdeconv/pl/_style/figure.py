@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 # inches: text width of an A4 page, its text height
 MAX_INCHES, MAX_HEIGHT_INCHES = 7.5, 10.5
-# inches: width of a letter in the default font (10 pt), minimum width of a sample with its name (8 pt)
-CHARACTER, SAMPLE = 0.085, 0.14
+# inches: width of a letter of 10 pt and of 8 pt in the default font, minimum width of a sample with its name (8 pt)
+CHARACTER, LETTER, SAMPLE = 0.085, 0.066, 0.14
 # points: smallest text, titles of panels
 SMALL, TITLE = 8, 9
 # resolution of saved pixel images, per inch

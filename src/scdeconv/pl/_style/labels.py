@@ -8,6 +8,8 @@ from scdeconv._data.keys import UNS
 from scdeconv._data.training_samples import training_samples
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
     from anndata import AnnData
 
@@ -35,3 +37,13 @@ def signed(value: float, digits: int = 3, *, plus: bool = True) -> str:
     if float(text) == 0:
         text = text.lstrip("+-")
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def chosen_types(cell_types: Sequence[str] | None, table: pd.DataFrame, where: str) -> list[str]:
+    """Return the cell types to draw: the argument, or all columns of the table."""
+    columns = list(map(str, table.columns))
+    unknown = [name for name in cell_types or () if name not in columns]
+    if unknown:
+        msg = f"Expected columns {unknown} in {where}, found {columns}. Use these cell_types."
+        raise KeyError(msg)
+    return columns if cell_types is None else list(dict.fromkeys(cell_types))
