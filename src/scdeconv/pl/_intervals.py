@@ -137,7 +137,7 @@ def intervals(
         pd.Index(shown),
         fraction_label(adata, key),
         "" if is_named else "samples, by estimate",
-        height=max(height, 0.8) if is_named else 1.8,
+        height=max(height, 1.2) if is_named else 1.8,
         figsize=figsize,
         lines=2,
         sharey="row" if is_named else False,
