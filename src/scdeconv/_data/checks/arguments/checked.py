@@ -73,7 +73,7 @@ RULES: dict[str, Rule] = {
     "constraints": objects.CONSTRAINTS,
     "tuning": objects.TUNING,
     "history": objects.HISTORY,
-    "table": objects.FRAME,
+    **dict.fromkeys(("benchmark", "table"), objects.FRAME),
     **dict.fromkeys(("known", "known_se"), objects.KNOWN),
     **dict.fromkeys(("measured", "predicted", "distance", "fractions", "real", "simulated"), objects.NUMBERS),
     "labels": objects.LABELS,
@@ -93,9 +93,11 @@ RULES: dict[str, Rule] = {
         ("batch_key", "cell_state_key", "cell_type_key", "donor_key", "fractions_key", "key", "labels_key"), TEXT
     ),
     **dict.fromkeys(("measured_key", "probabilities_key", "reference_key", "groupby", "layer", "protein", "rna"), TEXT),
-    **dict.fromkeys(("cell_type", "control", "perturbed", "malignant", "sort_by", "variable"), TEXT),
+    **dict.fromkeys(("cell_type", "control", "group", "paired_by", "perturbed"), TEXT),
+    **dict.fromkeys(("malignant", "sort_by", "title", "variable"), TEXT),
     "key_added": KEY_ADDED,
     "cell_types": NAMES,
+    "covariates": listed(TEXT, "a list of names", may_be_empty=True),
     # donors are often numbers
     "donors": listed(either(TEXT, ANY_NUMBER), "a list of names"),
     **dict.fromkeys(("annotation", "drop", "tracks"), either(listed(TEXT, "a list of names", may_be_empty=True), TEXT)),
