@@ -34,7 +34,7 @@ from .comparison import comparison_grid, comparison_methods, find_comparison, fi
 from .estimate import read_estimate
 from .figures import Image, as_image
 from .methods_text import methods_paragraph, summary
-from .numbers import number
+from .numbers import listed, number
 from .tables import error_grid, fraction_grids, quality_grid
 
 if TYPE_CHECKING:
@@ -275,8 +275,7 @@ def _facts(estimate: Estimate, source: str) -> list[tuple[str, str]]:
         "fractions": source or f"adata.obsm[{estimate.key!r}]",
         "method": record.get("method"),
         "model": record.get("trained_on"),
-        "arguments": ", ".join(f"{name} = {value}" for name, value in record.get("parameters", {}).items())
-        or "defaults",
+        "arguments": listed(record["parameters"]) or "defaults" if "parameters" in record else None,
         "seed": "none (deterministic)" if seed is None and "seed" in record else seed,
         "predicted with": f"scdeconv {record['version']}" if "version" in record else None,
         "report written with": ", ".join(f"{name} {version}" for name, version in versions.items()),
