@@ -1,4 +1,4 @@
-"""Plots of results stored in AnnData or of tables of ``tl``. Each function draws on `ax` and returns it."""
+"""Plots of results stored in AnnData or of tables of ``tl``. Each function draws on `ax` or a new figure and returns the axes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from ._benchmark import benchmark
 from ._bland_altman import bland_altman
 from ._clusters import clusters
 from ._fractions import fractions
+from ._fractions_against import fractions_against
 from ._history import history
 from ._intervals import intervals
 from ._measured_vs_predicted import measured_vs_predicted
@@ -20,6 +21,7 @@ __all__ = [
     "bland_altman",
     "clusters",
     "fractions",
+    "fractions_against",
     "history",
     "intervals",
     "measured_vs_predicted",

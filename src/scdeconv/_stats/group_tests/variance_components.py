@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import minimize
 
-# bounds of the variance components relative to the variance of the residuals: 1e-5 is as good as 0
-BOUNDS = (np.log(1e-5), np.log(10.0))
-# the REML deviance has local minima at its bounds
-STARTS = (0.5, 1e-3)
+# variance components relative to the variance of the residuals: bounds (the lower one is as good as 0) and start
+BOUNDS, START = (1e-5, 10.0), 0.5
 
 
 def stack_clusters(codes: np.ndarray) -> list[np.ndarray]:
@@ -70,20 +68,12 @@ def estimate_components(
         return 1.0, 0.0
     values = np.column_stack([response, matrix])
 
-    def deviance(logs: np.ndarray) -> float:
-        within, between = _components(logs, scale)
-        whitened, log_determinant = whiten(values, stacks, within + errors, between)
+    def deviance(shares: np.ndarray) -> float:
+        whitened, log_determinant = whiten(values, stacks, scale * shares[0] + errors, scale * shares[1:].sum())
         upper = np.linalg.qr(whitened[:, 1:])
         left = whitened[:, 0] - upper.Q @ (upper.Q.T @ whitened[:, 0])
         return log_determinant + 2 * np.log(np.abs(np.diag(upper.R))).sum() + left @ left
 
     size = 2 if has_intercepts else 1
-    found = [
-        minimize(deviance, np.full(size, np.log(start)), method="L-BFGS-B", bounds=[BOUNDS] * size) for start in STARTS
-    ]
-    return _components(min(found, key=lambda fit: fit.fun).x, scale)
-
-
-def _components(logs: np.ndarray, scale: float) -> tuple[float, float]:
-    within, *between = scale * np.exp(logs)
-    return float(within), float(between[0]) if between else 0.0
+    shares = minimize(deviance, np.full(size, START), method="L-BFGS-B", bounds=[BOUNDS] * size).x
+    return float(scale * shares[0]), float(scale * shares[1:].sum())

@@ -13,6 +13,7 @@ from scdeconv._data.fractions import get_fractions
 from scdeconv._data.labels import as_labels
 from scdeconv._data.training_samples import training_samples
 from scdeconv._data.warnings import warn
+from scdeconv._process import one_blas_thread
 from scdeconv._stats.group_tests.cluster_robust import LinearModel, Tests
 from scdeconv._stats.group_tests.log_ratios import (
     PSEUDO_FRACTION,
@@ -24,7 +25,7 @@ from scdeconv._stats.group_tests.log_ratios import (
 from scdeconv._version import __version__
 
 from .design import block_donors, check_complete, make_design
-from .errors import NONE, error_variances
+from .errors import error_variances
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -156,14 +157,15 @@ def compare_fractions(
     design = make_design(problems, obs, group, covariates)
     model, treatment = _model_of(problems, obs, design, paired_by)
     problems.raise_if_any()
-    assert design is not None and model is not None
+    assert design is not None
+    assert model is not None
     _report_samples(adata, key, known, fractions, absent)
 
-    logs = logs_of_fractions(fractions.to_numpy())
-    found = compare_log_ratios(logs, errors_of_logs(fractions.to_numpy(), variances), model)
-    no_errors = np.zeros(len(fractions))
-    points = [model.test(100 * fractions[cell_type].to_numpy(), no_errors) for cell_type in fractions]
-    result = _tidy(list(fractions), design.contrasts, found.tests, points)
+    values, no_errors = fractions.to_numpy(), np.zeros(len(fractions))
+    with one_blas_thread():
+        found = compare_log_ratios(logs_of_fractions(values), errors_of_logs(values, variances), model)
+        points = [model.test(100 * column, no_errors) for column in values.T]
+    result = _tidy(list(map(str, fractions)), design.contrasts, found.tests, points)
     result["in_reference"] = np.repeat(found.in_reference, len(design.contrasts))
     result["error_share"] = np.repeat(found.error_share, len(design.contrasts))
     groups = {} if design.groups is None else design.groups.value_counts().to_dict()
