@@ -11,7 +11,7 @@ from ._fractions_against import fractions_against
 from ._history import history
 from ._intervals import intervals
 from ._measured_vs_predicted import measured_vs_predicted
-from ._report import report, save_figure
+from ._report import report, report_files, report_paths, save_figure
 from ._signature import signature
 from ._simulation import simulation
 from ._tuning import tuning
@@ -27,6 +27,7 @@ __all__ = [
     "history",
     "intervals",
     "measured_vs_predicted",
+    "report",
     "signature",
     "simulation",
     "tuning",

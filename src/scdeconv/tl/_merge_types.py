@@ -163,6 +163,9 @@ def _merge_samples(adata: AnnData, groups: Groups, model: DeconvolutionModel | N
                 del result.obsm[name]
                 removed.append(name)
         if key in records:
+            # the errors are those of the single types
+            for name in ("held_out", "n_held_out_donors"):
+                records[key].pop(name, None)
             earlier = earlier_groups(adata, key)
             merged_types = {name: leaves_of(name, groups, earlier) for name in map(str, result.obsm[key])}
             records[key]["merged"] = {name: of for name, of in merged_types.items() if of != [name]}
