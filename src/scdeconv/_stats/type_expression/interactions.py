@@ -1,0 +1,241 @@
+"""Effects of a variable on the expression of each cell type: linear model of bulk with interactions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import norm
+from scipy.stats import t as student
+
+from scdeconv._stats.expression import to_shares
+from scdeconv._stats.rounding import ratio
+from scdeconv._stats.shrinkage import moderate_variances
+
+from .latent_factors import count_factors, factor_scores
+from .profiles import regress_on_fractions
+from .variance_trend import expected_variance, fit_variance_trend
+
+MILLION = 1e6
+# lower limit of the fitted expression of a sample relative to the mean of the gene, for weights (set by hand)
+MIN_RELATIVE_FIT = 0.1
+# number of values of the designs of a block of genes (set by hand, 16 MB)
+VALUES_PER_BLOCK = 2_000_000
+# one-sided level of the test that a type expresses a gene: only such genes are tested for effects (set by hand)
+EXPRESSED_LEVEL = 0.05
+# power, and p-value that a gene must reach, for the number of samples (set by hand: a p-value at which a few percent of
+# true effects give a false discovery rate of 5 %)
+POWER, POWER_LEVEL = 0.8, 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """Effects of the tested variables on the expression of each type, in counts per million (CPM) of the type.
+
+    Attributes
+    ----------
+    mean
+        Expression of each type if the variable has no effect, variables × cell types × genes.
+    centre
+        Expression of each type at the mean of the tested variables, cell types × genes.
+    effect, standard_error, p
+        Change of expression per unit of the variable, variables × cell types × genes. NaN where the type does not
+        express the gene.
+    inflation
+        Factor of the standard errors by which the statistics of most genes vary more than expected, at least 1,
+        variables × cell types.
+    df
+        Total degrees of freedom of the t-statistics.
+    n_factors
+        Number of latent factors.
+    """
+
+    mean: np.ndarray
+    centre: np.ndarray
+    effect: np.ndarray
+    standard_error: np.ndarray
+    p: np.ndarray
+    inflation: np.ndarray
+    df: float
+    n_factors: int
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedFit:
+    """Weighted least squares of many genes. Coefficients are columns × genes, residuals samples × genes."""
+
+    coefficients: np.ndarray
+    covariance: np.ndarray
+    residuals: np.ndarray
+    df: int
+
+    @property
+    def variance(self) -> np.ndarray:
+        """Residual variance of each gene in units of the expected variance."""
+        return np.asarray((self.residuals**2).sum(axis=0) / self.df)
+
+
+def interaction_columns(fractions: np.ndarray, tested: np.ndarray) -> np.ndarray:
+    """Return fractions and fractions times each centred tested variable, samples × (1 + variables) cell types."""
+    centred = tested - tested.mean(axis=0)
+    return np.hstack([fractions, *(fractions * variable[:, None] for variable in centred.T)])
+
+
+def fit_weighted(
+    expression: np.ndarray, columns: np.ndarray, relative: np.ndarray, fitted: np.ndarray, sd: np.ndarray
+) -> WeightedFit:
+    """Fit each gene by weighted least squares.
+
+    Parameters
+    ----------
+    expression
+        Samples × genes.
+    columns
+        Design of all genes, samples × columns.
+    relative
+        Columns in proportion to the expression of the gene, samples × further columns.
+    fitted
+        Expected expression, samples × genes, which scales ``relative``.
+    sd
+        Standard deviation of each value up to a factor per gene, samples × genes.
+    """
+    n_samples, n_genes = expression.shape
+    n_columns = columns.shape[1] + relative.shape[1]
+    coefficients, residuals = np.empty((n_columns, n_genes)), np.empty((n_samples, n_genes))
+    covariance = np.empty((n_genes, n_columns, n_columns))
+    size = max(1, VALUES_PER_BLOCK // (n_samples * n_columns))
+    for start in range(0, n_genes, size):
+        block = slice(start, start + size)
+        scale = 1 / sd[:, block].T[:, :, None]
+        own = fitted[:, block].T[:, :, None] * relative
+        design = np.concatenate([np.broadcast_to(columns, (len(own), *columns.shape)), own], axis=2) * scale
+        target = expression[:, block].T[:, :, None] * scale
+        orthogonal, triangle = np.linalg.qr(design)
+        inverse = np.linalg.inv(triangle)
+        projected = orthogonal.transpose(0, 2, 1) @ target
+        coefficients[:, block] = (inverse @ projected)[:, :, 0].T
+        residuals[:, block] = (target - orthogonal @ projected)[:, :, 0].T
+        covariance[block] = inverse @ inverse.transpose(0, 2, 1)
+    return WeightedFit(coefficients, covariance, residuals, n_samples - n_columns)
+
+
+def fit_interactions(
+    expression: np.ndarray,
+    fractions: np.ndarray,
+    tested: np.ndarray,
+    covariates: np.ndarray,
+    n_factors: int | None = None,
+) -> Interactions:
+    r"""Estimate the effects of variables on the expression of each cell type.
+
+    The share of gene g in sample i is modelled as
+
+    .. math:: y_{ig} = \sum_k f_{ik} (m_{kg} + e_{kg} x_i) + \mu_{ig} (c_g z_i + l_g u_i) + \varepsilon_{ig},
+
+    with fractions f, means m and effects e of the cell types, the tested variable x, covariates z, latent factors u and
+    the expected expression μ.
+
+    Parameters
+    ----------
+    expression
+        Linear expression, samples × genes. Every gene has expression in a sample.
+    fractions
+        Samples × cell types, rows sum to 1, linearly independent also within the tested variables.
+    tested
+        Tested variables, samples × variables.
+    covariates
+        Samples × covariates.
+    n_factors
+        Number of latent factors; None: estimated.
+    """
+    values = MILLION * to_shares(expression)
+    fitted = fractions @ regress_on_fractions(fractions, values)
+    fitted = np.maximum(fitted, MIN_RELATIVE_FIT * values.mean(axis=0))
+    full, relative = interaction_columns(fractions, tested), covariates - covariates.mean(axis=0)
+    # first with weights for noise in proportion to expression, then with the fitted trend
+    trend = fit_variance_trend(
+        values.mean(axis=0),
+        values.mean(axis=0) ** 2 * fit_weighted(values, full, relative, fitted, fitted).variance,
+    )
+    sd = np.sqrt(np.maximum(expected_variance(trend, fitted), np.finfo(float).tiny))
+    fit = fit_weighted(values, full, relative, fitted, sd)
+    spread = np.sqrt(fit.variance)
+    spread[spread == 0] = 1
+    if n_factors is None:
+        n_factors = count_factors(fit.residuals / spread, fit.df)
+    if n_factors:
+        without = fit_weighted(values, fractions, relative, fitted, sd)
+        scores = factor_scores(fit.residuals / spread, without.residuals / spread, n_factors)
+        fit = fit_weighted(values, full, np.hstack([relative, scores]), fitted, sd)
+    return _test(fit, fractions.shape[1], tested.shape[1], n_factors)
+
+
+def _test(fit: WeightedFit, n_types: int, n_variables: int, n_factors: int) -> Interactions:
+    """Return the moderated tests of the effects, with standard errors scaled by the inflation."""
+    variance, df = moderate_variances(fit.variance, fit.df)
+    shape = (n_variables, n_types, len(variance))
+    centre = fit.coefficients[:n_types]
+    effect = fit.coefficients[n_types : n_types * (1 + n_variables)].reshape(shape)
+    first = np.arange(n_types)
+    every = np.arange(n_types, n_types * (1 + n_variables))
+    of_effect = fit.covariance[:, every, every].T.reshape(shape)
+    shared = fit.covariance[:, np.tile(first, n_variables), every].T.reshape(shape)
+    # the best estimate of the mean without effect is uncorrelated with the effect: the choice of genes is independent
+    mean = centre - shared / of_effect * effect
+    of_mean = fit.covariance[:, first, first].T - shared**2 / of_effect
+    expressed = student.sf(ratio(mean, np.sqrt(of_mean * variance)), df) < EXPRESSED_LEVEL
+    error = np.where(expressed, np.sqrt(of_effect * variance), np.nan)
+    effect = np.where(expressed, effect, np.nan)
+    statistic = np.abs(ratio(effect, error))
+    normal = norm.isf(np.maximum(student.sf(statistic, df), np.finfo(float).tiny))
+    inflation = np.ones(shape[:2])
+    for place in np.ndindex(*shape[:2]):
+        known = np.isfinite(normal[place])
+        if known.any():
+            inflation[place] = max(1.0, float(np.median(normal[place][known]) / norm.isf(0.25)))
+    error = error * inflation[:, :, None]
+    p = 2 * student.sf(np.abs(ratio(effect, error)), df)
+    return Interactions(mean, centre, effect, error, p, inflation, float(df), n_factors)
+
+
+def variance_inflation(fractions: np.ndarray, tested: np.ndarray, covariates: np.ndarray) -> np.ndarray:
+    """Return the variance inflation factor of each effect, variables × cell types; infinite if it is not estimable.
+
+    The factor is ``1 / (1 - R²)`` of the regression of the effect's column on all other columns.
+    """
+    columns = np.hstack([interaction_columns(fractions, tested), covariates])
+    n_types, n_variables = fractions.shape[1], tested.shape[1]
+    factors = np.empty(n_types * n_variables)
+    for number in range(len(factors)):
+        column = n_types + number
+        mine, others = columns[:, column], np.delete(columns, column, axis=1)
+        left = mine - others @ np.linalg.lstsq(others, mine, rcond=None)[0]
+        share = (left**2).sum() / max(((mine - mine.mean()) ** 2).sum(), np.finfo(float).tiny)
+        factors[number] = 1 / share if share > np.finfo(float).eps * len(columns) else np.inf
+    return factors.reshape(n_variables, n_types)
+
+
+def samples_needed(found: Interactions, n_samples: int, fold_change: float) -> np.ndarray:
+    """Return the number of samples at which half of the tested genes show a fold change, variables × cell types.
+
+    Standard errors fall with the square root of the number of samples of the same design. An effect of c - 1 times the
+    lower expression, i.e. ``2 (c - 1) / (c + 1)`` times the mean, is found with a power of 80 % at p < 0.001.
+
+    Parameters
+    ----------
+    found
+        From :func:`fit_interactions`.
+    n_samples
+        Number of samples of the design.
+    fold_change
+        Fold change c, above 1.
+    """
+    relative = 2 * (fold_change - 1) / (fold_change + 1)
+    quantiles = student.isf(POWER_LEVEL / 2, found.df) + norm.ppf(POWER)
+    needed = n_samples * (quantiles / relative * ratio(found.standard_error, found.mean)) ** 2
+    result = np.full(needed.shape[:2], np.nan)
+    for place in np.ndindex(*result.shape):
+        known = needed[place][np.isfinite(needed[place])]
+        if len(known):
+            result[place] = np.ceil(np.median(known))
+    return result
