@@ -36,6 +36,9 @@ RESULTS = ("lower", "upper", "by_level", "by_level_lower", "by_level_upper", "qu
 # key of uns[UNS] with the calibration fitted to pairs
 CALIBRATION = "calibration"
 
+# key of uns[UNS] with the comparison of groups
+COMPARED = "compare_fractions"
+
 # key of uns[UNS] of bulk and cells with some of their values at pairing, to notice later changes
 VALUES = "values"
 

@@ -9,6 +9,7 @@ from ._convert import convert_fractions
 from ._evaluate import evaluate
 from ._expression import expression
 from ._group_expression import group_expression
+from ._groups import compare_fractions
 from ._merge_types import merge_types
 from ._methods import methods
 from ._name_clusters import name_clusters
@@ -20,6 +21,7 @@ __all__ = [
     "Tuning",
     "benchmark",
     "cluster",
+    "compare_fractions",
     "convert_fractions",
     "cross_validate",
     "default_method",

@@ -179,3 +179,61 @@ def _report_collinear(problems: Problems, matrix: np.ndarray, variable_of: Seque
                 "their effects cannot be told apart. Remove one of them, or add samples in which they differ."
             )
         basis = np.hstack([basis, directions[:, sizes >= RANK_TOLERANCE]])
+
+
+def block_donors(
+    problems: Problems, design: Design, donors: pd.Series, name: str = "adata.obs"
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Return the design matrix for repeated samples of donors.
+
+    If the tested variable differs between the samples of each donor, donors are blocks: each has an own intercept, and only
+    differences within donors count. Covariates that are constant within donors are then left out. Otherwise donors need a
+    random intercept.
+
+    Parameters
+    ----------
+    problems
+        Collects the messages.
+    design
+        Design without donors.
+    donors
+        Donor of each sample.
+    name
+        The table in messages.
+
+    Returns
+    -------
+    Matrix of full rank, numbers of the tested columns, and whether donors need a random intercept.
+    """
+    codes, known = pd.factorize(donors)
+    column = f"{name}[{str(donors.name)!r}]"
+    if len(known) == len(codes):
+        problems.add(
+            f"Expected several samples of a donor in {column}, found {len(known)} donors of {len(codes)} samples. Omit paired_by."
+        )
+    tested, others = design.matrix[:, design.tested], design.matrix[:, 1 + len(design.tested) :]
+    if design.groups is not None:
+        few = [str(level) for level in design.groups.categories if len(set(codes[design.groups == level])) < 2]
+        if few:
+            problems.add(
+                f"Expected at least 2 donors of {column} in every group, found one in {examples(few)}. Merge groups, or "
+                "remove these samples."
+            )
+    within = _within(tested, codes)
+    if not all((within[codes == code] != 0).any() for code in range(len(known))):
+        return design.matrix, design.tested, True
+    blocks = np.eye(len(known))[codes]
+    kept = [blocks, tested]
+    for covariate in others.T:
+        if np.linalg.matrix_rank(np.column_stack([*kept, covariate])) > sum(part.shape[1] for part in kept):
+            kept.append(covariate[:, None])
+    matrix = np.hstack(kept)
+    if np.linalg.matrix_rank(matrix) < matrix.shape[1] or len(matrix) <= matrix.shape[1]:
+        return design.matrix, design.tested, True
+    return matrix, np.arange(len(known), len(known) + tested.shape[1]), False
+
+
+def _within(columns: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Return columns less their mean over the samples of a donor; exactly 0 if they do not differ."""
+    means = np.array([columns[codes == code].mean(axis=0) for code in range(codes.max() + 1)])
+    return np.where(np.isclose(columns, means[codes], rtol=1e-9, atol=0), 0, columns - means[codes])
