@@ -156,9 +156,7 @@ def _degrees(norms: np.ndarray, crossed: np.ndarray, bread: np.ndarray, contrast
     q = len(contrasts)
     pairs = list(itertools.product(range(q), repeat=2))
     # covariance of the contributions of two clusters to two contrasts
-    covariances = {
-        (s, t): np.diag(norms[:, s, t]) - crossed[:, :, s] @ bread @ crossed[:, :, t].T for s, t in pairs
-    }
+    covariances = {(s, t): np.diag(norms[:, s, t]) - crossed[:, :, s] @ bread @ crossed[:, :, t].T for s, t in pairs}
     mean = sum(np.trace(covariances[s, s]) for s in range(q)) / q
     variance = sum(
         (covariances[s, s] * covariances[t, t] + covariances[s, t] * covariances[t, s]).sum() for s, t in pairs

@@ -38,9 +38,10 @@ class Interactions:
         Expression of each type if the variable has no effect, variables × cell types × genes.
     centre
         Expression of each type at the mean of the tested variables, cell types × genes.
-    effect, standard_error, p
-        Change of expression per unit of the variable, variables × cell types × genes. NaN where the type does not
-        express the gene.
+    effect
+        Change of expression per unit of the variable, variables × cell types × genes.
+    standard_error, p
+        Standard error and p-value of the effect; NaN where the type does not express the gene.
     inflation
         Factor of the standard errors by which the statistics of most genes vary more than expected, at least 1,
         variables × cell types.
@@ -73,6 +74,34 @@ class WeightedFit:
     def variance(self) -> np.ndarray:
         """Residual variance of each gene in units of the expected variance."""
         return np.asarray((self.residuals**2).sum(axis=0) / self.df)
+
+
+def normalise(expression: np.ndarray, fractions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return CPM, scaled so that most genes have the expression expected from the fractions, and this expectation.
+
+    A few highly expressed genes change the share of all others. The median ratio to the expectation becomes 1 in each
+    sample, over the genes of more than median expression. One step: with more, scale and profiles are not identified.
+
+    Parameters
+    ----------
+    expression
+        Linear expression, samples × genes.
+    fractions
+        Samples × cell types.
+    """
+    values = MILLION * to_shares(expression)
+    high = values.mean(axis=0) >= np.median(values.mean(axis=0))
+    ratios = np.median(values[:, high] / _expected(values, fractions)[:, high], axis=1, keepdims=True)
+    # the median of a sample that lacks most genes is 0
+    ratios[ratios <= 0] = 1
+    values = values / ratios
+    return values, _expected(values, fractions)
+
+
+def _expected(values: np.ndarray, fractions: np.ndarray) -> np.ndarray:
+    """Return the expression expected from the fractions without effects, with a lower limit for weights."""
+    expected = fractions @ regress_on_fractions(fractions, values)
+    return np.maximum(expected, MIN_RELATIVE_FIT * values.mean(axis=0))
 
 
 def interaction_columns(fractions: np.ndarray, tested: np.ndarray) -> np.ndarray:
@@ -148,9 +177,7 @@ def fit_interactions(
     n_factors
         Number of latent factors; None: estimated.
     """
-    values = MILLION * to_shares(expression)
-    fitted = fractions @ regress_on_fractions(fractions, values)
-    fitted = np.maximum(fitted, MIN_RELATIVE_FIT * values.mean(axis=0))
+    values, fitted = normalise(expression, fractions)
     full, relative = interaction_columns(fractions, tested), covariates - covariates.mean(axis=0)
     # first with weights for noise in proportion to expression, then with the fitted trend
     trend = fit_variance_trend(
@@ -185,7 +212,6 @@ def _test(fit: WeightedFit, n_types: int, n_variables: int, n_factors: int) -> I
     of_mean = fit.covariance[:, first, first].T - shared**2 / of_effect
     expressed = student.sf(ratio(mean, np.sqrt(of_mean * variance)), df) < EXPRESSED_LEVEL
     error = np.where(expressed, np.sqrt(of_effect * variance), np.nan)
-    effect = np.where(expressed, effect, np.nan)
     statistic = np.abs(ratio(effect, error))
     normal = norm.isf(np.maximum(student.sf(statistic, df), np.finfo(float).tiny))
     inflation = np.ones(shape[:2])
@@ -215,7 +241,7 @@ def variance_inflation(fractions: np.ndarray, tested: np.ndarray, covariates: np
     return factors.reshape(n_variables, n_types)
 
 
-def samples_needed(found: Interactions, n_samples: int, fold_change: float) -> np.ndarray:
+def samples_needed(found: Interactions, n_samples: int, fold_change: float, ranges: np.ndarray) -> np.ndarray:
     """Return the number of samples at which half of the tested genes show a fold change, variables × cell types.
 
     Standard errors fall with the square root of the number of samples of the same design. An effect of c - 1 times the
@@ -229,10 +255,13 @@ def samples_needed(found: Interactions, n_samples: int, fold_change: float) -> n
         Number of samples of the design.
     fold_change
         Fold change c, above 1.
+    ranges
+        Range of each variable over which the expression changes c-fold, length variables.
     """
     relative = 2 * (fold_change - 1) / (fold_change + 1)
     quantiles = student.isf(POWER_LEVEL / 2, found.df) + norm.ppf(POWER)
-    needed = n_samples * (quantiles / relative * ratio(found.standard_error, found.mean)) ** 2
+    errors = found.standard_error * ranges[:, None, None]
+    needed = n_samples * (quantiles / relative * ratio(errors, found.mean)) ** 2
     result = np.full(needed.shape[:2], np.nan)
     for place in np.ndindex(*result.shape):
         known = needed[place][np.isfinite(needed[place])]

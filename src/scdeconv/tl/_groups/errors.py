@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 INTERVALS, SUBSETS, NONE = "intervals", "measured_variance", "none"
 
 
-def error_variances(
-    problems: Problems, adata: AnnData, key: str, fractions: pd.DataFrame
-) -> tuple[np.ndarray, str]:
+def error_variances(problems: Problems, adata: AnnData, key: str, fractions: pd.DataFrame) -> tuple[np.ndarray, str]:
     """Return the variance of the error of each fraction, and where it comes from.
 
     Prediction intervals have nearly the same width for all fractions on the scale arcsin(sqrt(fraction)). Their half-width
