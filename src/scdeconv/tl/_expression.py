@@ -72,13 +72,14 @@ def expression(
 
     .. math::
 
-        E[d_k | r] = C' B S^{-1} r + \frac{\tau^2 w_k}{\max(D, \tau^2 \sum_j w_j^2)} D S^{-1} r,
-        \qquad S = B'B + o^2 11' + D,
+        E[d_k | r] = C' B S^{-1} r + \frac{h + \tau^2 w_k}{\max(D, \tau^2 \sum_j w_j^2)} D S^{-1} r,
+        \qquad S = B'B + o^2 11' + D, \quad h = \max(\rho D - \tau^2 \sum_j w_j^2, 0),
 
     with the deviations B of the paired bulk samples and C of the cells of the same donors (scaled, shrunk; donors × genes),
     the independent variance D, a factor common to all genes (SD o = 0.5), the share :math:`w_k` of the type in the expected
-    expression of the gene, and the variance :math:`\tau^2` between donors that is specific to a type, from the cells. Noise of
-    bulk that the cells of the pairs do not show, such as RNA quality, is not part of the expression.
+    expression of the gene, the variance :math:`\tau^2` between donors that is specific to a type, from the cells, and the share
+    :math:`\rho` of the variance of bulk that the cells have, too. Noise of bulk that the cells of the pairs do not show, such as
+    RNA quality, is not part of the expression.
 
     Examples
     --------

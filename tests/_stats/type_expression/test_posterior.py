@@ -32,14 +32,28 @@ def test_deviations_equal_the_dense_gaussian_posterior(variation):
         np.testing.assert_allclose(independent[sample], variation.variance * inverse, rtol=1e-8, atol=1e-12)
 
 
-def test_type_with_all_expression_takes_its_own_residual(variation):
-    """The part of a type is its share of the variance: a type that gives all reads of a gene takes own / total."""
+def test_independent_residual_is_divided_by_variance(variation):
+    """The residual of a gene is divided as in a Gaussian model of a shared deviation, one of each type, and noise."""
+    shared, independent = variation.deviations(np.random.default_rng(1).normal(size=(5, 40)))
+    parts = np.random.default_rng(2).dirichlet(np.ones(3), (5, 40))
+    squares = (parts**2).sum(axis=2)
+    common = variation.repeatability * variation.variance - 0.02 * squares
+    noise = variation.variance - common - 0.02 * squares
+    regular = (common > 0) & (noise > 0)
+    assert regular.mean() > 0.2
+    for kind in range(3):
+        found = type_deviations(variation, shared, independent, parts[:, :, kind], squares) - shared
+        # covariance of the deviation of the type with the residual over the variance of the residual
+        expected = independent * (common + 0.02 * parts[:, :, kind]) / (common + 0.02 * squares + noise)
+        np.testing.assert_allclose(found[regular], expected[regular])
+
+
+def test_single_type_gives_the_repeatable_residual(variation):
     shared, independent = variation.deviations(np.random.default_rng(1).normal(size=(5, 40)))
     ones = np.ones((5, 40))
-    own = type_deviations(variation, shared, independent, ones, ones) - shared
-    np.testing.assert_allclose(own, independent * 0.02 / np.maximum(variation.variance, 0.02))
-    none = type_deviations(variation, shared, independent, 0 * ones, ones)
-    np.testing.assert_array_equal(none, shared)
+    found = type_deviations(variation, shared, independent, ones, ones) - shared
+    repeatable = np.maximum(variation.repeatability * variation.variance, 0.02) / np.maximum(variation.variance, 0.02)
+    np.testing.assert_allclose(found, independent * repeatable)
 
 
 def test_noise_of_bulk_alone_is_not_assigned_to_cells():
@@ -48,6 +62,7 @@ def test_noise_of_bulk_alone_is_not_assigned_to_cells():
     variation = fit_donor_variation(technical + 0.1 * rng.normal(size=(30, 100)), 0.1 * rng.normal(size=(30, 100)), 0.0)
     new = np.outer(rng.normal(size=10), technical[0])
     shared, _ = variation.deviations(new)
+    assert variation.repeatability < 0.1
     assert (shared**2).sum() < 0.02 * (new**2).sum()
 
 

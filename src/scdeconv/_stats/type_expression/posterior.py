@@ -33,12 +33,15 @@ class DonorVariation:
         Variance of bulk that is independent between genes, length genes.
     own_variance
         Variance of the log expression of a gene in one cell type between donors, beyond what all types share.
+    repeatability
+        Share of the variance of bulk between donors that the cells of the donors have, too, 0 to 1.
     """
 
     bulk: np.ndarray
     cells: np.ndarray
     variance: np.ndarray
     own_variance: float
+    repeatability: float
 
     def deviations(self, residuals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the posterior mean of the shared deviation of the cell types, and the independent residual.
@@ -77,7 +80,14 @@ def fit_donor_variation(bulk: np.ndarray, cells: np.ndarray, own_variance: float
     intensity, _ = correlation_shrinkage(bulk)
     scale = np.sqrt((1 - intensity) / (len(bulk) - 1))
     variance = np.maximum(intensity * shrink_variances(bulk), MIN_VARIANCE)
-    return DonorVariation(bulk=scale * bulk, cells=scale * cells, variance=variance, own_variance=own_variance)
+    repeatability = float(np.clip((bulk * cells).sum() / max((bulk**2).sum(), np.finfo(float).tiny), 0, 1))
+    return DonorVariation(
+        bulk=scale * bulk,
+        cells=scale * cells,
+        variance=variance,
+        own_variance=own_variance,
+        repeatability=repeatability,
+    )
 
 
 def own_variance_of_types(counts: np.ndarray, totals: np.ndarray, n_cells: np.ndarray, profiles: np.ndarray) -> float:
@@ -133,4 +143,6 @@ def type_deviations(
         Sum of the squared shares over all types, samples × genes.
     """
     own = variation.own_variance
-    return shared + independent * own * part / np.maximum(variation.variance, own * squares)
+    # the variance that bulk and cells share contains that of single types, in proportion to their squared shares
+    common = np.maximum(variation.repeatability * variation.variance - own * squares, 0)
+    return shared + independent * (common + own * part) / np.maximum(variation.variance, own * squares)
