@@ -29,15 +29,15 @@ def test_coefficients_equal_weighted_least_squares_of_statsmodels():
     rng = np.random.default_rng(1)
     fitted, sd = rng.gamma(5, 1, values.shape), rng.gamma(5, 1, values.shape)
     columns = interactions.interaction_columns(fractions, group)
-    found = interactions.fit_weighted(values, columns, batch, fitted, sd)
+    pairs = tuple(np.indices((7, 7)).reshape(2, -1))
+    found = interactions.fit_weighted(values, columns, batch, fitted, sd, pairs)
     for gene in range(8):
         design = np.column_stack([columns, batch[:, 0] * fitted[:, gene]])
         expected = sm.WLS(values[:, gene], design, weights=1 / sd[:, gene] ** 2).fit()
         np.testing.assert_allclose(found.coefficients[:, gene], expected.params, rtol=1e-6)
         np.testing.assert_allclose(found.variance[gene], expected.scale, rtol=1e-8)
-        np.testing.assert_allclose(
-            found.covariance[gene], expected.cov_params() / expected.scale, rtol=1e-6, atol=1e-12
-        )
+        covariance = expected.cov_params() / expected.scale
+        np.testing.assert_allclose(found.covariances[:, gene].reshape(7, 7), covariance, rtol=1e-6, atol=1e-12)
 
 
 def test_blocks_of_genes_do_not_change_the_fit(monkeypatch):
@@ -55,7 +55,12 @@ def test_one_type_equals_the_moderated_t_test():
     values = 1000 + rng.normal(0, 1, (20, 300)) * np.sqrt(5 / rng.chisquare(5, 300))
     ones, none = np.ones((20, 1)), np.empty((20, 0))
     fit = interactions.fit_weighted(
-        values, interactions.interaction_columns(ones, group[:, None]), none, ones, np.ones_like(values)
+        values,
+        interactions.interaction_columns(ones, group[:, None]),
+        none,
+        ones,
+        np.ones_like(values),
+        interactions._pairs_to_test(1, 1),
     )
     pooled = (values[:10].var(axis=0, ddof=1) + values[10:].var(axis=0, ddof=1)) / 2
     variance, df = moderate_variances(pooled, 18)
@@ -73,13 +78,30 @@ def test_mean_is_that_of_a_model_without_effect():
     values, fractions, group, _ = make_bulk(n_genes=5)
     none = np.empty((60, 0))
     ones = np.ones_like(values)
-    fit = interactions.fit_weighted(values, interactions.interaction_columns(fractions, group), none, ones, ones)
+    columns, pairs = interactions.interaction_columns(fractions, group), interactions._pairs_to_test(3, 1)
+    fit = interactions.fit_weighted(values, columns, none, ones, ones, pairs)
     found = interactions._test(fit, 3, 1, 0)
     centred = group - group.mean()
     for kind in range(3):
         design = np.hstack([fractions, np.delete(fractions * centred, kind, axis=1)])
         expected = np.linalg.lstsq(design, values, rcond=None)[0][kind]
         np.testing.assert_allclose(found.mean[0, kind], expected, rtol=1e-6)
+
+
+def test_prior_applies_to_other_effects_only():
+    """The estimate equals least squares with one more observation for each other effect: 0, with the prior variance."""
+    rng = np.random.default_rng(0)
+    design, target, prior = rng.normal(size=(30, 4)), rng.normal(size=30), rng.gamma(2, 0.05, 4)
+    covariance = 0.5 * np.linalg.inv(design.T @ design)
+    effect = 2 * covariance @ design.T @ target
+    estimate, variance = interactions.shrink_other_effects(effect[None], covariance[None], prior[None])
+    for number in range(4):
+        others = np.delete(np.eye(4), number, axis=0)
+        rows, values = np.vstack([design, others]), np.concatenate([target, np.zeros(3)])
+        weights = np.concatenate([np.full(30, 2.0), 1 / np.delete(prior, number)])
+        fit = sm.WLS(values, rows, weights=weights).fit()
+        np.testing.assert_allclose(estimate[0, number], fit.params[number])
+        np.testing.assert_allclose(variance[0, number], fit.normalized_cov_params[number, number])
 
 
 def test_noise_free_effects_are_recovered():
@@ -154,7 +176,7 @@ def test_needed_samples_give_the_stated_power():
     """At the returned number of samples, about 80 % of the genes reach p < 0.001."""
     values, fractions, group, batch = make_bulk(n_samples=40, noise=0.3)
     found = interactions.fit_interactions(values, fractions, group, batch, 0)
-    needed = int(interactions.samples_needed(found, 40, 3.0, np.ones(1))[0, 0])
+    needed = int(interactions.samples_needed(found, 40, 3.0)[0, 0])
     assert 40 < needed < 400
     shares = []
     for seed in (1, 2, 3):

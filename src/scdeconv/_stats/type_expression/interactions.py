@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import norm
@@ -23,9 +23,13 @@ MIN_RELATIVE_FIT = 0.1
 VALUES_PER_BLOCK = 2_000_000
 # one-sided level of the test that a type expresses a gene: only such genes are tested for effects (set by hand)
 EXPRESSED_LEVEL = 0.05
+# SD of the prior of relative effects on other types: as expression is not negative, the difference of two groups relative to
+# their mean is from -2 to 2, where a uniform distribution has an SD of 1.15; varied on docs/benchmarks/differential_expression
+MAX_RELATIVE_EFFECT_SD = 1.0
 # power, and p-value that a gene must reach, for the number of samples (set by hand: a p-value at which a few percent of
 # true effects give a false discovery rate of 5 %)
 POWER, POWER_LEVEL = 0.8, 1e-3
+NO_PAIRS = (np.empty(0, dtype=int), np.empty(0, dtype=int))
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,13 +64,22 @@ class Interactions:
     df: float
     n_factors: int
 
+    def per_unit(self, ranges: np.ndarray) -> Interactions:
+        """Return the effects of variables that were divided by their ranges, in the original unit."""
+        scale = ranges[:, None, None]
+        return replace(self, effect=self.effect / scale, standard_error=self.standard_error / scale)
+
 
 @dataclass(frozen=True, eq=False)
 class WeightedFit:
-    """Weighted least squares of many genes. Coefficients are columns × genes, residuals samples × genes."""
+    """Weighted least squares of many genes.
+
+    Coefficients are columns × genes, residuals samples × genes, and covariances pairs of columns × genes, in units of the
+    variance of the gene.
+    """
 
     coefficients: np.ndarray
-    covariance: np.ndarray
+    covariances: np.ndarray
     residuals: np.ndarray
     df: int
 
@@ -111,7 +124,12 @@ def interaction_columns(fractions: np.ndarray, tested: np.ndarray) -> np.ndarray
 
 
 def fit_weighted(
-    expression: np.ndarray, columns: np.ndarray, relative: np.ndarray, fitted: np.ndarray, sd: np.ndarray
+    expression: np.ndarray,
+    columns: np.ndarray,
+    relative: np.ndarray,
+    fitted: np.ndarray,
+    sd: np.ndarray,
+    pairs: tuple[np.ndarray, np.ndarray] = NO_PAIRS,
 ) -> WeightedFit:
     """Fit each gene by weighted least squares.
 
@@ -127,11 +145,13 @@ def fit_weighted(
         Expected expression, samples × genes, which scales ``relative``.
     sd
         Standard deviation of each value up to a factor per gene, samples × genes.
+    pairs
+        Numbers of the columns of each covariance to return. All would need columns² values for each gene.
     """
     n_samples, n_genes = expression.shape
     n_columns = columns.shape[1] + relative.shape[1]
     coefficients, residuals = np.empty((n_columns, n_genes)), np.empty((n_samples, n_genes))
-    covariance = np.empty((n_genes, n_columns, n_columns))
+    covariances = np.empty((len(pairs[0]), n_genes))
     size = max(1, VALUES_PER_BLOCK // (n_samples * n_columns))
     for start in range(0, n_genes, size):
         block = slice(start, start + size)
@@ -144,8 +164,8 @@ def fit_weighted(
         projected = orthogonal.transpose(0, 2, 1) @ target
         coefficients[:, block] = (inverse @ projected)[:, :, 0].T
         residuals[:, block] = (target - orthogonal @ projected)[:, :, 0].T
-        covariance[block] = inverse @ inverse.transpose(0, 2, 1)
-    return WeightedFit(coefficients, covariance, residuals, n_samples - n_columns)
+        covariances[:, block] = np.einsum("gpc,gpc->pg", inverse[:, pairs[0]], inverse[:, pairs[1]])
+    return WeightedFit(coefficients, covariances, residuals, n_samples - n_columns)
 
 
 def fit_interactions(
@@ -171,7 +191,7 @@ def fit_interactions(
     fractions
         Samples × cell types, rows sum to 1, linearly independent also within the tested variables.
     tested
-        Tested variables, samples × variables.
+        Tested variables, samples × variables. One unit is the range over which an effect is at most twice the mean.
     covariates
         Samples × covariates.
     n_factors
@@ -190,28 +210,74 @@ def fit_interactions(
     spread[spread == 0] = 1
     if n_factors is None:
         n_factors = count_factors(fit.residuals / spread, fit.df)
+    scores = np.empty((len(values), 0))
     if n_factors:
         without = fit_weighted(values, fractions, relative, fitted, sd)
         scores = factor_scores(fit.residuals / spread, without.residuals / spread, n_factors)
-        fit = fit_weighted(values, full, np.hstack([relative, scores]), fitted, sd)
+    pairs = _pairs_to_test(fractions.shape[1], tested.shape[1])
+    fit = fit_weighted(values, full, np.hstack([relative, scores]), fitted, sd, pairs)
     return _test(fit, fractions.shape[1], tested.shape[1], n_factors)
+
+
+def _pairs_to_test(n_types: int, n_variables: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the columns of the variances of means, the covariances with the effect, and those between all effects."""
+    effects = np.arange(n_types, n_types * (1 + n_variables))
+    means = np.tile(np.arange(n_types), n_variables)
+    first, second = np.meshgrid(effects, effects, indexing="ij")
+    return np.concatenate([means, means, first.ravel()]), np.concatenate([means, effects, second.ravel()])
+
+
+def shrink_other_effects(
+    effect: np.ndarray, covariance: np.ndarray, prior_variance: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return estimate and variance of each effect, with a prior of mean 0 on all other effects of the gene.
+
+    Without it, impossible effects on rare types take part in the estimates: their errors are large and correlated with those
+    of all other effects. The tested effect itself is not shrunk.
+
+    Parameters
+    ----------
+    effect
+        Least-squares estimates, genes × effects.
+    covariance
+        Their covariance, genes × effects × effects.
+    prior_variance
+        Variance of the prior, genes × effects.
+
+    Notes
+    -----
+    The posterior with a prior on all effects follows from one linear system. The prior of effect j is then removed again: its
+    marginal posterior has mean b and variance v, and is divided by the prior density with variance d:
+    ``estimate = b / (1 - v / d)`` and ``variance = v / (1 - v / d)``.
+    """
+    total = covariance + prior_variance[:, :, None] * np.eye(effect.shape[1])
+    # covariance @ inverse(total), both symmetric
+    weights = np.linalg.solve(total, covariance).transpose(0, 2, 1)
+    posterior = effect - np.einsum("gij,gj->gi", weights, effect)
+    variance = np.einsum("gii->gi", covariance) - np.einsum("gij,gji->gi", weights, covariance)
+    kept = 1 - variance / prior_variance
+    return posterior / kept, variance / kept
 
 
 def _test(fit: WeightedFit, n_types: int, n_variables: int, n_factors: int) -> Interactions:
     """Return the moderated tests of the effects, with standard errors scaled by the inflation."""
     variance, df = moderate_variances(fit.variance, fit.df)
     shape = (n_variables, n_types, len(variance))
+    n_effects = n_variables * n_types
     centre = fit.coefficients[:n_types]
-    effect = fit.coefficients[n_types : n_types * (1 + n_variables)].reshape(shape)
-    first = np.arange(n_types)
-    every = np.arange(n_types, n_types * (1 + n_variables))
-    of_effect = fit.covariance[:, every, every].T.reshape(shape)
-    shared = fit.covariance[:, np.tile(first, n_variables), every].T.reshape(shape)
+    effect = fit.coefficients[n_types : n_types + n_effects]
+    of_centre, shared = fit.covariances[: 2 * n_effects].reshape(2, n_effects, -1) * variance
+    of_effects = fit.covariances[2 * n_effects :].reshape(n_effects, n_effects, -1).transpose(2, 0, 1)
+    of_effects = of_effects * variance[:, None, None]
+    of_effect = np.einsum("gii->ig", of_effects)
     # the best estimate of the mean without effect is uncorrelated with the effect: the choice of genes is independent
-    mean = centre - shared / of_effect * effect
-    of_mean = fit.covariance[:, first, first].T - shared**2 / of_effect
-    expressed = student.sf(ratio(mean, np.sqrt(of_mean * variance)), df) < EXPRESSED_LEVEL
-    error = np.where(expressed, np.sqrt(of_effect * variance), np.nan)
+    mean = np.tile(centre, (n_variables, 1)) - shared / of_effect * effect
+    of_mean = of_centre - shared**2 / of_effect
+    expressed = (student.sf(ratio(mean, np.sqrt(of_mean)), df) < EXPRESSED_LEVEL).reshape(shape)
+    prior = np.maximum(MAX_RELATIVE_EFFECT_SD**2 * (np.maximum(mean, 0) ** 2 + of_mean), np.finfo(float).tiny)
+    estimate, of_estimate = shrink_other_effects(effect.T, of_effects, prior.T)
+    mean, effect, of_effect = mean.reshape(shape), estimate.T.reshape(shape), of_estimate.T.reshape(shape)
+    error = np.where(expressed, np.sqrt(of_effect), np.nan)
     statistic = np.abs(ratio(effect, error))
     normal = norm.isf(np.maximum(student.sf(statistic, df), np.finfo(float).tiny))
     inflation = np.ones(shape[:2])
@@ -241,7 +307,7 @@ def variance_inflation(fractions: np.ndarray, tested: np.ndarray, covariates: np
     return factors.reshape(n_variables, n_types)
 
 
-def samples_needed(found: Interactions, n_samples: int, fold_change: float, ranges: np.ndarray) -> np.ndarray:
+def samples_needed(found: Interactions, n_samples: int, fold_change: float) -> np.ndarray:
     """Return the number of samples at which half of the tested genes show a fold change, variables × cell types.
 
     Standard errors fall with the square root of the number of samples of the same design. An effect of c - 1 times the
@@ -254,14 +320,11 @@ def samples_needed(found: Interactions, n_samples: int, fold_change: float, rang
     n_samples
         Number of samples of the design.
     fold_change
-        Fold change c, above 1.
-    ranges
-        Range of each variable over which the expression changes c-fold, length variables.
+        Fold change c per unit of the variable, above 1.
     """
     relative = 2 * (fold_change - 1) / (fold_change + 1)
     quantiles = student.isf(POWER_LEVEL / 2, found.df) + norm.ppf(POWER)
-    errors = found.standard_error * ranges[:, None, None]
-    needed = n_samples * (quantiles / relative * ratio(errors, found.mean)) ** 2
+    needed = n_samples * (quantiles / relative * ratio(found.standard_error, found.mean)) ** 2
     result = np.full(needed.shape[:2], np.nan)
     for place in np.ndindex(*result.shape):
         known = needed[place][np.isfinite(needed[place])]

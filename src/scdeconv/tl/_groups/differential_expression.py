@@ -131,6 +131,10 @@ def differential_expression(
     expression of the sample is its weight; see Law et al. (2014) for this idea. The variance of each gene is shrunk to the
     trend; see Smyth (2004).
 
+    *Effects on other types.* The test of a type has a normal prior on the effects on all other types, with mean 0 and the mean
+    expression as standard deviation. Otherwise large errors of the effects on rare types enter all tests. It allows for all
+    possible effects, because expression is not negative: a difference of two groups is at most twice their mean.
+
     *Latent factors.* Loadings are principal components of the residuals of the full model. The scores of a sample are a
     robust regression of its residuals, without the effects of the group, on the loadings of all genes; see Wang et al.
     (2017). Factors above the noise level of random matrices are used.
@@ -168,10 +172,13 @@ def differential_expression(
     _report_samples(adata, key, mixtures.fractions.index, mixtures.known)
 
     expressed = np.asarray(mixtures.expression.any(axis=0))
-    found = fit_interactions(mixtures.expression[:, expressed], fractions.to_numpy(), tested, others, n_factors)
-    table = tidy_effects(found, design, mixtures.fractions.columns, fractions.columns, adata.var_names, expressed)
     ranges = 2 * tested.std(axis=0) if design.groups is None else np.ones(tested.shape[1])
-    needed = samples_needed(found, len(fractions), fold_change, ranges)
+    found = fit_interactions(
+        mixtures.expression[:, expressed], fractions.to_numpy(), tested / ranges, others, n_factors
+    )
+    needed = samples_needed(found, len(fractions), fold_change)
+    found = found.per_unit(ranges)
+    table = tidy_effects(found, design, mixtures.fractions.columns, fractions.columns, adata.var_names, expressed)
     types = summarise_types(table, mixtures.fractions, fractions.columns, inflation, found.inflation, needed)
     _report_types(types, found.n_factors, len(fractions), fold_change)
     adata.uns.setdefault(keys.UNS, {})[key_added] = {
