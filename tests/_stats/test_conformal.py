@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scdeconv._stats.conformal import PRIOR_DONORS, HeldOut, angle
+from scdeconv._stats.conformal import PRIOR_DONORS, HeldOut, angle, spread_of
 
 N_DONORS, N_TYPES = 13, 7
 
@@ -56,10 +56,21 @@ def intervals_by_loops(data, predicted, coverage, spread=0.0):
         pooled = np.mean([square[name, j] for name in of for j in range(n_types)])
         return np.sqrt((len(of) * own + PRIOR_DONORS * pooled) / (len(of) + PRIOR_DONORS)) + 1e-9
 
+    def own_spread(i, k):
+        """Standard deviation over the members of an ensemble."""
+        if data.members is None:
+            return 0.0
+        values = [np.arcsin(np.sqrt(member[i, k])) for member in data.members]
+        return np.sqrt(sum((value - sum(values) / len(values)) ** 2 for value in values) / (len(values) - 1))
+
     scores = {}
     for name in names:
         others = [other for other in names if other != name]
-        scores[name] = [error(i, k) / unit(others, k) for i in rows[name] for k in range(n_types)]
+        scores[name] = [
+            error(i, k) / np.sqrt(unit(others, k) ** 2 + own_spread(i, k) ** 2)
+            for i in rows[name]
+            for k in range(n_types)
+        ]
 
     def quantiles(of):
         """Weighted quantiles of the scores, every donor with the same weight."""
@@ -97,6 +108,8 @@ def intervals_by_loops(data, predicted, coverage, spread=0.0):
 def test_bounds_equal_an_explicit_loop(coverage, spread):
     rng = np.random.default_rng(1)
     data, (_, predicted) = held_out(rng, type_sd(rng)), draw(rng, 6, 0.05)
+    if spread:
+        data.members = np.stack([draw(rng, N_DONORS, 0.1)[1] for _ in range(3)])
     found = data.intervals(predicted, coverage, spread)
     np.testing.assert_allclose(found, intervals_by_loops(data, predicted, coverage, spread), rtol=1e-9, atol=1e-12)
 
@@ -219,6 +232,8 @@ def test_bounds_contain_the_estimate():
 def test_intervals_widen_with_coverage_and_spread():
     rng = np.random.default_rng(5)
     data, (_, predicted) = held_out(rng, type_sd(rng)), draw(rng, 10, 0.05)
+    np.testing.assert_array_equal(data.intervals(predicted, 0.9, 0.2), data.intervals(predicted, 0.9))
+    data.members = np.stack([data.predicted] * 2)
     width = lambda *args: np.subtract(*data.intervals(predicted, *args)[::-1])
     narrow, usual, wide = (width(coverage) for coverage in (0.3, 0.7, 0.9))
     assert (narrow < usual).all()
@@ -229,6 +244,32 @@ def test_intervals_widen_with_coverage_and_spread():
     different = width(0.9, per_entry) != wide
     assert different[2, 3]
     assert different.sum() == 1
+
+
+def members_around(rng, n_samples):
+    """Measured fractions of two types, and members whose distance is proportional to the error of their mean."""
+    measured, sd = rng.uniform(0.3, 0.7, n_samples), rng.choice([0.01, 0.1], n_samples)
+    predicted = np.sin(angle(measured) + sd * rng.standard_normal(n_samples)) ** 2
+    members = np.sin(angle(predicted) + np.outer([-1, 1], sd)) ** 2
+    pairs = [np.stack([values, 1 - values], axis=-1) for values in (measured, predicted, members)]
+    return *pairs, sd
+
+
+def test_spread_narrows_certain_samples_at_the_promised_coverage():
+    inside, widths = [], {True: [], False: []}
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        measured, predicted, members, _ = members_around(rng, 20)
+        training = {True: HeldOut(measured, predicted, np.arange(20), members)}
+        training[False] = HeldOut(measured, predicted, np.arange(20))
+        measured, predicted, members, sd = members_around(rng, 40)
+        for with_members, data in training.items():
+            lower, upper = data.intervals(predicted, 0.8, spread_of(members))
+            widths[with_members].append((upper - lower)[sd == 0.01].mean())
+            if with_members:
+                inside.append(((lower <= measured) & (measured <= upper)).mean())
+    assert abs(np.mean(inside) - 0.8) < 3 * np.std(inside) / np.sqrt(len(inside)) + 0.02
+    assert np.mean(widths[True]) < 0.9 * np.mean(widths[False])
 
 
 def test_perfect_predictions_have_almost_no_width():
@@ -262,6 +303,11 @@ class TestUserInput:
             predicted.to_numpy(), 0.8
         )
         np.testing.assert_array_equal(first, second)
+
+    def test_members_of_other_samples_are_refused(self, tables):
+        measured, predicted, donors = tables
+        with pytest.raises(ValueError, match="members × samples × cell types"):
+            HeldOut(measured, predicted, donors, np.zeros((2, 5, 3)))
 
     @pytest.mark.parametrize(
         ("change", "message"),

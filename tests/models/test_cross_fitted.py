@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from scdeconv import tl
-from scdeconv.models import NNLS
+from scdeconv.models import NNLS, Estimate, Ridge
+from scdeconv.models.paired.ridge import RidgeState
 
 
 @pytest.mark.parametrize("method", ["bisque", "calibrated_nnls", "ridge", "nnls", "mean_composition"])
@@ -44,3 +45,17 @@ def test_held_out_truth_is_the_measured_fractions(pairs):
         pd.DataFrame(model.held_out_.measured, measured.index, measured.columns), measured, check_names=False
     )
     np.testing.assert_allclose(model.held_out_.predicted.sum(axis=1), 1)
+
+
+def test_members_of_held_out_donors_are_kept(pairs, monkeypatch):
+    plain = RidgeState.estimate
+
+    def with_members(state, expression):
+        fractions = plain(state, expression).fractions
+        return Estimate(fractions, np.stack([fractions, fractions[:, ::-1]]))
+
+    monkeypatch.setattr(RidgeState, "estimate", with_members)
+    model = Ridge(pairs)
+    model.train()
+    held_out = model.held_out_
+    np.testing.assert_array_equal(held_out.members, [held_out.predicted, held_out.predicted[:, ::-1]])

@@ -46,6 +46,9 @@ VALUES = "values"
 # key of uns[UNS] of combined references
 COMBINED = "combine_references"
 
+# key of uns[UNS] with the names of the colours in uns["<key>_colors"]
+COLORS = "colors"
+
 # uns: uns[UNS][<step or obsm key>] is a record of plain values
 UNS = "scdeconv"
 

@@ -24,6 +24,24 @@ def angle(fractions: np.ndarray) -> np.ndarray:
     return np.arcsin(np.sqrt(np.clip(fractions, 0, 1)))
 
 
+def spread_of(members: np.ndarray | None) -> np.ndarray | float:
+    """Return the standard deviation over the members of an ensemble on the scale arcsin(sqrt(fraction)).
+
+    Parameters
+    ----------
+    members
+        Members × samples × cell types. None: no ensemble.
+
+    Returns
+    -------
+    Samples × cell types; 0 for fewer than two members.
+    """
+    if members is None or len(members) < 2:
+        return 0.0
+    spread: np.ndarray = angle(members).std(axis=0, ddof=1)
+    return spread
+
+
 @dataclass
 class HeldOut:
     """Out-of-fold predictions of the training donors (``held_out_`` of a trained model).
@@ -39,6 +57,8 @@ class HeldOut:
         Out-of-fold predictions, samples × cell types.
     donors
         Donor of each sample, length samples.
+    members
+        Out-of-fold predictions of each member of an ensemble, members × samples × cell types. None for a single model.
 
     Examples
     --------
@@ -59,6 +79,7 @@ class HeldOut:
     measured: np.ndarray
     predicted: np.ndarray
     donors: np.ndarray
+    members: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Convert tables to arrays; raise ``ValueError`` for other samples or types, NaN, percent or counts."""
@@ -81,6 +102,12 @@ class HeldOut:
                 "Select the same samples and cell types."
             )
             raise ValueError(msg)
+        if self.members is not None and np.shape(self.members)[1:] != self.predicted.shape:
+            msg = (
+                f"Expected members as an array members × samples × cell types for {self.predicted.shape} predictions, found "
+                f"shape {np.shape(self.members)}. Pass the predictions of each member for the same samples."
+            )
+            raise ValueError(msg)
         if np.isnan(self.measured).any():
             msg = (
                 f"Expected measured fractions without NaN, found NaN in {np.isnan(self.measured).any(axis=1).sum()} of "
@@ -95,9 +122,18 @@ class HeldOut:
         -------
         Root mean squared error of the predictions, and that of the mean composition of the other donors.
         """
-        others = np.stack([self.measured[self.donors != donor].mean(axis=0) for donor in self.donors])
-        rmse, of_mean = (np.sqrt(((values - self.measured) ** 2).mean()) for values in (self.predicted, others))
+        tables = (self.predicted, self.mean_of_other_donors())
+        rmse, of_mean = (np.sqrt(((values - self.measured) ** 2).mean()) for values in tables)
         return float(rmse), float(of_mean)
+
+    def mean_of_other_donors(self) -> np.ndarray:
+        """Return the baseline of the predictions.
+
+        Returns
+        -------
+        Mean composition of all samples of other donors, samples × cell types.
+        """
+        return np.stack([self.measured[self.donors != donor].mean(axis=0) for donor in self.donors])
 
     def describe(self) -> str:
         """Return both errors of :meth:`errors` as text.
@@ -121,7 +157,8 @@ class HeldOut:
         The rows of the other donors.
         """
         others = self.donors != donor
-        return HeldOut(self.measured[others], self.predicted[others], self.donors[others])
+        members = None if self.members is None else self.members[:, others]
+        return HeldOut(self.measured[others], self.predicted[others], self.donors[others], members)
 
     def sums(self, of: np.ndarray) -> HeldOut:
         """Return the predictions of sums of cell types.
@@ -135,7 +172,8 @@ class HeldOut:
         -------
         Samples × sums.
         """
-        return HeldOut(self.measured @ of, self.predicted @ of, self.donors)
+        members = None if self.members is None else self.members @ of
+        return HeldOut(self.measured @ of, self.predicted @ of, self.donors, members)
 
     def widest_coverage(self) -> float:
         """Return the highest possible coverage of :meth:`intervals`.
@@ -159,8 +197,8 @@ class HeldOut:
         coverage
             Probability that the interval contains the fraction, above 0 and at most n / (n + 1) for n donors.
         spread
-            Standard deviation over the members of an ensemble on the scale arcsin(sqrt(fraction)). It widens the
-            interval.
+            Standard deviation over the members of an ensemble on the scale arcsin(sqrt(fraction)), which widens the
+            interval. Ignored if the out-of-fold predictions have no ``members``: then its effect on errors is unknown.
 
         Returns
         -------
@@ -174,7 +212,8 @@ class HeldOut:
         Notes
         -----
         Cross-conformal prediction (Vovk 2015) with donors as the exchangeable units (Dunn et al. 2023). Nonconformity
-        scores are absolute errors on the scale arcsin(sqrt(fraction)), divided by the typical error of the cell type.
+        scores are absolute errors on the scale arcsin(sqrt(fraction)), divided by the typical error of the cell type or,
+        for an ensemble, by the root of the sum of its square and the squared spread of the sample's members.
         The threshold is a quantile of the scores with equal weight for each donor. Its level is the lowest one for
         which the thresholds of all other donors cover a share ``coverage * (1 + r / n)`` of a donor's scores, on average
         over n donors. Errors of k fractions that sum to 1 have the correlation ``-1 / (k - 1)``, and their squares
@@ -200,10 +239,12 @@ class HeldOut:
         squares = np.stack([(errors[codes == code] ** 2).mean(axis=0) for code in range(len(donors))])
         # scale without the donor's own errors, as for a new donor
         others = (squares.sum(axis=0) - squares) / max(len(donors) - 1, 1)
-        scores = errors / _typical_error(others, len(donors) - 1)[codes]
+        if self.members is None:
+            spread = 0.0
+        scores = errors / np.hypot(_typical_error(others, len(donors) - 1)[codes], spread_of(self.members))
         level = _calibrated_level(scores, codes, coverage)
         threshold = _quantile(scores, codes, np.array([level]))[0]
-        half_width = threshold * np.sqrt(_typical_error(squares.mean(axis=0), len(donors)) ** 2 + np.square(spread))
+        half_width = threshold * np.hypot(_typical_error(squares.mean(axis=0), len(donors)), spread)
         centre = angle(predicted)
         return np.sin(np.maximum(centre - half_width, 0)) ** 2, np.sin(np.minimum(centre + half_width, np.pi / 2)) ** 2
 

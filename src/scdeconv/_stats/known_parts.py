@@ -145,11 +145,17 @@ class KnownParts:
         if not known.any():
             return held_out
         n_draws = N_DRAWS if (se[known] > 0).any() else 1
-        measured, predicted = (np.repeat(table, n_draws, axis=0) for table in (held_out.measured, held_out.predicted))
+        measured = np.repeat(held_out.measured, n_draws, axis=0)
         errors = np.random.default_rng(0).standard_normal((len(measured), len(se))) * se
         values = np.where(known, np.clip(measured @ self.of + errors, 0, 1), np.nan)
         parts = replace(self, values=values, se=np.tile(se, (len(measured), 1)))
-        return HeldOut(measured, parts.compromise(predicted).rescale(predicted), np.repeat(held_out.donors, n_draws))
+
+        def given(fractions: np.ndarray) -> np.ndarray:
+            repeated = np.repeat(fractions, n_draws, axis=0)
+            return parts.compromise(repeated).rescale(repeated)
+
+        members = None if held_out.members is None else np.stack([given(each) for each in held_out.members])
+        return HeldOut(measured, given(held_out.predicted), np.repeat(held_out.donors, n_draws), members)
 
     def bounds(
         self, fractions: np.ndarray, of: np.ndarray, coverage: float

@@ -228,15 +228,19 @@ class CrossFittedModel(DeconvolutionModel):
         measured = pairs.fractions
         if self.fraction_kind == "rna":
             measured = to_fractions(measured * data.cell_sizes(without))
-        predicted, noise = np.empty_like(measured), np.full(len(measured), np.nan)
-        for members in self._folds(donors):
-            rows = np.isin(pairs.donors, members)
-            estimate = self.fit(data, [*without, *members], **settings).estimate(pairs.expression[rows])
+        predicted, noise, members = np.empty_like(measured), np.full(len(measured), np.nan), None
+        for fold in self._folds(donors):
+            rows = np.isin(pairs.donors, fold)
+            estimate = self.fit(data, [*without, *fold], **settings).estimate(pairs.expression[rows])
             # samples without an estimate count with equal fractions
             predicted[rows] = np.where(np.isfinite(estimate.fractions), estimate.fractions, 1 / measured.shape[1])
+            if estimate.members is not None:
+                if members is None:
+                    members = np.empty((len(estimate.members), *measured.shape))
+                members[:, rows] = np.nan_to_num(estimate.members, nan=1 / measured.shape[1])
             if estimate.noise is not None:
                 noise[rows] = estimate.noise
-        held_out = HeldOut(measured, predicted, pairs.donors)
+        held_out = HeldOut(measured, predicted, pairs.donors, members)
         known = not np.isnan(noise).any()
         return held_out, Familiarity.from_held_out(noise, measured, pairs.donors) if known else None
 

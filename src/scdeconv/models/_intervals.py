@@ -9,6 +9,7 @@ import pandas as pd
 
 from scdeconv._data.checks import examples
 from scdeconv._data.warnings import warn
+from scdeconv._stats.conformal import spread_of
 from scdeconv._stats.resampling import resampled_intervals
 
 if TYPE_CHECKING:
@@ -58,7 +59,10 @@ def interval_bounds(
         resamples = np.stack([rescale(each) for each in estimate.resamples])
         bounds = resampled_intervals(estimate.fractions @ of, resamples @ of, coverage)
         return np.where(is_known, lower, bounds[0]), np.where(is_known, upper, bounds[1])
-    spread = np.broadcast_to(estimate.sums(of).spread, lower.shape)
+    spread = np.array(np.broadcast_to(estimate.sums(of).spread, lower.shape))
+    # training samples have the spread of their out-of-fold predictions
+    out_of_fold = np.broadcast_to(spread_of(held_out.sums(of).members), (len(held_out.donors), of.shape[1]))
+    spread[rows >= 0] = out_of_fold[rows[rows >= 0]]
     donors = np.where(rows >= 0, held_out.donors[rows], None)
     for samples in parts.patterns():
         sums = of[:, ~is_known[samples[0]]]
@@ -70,8 +74,7 @@ def interval_bounds(
             free = np.ix_(mine, ~is_known[mine[0]])
             others = like if donor is None else like.without(str(donor))
             if donor is None or others.widest_coverage() >= coverage:
-                wider = spread[free] if donor is None else 0.0
-                lower[free], upper[free] = others.intervals(estimate.fractions[mine] @ sums, coverage, wider)
+                lower[free], upper[free] = others.intervals(estimate.fractions[mine] @ sums, coverage, spread[free])
     return lower, upper
 
 

@@ -124,6 +124,24 @@ def held_out_means(members: np.ndarray, held: np.ndarray) -> np.ndarray:
     return np.einsum("mr,mrk->rk", weights, members)[held.any(axis=0)]
 
 
+def held_out_members(members: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """Return the predictions of the members that hold out a row, for each row that is held out.
+
+    Parameters
+    ----------
+    members, held
+        As for :func:`held_out_means`.
+
+    Returns
+    -------
+    Members × held-out rows × cell types; as many members as hold out every such row.
+    """
+    rows = np.flatnonzero(held.any(axis=0))
+    holding = np.argsort(~held[:, rows], axis=0, kind="stable")[: held[:, rows].sum(axis=0).min()]
+    found: np.ndarray = members[holding, rows]
+    return found
+
+
 def first_held_out(held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return, for each held-out row, the first member that holds it out, and the row."""
     row, first = np.unique(np.nonzero(held)[1], return_index=True)
@@ -153,7 +171,7 @@ def train_members(
     n_members: int,
     max_epochs: int,
     steps_per_epoch: int,
-    patience: int,
+    patience: int | None,
     refit: bool,
     settings: Mapping[str, Any],
 ) -> Trained:
@@ -172,7 +190,7 @@ def train_members(
     max_epochs, steps_per_epoch
         Maximum number of epochs, and optimiser steps per epoch.
     patience
-        Early stopping: number of epochs without a lower validation loss.
+        Early stopping: number of epochs without a lower validation loss. None: the last weights of ``max_epochs`` are kept.
     refit
         Refit on all donors, unless Ctrl-C interrupted the first training.
     settings
@@ -190,6 +208,7 @@ def train_members(
         validation=validation,
         max_steps=max_epochs * steps_per_epoch,
         patience=patience,
+        keep_best=patience is not None,
         description="training with donors held out",
         **settings,
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scdeconv._stats.compositions import to_fractions
-from scdeconv._stats.conformal import angle
+from scdeconv._stats.conformal import spread_of
 
 from ._usable import to_all_rows
 
@@ -54,7 +54,7 @@ class Estimate:
     @property
     def spread(self) -> np.ndarray | float:
         """Standard deviation over the members on the scale arcsin(sqrt(fraction)), samples × cell types; 0 without."""
-        return 0.0 if self.members is None else angle(self.members).std(axis=0)
+        return spread_of(self.members)
 
     def on_all_rows(self, fractions: np.ndarray, usable: np.ndarray) -> Estimate:
         """Return the estimate with rows of NaN for the samples that are not usable.

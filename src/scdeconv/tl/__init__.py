@@ -12,10 +12,11 @@ from ._groups import compare_fractions, differential_expression, group_expressio
 from ._merge_types import merge_types
 from ._methods import methods
 from ._name_clusters import name_clusters
-from ._predict import predict
+from ._predict import predict, record_of
 from ._train import default_method, train
 from ._tuning import Tuning, tune
 
+# other imports above are internal
 __all__ = [
     "Tuning",
     "benchmark",

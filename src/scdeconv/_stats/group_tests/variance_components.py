@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import minimize
 
-# bounds of the variance components relative to the variance of the residuals: 1e-5 is as good as 0
-BOUNDS = (np.log(1e-5), np.log(10.0))
-# the REML deviance has local minima at its bounds
-STARTS = (0.5, 1e-3)
+# variance components relative to the variance of the residuals: bounds (the lower one is as good as 0) and start
+BOUNDS, START = (1e-5, 10.0), 0.5
+# largest weight of a sample relative to the mean weight: at 6 against 6 samples with errors that are wrong, 7 % of the
+# tests are significant at 5 %, 9 % without a limit (chosen on normal data)
+MAX_WEIGHT = 2.0
 
 
 def stack_clusters(codes: np.ndarray) -> list[np.ndarray]:
@@ -38,7 +39,7 @@ def whiten(
     """
     whitened, log_determinant = np.empty_like(values), 0.0
     for rows in stacks:
-        covariance = np.full((*rows.shape, rows.shape[1]), between)
+        covariance = np.full((*rows.shape, rows.shape[1]), between, dtype=float)
         np.einsum("cii->ci", covariance)[...] += variance[rows]
         root = np.linalg.cholesky(covariance)
         whitened[rows] = np.linalg.solve(root, values[rows])
@@ -64,26 +65,30 @@ def estimate_components(
     has_intercepts
         Whether clusters have a random intercept; otherwise the variance between clusters is 0.
     """
-    residuals = response - matrix @ np.linalg.lstsq(matrix, response)[0]
+    residuals = response - matrix @ np.linalg.lstsq(matrix, response, rcond=None)[0]
     scale = residuals @ residuals / (len(response) - matrix.shape[1])
     if scale <= 0:
         return 1.0, 0.0
     values = np.column_stack([response, matrix])
 
-    def deviance(logs: np.ndarray) -> float:
-        within, between = _components(logs, scale)
-        whitened, log_determinant = whiten(values, stacks, within + errors, between)
+    def deviance(shares: np.ndarray) -> float:
+        whitened, log_determinant = whiten(values, stacks, scale * shares[0] + errors, scale * shares[1:].sum())
         upper = np.linalg.qr(whitened[:, 1:])
         left = whitened[:, 0] - upper.Q @ (upper.Q.T @ whitened[:, 0])
         return log_determinant + 2 * np.log(np.abs(np.diag(upper.R))).sum() + left @ left
 
     size = 2 if has_intercepts else 1
-    found = [
-        minimize(deviance, np.full(size, np.log(start)), method="L-BFGS-B", bounds=[BOUNDS] * size) for start in STARTS
-    ]
-    return _components(min(found, key=lambda fit: fit.fun).x, scale)
+    shares = minimize(deviance, np.full(size, START), method="L-BFGS-B", bounds=[BOUNDS] * size).x
+    return float(scale * shares[0]), float(scale * shares[1:].sum())
 
 
-def _components(logs: np.ndarray, scale: float) -> tuple[float, float]:
-    within, *between = scale * np.exp(logs)
-    return float(within), float(between[0]) if between else 0.0
+def limit_weights(variance: np.ndarray) -> np.ndarray:
+    """Return variances of samples whose weights (1 / variance) are at most twice the mean weight."""
+    weights = 1 / variance
+    # the mean falls with the limit: converges to the common limit
+    for _ in range(100):
+        limited = np.minimum(weights, MAX_WEIGHT * weights.mean())
+        if np.array_equal(limited, weights):
+            break
+        weights = limited
+    return 1 / weights
