@@ -112,7 +112,7 @@ def test_tracks_show_columns_in_sample_order(make_adata):
 
 def test_tracks_of_missing_groups_are_grey(adata):
     adata.obs.loc["s0", "group"] = None
-    ax = pl.fractions(adata, kind="heatmap", tracks="group")
+    ax = pl.fractions(adata, tracks="group")
     (legend,) = (artist for artist in ax.get_children() if isinstance(artist, Legend))
     assert "not given" in [text.get_text() for text in legend.get_texts()]
 
@@ -121,5 +121,5 @@ def test_unknown_tracks_are_refused(adata):
     with pytest.raises(KeyError, match=r"Expected tracks to be columns \['group'\] of adata.obs, found 'age'"):
         pl.fractions(adata, kind="heatmap", tracks=["age", "group"])
     with pytest.raises(ValueError, match="Expected kind='heatmap' for tracks, found 'bars'"):
-        pl.fractions(adata, tracks="group")
+        pl.fractions(adata, kind="bars", tracks="group")
     assert not plt.get_fignums()
