@@ -88,7 +88,9 @@ def test_constant_types_and_equal_samples_can_be_clustered(make_adata):
 @pytest.mark.parametrize("n_samples", [1, 2, 3])
 def test_few_samples_can_be_drawn(make_adata, n_samples):
     adata = make_adata(4, 2)[:n_samples].copy()
-    assert len(samples(pl.fractions(adata, kind="heatmap"))) == n_samples
+    ax = pl.fractions(adata, kind="heatmap")
+    assert len(samples(ax)) == n_samples
+    assert len(insets(ax)[1]) == (n_samples == 3)
 
 
 def test_tracks_show_columns_in_sample_order(make_adata):

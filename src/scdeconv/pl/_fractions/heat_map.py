@@ -156,7 +156,8 @@ def _name(track: Column) -> str:
     """Return the name of a track; of numbers with their range, which is that of the colours."""
     if track.colors or not np.isfinite(track.values).any():
         return track.name
-    return f"{track.name} ({np.nanmin(track.values):.3g}\N{EN DASH}{np.nanmax(track.values):.3g})"
+    bounds = dict.fromkeys(f"{bound:.3g}" for bound in (np.nanmin(track.values), np.nanmax(track.values)))
+    return f"{track.name} ({'\N{EN DASH}'.join(bounds)})"
 
 
 def _colors_of(track: Column) -> np.ndarray:

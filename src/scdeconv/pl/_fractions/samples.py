@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # samples above which the order of the leaves is not optimised, and above which there is no clustering: its memory is
 # quadratic
 MAX_OPTIMAL, MAX_CLUSTERED = 500, 5000
+# number of samples or types below which there is nothing to cluster
+MIN_CLUSTERED = 3
 Segments = list[np.ndarray]
 
 
@@ -76,7 +78,9 @@ def clustered(table: pd.DataFrame, groups: Column) -> Samples:
     order = np.concatenate([of_group[leaves] for of_group, (leaves, _) in zip(members, trees, strict=True)])
     spread = roots.std(axis=0)
     profiles = (roots - roots.mean(axis=0)) / np.where(spread > 0, spread, 1)
-    types, type_tree = _tree(profiles.T / np.sqrt(len(table)))
+    # two samples have correlations of 1 and -1 only
+    few = len(table) < MIN_CLUSTERED
+    types, type_tree = (np.arange(table.shape[1]), []) if few else _tree(profiles.T / np.sqrt(len(table)))
     samples = _samples(table.iloc[:, types], groups, order, [], type_tree)
     first = [samples.position[samples.codes == code][0] for code in range(len(groups.values.categories))]
     moved = [line + [start, 0] for (_, tree), start in zip(trees, first, strict=True) for line in tree]
@@ -94,7 +98,7 @@ def _samples(
 def _tree(values: np.ndarray) -> tuple[np.ndarray, Segments]:
     """Return the order of the rows by average linkage, and the lines of its dendrogram."""
     n = len(values)
-    if n < 3:
+    if n < MIN_CLUSTERED:
         return np.arange(n), []
     merges = linkage(values, "average", optimal_ordering=n <= MAX_OPTIMAL)
     leaves = leaves_list(merges)
