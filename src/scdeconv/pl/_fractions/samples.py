@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,11 +70,11 @@ def clustered(table: pd.DataFrame, groups: Column) -> Samples:
 
     Cell types are clustered by the correlation of their square roots over samples.
     """
-    roots = np.sqrt(np.clip(table.to_numpy(dtype=float), 0, None))
     if len(table) > MAX_CLUSTERED:
         return grouped(table, groups, str(table.mean().idxmax()))
-    trees = [_tree(roots[groups.values.codes == code]) for code in range(len(groups.values.categories))]
+    roots = np.sqrt(np.clip(table.to_numpy(dtype=float), 0, None))
     members = [np.flatnonzero(groups.values.codes == code) for code in range(len(groups.values.categories))]
+    trees = [_tree(roots[of_group]) for of_group in members]
     order = np.concatenate([of_group[leaves] for of_group, (leaves, _) in zip(members, trees, strict=True)])
     spread = roots.std(axis=0)
     profiles = (roots - roots.mean(axis=0)) / np.where(spread > 0, spread, 1)
@@ -82,9 +82,9 @@ def clustered(table: pd.DataFrame, groups: Column) -> Samples:
     few = len(table) < MIN_CLUSTERED
     types, type_tree = (np.arange(table.shape[1]), []) if few else _tree(profiles.T / np.sqrt(len(table)))
     samples = _samples(table.iloc[:, types], groups, order, [], type_tree)
-    first = [samples.position[samples.codes == code][0] for code in range(len(groups.values.categories))]
+    first = [samples.position[samples.codes == code][0] for code in range(len(members))]
     moved = [line + [start, 0] for (_, tree), start in zip(trees, first, strict=True) for line in tree]
-    return Samples(**{**vars(samples), "sample_tree": moved})
+    return replace(samples, sample_tree=moved)
 
 
 def _samples(
