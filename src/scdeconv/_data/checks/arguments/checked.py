@@ -87,8 +87,9 @@ RULES: dict[str, Rule] = {
     ),
     **dict.fromkeys(("measured_key", "probabilities_key", "reference_key", "groupby", "layer", "protein", "rna"), TEXT),
     **dict.fromkeys(("cell_type", "control", "perturbed", "malignant", "sort_by"), TEXT),
+    **dict.fromkeys(("census_version", "disease", "tissue", "uri"), TEXT),
     "key_added": KEY_ADDED,
-    "cell_types": NAMES,
+    **dict.fromkeys(("assays", "cell_types"), NAMES),
     # donors are often numbers
     "donors": listed(either(TEXT, ANY_NUMBER), "a list of names"),
     **dict.fromkeys(("annotation", "drop"), either(listed(TEXT, "a list of names", may_be_empty=True), TEXT)),
@@ -99,7 +100,9 @@ RULES: dict[str, Rule] = {
         ("absolute", "base", "batch_correction", "criterion", "duplicates", "executor", "genes_in", "platform_prior"),
         CHOICE,
     ),
-    **dict.fromkeys(("kind", "likelihood", "loss", "rest", "scale", "to", "unit"), CHOICE),
+    **dict.fromkeys(
+        ("kind", "likelihood", "loss", "organism", "rest", "scale", "suspension_type", "to", "unit"), CHOICE
+    ),
     "train_on": choice(("pairs", "simulated")),
     "accelerator": choice(("auto", "cpu", "cuda", "gpu", "mps", "tpu")),
     "cv": FOLDS,
@@ -108,9 +111,11 @@ RULES: dict[str, Rule] = {
     "seeds": listed(SEED, "a list of seeds"),
     "n_jobs": N_JOBS,
     **dict.fromkeys(
-        ("batch_size", "cells_per_sample", "max_epochs", "max_iterations", "max_steps", "min_cells"), COUNT
+        ("batch_size", "cells_per_sample", "max_cells_per_type", "max_epochs", "max_iterations", "max_steps"), COUNT
     ),
-    **dict.fromkeys(("n_aug", "n_components", "n_genes", "n_hidden", "n_iterations", "n_latent", "n_layers"), COUNT),
+    **dict.fromkeys(
+        ("min_cells", "n_aug", "n_components", "n_genes", "n_hidden", "n_iterations", "n_latent", "n_layers"), COUNT
+    ),
     **dict.fromkeys(
         ("n_members", "n_mixtures", "n_pairs", "n_samples", "n_simulated", "n_top_genes", "n_trials"), COUNT
     ),
