@@ -75,7 +75,7 @@ typehints_defaults = "braces"
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"
-bibtex_bibfiles = ["references.bib"]
+bibtex_bibfiles = ["../src/scdeconv/references.bib"]
 bibtex_reference_style = "author_year"
 
 html_theme = "sphinx_book_theme"

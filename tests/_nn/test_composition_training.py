@@ -248,6 +248,16 @@ def test_training_stops_after_patience_epochs():
     assert len(epochs) < 2000
 
 
+def test_last_weights_are_kept_on_request():
+    data, validation = make_split()
+    same = {"validation": validation, "max_steps": 600, "learning_rate": 0.1}
+    best, last = make_module(), make_module()
+    kept, plan = run(best, data, **same), run(last, data, keep_best=False, **same)
+    assert kept.validation_losses == plan.validation_losses
+    assert kept.best_epoch < plan.best_epoch == len(plan.train_losses)
+    assert not all(torch.equal(tensor, best.state_dict()[name]) for name, tensor in last.state_dict().items())
+
+
 def test_without_validation_the_last_weights_are_kept():
     plan = run(make_module(), make_data(), max_steps=30, patience=1)
     assert list(plan.history()) == ["train_loss"]

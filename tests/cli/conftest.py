@@ -54,6 +54,8 @@ def write_inputs(small_cohort):
         sheet = bulk.obs[["donor"]].rename_axis("sample")
         sheet.to_csv(folder / "samples.tsv", sep="\t")
         sheet.to_csv(folder / "samples.csv")
+        conditions = ["control", "patient"] * (bulk.n_obs // 2)
+        pd.DataFrame({"condition": conditions}, sheet.index).to_csv(folder / "groups.tsv", sep="\t")
         bulk.obsm["true_fractions"].to_csv(folder / "measured.tsv", sep="\t", index_label="sample")
         other = datasets.paired_cohort(n_donors=6, n_genes=300, cells_per_donor=(50, 100), seed=1)[1]
         other.obs_names = "other_" + other.obs_names

@@ -146,3 +146,22 @@ def test_fractions_of_two_runs_are_refused(folder, tmp_path, capsys):
 def test_plots_of_models_without_history(folder, tmp_path, capsys):
     assert run("plot", "history", folder / "model", "-o", tmp_path / "h.png") == 1
     assert "Only networks have one" in capsys.readouterr().err
+
+
+def test_report_compares_groups_of_a_sheet(folder, tmp_path, capsys):
+    fractions = pd.read_csv(folder / "f.tsv", sep="\t", index_col=0)
+    ages = range(10, 10 + len(fractions))
+    sheet = pd.DataFrame({"state": ["ill", "well"] * (len(fractions) // 2), "age": ages}, fractions.index)
+    sheet.to_csv(tmp_path / "sheet.csv", index_label="sample")
+    asked = ("--samples", tmp_path / "sheet.csv", "--group", "state", "--covariates", "age")
+    assert run("report", folder / "f.h5ad", *asked, "-o", tmp_path / "r.html") == 0
+    html = (tmp_path / "r.html").read_text(encoding="utf-8")
+    adata = anndata.read_h5ad(folder / "f.h5ad")
+    adata.obs = adata.obs.join(sheet)
+    row = tl.compare_fractions(adata, "state", covariates=["age"]).sort_values("p_value").iloc[0]
+    assert f"{row['ratio']:.3f} <small>{row['ratio_lower']:.3f} to {row['ratio_upper']:.3f}" in html
+    # written again together with the files of MultiQC
+    assert run("report", folder / "f.h5ad", "-o", tmp_path / "r.html") == 1
+    assert "Add --force" in capsys.readouterr().err
+    assert run("report", folder / "f.h5ad", "-o", tmp_path / "r.html", "--force") == 0
+    assert {path.name for path in tmp_path.glob("r*")} == {"r.html", "r_fractions_mqc.json", "r_quality_mqc.json"}

@@ -150,6 +150,7 @@ def test_home_is_expanded_and_empty_refused(folder, tmp_path, monkeypatch, capsy
         (("plot", "simulation", "pairs.h5mu", "-o", "f.png"), "expected pairs, simulated bulk, h5ad, found 1 files"),
         (("tune", "p.h5mu", "--search", "n_genes=50"), "expected NAME=[CHOICE,CHOICE], found 'n_genes=50'"),
         (("report", "f.tsv", "-o", "report.pdf"), "ends with .html"),
+        (("report", "f.tsv", "--covariates", "age", "-o", "r.html"), "need --group"),
     ],
 )
 def test_wrong_combinations_exit_with_2(arguments, message, capsys):

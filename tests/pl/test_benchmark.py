@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 
 from scdeconv import metrics, pl
 
@@ -67,7 +68,25 @@ def test_small_dots_are_cell_types_averaged_over_seeds(table):
     small = [points for points in ax.collections if points.get_sizes()[0] < 50]
     types = table[(table["method"] == "good") & table["cell_type"].isin(["B", "T", "NK"])]
     found = small[methods(ax).index("good")].get_offsets()[:, 0]
-    np.testing.assert_allclose(np.sort(found), np.sort(types.groupby("cell_type")["rmse"].mean()))
+    expected = types.groupby("cell_type")["rmse"].mean()
+    np.testing.assert_allclose(found, expected)
+    legend = ax.get_legend()
+    named = {text.get_text(): handle for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True)}
+    shown = small[methods(ax).index("good")].get_facecolor()
+    for cell_type, color in zip(expected.index, shown, strict=True):
+        assert to_hex(named[cell_type].get_color()) == to_hex(color)
+
+
+def test_many_cell_types_have_no_unnamed_dots(table):
+    rows = [table.assign(cell_type=table["cell_type"].replace("B", f"type {i}")) for i in range(15)]
+    many = pd.concat(rows).drop_duplicates(["method", "seed", "cell_type"])
+    ax = pl.benchmark(many)
+    assert not any(len(points.get_offsets()) for points in ax.collections if points.get_sizes()[0] < 50)
+    chosen = pl.benchmark(many, cell_types=["NK"], palette={"NK": "red"})
+    assert [text.get_text() for text in chosen.get_legend().get_texts()][-1] == "NK"
+    assert to_hex(chosen.collections[0].get_facecolor()[0]) == "#ff0000"
+    with pytest.raises(KeyError, match=r"Expected columns \['X'\] in table\['cell_type'\]"):
+        pl.benchmark(many, cell_types=["X"])
 
 
 def test_dashed_line_is_the_mean_composition(table):
@@ -75,7 +94,7 @@ def test_dashed_line_is_the_mean_composition(table):
     line = next(line for line in ax.lines if line.get_linestyle() == "--")
     expected = summary(table, "rmse", "all entries")["mean_composition"]
     assert list(line.get_xdata()) == [expected, expected]
-    assert "mean composition" in [text.get_text() for text in ax.texts]
+    assert "mean composition" in [text.get_text() for text in ax.get_legend().get_texts()]
     without = pl.benchmark(table[table["method"] != "mean_composition"])
     assert not [line for line in without.lines if line.get_linestyle() == "--"]
 

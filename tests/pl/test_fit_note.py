@@ -10,7 +10,7 @@ from anndata import AnnData
 
 from scdeconv import pl
 
-NOTE = "in-sample fit, not an estimate"
+NOTE = "in-sample fit,\nnot an estimate"
 PLOTS = [pl.measured_vs_predicted, pl.bland_altman, pl.intervals]
 each_plot = pytest.mark.parametrize("plot", PLOTS, ids=lambda plot: plot.__name__)
 

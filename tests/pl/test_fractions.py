@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
 from scdeconv import pl
-from scdeconv.pl._style import PALETTE
+from scdeconv.pl._style import OTHER, PALETTE
 
 
 def bars(ax: Axes) -> dict[str, np.ndarray]:
@@ -114,9 +114,8 @@ def test_colours_are_read_from_uns(adata):
     assert colors(pl.fractions(adata)) == {"type 0": "#111111", "type 1": "#222222", "type 2": "#333333"}
 
 
-@pytest.mark.parametrize("stored", [["red", "blue"], {"type 0": "red"}])
-def test_too_few_colours_in_uns_are_an_error(adata, stored):
-    adata.uns["cell_type_colors"] = stored
+def test_too_few_colours_in_uns_are_an_error(adata):
+    adata.uns["cell_type_colors"] = ["red", "blue"]
     with pytest.raises(ValueError, match=r"colour for each of 3 names in adata.uns\['cell_type_colors'\]"):
         pl.fractions(adata)
 
@@ -142,12 +141,23 @@ def test_rna_fractions_are_labelled(adata):
     assert pl.fractions(adata).get_ylabel() == "RNA fraction"
 
 
-def test_adata_is_not_changed(adata):
+@pytest.mark.parametrize(
+    ("kind", "written"), [("bars", {"fractions_colors"}), ("box", {"group_colors"}), ("heatmap", {"group_colors"})]
+)
+def test_only_drawn_colours_are_written(adata, kind, written):
     before = adata.copy()
-    pl.fractions(adata, groupby="group")
+    pl.fractions(adata, kind=kind, groupby="group", tracks="group" if kind == "heatmap" else ())
+    assert adata.uns.keys() == written | {"scdeconv"}
     pd.testing.assert_frame_equal(adata.obsm["fractions"], before.obsm["fractions"])
     pd.testing.assert_frame_equal(adata.obs, before.obs)
+
+
+def test_failed_call_writes_no_colours(adata):
+    for wrong in ({"cell_types": ["X"]}, {"palette": ["red"]}, {"palette": "x"}, {"tracks": "group"}, {"sort_by": "X"}):
+        with pytest.raises((KeyError, ValueError)):
+            pl.fractions(adata, **wrong)
     assert not adata.uns
+    assert not plt.get_fignums()
 
 
 def test_errors_list_the_available_choices(adata):
@@ -215,11 +225,62 @@ def test_box_plot_axis_leaves_room_for_rare_types(make_adata):
 
 
 @pytest.mark.parametrize("kind", ["heatmap", "box"])
-def test_other_kinds_use_ax_without_changing_adata(adata, kind):
-    before = adata.copy()
+def test_other_kinds_use_the_given_ax(adata, kind):
     _, ax = plt.subplots()
     assert pl.fractions(adata, kind=kind, groupby="group", ax=ax) is ax
     assert len(plt.get_fignums()) == 1
-    pd.testing.assert_frame_equal(adata.obsm["fractions"], before.obsm["fractions"])
-    pd.testing.assert_frame_equal(adata.obs, before.obs)
-    assert not adata.uns
+
+
+@pytest.mark.parametrize(("n_samples", "n_types", "is_map"), [(100, 10, False), (40, 25, False), (102, 10, True)])
+def test_many_values_have_a_heat_map(make_adata, n_samples, n_types, is_map):
+    ax = pl.fractions(make_adata(n_samples, n_types))
+    assert bool(ax.collections) == is_map
+    assert bool(ax.containers) != is_map
+
+
+def test_chosen_types_are_shown_as_they_are(adata):
+    table = adata.obsm["fractions"]
+    ax = pl.fractions(adata, cell_types=["type 2", "type 0"], sort_by="type 0")
+    assert list(bars(ax)) == ["type 0", "type 2"]
+    np.testing.assert_allclose(np.sort(bars(ax)["type 2"]), np.sort(table["type 2"]))
+    assert colors(ax)["type 2"] == PALETTE[2]
+
+
+def test_small_types_are_summed_as_other(make_adata):
+    adata = make_adata(6, 20)
+    table = adata.obsm["fractions"]
+    largest = set(table.mean().nlargest(4).index)
+    shown = bars(pl.fractions(adata, n_types=4))
+    assert set(shown) == largest | {"other (16 types)"}
+    assert list(shown)[-1] == "other (16 types)"
+    first = table.mean().idxmax()
+    np.testing.assert_allclose(
+        shown["other (16 types)"],
+        table[table.columns.difference(largest)].sum(axis=1).iloc[table[first].to_numpy().argsort()[::-1]],
+    )
+    assert colors(pl.fractions(adata, n_types=4))["other (16 types)"] == OTHER
+    assert len(bars(pl.fractions(adata, n_types=20))) == 20
+    smallest = table.mean().idxmin()
+    assert smallest in bars(pl.fractions(adata, n_types=4, sort_by=smallest))
+
+
+def test_palette_colours_some_types_and_is_kept(adata):
+    expected = {"type 0": PALETTE[0], "type 1": "#ff0000", "type 2": PALETTE[1]}
+    assert colors(pl.fractions(adata, palette={"type 1": "red"})) == expected
+    assert colors(pl.fractions(adata, "measured_fractions")) == expected
+    assert adata.uns["fractions_colors"] == list(expected.values())
+
+
+def test_given_size_and_axes_are_exclusive(adata):
+    assert list(pl.fractions(adata, figsize=(3, 2)).figure.get_size_inches()) == [3, 2]
+    _, ax = plt.subplots()
+    with pytest.raises(ValueError, match="Expected figsize or ax, found both"):
+        pl.fractions(adata, figsize=(3, 2), ax=ax)
+
+
+def test_small_groups_have_points_without_boxes(make_adata):
+    adata = make_adata(10)
+    adata.obs["group"] = ["a"] * 6 + ["b"] * 4
+    ax = pl.fractions(adata, kind="box", groupby="group")
+    assert len(ax.patches) == 3
+    assert len(ax.collections[-2].get_offsets()) == 30

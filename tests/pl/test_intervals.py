@@ -8,30 +8,46 @@ from matplotlib.collections import LineCollection
 from scdeconv import pl, pp, tl
 
 
-@pytest.fixture
-def adata(make_adata):
-    adata = make_adata(12)
+def with_bounds(adata):
     for side, sign in (("lower", -1), ("upper", 1)):
         adata.obsm[f"fractions_{side}"] = (adata.obsm["fractions"] + sign * 0.2).clip(0, 1)
     adata.uns["scdeconv"] = {"fractions": {"coverage": 0.8}}
     return adata
 
 
+@pytest.fixture
+def adata(make_adata):
+    return with_bounds(make_adata(12))
+
+
 def points(ax, label):
     return np.asarray(next(c for c in ax.collections if c.get_label() == label).get_offsets())
 
 
-def test_samples_are_sorted_by_estimate_with_intervals(adata):
+@pytest.mark.parametrize("n_samples", [12, 200])
+def test_samples_are_sorted_by_estimate_with_intervals(make_adata, n_samples):
+    adata = with_bounds(make_adata(n_samples))
+    by = adata.obsm["fractions"].mean().idxmax()
     for ax, cell_type in zip(pl.intervals(adata), adata.obsm["fractions"], strict=True):
-        estimate = adata.obsm["fractions"][cell_type].sort_values()
+        order = adata.obsm["fractions"][by if n_samples == 12 else cell_type].sort_values().index
+        estimate = adata.obsm["fractions"].loc[order, cell_type]
         assert ax.get_title() == cell_type
-        assert [label.get_text() for label in ax.get_xticklabels()] == list(estimate.index)
-        np.testing.assert_allclose(points(ax, "estimate"), np.c_[range(12), estimate])
+        first = ax.get_subplotspec().is_first_col()
+        names = [label.get_text() for label in ax.get_yticklabels()]
+        assert names == (list(estimate.index) if n_samples == 12 and first else [])
+        np.testing.assert_allclose(points(ax, "estimate"), np.c_[estimate, range(n_samples)])
         lines = next(c for c in ax.collections if isinstance(c, LineCollection))
         assert lines.get_label() == "80% interval"
         for at, (name, segment) in enumerate(zip(estimate.index, lines.get_segments(), strict=True)):
             low, high = (adata.obsm[f"fractions_{side}"].loc[name, cell_type] for side in ("lower", "upper"))
-            np.testing.assert_allclose(segment, [(at, low), (at, high)])
+            np.testing.assert_allclose(segment, [(low, at), (high, at)])
+
+
+def test_sample_names_are_written_once_per_row(make_adata):
+    axes = pl.intervals(with_bounds(make_adata(6, 6)))
+    axes[0].figure.canvas.draw()
+    shown = [any(label.get_visible() for label in ax.get_yticklabels()) for ax in axes]
+    assert shown == [True, False, False, False, True, False]
 
 
 def test_measured_fractions_inside_intervals_are_counted(adata):
@@ -41,7 +57,7 @@ def test_measured_fractions_inside_intervals_are_counted(adata):
         low, high = (adata.obsm[f"fractions_{side}"].loc[measured.index, cell_type] for side in ("lower", "upper"))
         inside = measured[cell_type].between(low, high)
         for label, which in (("measured", inside), ("measured, outside", ~inside)):
-            np.testing.assert_allclose(np.sort(points(ax, label)[:, 1]), np.sort(measured[cell_type][which]))
+            np.testing.assert_allclose(np.sort(points(ax, label)[:, 0]), np.sort(measured[cell_type][which]))
         assert ax.texts[0].get_text() == f"{inside.sum()} of 10 measured inside"
 
 
@@ -69,7 +85,7 @@ def test_samples_with_nan_fractions_are_excluded(adata):
 def test_many_samples_are_drawn_without_names(make_adata):
     adata = make_adata(200)
     adata.obsm["fractions_lower"] = adata.obsm["fractions_upper"] = adata.obsm["fractions"]
-    assert not any(ax.get_xticklabels() for ax in pl.intervals(adata))
+    assert not any(ax.get_yticklabels() for ax in pl.intervals(adata))
 
 
 def test_given_axes_are_used(adata):

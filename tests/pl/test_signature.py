@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import zscore
 
 from scdeconv import pl, pp
 
@@ -22,17 +23,35 @@ def signature(tmp_path):
     return make_signature(tmp_path / "signature.csv", 4, 30)
 
 
-def test_colours_are_log_cpm_over_gene_maximum(signature):
-    ax = pl.signature(signature)
+@pytest.mark.parametrize("scale", ["z-score", "linear"])
+def test_colours_are_z_scores_or_shares(signature, scale):
+    ax = pl.signature(signature, scale=scale)
     drawn = ax.images[0].get_array()
     names = [label.get_text() for label in ax.get_xticklabels()]
     assert sorted(names) == sorted(signature.var_names)
     assert [label.get_text() for label in ax.get_yticklabels()] == signature.obs["cell_type"].tolist()
     # without cell sizes the values of the file are CPM
-    log = np.log2(signature[:, names].X + 1)
-    np.testing.assert_allclose(drawn, log / log.max(axis=0))
-    assert ax.images[0].get_cmap().name == "cividis"
-    assert ax.images[0].get_clim() == (0, 1)
+    cpm = signature[:, names].X
+    expected = zscore(np.log2(cpm + 1)) if scale == "z-score" else cpm / cpm.max(axis=0)
+    np.testing.assert_allclose(drawn, expected, atol=1e-12)
+    low, high = ax.images[0].get_clim()
+    assert (low, high) == (
+        (0, 1) if scale == "linear" else pytest.approx((-np.abs(expected).max(), np.abs(expected).max()))
+    )
+
+
+def test_chosen_types_keep_their_colours(signature):
+    everything = pl.signature(signature)
+    names = [label.get_text() for label in everything.get_xticklabels()]
+    ax = pl.signature(signature, cell_types=["type 2", "type 0"])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["type 2", "type 0"]
+    order = [names.index(label.get_text()) for label in ax.get_xticklabels()]
+    np.testing.assert_allclose(ax.images[0].get_array(), everything.images[0].get_array()[[2, 0]][:, order])
+
+
+def test_constant_genes_have_a_score_of_zero(signature):
+    signature.X[:, 0] = 5.0
+    assert np.isfinite(pl.signature(signature).images[0].get_array()).all()
 
 
 def test_cell_size_does_not_affect_the_colours(signature):
@@ -75,9 +94,9 @@ def test_title_shows_genes_and_condition_number(signature):
 def test_labels_fit_for_every_size(tmp_path, n_types, n_genes):
     ax = pl.signature(make_signature(tmp_path / "s.csv", n_types, n_genes, name="a rather long cell type"))
     ax.figure.canvas.draw()
-    assert ax.figure.get_figwidth() < 15
-    assert (len(ax.get_xticklabels()) == n_genes) == (n_genes <= 100)
-    assert bool(ax.get_xlabel()) == (n_genes > 100)
+    assert ax.figure.get_figwidth() <= 7.5
+    assert (len(ax.get_xticklabels()) == n_genes) == (n_genes <= 30)
+    assert bool(ax.get_xlabel()) == (n_genes > 30)
     figure = ax.figure.get_window_extent()
     for labels, size in ((ax.get_yticklabels(), "height"), (ax.get_xticklabels(), "width")):
         boxes = [label.get_window_extent() for label in labels]

@@ -38,7 +38,10 @@ def test_dots_are_complete_trials_and_crosses_pruned_ones(tuning):
     complete = tuning.trials.drop(3)
     np.testing.assert_allclose(points(panels[0], "trial"), np.c_[complete.index, complete["rmse"]])
     np.testing.assert_allclose(points(panels[1], "trial"), complete[["learning_rate", "rmse"]])
-    assert list(points(panels[0], "pruned")[:, 0]) == [3]
+    (strip,) = panels[0].child_axes
+    assert [label.get_text() for label in strip.get_yticklabels()] == ["pruned"]
+    assert list(strip.collections[0].get_offsets()[:, 0]) == [3]
+    assert strip.get_xlim() == panels[0].get_xlim()
 
 
 def test_lines_show_best_trial_and_mean_composition(tuning):

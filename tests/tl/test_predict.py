@@ -33,14 +33,33 @@ def bulk(cohort):
 def test_fractions_and_their_record_are_written(model, bulk):
     assert tl.predict(bulk, model) is None
     pd.testing.assert_frame_equal(bulk.obsm["fractions"], model.predict(bulk))
-    assert bulk.uns["scdeconv"]["fractions"] == {
+    record = dict(bulk.uns["scdeconv"]["fractions"])
+    assert record.pop("held_out").loc["all entries", "rmse"] == pytest.approx(model.held_out_.errors()[0])
+    assert record == {
         "method": "nnls",
         "version": scdeconv.__version__,
         "parameters": {},
         "fraction_kind": "cell",
         "n_genes": 200,
         "seed": None,
+        "trained_on": model.summary_,
+        "n_held_out_donors": 10,
     }
+
+
+def test_record_has_the_errors_on_held_out_donors(pairs, bulk, tmp_path):
+    model = tl.train(pairs, "ridge")
+    tl.predict(bulk, model)
+    bulk.write_h5ad(tmp_path / "bulk.h5ad")
+    record = anndata.read_h5ad(tmp_path / "bulk.h5ad").uns["scdeconv"]["fractions"]
+    rmse, of_mean = model.held_out_.errors()
+    found = record["held_out"].loc["all entries"]
+    assert found["rmse"] == pytest.approx(rmse)
+    assert found["rmse_mean_composition"] == pytest.approx(of_mean)
+    assert list(record["held_out"].index[:-2]) == model.cell_types_
+    assert record["n_held_out_donors"] == 10
+    tl.convert_fractions(bulk, dict.fromkeys(model.cell_types_, 2.0), to="rna")
+    assert "held_out" not in bulk.uns["scdeconv"]["rna_fractions"]
 
 
 def test_record_of_a_network_names_parameters_and_seed(pairs, bulk):

@@ -36,11 +36,17 @@ RESULTS = ("lower", "upper", "by_level", "by_level_lower", "by_level_upper", "qu
 # key of uns[UNS] with the calibration fitted to pairs
 CALIBRATION = "calibration"
 
+# key of uns[UNS] with the comparison of groups
+COMPARED = "compare_fractions"
+
 # key of uns[UNS] of bulk and cells with some of their values at pairing, to notice later changes
 VALUES = "values"
 
 # key of uns[UNS] of combined references
 COMBINED = "combine_references"
+
+# key of uns[UNS] with the names of the colours in uns["<key>_colors"]
+COLORS = "colors"
 
 # uns: uns[UNS][<step or obsm key>] is a record of plain values
 UNS = "scdeconv"

@@ -162,6 +162,7 @@ def fit(
     weight_decay: float = 0.0,
     adam_epsilon: float = 1e-8,
     patience: int | None = None,
+    keep_best: bool = True,
     accelerator: str = "auto",
     devices: int | str | list[int] = 1,
     description: str = "training",
@@ -190,6 +191,8 @@ def fit(
     patience
         Early stopping: number of epochs without a lower validation loss. None: no early stopping. It has no effect
         without ``validation``.
+    keep_best
+        If False, the last weights are used instead of those with the lowest validation loss.
     accelerator, devices, **trainer_kwargs
         Passed to ``lightning.Trainer``.
     description
@@ -221,6 +224,7 @@ def fit(
         validate_start=held_out is not None,
         confirm=None if held_out is None else held_out.confirm,
         patience=None if held_out is None else patience,
+        keep_best=keep_best,
         n_members=learning.n_members,
     )
     run(plan, description=description, accelerator=accelerator, devices=devices, **trainer_kwargs)

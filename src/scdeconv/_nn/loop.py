@@ -57,6 +57,8 @@ class Plan(lightning.LightningModule):
     patience
         Early stopping: number of epochs without a lower validation loss, or without a lower training loss if there is
         no validation. None: no early stopping.
+    keep_best
+        Restore the weights with the lowest loss at the end. If False, the last weights are kept.
     min_delta
         Minimum decrease of the loss.
     before_epoch
@@ -71,7 +73,8 @@ class Plan(lightning.LightningModule):
     validation_losses
         Validation loss of each epoch; with ``validate_start``, the first value is that of the initial weights.
     best_epoch
-        Epoch of the lowest loss, counted from 1; 0 for the initial weights, and without validation and patience.
+        Epoch of the weights that are kept, counted from 1: that of the lowest loss or, without ``keep_best``, the last one.
+        0 for the initial weights, and with neither validation nor patience.
     n_steps
         Number of optimiser steps taken.
     stop
@@ -92,6 +95,7 @@ class Plan(lightning.LightningModule):
         validate_start: bool = False,
         confirm: Confirm | None = None,
         patience: int | None = None,
+        keep_best: bool = True,
         min_delta: float = 0.0,
         before_epoch: Callable[[int], bool] | None = None,
         n_members: int = 1,
@@ -109,6 +113,7 @@ class Plan(lightning.LightningModule):
         self.validate_start = validate_start
         self.confirm = confirm
         self.patience = patience
+        self.keep_best = keep_best
         self.min_delta = min_delta
         self.before_epoch = before_epoch
         self.n_members = n_members
@@ -166,7 +171,7 @@ class Plan(lightning.LightningModule):
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
                 callback.on_validation_end(self.trainer, self)
         is_watched = self.validate is not None or self.patience is not None
-        if is_watched and watched < self.lowest - self.min_delta:
+        if is_watched and (not self.keep_best or watched < self.lowest - self.min_delta):
             self.lowest, self.best_epoch, self._best = watched, n_epochs, snapshot
         self.bar.update()
         self.bar.set_postfix(train_loss=f"{train_loss:.4g}", refresh=False)

@@ -10,3 +10,4 @@ from .interrupts import (
     received_interrupt,
 )
 from .settings import one_blas_thread, one_openmp_thread, scanpy_alone, shared_change
+from .versions import loaded_versions

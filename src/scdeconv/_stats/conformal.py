@@ -122,9 +122,18 @@ class HeldOut:
         -------
         Root mean squared error of the predictions, and that of the mean composition of the other donors.
         """
-        others = np.stack([self.measured[self.donors != donor].mean(axis=0) for donor in self.donors])
-        rmse, of_mean = (np.sqrt(((values - self.measured) ** 2).mean()) for values in (self.predicted, others))
+        tables = (self.predicted, self.mean_of_other_donors())
+        rmse, of_mean = (np.sqrt(((values - self.measured) ** 2).mean()) for values in tables)
         return float(rmse), float(of_mean)
+
+    def mean_of_other_donors(self) -> np.ndarray:
+        """Return the baseline of the predictions.
+
+        Returns
+        -------
+        Mean composition of all samples of other donors, samples × cell types.
+        """
+        return np.stack([self.measured[self.donors != donor].mean(axis=0) for donor in self.donors])
 
     def describe(self) -> str:
         """Return both errors of :meth:`errors` as text.

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import platform
 import sys
 import time
 import warnings
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from scdeconv._data.files import publishing
-from scdeconv._process import interrupts_ignored, received_interrupt
+from scdeconv._process import interrupts_ignored, loaded_versions, received_interrupt
 from scdeconv._version import __version__
 
 from ._inputs import Input, input_problems
@@ -25,11 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
-
-# libraries whose version is in the summary, and their packages
-LIBRARIES = {name: name for name in ("numpy", "pandas", "scipy", "anndata", "mudata", "torch")} | {
-    "sklearn": "scikit-learn"
-}
 
 
 class Files(NamedTuple):
@@ -116,7 +109,7 @@ def carry_out(args: Namespace) -> bool:
             "complete": result.complete,
             "warnings": said,
             "seconds": round(time.perf_counter() - start, 3),
-            "versions": _versions(),
+            "versions": loaded_versions(),
             **({} if table is None else {"result": table}),
             **({"printed": result.printed} if result.printed else {}),
         }
@@ -226,9 +219,3 @@ class _Log:
     def flush(self) -> None:
         """Flush stderr."""
         sys.stderr.flush()
-
-
-def _versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that the command has used."""
-    loaded = {name: version(package) for name, package in LIBRARIES.items() if name in sys.modules}
-    return {"python": platform.python_version(), **loaded}

@@ -171,7 +171,7 @@ def train_members(
     n_members: int,
     max_epochs: int,
     steps_per_epoch: int,
-    patience: int,
+    patience: int | None,
     refit: bool,
     settings: Mapping[str, Any],
 ) -> Trained:
@@ -190,7 +190,7 @@ def train_members(
     max_epochs, steps_per_epoch
         Maximum number of epochs, and optimiser steps per epoch.
     patience
-        Early stopping: number of epochs without a lower validation loss.
+        Early stopping: number of epochs without a lower validation loss. None: the last weights of ``max_epochs`` are kept.
     refit
         Refit on all donors, unless Ctrl-C interrupted the first training.
     settings
@@ -208,6 +208,7 @@ def train_members(
         validation=validation,
         max_steps=max_epochs * steps_per_epoch,
         patience=patience,
+        keep_best=patience is not None,
         description="training with donors held out",
         **settings,
     )

@@ -32,7 +32,7 @@ class PairEnsemble(NeuralModel):
         learning_rate: float = 3e-4,
         weight_decay: float = 1e-2,
         batch_size: int = 128,
-        patience: int = 10,
+        patience: int | None = 10,
         refit: bool = True,
         accelerator: str = "auto",
         seed: int = 0,
@@ -50,7 +50,7 @@ class PairEnsemble(NeuralModel):
         learning_rate, weight_decay, batch_size
             Hyperparameters of AdamW.
         patience
-            Early stopping: number of epochs without a lower validation loss.
+            Early stopping: number of epochs without a lower validation loss. None: train for ``max_epochs``.
         refit
             Refit on all donors. If False, each member keeps its best weights on its held-out donors.
         accelerator

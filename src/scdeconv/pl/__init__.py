@@ -1,4 +1,4 @@
-"""Plots of results stored in AnnData or of tables of ``tl``. Each function draws on `ax` and returns it."""
+"""Plots of results stored in AnnData or of tables of ``tl``. Each function draws on `ax` or a new figure and returns the axes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from ._benchmark import benchmark
 from ._bland_altman import bland_altman
 from ._clusters import clusters
 from ._fractions import fractions
+from ._fractions_against import fractions_against
 from ._history import history
 from ._intervals import intervals
 from ._measured_vs_predicted import measured_vs_predicted
-from ._report import report, save_figure
+from ._report import report, report_files, report_paths, save_figure
 from ._signature import signature
 from ._simulation import simulation
 from ._tuning import tuning
@@ -20,9 +21,11 @@ __all__ = [
     "bland_altman",
     "clusters",
     "fractions",
+    "fractions_against",
     "history",
     "intervals",
     "measured_vs_predicted",
+    "report",
     "signature",
     "simulation",
     "tuning",

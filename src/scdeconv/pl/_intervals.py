@@ -11,18 +11,26 @@ from scdeconv._data.checks import checked
 from scdeconv._data.fractions import compared_tables, get_fractions
 from scdeconv._data.keys import FRACTIONS, MEASURED, UNS
 from scdeconv.pl._style import (
-    CHARACTER,
+    LETTER,
+    LIGHT,
+    MAX_HEIGHT_INCHES,
     SAMPLE,
+    Palette,
     cell_type_colors,
+    chosen_types,
     fit_note,
     fraction_label,
     head,
     legend_above,
+    panel_columns,
+    remember_colors,
+    saved,
     small_multiples,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from anndata import AnnData
 
@@ -34,13 +42,17 @@ def intervals(
     *,
     cell_types: Sequence[str] | None = None,
     measured_key: str = MEASURED,
+    palette: Palette | None = None,
     axes: np.ndarray | None = None,
+    figsize: Sequence[float] | None = None,
+    save: str | Path | None = None,
 ) -> np.ndarray:
     """Fractions of each sample with their prediction intervals, one panel per cell type.
 
     Reads ``adata.obsm[key]`` and its bounds ``adata.obsm["<key>_lower"]`` and ``adata.obsm["<key>_upper"]``, which
-    ``tl.predict(..., coverage=0.9)`` writes. Each panel shows the samples sorted by the estimate, with its own axis
-    limits. Sample names are shown if there is space. Diamonds are measured fractions of ``adata.obsm[measured_key]``;
+    ``tl.predict(..., coverage=0.9)`` writes. Each panel has its own axis limits. If there is space for the sample names
+    on a page, all panels show the samples from top to bottom in the order of the most abundant shown cell type; the
+    names are at the left of each row. Otherwise each panel is sorted by its own estimates. Diamonds are measured fractions of ``adata.obsm[measured_key]``;
     black diamonds are outside the interval. Each panel reports the number of measured fractions inside their intervals.
     Samples without bounds (NaN) are shown without diamonds. The titles say if estimates are the fit of training samples.
 
@@ -55,12 +67,22 @@ def intervals(
     measured_key
         Table of ``adata.obsm`` with the measured fractions of some or all samples; optional. If there is an unmeasured
         rest, the measured types are scaled to the sum of their estimates, with a warning.
+    palette
+        Colours of the cell types, see :func:`scdeconv.pl.fractions`.
     axes
         One axes per cell type; None: a new figure.
+    figsize
+        Width and height of the new figure in inches; None: depends on the numbers of panels and samples.
+    save
+        File of the figure, such as a PNG or PDF; its folder must exist.
 
     Returns
     -------
     The axes, one per cell type.
+
+    Writes
+    ------
+    ``adata.uns["<key>_colors"]``, see :func:`scdeconv.pl.fractions`.
 
     Raises
     ------
@@ -78,8 +100,8 @@ def intervals(
     >>> for key, b in (("fractions", 0.4), ("fractions_lower", 0.3), ("fractions_upper", 0.6)):
     ...     adata.obsm[key] = pd.DataFrame({"B": [b, 0.2], "T": [1 - b, 0.8]}, adata.obs_names)
     >>> (ax,) = scdeconv.pl.intervals(adata, cell_types=["B"])
-    >>> [label.get_text() for label in ax.get_xticklabels()]
-    ['s2', 's1']
+    >>> [label.get_text() for label in ax.get_yticklabels()]
+    ['s1', 's2']
     """
     missing = [name for name in (f"{key}_lower", f"{key}_upper") if name not in adata.obsm]
     if missing:
@@ -96,13 +118,10 @@ def intervals(
             f"Expected samples with fractions in adata.obsm[{key!r}], found {len(known)} rows of NaN. Use another key."
         )
         raise ValueError(msg)
-    colors = cell_type_colors(adata, key, tables[0].columns)
-    cell_types = [*map(str, tables[0])] if cell_types is None else list(cell_types)
-    for name, table in zip(names, tables, strict=True):
-        unknown = [cell_type for cell_type in cell_types if cell_type not in table]
-        if unknown:
-            msg = f"Expected columns {unknown} in adata.obsm[{name!r}], found {list(table)}. Use these cell_types."
-            raise KeyError(msg)
+    colors = cell_type_colors(adata, key, tables[0].columns, palette)
+    shown = chosen_types(cell_types, tables[0], f"adata.obsm[{key!r}]")
+    for name, table in zip(names[1:], tables[1:], strict=True):
+        chosen_types(shown, table, f"adata.obsm[{name!r}]")
     estimate, lower, upper = (table[known] for table in tables)
     measured = _measured_on_the_scale_of(estimate, adata, key, measured_key, known)
 
@@ -110,18 +129,27 @@ def intervals(
     coverage = adata.uns.get(UNS, {}).get(key, {}).get("coverage")
     n_samples = len(estimate)
     note = fit_note(adata, key, estimate.index)
-    width = float(np.clip(0.2 * n_samples, 1.9, 3.0 if len(cell_types) > 1 else 10))
-    longest = CHARACTER * max(map(len, estimate.index))
-    fits = width / n_samples > SAMPLE
-    xlabel = "samples, by estimate"
-    height = 2.4 + (longest if fits else 0)
-    panels = small_multiples(axes, pd.Index(cell_types), xlabel, fraction_label(adata, key), width + 0.5, height)
-    for ax, cell_type in zip(panels, cell_types, strict=True):
-        order = np.argsort(estimate[cell_type].to_numpy(), kind="stable")
-        x = np.arange(n_samples)
+    beside = LETTER * max(map(len, estimate.index)) + 0.1
+    height = SAMPLE * n_samples + 0.3
+    is_named = axes is None and height * -(-len(shown) // panel_columns(len(shown), beside)) < MAX_HEIGHT_INCHES
+    panels = small_multiples(
+        axes,
+        pd.Index(shown),
+        fraction_label(adata, key),
+        "" if is_named else "samples, by estimate",
+        height=max(height, 0.8) if is_named else 1.8,
+        figsize=figsize,
+        lines=2,
+        sharey="row" if is_named else False,
+        beside=beside if is_named else 0.0,
+    )
+    for ax, cell_type in zip(panels, shown, strict=True):
+        by = estimate[shown].mean().idxmax() if is_named else cell_type
+        order = np.argsort(estimate[by].to_numpy(), kind="stable")
+        y = np.arange(n_samples)
         middle, low, high = (table[cell_type].to_numpy()[order] for table in (estimate, lower, upper))
         lines = LineCollection(
-            [[(at, start), (at, end)] for at, start, end in zip(x, low, high, strict=True)],
+            [[(start, at), (end, at)] for at, start, end in zip(y, low, high, strict=True)],
             colors=colors[cell_type],
             linewidths=float(np.clip(150 / n_samples, 0.7, 4)),
             alpha=0.6,
@@ -129,7 +157,7 @@ def intervals(
         )
         ax.add_collection(lines)
         size = float(np.clip(600 / n_samples, 5, 30))
-        ax.scatter(x, middle, s=size, color=colors[cell_type], edgecolor="black", linewidth=0.4, label="estimate")
+        ax.scatter(middle, y, s=size, color=colors[cell_type], edgecolor="black", linewidth=0.4, label="estimate")
         figures = f"n = {n_samples}"
         largest = np.nanmax([*high, *middle, 0.005])
         if measured is not None:
@@ -140,27 +168,22 @@ def intervals(
                 (inside, "white", what),
                 (truth_known & ~inside, "black", f"{what}, outside"),
             ):
-                ax.scatter(
-                    x[which],
-                    truth[which],
-                    s=size,
-                    marker="D",
-                    color=color,
-                    edgecolor="black",
-                    linewidth=0.7,
-                    label=label,
-                )
+                edge = {"edgecolor": "black", "linewidth": 0.7}
+                ax.scatter(truth[which], y[which], s=size, marker="D", color=color, label=label, **edge)
             figures = f"{inside.sum()} of {truth_known.sum()} {what} inside" if truth_known.any() else f"not {what}"
             largest = np.nanmax([largest, *truth])
-        head(ax, cell_type, figures, note)
-        ax.set(xlim=(-0.7, n_samples - 0.3), ylim=(-0.04 * largest, 1.06 * largest))
-        if axes is None and fits:
-            ax.set_xticks(x, estimate.index[order], rotation=90, fontsize=8)
-        else:
-            ax.set_xticks([])
+        head(ax, cell_type, figures, note, beside=beside if is_named else 0.0)
+        ax.set(ylim=(-0.7, n_samples - 0.3), xlim=(-0.04 * largest, 1.06 * largest))
+    # rows share their axis: set after all panels
+    for ax in panels:
+        ax.set_yticks(*((y, estimate.index[order]) if is_named else ([],)))
+        if is_named:
+            ax.grid(axis="y", color=LIGHT, linewidth=0.6)
+            ax.set_axisbelow(True)
     if axes is None:
         legend_above(panels)
-    return panels
+    remember_colors(adata, key, colors, tables[0].columns)
+    return saved(panels, save)
 
 
 def _measured_on_the_scale_of(

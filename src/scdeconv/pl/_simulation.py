@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 from scdeconv import metrics
@@ -10,15 +9,24 @@ from scdeconv._data.annotated import values_of
 from scdeconv._data.checks import checked
 from scdeconv._data.keys import BULK, SELECTED, SIMULATED
 from scdeconv._stats.expression import log_shares
-from scdeconv.pl._style import GREY, PALETTE
+from scdeconv.pl._style import GREY, SKY, VERMILION, new_axes, saved
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from matplotlib.axes import Axes
     from mudata import MuData
 
 
 @checked()
-def simulation(mdata: MuData, *, ax: Axes | None = None) -> Axes:
+def simulation(
+    mdata: MuData,
+    *,
+    ax: Axes | None = None,
+    figsize: Sequence[float] | None = None,
+    save: str | Path | None = None,
+) -> Axes:
     """Real and simulated bulk in one PCA, with the share of real samples inside the simulated distribution.
 
     Reads ``mdata["bulk"]`` and ``mdata["simulated"]`` over the selected genes, or all genes if none were selected, on
@@ -31,6 +39,10 @@ def simulation(mdata: MuData, *, ax: Axes | None = None) -> Axes:
         With the modality ``simulated``, from :func:`scdeconv.pp.simulate`.
     ax
         Axes; None: a new figure.
+    figsize
+        Width and height of the new figure in inches; None: 5.5 × 4.5.
+    save
+        File of the figure, such as a PNG or PDF; its folder must exist.
 
     Returns
     -------
@@ -68,11 +80,10 @@ def simulation(mdata: MuData, *, ax: Axes | None = None) -> Axes:
     share = singular**2 / (singular**2).sum()
     # fix the sign of the components: the largest loading is positive
     components = components[:2] * np.sign(components[[0, 1], np.abs(components[:2]).argmax(axis=1)])[:, None]
-    if ax is None:
-        _, ax = plt.subplots(figsize=(5.5, 4.5), layout="constrained")
+    ax = new_axes(ax, figsize, (5.5, 4.5))
     for samples, label, color, size, marker in (
-        (simulated, f"simulated (n = {len(simulated)})", PALETTE[4], 8, "o"),
-        (real, f"real (n = {len(real)})", PALETTE[5], 40, "^"),
+        (simulated, f"simulated (n = {len(simulated)})", SKY, 8, "o"),
+        (real, f"real (n = {len(real)})", VERMILION, 40, "^"),
     ):
         x, y = ((samples - centre) @ components.T).T
         ax.scatter(x, y, s=size, marker=marker, color=color, edgecolor="black" if size > 10 else "none", label=label)
@@ -80,4 +91,4 @@ def simulation(mdata: MuData, *, ax: Axes | None = None) -> Axes:
     ax.set_title(f"{metrics.overlap(real, simulated):.0%} of real bulk where 95% of simulated bulk lies", fontsize=10)
     ax.legend(frameon=False, labelcolor=GREY)
     ax.spines[["top", "right"]].set_visible(False)
-    return ax
+    return saved(ax, save)

@@ -8,14 +8,16 @@ import pandas as pd
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from scdeconv._data.checks import checked
-from scdeconv.pl._style import GREY, PALETTE
+from scdeconv.pl._style import BLUE, GREEN, GREY, LIGHT, MAX_INCHES, ORANGE, TITLE, refuse_size_of_given_axes, saved
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from matplotlib.axes import Axes
 
     from scdeconv.tl import Tuning
 
-BLUE, ORANGE, GREEN = PALETTE[:3]
 # columns of tuning.trials that are no arguments
 RESULT_COLUMNS = ["state", "rmse", "seconds"]
 # panels per row
@@ -25,12 +27,18 @@ MIN_LOG_RATIO = 5
 
 
 @checked()
-def tuning(tuning: Tuning, *, axes: np.ndarray | None = None) -> np.ndarray:
+def tuning(
+    tuning: Tuning,
+    *,
+    axes: np.ndarray | None = None,
+    figsize: Sequence[float] | None = None,
+    save: str | Path | None = None,
+) -> np.ndarray:
     """Error of each trial of a hyperparameter search, and its relation to each argument.
 
-    The first panel shows the trials in order: the best so far as a line, the defaults as a diamond, pruned trials as
-    crosses at the top, and the mean composition as a dashed line. The other panels show the error against the value of
-    each searched argument, without pruned trials. A star is the best trial.
+    The first panel shows the trials in order: the best so far as a line, the defaults as a diamond, and the mean
+    composition as a dashed line. Pruned trials have no error; they are in a strip above this panel. The other panels show
+    the error against the value of each searched argument, without pruned trials. A star is the best trial.
 
     Parameters
     ----------
@@ -38,6 +46,10 @@ def tuning(tuning: Tuning, *, axes: np.ndarray | None = None) -> np.ndarray:
         Result of ``tl.tune``.
     axes
         One axes for the trials and one for each argument; None: a new figure.
+    figsize
+        Width and height of the new figure in inches; None: depends on the number of arguments.
+    save
+        File of the figure, such as a PNG or PDF; its folder must exist.
 
     Returns
     -------
@@ -61,7 +73,8 @@ def tuning(tuning: Tuning, *, axes: np.ndarray | None = None) -> np.ndarray:
     """
     trials = tuning.trials
     names = [name for name in trials.columns if name not in RESULT_COLUMNS]
-    panels = _new_panels(len(names)) if axes is None else np.ravel(axes)
+    refuse_size_of_given_axes(axes, figsize, "axes")
+    panels = _new_panels(len(names), figsize) if axes is None else np.ravel(axes)
     if len(panels) != 1 + len(names):
         msg = (
             f"Expected {1 + len(names)} axes, one for the trials and one per argument, found {len(panels)}. Pass all "
@@ -74,13 +87,12 @@ def tuning(tuning: Tuning, *, axes: np.ndarray | None = None) -> np.ndarray:
     ax = panels[0]
     ax.step(trials.index, trials["rmse"].cummin().ffill(), where="post", color=BLUE, label="best so far")
     pruned = trials.index[trials["state"] == "pruned"]
-    if len(pruned):
-        above, at = np.full(len(pruned), 1.04), ax.get_xaxis_transform()
-        ax.scatter(pruned, above, marker="x", s=22, color=GREY, transform=at, clip_on=False, label="pruned")
     ax.axhline(tuning.baseline, color=GREY, linestyle="--", linewidth=1.2, label="mean composition")
     _draw_trials(ax, complete.index.to_numpy(), rmse)
-    ax.set(xlabel="trial", ylabel="RMSE on held-out donors")
+    ax.set(xlabel="trial", ylabel="RMSE,\nheld-out donors")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if len(pruned):
+        _draw_pruned(ax, pruned.to_numpy())
     if axes is None:
         ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=6, frameon=False)
 
@@ -90,7 +102,7 @@ def tuning(tuning: Tuning, *, axes: np.ndarray | None = None) -> np.ndarray:
             _draw_trials(ax, values.to_numpy(dtype=float), rmse)
             if values.min() > 0 and values.max() > MIN_LOG_RATIO * values.min():
                 ax.set_xscale("log", subs=[])
-                ax.xaxis.set_major_locator(LogLocator(subs=(1,) if values.max() > 100 * values.min() else (1, 3)))
+                ax.xaxis.set_major_locator(LogLocator(subs=(1,) if values.max() > 30 * values.min() else (1, 3)))
                 ax.xaxis.set_major_formatter("{x:g}")
         else:
             choices = sorted(set(map(str, values)), key=lambda text: (len(text), text))
@@ -101,9 +113,19 @@ def tuning(tuning: Tuning, *, axes: np.ndarray | None = None) -> np.ndarray:
         ax.set_xlabel(name)
     for ax in panels:
         ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(axis="y", color="0.92")
+        ax.grid(axis="y", color=LIGHT)
         ax.set_axisbelow(True)
-    return panels
+    return saved(panels, save)
+
+
+def _draw_pruned(ax: Axes, trials: np.ndarray) -> None:
+    """Draw pruned trials as crosses in a strip above the axes."""
+    strip = ax.inset_axes((0, 1.03, 1, 0.1), sharex=ax)
+    strip.scatter(trials, np.zeros(len(trials)), marker="x", s=22, color=GREY)
+    strip.set_yticks([0], ["pruned"], fontsize=TITLE)
+    strip.set(ylim=(-1, 1), facecolor="0.95")
+    strip.tick_params(length=0, labelbottom=False)
+    strip.spines[:].set_visible(False)
 
 
 def _draw_trials(ax: Axes, x: np.ndarray, rmse: pd.Series) -> None:
@@ -115,10 +137,11 @@ def _draw_trials(ax: Axes, x: np.ndarray, rmse: pd.Series) -> None:
     ax.scatter(x[is_best], rmse[is_best], marker="*", s=150, color=GREEN, label="best", **outline)
 
 
-def _new_panels(n_arguments: int) -> np.ndarray:
+def _new_panels(n_arguments: int, figsize: Sequence[float] | None) -> np.ndarray:
     rows = -(-n_arguments // COLUMNS)
-    figure = plt.figure(figsize=(8.4, 2.9 + 2.3 * rows), layout="constrained")
-    grid = figure.add_gridspec(1 + rows, COLUMNS, height_ratios=[1.15] + [1] * rows)
+    size = (MAX_INCHES, 2.9 + 2.1 * rows) if figsize is None else tuple(figsize)
+    figure = plt.figure(figsize=size, layout="constrained")
+    grid = figure.add_gridspec(1 + rows, COLUMNS, height_ratios=[1.3] + [1] * rows)
     panels = [figure.add_subplot(grid[0, :])]
     for number in range(n_arguments):
         row, column = divmod(number, COLUMNS)

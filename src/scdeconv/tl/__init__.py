@@ -9,17 +9,20 @@ from ._convert import convert_fractions
 from ._evaluate import evaluate
 from ._expression import expression
 from ._group_expression import group_expression
+from ._groups import compare_fractions
 from ._merge_types import merge_types
 from ._methods import methods
 from ._name_clusters import name_clusters
-from ._predict import predict
+from ._predict import predict, record_of
 from ._train import default_method, train
 from ._tuning import Tuning, tune
 
+# other imports above are internal
 __all__ = [
     "Tuning",
     "benchmark",
     "cluster",
+    "compare_fractions",
     "convert_fractions",
     "cross_validate",
     "default_method",

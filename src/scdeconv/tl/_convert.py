@@ -90,4 +90,6 @@ def convert_fractions(
     weighted = fractions * sizes if to == "rna" else fractions / sizes
     target = f"{to}_{key}" if key_added is None else key_added
     adata.obsm[target] = weighted.div(weighted.sum(axis=1), axis=0)
-    adata.uns.setdefault(keys.UNS, {})[target] = {**record, "fraction_kind": to, "converted_from": key}
+    # the errors are those of the other kind
+    kept = {name: value for name, value in record.items() if name not in ("held_out", "n_held_out_donors")}
+    adata.uns.setdefault(keys.UNS, {})[target] = {**kept, "fraction_kind": to, "converted_from": key}

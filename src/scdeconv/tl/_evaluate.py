@@ -15,7 +15,11 @@ from scdeconv._data.training_samples import training_samples
 from scdeconv._data.warnings import warn
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from anndata import AnnData
+
+    from scdeconv.models import HeldOut
 
 
 @checked()
@@ -83,19 +87,37 @@ def evaluate(adata: AnnData, key: str = keys.FRACTIONS, *, measured_key: str = k
     _report_known(adata, key)
     scores = _scores(measured, aligned.predicted)
     n_types = measured.shape[1]
-    sums = [
+    of_measured, of_predicted = (
         table.drop(columns=measured.columns, errors="ignore") for table in level_sums(aligned, levels_of(adata, key))
-    ]
+    )
     # levels overlap: no summary over them
-    of_levels = [_scores(*sums).iloc[: sums[0].shape[1]]] if not sums[0].empty else []
+    of_levels = [] if of_measured.empty else [_scores(of_measured, of_predicted).iloc[: of_measured.shape[1]]]
     return pd.concat([scores.iloc[:n_types], *of_levels, scores.iloc[n_types:]])
 
 
-def _scores(measured: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame:
-    """Return all metrics, and the RMSE of the mean composition of the same samples."""
+def held_out_errors(held_out: HeldOut, cell_types: Sequence[str]) -> pd.DataFrame:
+    """Return all metrics of out-of-fold predictions, and the RMSE of the mean composition of the other donors.
+
+    Parameters
+    ----------
+    held_out
+        Out-of-fold predictions, ``model.held_out_``.
+    cell_types
+        Their cell types.
+    """
+    measured, predicted = (
+        pd.DataFrame(table, columns=list(cell_types)) for table in (held_out.measured, held_out.predicted)
+    )
+    return _scores(measured, predicted, held_out.mean_of_other_donors())
+
+
+def _scores(measured: pd.DataFrame, predicted: pd.DataFrame, baseline: np.ndarray | None = None) -> pd.DataFrame:
+    """Return all metrics, and the RMSE of the baseline; None: the mean composition of the same samples."""
     true, estimate = measured.to_numpy(), predicted.to_numpy()
     table = metrics.table(true, estimate)
-    table["rmse_mean_composition"] = metrics.table(true, np.tile(true.mean(axis=0), (len(true), 1)))["rmse"]
+    if baseline is None:
+        baseline = np.tile(true.mean(axis=0), (len(true), 1))
+    table["rmse_mean_composition"] = metrics.table(true, baseline)["rmse"]
     return table.set_axis([*measured.columns, *table.index[measured.shape[1] :]])
 
 

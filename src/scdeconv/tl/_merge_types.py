@@ -15,7 +15,7 @@ from scdeconv._data import keys
 from scdeconv._data.annotated import subset
 from scdeconv._data.checks import Problems, check_groups, check_numeric_table, checked, examples
 from scdeconv._data.checks.arguments import FRACTIONS
-from scdeconv._data.fractions import levels_of, merge_levels, sum_types
+from scdeconv._data.fractions import levels_of, merge_levels, stored_colors, sum_types
 from scdeconv._data.labels import as_labels, as_text
 from scdeconv._data.warnings import warn, warnings_ignored
 from scdeconv.pp import merge_pairs, merge_profiles
@@ -163,6 +163,9 @@ def _merge_samples(adata: AnnData, groups: Groups, model: DeconvolutionModel | N
                 del result.obsm[name]
                 removed.append(name)
         if key in records:
+            # the errors are those of the single types
+            for name in ("held_out", "n_held_out_donors"):
+                records[key].pop(name, None)
             earlier = earlier_groups(adata, key)
             merged_types = {name: leaves_of(name, groups, earlier) for name in map(str, result.obsm[key])}
             records[key]["merged"] = {name: of for name, of in merged_types.items() if of != [name]}
@@ -243,10 +246,10 @@ def _merge_level_tables(adata: AnnData, key: str, groups: Groups) -> None:
 
 def _merge_colors(uns: MutableMapping[str, Any], key: str, cell_types: list[str], groups: Groups) -> None:
     """Give each sum the colour of its first member, in place."""
-    name = f"{key}_colors"
-    if name in uns:
-        stored = uns[name]
-        colors = dict(stored) if isinstance(stored, Mapping) else dict(zip(cell_types, stored, strict=False))
+    colors = stored_colors(uns, key, cell_types)
+    if colors:
         first = {group: colors[members[0]] for group, members in groups.items() if members[0] in colors}
         gone = {member for members in groups.values() for member in members}
-        uns[name] = {cell_type: color for cell_type, color in colors.items() if cell_type not in gone} | first
+        uns[f"{key}_colors"] = {
+            cell_type: color for cell_type, color in colors.items() if cell_type not in gone
+        } | first

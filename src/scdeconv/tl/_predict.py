@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,8 @@ from scdeconv._data import keys
 from scdeconv._data.checks import checked, examples
 from scdeconv._data.warnings import warn
 from scdeconv._version import __version__
+
+from ._evaluate import held_out_errors
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -76,7 +78,8 @@ def predict(
         Warnings list samples that differ from the training donors and samples with few reads. Tables of an earlier prediction with these keys are removed.
     ``adata.uns["scdeconv"][key_added]``
         Method, version, parameters, kind of fractions (cell or RNA), number of genes and seed. Also the names of the
-        training samples: ``out_of_fold``, and ``in_sample`` for those with the fit. Also ``known`` and ``known_se``.
+        training samples: ``out_of_fold``, and ``in_sample`` for those with the fit. Also ``known`` and ``known_se``. With
+        held-out donors, ``held_out`` has their errors, a table like that of :func:`scdeconv.tl.evaluate`.
 
     Raises
     ------
@@ -137,12 +140,7 @@ def predict(
     records = adata.uns.setdefault(keys.UNS, {})
     records.pop(f"{key_added}_by_level", None)
     records[key_added] = {
-        "method": model.method,
-        "version": __version__,
-        "parameters": model.parameters_,
-        "fraction_kind": model.fraction_kind,
-        "n_genes": len(model.genes_),
-        "seed": model.seed_,
+        **record_of(model),
         **({} if coverage is None else {"coverage": coverage, "intervals": INTERVALS[model.held_out_ is None]}),
         **{name: _plain(table) for name, table in (("known", known), ("known_se", known_se)) if table is not None},
         **{kind: np.array(names, dtype=object) for kind, names in trained_on.items() if names},
@@ -150,6 +148,33 @@ def predict(
     if model.training_.levels:
         records[key_added]["levels"] = dict(model.training_.levels)
         records[f"{key_added}_by_level"] = dict(records[key_added])
+
+
+def record_of(model: DeconvolutionModel) -> dict[str, Any]:
+    """Return what an estimate tells about its model, as plain values and tables that h5ad files can store.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+    """
+    held_out = model.held_out_
+    errors = {}
+    if held_out is not None:
+        errors = {
+            "held_out": held_out_errors(held_out, model.cell_types_),
+            "n_held_out_donors": len(np.unique(held_out.donors)),
+        }
+    return {
+        "method": model.method,
+        "version": __version__,
+        "parameters": model.parameters_,
+        "fraction_kind": model.fraction_kind,
+        "n_genes": len(model.genes_),
+        "seed": model.seed_,
+        "trained_on": model.summary_,
+        **errors,
+    }
 
 
 def _plain(table: pd.DataFrame) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from scdeconv.models import SimpleDNN
 
 SMALL = {"hidden": (8,), "n_members": 2}
 # this seed learns for about 20 epochs, whatever the release of torch
-LEARNS = {"loss": "cross_entropy", "learning_rate": 0.001, "seed": 2, "max_epochs": 60, **SMALL}
+LEARNS = {"loss": "cross_entropy", "learning_rate": 0.001, "seed": 2, "max_epochs": 60, "patience": 10, **SMALL}
 
 
 @pytest.mark.parametrize("n_members", [1, 3, 7])
@@ -66,6 +66,15 @@ def test_kept_weights_have_the_lowest_validation_loss(pairs, fits, loss):
     kept = float((losses * validation.weights).sum() / validation.weights.sum())
     assert kept == pytest.approx(history.min(), rel=1e-6)
     assert history.idxmin() == model.best_epoch_
+
+
+@pytest.mark.parametrize(("mix", "n_epochs"), [(None, 40), (0, 200)])
+def test_only_mixtures_are_trained_without_early_stopping(pairs, fits, mix, n_epochs):
+    model = tl.train(pairs, "simplednn", mix=mix, **SMALL)
+    assert fits[0]["arguments"]["max_steps"] == n_epochs * (10 if mix is None else 1)
+    assert fits[0]["arguments"]["patience"] == (None if mix is None else 10)
+    if mix is None:
+        assert model.best_epoch_ == n_epochs == len(fits[1]["plan"].train_losses)
 
 
 def test_refit_takes_all_donors_and_the_best_epochs(pairs, fits):

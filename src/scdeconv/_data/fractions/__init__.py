@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .align import Table, align_compositions, align_distance, align_fractions, align_tables
+from .colors import store_colors, stored_colors, written_colors, written_names
 from .complete import complete_by, complete_fractions, has_measured
 from .given import Rest, cell_probabilities, given_fractions
 from .known import align_known

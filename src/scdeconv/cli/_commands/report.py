@@ -7,13 +7,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from scdeconv._data import keys
-from scdeconv.cli._inputs import Input, read_estimate, read_model, read_table, with_measured
+from scdeconv.cli._inputs import Input, read_estimate, read_model, read_table, take_samples, with_measured
 from scdeconv.cli._options import add_output, path
 from scdeconv.cli._run import Files, Result
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from pathlib import Path
+
+    import pandas as pd
 
 SUMMARY = "Write one HTML file with the fractions, their quality and how they were made."
 
@@ -25,6 +27,14 @@ def add_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--model", type=path, metavar="FOLDER", help="the model, for its errors on held-out donors")
     parser.add_argument("--measured", type=path, metavar="FILE", help="measured fractions, as for scdeconv evaluate")
+    parser.add_argument(
+        "--samples", type=path, metavar="TABLE", help="CSV, TSV or Excel: samples, then columns such as group"
+    )
+    parser.add_argument("--group", metavar="COLUMN", help="compare the composition between the values of this column")
+    parser.add_argument(
+        "--covariates", nargs="+", default=[], metavar="COLUMN", help="columns that the comparison is adjusted for"
+    )
+    parser.add_argument("--paired-by", metavar="COLUMN", help="column with the donor, if donors have several samples")
     parser.add_argument("--benchmark", type=path, metavar="TABLE", help="from scdeconv benchmark")
     parser.add_argument(
         "--runs", nargs="+", type=path, default=[], metavar="JSON", help="what --json of the earlier commands printed"
@@ -35,10 +45,14 @@ def add_options(parser: ArgumentParser) -> None:
 
 def files(args: Namespace) -> Files:
     """Return the files."""
+    from scdeconv.pl import report_paths
+
     reads = [Input(args.fractions, "file")]
-    given = {"model": args.model, "file": args.measured, "table": args.benchmark}
-    reads += [Input(name, kind) for kind, name in given.items() if name is not None]
-    return Files([*reads, *(Input(name) for name in args.runs)], [args.output])
+    if args.group is None and (args.covariates or args.paired_by is not None):
+        args.wrong_usage("arguments --covariates and --paired-by: need --group, the column to compare")
+    given = ((args.model, "model"), (args.measured, "file"), (args.samples, "table"), (args.benchmark, "table"))
+    reads += [Input(name, kind) for name, kind in given if name is not None]
+    return Files([*reads, *(Input(name) for name in args.runs)], report_paths(args.output))
 
 
 def run(args: Namespace) -> Result:
@@ -47,29 +61,44 @@ def run(args: Namespace) -> Result:
 
     mpl.use("Agg")
     from scdeconv import pl, tl
+    from scdeconv.io import read_sheet
 
     adata = read_estimate(args.fractions)
-    evaluation = None
     if args.measured is not None:
-        evaluation = tl.evaluate(with_measured(adata, args.measured))
-    html = pl.report(
+        measured = with_measured(adata, args.measured).obsm[keys.MEASURED]
+        adata.obsm[keys.MEASURED] = measured.reindex(adata.obs_names)
+    if args.samples is not None:
+        sheet = take_samples(read_sheet(args.samples), adata, args.samples, all_of_them=True)
+        for name, column in sheet.items():
+            adata.obs[name] = _numbers_if_all(column)
+    if args.group is not None:
+        tl.compare_fractions(adata, args.group, covariates=args.covariates, paired_by=args.paired_by)
+    texts = pl.report_files(
         adata,
+        args.output,
         title=args.title,
-        source=str(args.fractions),
         model=None if args.model is None else read_model(args.model),
-        evaluation=evaluation,
         benchmark=None if args.benchmark is None else read_table(args.benchmark),
+        source=str(args.fractions),
         runs=[_read_run(name) for name in args.runs],
     )
     flagged = adata.obsm.get(f"{keys.FRACTIONS}_quality")
     counts = {"samples": adata.n_obs}
     if flagged is not None and "outside" in flagged:
         counts["outside"] = int((flagged["outside"].astype(str) == "True").sum())
-    return Result({args.output: partial(_write, html)}, counts=counts)
+    return Result({path: partial(_write, text) for path, text in texts.items()}, counts=counts)
 
 
-def _write(html: str, path: Path) -> None:
-    path.write_text(html, encoding="utf-8")
+def _numbers_if_all(column: pd.Series) -> pd.Series:
+    """Return a column as numbers, or as it is if it has text."""
+    import pandas as pd
+
+    found = pd.to_numeric(column, errors="coerce")
+    return found if found.notna().eq(column.notna()).all() else column
+
+
+def _write(text: str, path: Path) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 def _read_run(path: Path) -> dict[str, Any]:

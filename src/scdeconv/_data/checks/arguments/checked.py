@@ -14,6 +14,7 @@ from .describe import describe
 from .rules import (
     ANY_NUMBER,
     BOUNDS,
+    FIGURE_FILE,
     FLAG,
     KEY_ADDED,
     MAX_SEED,
@@ -43,6 +44,9 @@ SIZES = mapped(ANY_NUMBER, "a dictionary of numbers by cell type")
 FOLDS = either(choice(("leave-one-donor-out", "rows")), TWO_OR_MORE)
 PATHS = either(listed(PATH, "a list of paths"), PATH)
 WIDTHS = listed(COUNT, "a list of layer widths")
+FIGURE_SIZE = listed(POSITIVE, "two numbers above 0: width and height in inches", size=2)
+COLOR = either(TEXT, listed(ANY_NUMBER, "numbers"))
+PALETTE = either(mapped(COLOR, "a dictionary of colours by name"), listed(COLOR, "a list of colours"), TEXT)
 RESOLUTIONS = either(listed(POSITIVE, "a list of numbers"), POSITIVE)
 N_JOBS = Rule("a whole number other than 0", either(whole(-(2**31), -1), COUNT).accept)
 # allowed values are read from the annotation
@@ -69,7 +73,7 @@ RULES: dict[str, Rule] = {
     "constraints": objects.CONSTRAINTS,
     "tuning": objects.TUNING,
     "history": objects.HISTORY,
-    "table": objects.FRAME,
+    **dict.fromkeys(("benchmark", "table"), objects.FRAME),
     **dict.fromkeys(("known", "known_se"), objects.KNOWN),
     **dict.fromkeys(("measured", "predicted", "distance", "fractions", "real", "simulated"), objects.NUMBERS),
     "labels": objects.LABELS,
@@ -78,7 +82,10 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("search_space", "tune", "types"), objects.MAPPING),
     "ax": objects.AXES,
     "axes": objects.MANY_AXES,
+    "figsize": FIGURE_SIZE,
+    "palette": PALETTE,
     # files
+    "save": FIGURE_FILE,
     **dict.fromkeys(("path", "cell_annotation", "dir_path", "study"), PATH),
     **dict.fromkeys(("tx2gene", "gene_names"), objects.NAMES),
     # names
@@ -86,13 +93,14 @@ RULES: dict[str, Rule] = {
         ("batch_key", "cell_state_key", "cell_type_key", "donor_key", "fractions_key", "key", "labels_key"), TEXT
     ),
     **dict.fromkeys(("measured_key", "probabilities_key", "reference_key", "groupby", "layer", "protein", "rna"), TEXT),
-    **dict.fromkeys(("cell_type", "control", "perturbed", "malignant", "sort_by"), TEXT),
-    **dict.fromkeys(("census_version", "disease", "tissue", "uri"), TEXT),
+    **dict.fromkeys(("cell_type", "control", "group", "paired_by", "perturbed"), TEXT),
+    **dict.fromkeys(("census_version", "disease", "malignant", "sort_by", "tissue", "title", "uri", "variable"), TEXT),
     "key_added": KEY_ADDED,
     **dict.fromkeys(("assays", "cell_types"), NAMES),
+    "covariates": listed(TEXT, "a list of names", may_be_empty=True),
     # donors are often numbers
     "donors": listed(either(TEXT, ANY_NUMBER), "a list of names"),
-    **dict.fromkeys(("annotation", "drop"), either(listed(TEXT, "a list of names", may_be_empty=True), TEXT)),
+    **dict.fromkeys(("annotation", "drop", "tracks"), either(listed(TEXT, "a list of names", may_be_empty=True), TEXT)),
     **dict.fromkeys(("markers", "groups", "group_markers", "hierarchy"), NAMES_BY_NAME),
     **dict.fromkeys(("cell_size", "cell_sizes", "weights"), SIZES),
     # choices
@@ -117,7 +125,7 @@ RULES: dict[str, Rule] = {
         ("min_cells", "n_aug", "n_components", "n_genes", "n_hidden", "n_iterations", "n_latent", "n_layers"), COUNT
     ),
     **dict.fromkeys(
-        ("n_members", "n_mixtures", "n_pairs", "n_samples", "n_simulated", "n_top_genes", "n_trials"), COUNT
+        ("n_members", "n_mixtures", "n_pairs", "n_samples", "n_simulated", "n_top_genes", "n_trials", "n_types"), COUNT
     ),
     **dict.fromkeys(("n_donors", "patience", "pretrain_epochs", "simulate"), COUNT),
     **dict.fromkeys(("n_bulk_only", "n_reference_only", "permutations"), COUNT_OR_ZERO),

@@ -17,6 +17,8 @@ from .describe import describe
 
 # numpy.random.RandomState, which scikit-learn and Leiden use, accepts no larger seed
 MAX_SEED = 2**32 - 1
+# formats of figures that matplotlib writes without other packages
+FIGURE_ENDINGS = (".png", ".pdf", ".svg", ".eps", ".jpg", ".tif", ".webp")
 
 
 @dataclass(frozen=True)
@@ -135,11 +137,21 @@ def _accept_path(value: Any) -> Any:
     return Path(value).expanduser() if os.fspath(value).startswith("~") else value
 
 
+def _accept_figure_file(value: Any) -> Any:
+    path = _accept_path(value)
+    if Path(path).suffix.lower() not in FIGURE_ENDINGS:
+        wrong_value("Change the ending.")
+    if not Path(path).parent.is_dir():
+        wrong_value(f"Create the folder {os.fspath(Path(path).parent)!r} first.")
+    return path
+
+
 ANY_NUMBER = Rule("a number", _accept_any_number)
 FLAG = Rule("True or False", _accept_flag)
 TEXT = Rule("text", _accept_text)
 KEY_ADDED = Rule("non-empty text without '/'", _accept_key)
 PATH = Rule("a path", _accept_path)
+FIGURE_FILE = Rule(f"a path that ends with one of {list(FIGURE_ENDINGS)}", _accept_figure_file)
 
 
 def choice(known: Collection[Any]) -> Rule:

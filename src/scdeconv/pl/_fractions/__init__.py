@@ -1,0 +1,5 @@
+"""Bars, heat map and boxes of fractions."""
+
+from __future__ import annotations
+
+from .fractions import fractions

@@ -1,0 +1,88 @@
+"""Columns of ``obs`` that group samples or are drawn beside them, with their colours."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from scdeconv.pl._style import GREY, category_colors, remember_colors
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+
+    from scdeconv.pl._style import Palette
+
+NOT_GIVEN = "not given"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of ``obs``.
+
+    Parameters
+    ----------
+    name
+        Name of the column; empty if there is none.
+    values
+        Group of each shown sample as categorical, or numbers as array.
+    categories
+        All categories of the column; None: numbers, or a column of another type than categorical.
+    colors
+        Colours of the groups; empty for numbers.
+    """
+
+    name: str
+    values: Any
+    categories: pd.Index | None
+    colors: dict[Hashable, str]
+
+    def remember(self, adata: AnnData) -> None:
+        """Write the colours of a categorical column, as scanpy."""
+        if self.categories is not None:
+            remember_colors(adata, self.name, self.colors, self.categories)
+
+
+def read_groups(adata: AnnData, name: str | None, known: np.ndarray, palette: Palette | None = None) -> Column:
+    """Return the group of each shown sample; one group without a name if there is no column."""
+    if name is None:
+        groups = pd.Categorical([""] * known.sum())
+        return Column("", groups, None, category_colors(adata, "", groups.categories, palette))
+    _refuse_missing(adata, [name], "groupby")
+    column = adata.obs[name]
+    groups = pd.Categorical(column)
+    groups = groups.rename_categories(str)
+    colors = category_colors(adata, name, groups.categories, palette)
+    stored = groups.categories if isinstance(column.dtype, pd.CategoricalDtype) else None
+    if (groups.codes < 0).any():
+        groups = groups.add_categories([NOT_GIVEN]).fillna(NOT_GIVEN)
+    return Column(name, groups[known].remove_unused_categories(), stored, {**colors, NOT_GIVEN: GREY})
+
+
+def read_tracks(adata: AnnData, names: Sequence[str], known: np.ndarray) -> list[Column]:
+    """Return columns of the shown samples: numbers, or groups."""
+    _refuse_missing(adata, names, "tracks")
+    return [
+        Column(name, adata.obs[name].to_numpy(dtype=float, na_value=np.nan)[known], None, {})
+        if is_number(adata.obs[name])
+        else read_groups(adata, name, known)
+        for name in names
+    ]
+
+
+def is_number(column: pd.Series) -> bool:
+    """Return whether a column has numbers; True and False are groups."""
+    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+
+
+def _refuse_missing(adata: AnnData, names: Sequence[str], argument: str) -> None:
+    missing = [name for name in names if name not in adata.obs]
+    if missing:
+        found = missing[0] if len(missing) == 1 else missing
+        msg = f"Expected {argument} to be columns {list(adata.obs)} of adata.obs, found {found!r}. Correct it."
+        raise KeyError(msg)

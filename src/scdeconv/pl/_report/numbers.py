@@ -1,0 +1,22 @@
+"""Numbers as text."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any
+
+import pandas as pd
+
+MISSING = "\N{EN DASH}"
+
+
+def number(value: Any) -> str:
+    """Return a number with three decimals, and a whole number as it is."""
+    if pd.isna(value):
+        return MISSING
+    return str(value) if isinstance(value, Integral) else f"{value:.3f}"
+
+
+def p_value(value: float) -> str:
+    """Return a p value with two digits."""
+    return MISSING if pd.isna(value) else f"{value:.2g}"

@@ -1,0 +1,5 @@
+"""Comparison of samples by columns of ``obs``: groups, continuous variables and covariates."""
+
+from __future__ import annotations
+
+from .compare_fractions import compare_fractions

@@ -1,0 +1,257 @@
+"""Comparison of the composition between groups."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from scdeconv._data import keys
+from scdeconv._data.checks import Problems, check_cell_type_names, check_fractions, checked, examples
+from scdeconv._data.fractions import get_fractions
+from scdeconv._data.labels import as_labels
+from scdeconv._data.training_samples import training_samples
+from scdeconv._data.warnings import warn
+from scdeconv._process import one_blas_thread
+from scdeconv._stats.group_tests.cluster_robust import LinearModel, Tests
+from scdeconv._stats.group_tests.log_ratios import (
+    PSEUDO_FRACTION,
+    adjust_p_values,
+    compare_log_ratios,
+    errors_of_logs,
+    logs_of_fractions,
+)
+from scdeconv._version import __version__
+
+from .design import block_donors, check_complete, make_design
+from .errors import error_variances
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+
+    from .design import Design
+
+TITLE = "The composition cannot be compared"
+# how samples of a donor were treated
+INDEPENDENT, BLOCKS, INTERCEPTS = "independent samples", "donors as blocks", "random intercept of donors"
+
+
+@checked()
+def compare_fractions(
+    adata: AnnData,
+    group: str,
+    *,
+    covariates: Sequence[str] = (),
+    paired_by: str | None = None,
+    key: str = keys.FRACTIONS,
+    key_added: str = keys.COMPARED,
+) -> pd.DataFrame:
+    r"""Test which cell types differ between groups, or change with a continuous variable.
+
+    Fractions sum to 1, so if one type increases, all others decrease. The test uses log-ratios of each type to types that do
+    not change. A difference of the log-ratios is a change *relative to these types*; bulk RNA-seq cannot show which absolute
+    cell numbers changed.
+
+    Parameters
+    ----------
+    adata
+        Samples with fractions.
+    group
+        Column of ``adata.obs``. Numbers are continuous; text, categories, True and False are groups. The first category (of
+        text: in alphabetical order) is the reference, to which the others are compared.
+    covariates
+        Further columns of ``adata.obs`` in the model, continuous or categorical.
+    paired_by
+        Column of ``adata.obs`` with the donor of each sample, if donors have several samples. If the group differs between
+        the samples of each donor, donors are blocks (as in a paired t-test); otherwise each has a random intercept.
+    key
+        Table of ``adata.obsm`` with the fractions: estimates, or measured fractions. With the prediction intervals of
+        ``tl.predict(..., coverage=0.9)``, uncertain samples have less weight.
+    key_added
+        Key of the results.
+
+    Returns
+    -------
+    Table with one row for each cell type and contrast, such as ``"patient - control"``:
+
+    - ``effect``: difference of the log-ratios (natural logarithm), or slope for one unit of a continuous variable, with its
+      standard error ``se`` and degrees of freedom ``df``;
+    - ``p_value``, and ``q_value`` (false discovery rate over the cell types);
+    - ``p_overall`` and ``q_overall``: joint test of all contrasts of the type (for two groups the same);
+    - ``ratio``, ``ratio_lower``, ``ratio_upper``: the factor ``exp(effect)`` by which the type changes relative to the
+      reference types, with its 95 % interval;
+    - ``points``, ``points_lower``, ``points_upper``: difference of the fraction in percentage points, with its 95 % interval,
+      to describe the change. It contains the opposite change of all types when one type changes;
+    - ``in_reference`` (bool): whether the type is one of those that are taken as unchanged;
+    - ``error_share``: share of the variance between samples that the prediction intervals explain. Near 1, the estimates of a
+      type hardly differ more than their errors, and the effect is underestimated.
+
+    Writes
+    ------
+    ``adata.uns["scdeconv"][key_added]``
+        The arguments, the ``table``, the numbers of samples and groups, how donors were treated (``donors``), the source of
+        the errors (``errors``), and ``p_value`` of the test that no type differs (Cauchy combination of the types).
+
+    Raises
+    ------
+    KeyError
+        If ``adata.obsm[key]`` is missing.
+    ValueError
+        If columns of ``adata.obs`` are missing, incomplete, constant or collinear, a group has one sample, or the fractions
+        have problems. All problems are in one message, and nothing is written.
+
+    Warns
+    -----
+    UserWarning
+        If samples have no estimate (NaN) or the fit of a model that was trained on them, or if cell types are below 0.001
+        in most samples.
+
+    Notes
+    -----
+    *Zeros.* Half a cell of 1,000 is added to each type, which is the posterior mean of a count under the prior of Jeffreys.
+    Types that are 0 in all samples are left out, with a printed line.
+
+    *Reference.* At first, log-ratios are centred, i.e. relative to the geometric mean of all types. If a type increases by
+    d, the centred log-ratios of k - 1 others then decrease by d / k. Therefore the type with the largest difference from the
+    median type is left out of the mean as long as its false discovery rate is at most 5 %, and more than half of the types
+    stay in the mean.
+
+    *Model.* Generalised least squares with weights :math:`1 / (\tau^2 + v)` for the error variance v of the sample and the
+    remaining variance :math:`\tau^2` (REML), which includes the random intercept of a donor. Errors that all samples share
+    are not included. Standard errors are robust against unequal variances (CR2), and tests use Satterthwaite's degrees of
+    freedom; see Pustejovsky and Tipton (2018). For two groups of equal size without errors, this is the t-test.
+
+    References
+    ----------
+    Aitchison (1982), The statistical analysis of compositional data. Liu and Xie (2020), Cauchy combination test.
+    Pustejovsky and Tipton (2018), Small-sample methods for cluster-robust variance estimation and hypothesis testing in fixed
+    effects models.
+
+    Examples
+    --------
+    >>> import scdeconv
+    >>> _, bulk = scdeconv.datasets.paired_cohort(n_donors=12, n_genes=300, cells_per_donor=(50, 100))
+    >>> bulk.obs["state"] = ["control"] * 12 + ["patient"] * 12
+    >>> table = scdeconv.tl.compare_fractions(bulk, "state", key="true_fractions", paired_by="donor")
+    >>> table[["cell_type", "contrast"]].iloc[0].tolist()
+    ['B cell', 'patient - control']
+    """
+    problems = Problems(TITLE)
+    table = get_fractions(adata, key)
+    check_fractions(problems, table, f"adata.obsm[{key!r}]")
+    check_cell_type_names(problems, table.columns, f"adata.obsm[{key!r}]")
+    problems.raise_if_any()
+    known = table.notna().all(axis=1).to_numpy()
+    obs, fractions = adata.obs[known], table[known].astype(float)
+    absent = list(fractions.columns[(fractions == 0).all()])
+    fractions = fractions.drop(columns=absent)
+    if fractions.shape[1] < 2:
+        problems.add(
+            f"Expected at least 2 cell types in adata.obsm[{key!r}], found {list(fractions)} in {len(fractions)} samples with "
+            "fractions. Use another key."
+        )
+    variances, source = error_variances(problems, adata, key, fractions)
+    design = make_design(problems, obs, group, covariates)
+    model, treatment = _model_of(problems, obs, design, paired_by)
+    problems.raise_if_any()
+    assert design is not None
+    assert model is not None
+    _report_samples(adata, key, known, fractions, absent)
+
+    values, no_errors = fractions.to_numpy(), np.zeros(len(fractions))
+    with one_blas_thread():
+        found = compare_log_ratios(logs_of_fractions(values), errors_of_logs(values, variances), model)
+        points = [model.test(100 * column, no_errors) for column in values.T]
+    result = _tidy(list(map(str, fractions)), design.contrasts, found.tests, points)
+    result["in_reference"] = np.repeat(found.in_reference, len(design.contrasts))
+    result["error_share"] = np.repeat(found.error_share, len(design.contrasts))
+    groups = {} if design.groups is None else design.groups.value_counts().to_dict()
+    adata.uns.setdefault(keys.UNS, {})[key_added] = {
+        "table": result.copy(),
+        "p_value": found.p_value,
+        "key": key,
+        "group": group,
+        "covariates": np.array(covariates, dtype=object),
+        **({} if paired_by is None else {"paired_by": paired_by}),
+        "donors": treatment,
+        "errors": source,
+        "n_samples": len(fractions),
+        "groups": {str(level): int(size) for level, size in groups.items()},
+        "version": __version__,
+    }
+    return result
+
+
+def _model_of(
+    problems: Problems, obs: pd.DataFrame, design: Design | None, paired_by: str | None
+) -> tuple[LinearModel | None, str]:
+    """Return the linear model of the samples, and how donors are treated; None if there are problems."""
+    if paired_by is not None and not check_complete(problems, obs, paired_by, "adata.obs"):
+        return None, INDEPENDENT
+    if design is None:
+        return None, INDEPENDENT
+    if paired_by is None:
+        return LinearModel(design.matrix, design.tested, np.arange(len(obs)), has_intercepts=False), INDEPENDENT
+    donors = as_labels(obs[paired_by])
+    matrix, tested, has_intercepts = block_donors(problems, design, donors)
+    model = LinearModel(matrix, tested, pd.factorize(donors)[0], has_intercepts)
+    return model, INTERCEPTS if has_intercepts else BLOCKS
+
+
+def _report_samples(
+    adata: AnnData, key: str, known: np.ndarray, fractions: pd.DataFrame, absent: Sequence[str]
+) -> None:
+    """Print and warn about samples and cell types that are left out or hardly informative."""
+    if absent:
+        print(f"compare_fractions: {len(absent)} cell types are 0 in all samples and left out: {examples(absent)}.")
+    if not known.all():
+        without = adata.obs_names[~known]
+        warn(f"{len(without)} of {len(known)} samples have no fractions (NaN) and are ignored: {examples(without)}.")
+    fitted = training_samples(adata, key, fractions.index, "in_sample")
+    if fitted:
+        warn(
+            f"{len(fitted)} samples were training samples and have the fit, which is no estimate of their composition: "
+            f"{examples(fitted)}. Compare out-of-fold predictions: call tl.predict without in_sample=True."
+        )
+    limit = 2 * PSEUDO_FRACTION
+    rare = list(fractions.columns[(fractions < limit).mean() > 0.5])
+    if rare:
+        warn(
+            f"{len(rare)} cell types are below {limit:g} in most samples, so their log-ratios depend on what is added to "
+            f"zeros: {examples(rare)}. Merge them with similar types: tl.merge_types."
+        )
+
+
+def _tidy(
+    cell_types: Sequence[str], contrasts: Sequence[str], tests: Sequence[Tests], points: Sequence[Tests]
+) -> pd.DataFrame:
+    """Return one row for each cell type and contrast."""
+    tables = []
+    for cell_type, test, change in zip(cell_types, tests, points, strict=True):
+        (lower, upper), (points_lower, points_upper) = test.interval(), change.interval()
+        columns = {
+            "cell_type": cell_type,
+            "contrast": contrasts,
+            "effect": test.effect,
+            "se": test.se,
+            "df": test.df,
+            "p_value": test.p_value,
+            "q_value": np.nan,
+            "p_overall": test.joint_p_value,
+            "q_overall": np.nan,
+            "ratio": np.exp(test.effect),
+            "ratio_lower": np.exp(lower),
+            "ratio_upper": np.exp(upper),
+            "points": change.effect,
+            "points_lower": points_lower,
+            "points_upper": points_upper,
+        }
+        tables.append(pd.DataFrame(columns))
+    table = pd.concat(tables, ignore_index=True)
+    for kind in ("value", "overall"):
+        of_contrasts = table.groupby("contrast", sort=False)[f"p_{kind}"]
+        table[f"q_{kind}"] = of_contrasts.transform(lambda p_values: adjust_p_values(p_values.to_numpy()))
+    return table

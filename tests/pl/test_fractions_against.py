@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from scipy import stats
+
+from scdeconv import pl
+
+
+@pytest.fixture
+def adata(make_adata):
+    adata = make_adata(30)
+    adata.obs["age"] = np.random.default_rng(0).uniform(20, 80, 30)
+    return adata
+
+
+def test_points_are_the_samples(adata):
+    adata.obs.loc["s3", "age"] = np.nan
+    adata.obsm["fractions"].loc["s5"] = np.nan
+    kept = adata.obs_names.drop(["s3", "s5"])
+    for ax, cell_type in zip(pl.fractions_against(adata, "age"), adata.obsm["fractions"], strict=True):
+        expected = np.c_[adata.obs.loc[kept, "age"], adata.obsm["fractions"].loc[kept, cell_type]]
+        np.testing.assert_allclose(ax.collections[0].get_offsets(), expected)
+        rho = stats.spearmanr(*expected.T).statistic
+        assert ax.texts[0].get_text() == f"ρ = {rho:.2f}  n = 28".replace("-", "−")
+
+
+def test_line_is_the_least_squares_fit(adata):
+    for ax, cell_type in zip(pl.fractions_against(adata, "age"), adata.obsm["fractions"], strict=True):
+        fit = stats.linregress(adata.obs["age"], adata.obsm["fractions"][cell_type])
+        x, y = ax.lines[0].get_data()
+        np.testing.assert_allclose(y, fit.intercept + fit.slope * x)
+
+
+def test_band_contains_the_true_line_as_promised(make_adata):
+    rng = np.random.default_rng(1)
+    adata = make_adata(20, 2)
+    adata.obs["age"] = np.linspace(0, 1, 20)
+    inside = 0
+    for _ in range(200):
+        b = 0.3 + 0.2 * adata.obs["age"] + rng.normal(0, 0.05, 20)
+        adata.obsm["fractions"].iloc[:] = np.c_[b, 1 - b]
+        ax = pl.fractions_against(adata, "age", cell_types=["type 0"])[0]
+        corners = ax.collections[1].get_paths()[0].vertices
+        at_end = corners[np.isclose(corners[:, 0], 1), 1]
+        inside += at_end.min() < 0.5 < at_end.max()
+        plt.close("all")
+    assert 0.9 < inside / 200 < 0.99
+
+
+def test_few_or_equal_values_have_no_line(adata):
+    adata.obs["age"] = 3.0
+    assert all("ρ undefined" in ax.texts[0].get_text() for ax in pl.fractions_against(adata, "age"))
+    adata.obs["age"] = [1.0, 2.0] + [np.nan] * 28
+    assert not any(ax.lines for ax in pl.fractions_against(adata, "age"))
+
+
+def test_wrong_variables_are_refused(adata):
+    with pytest.raises(KeyError, match=r"Expected variable to be one of the columns \['group', 'age'\].*found 'sex'"):
+        pl.fractions_against(adata, "sex")
+    with pytest.raises(TypeError, match=r"Expected numbers in adata.obs\['group'\], found category.*kind='box'"):
+        pl.fractions_against(adata, "group")
+    adata.obs["age"] = np.nan
+    with pytest.raises(ValueError, match="found none of 30"):
+        pl.fractions_against(adata, "age")
+    assert not plt.get_fignums()
