@@ -13,6 +13,7 @@ from ._merge_types import merge_types
 from ._methods import methods
 from ._name_clusters import name_clusters
 from ._predict import predict, record_of
+from ._reference_fit import reference_fit
 from ._train import default_method, train
 from ._tuning import Tuning, tune
 
@@ -33,6 +34,7 @@ __all__ = [
     "methods",
     "name_clusters",
     "predict",
+    "reference_fit",
     "train",
     "tune",
     "validate",

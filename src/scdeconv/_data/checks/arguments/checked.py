@@ -94,9 +94,9 @@ RULES: dict[str, Rule] = {
     ),
     **dict.fromkeys(("measured_key", "probabilities_key", "reference_key", "groupby", "layer", "protein", "rna"), TEXT),
     **dict.fromkeys(("cell_type", "control", "group", "paired_by", "perturbed"), TEXT),
-    **dict.fromkeys(("malignant", "sort_by", "title", "variable"), TEXT),
+    **dict.fromkeys(("census_version", "disease", "malignant", "sort_by", "tissue", "title", "uri", "variable"), TEXT),
     "key_added": KEY_ADDED,
-    "cell_types": NAMES,
+    **dict.fromkeys(("assays", "cell_types"), NAMES),
     "covariates": listed(TEXT, "a list of names", may_be_empty=True),
     # donors are often numbers
     "donors": listed(either(TEXT, ANY_NUMBER), "a list of names"),
@@ -108,7 +108,9 @@ RULES: dict[str, Rule] = {
         ("absolute", "base", "batch_correction", "criterion", "duplicates", "executor", "genes_in", "platform_prior"),
         CHOICE,
     ),
-    **dict.fromkeys(("kind", "likelihood", "loss", "rest", "scale", "to", "unit"), CHOICE),
+    **dict.fromkeys(
+        ("kind", "likelihood", "loss", "organism", "rest", "scale", "suspension_type", "to", "unit"), CHOICE
+    ),
     "train_on": choice(("pairs", "simulated")),
     "accelerator": choice(("auto", "cpu", "cuda", "gpu", "mps", "tpu")),
     "cv": FOLDS,
@@ -117,9 +119,11 @@ RULES: dict[str, Rule] = {
     "seeds": listed(SEED, "a list of seeds"),
     "n_jobs": N_JOBS,
     **dict.fromkeys(
-        ("batch_size", "cells_per_sample", "max_epochs", "max_iterations", "max_steps", "min_cells"), COUNT
+        ("batch_size", "cells_per_sample", "max_cells_per_type", "max_epochs", "max_iterations", "max_steps"), COUNT
     ),
-    **dict.fromkeys(("n_aug", "n_components", "n_genes", "n_hidden", "n_iterations", "n_latent", "n_layers"), COUNT),
+    **dict.fromkeys(
+        ("min_cells", "n_aug", "n_components", "n_genes", "n_hidden", "n_iterations", "n_latent", "n_layers"), COUNT
+    ),
     **dict.fromkeys(
         ("n_members", "n_mixtures", "n_pairs", "n_samples", "n_simulated", "n_top_genes", "n_trials", "n_types"), COUNT
     ),
