@@ -128,7 +128,7 @@ RULES: dict[str, Rule] = {
         ("n_members", "n_mixtures", "n_pairs", "n_samples", "n_simulated", "n_top_genes", "n_trials", "n_types"), COUNT
     ),
     **dict.fromkeys(("n_donors", "patience", "pretrain_epochs", "simulate"), COUNT),
-    **dict.fromkeys(("n_bulk_only", "n_reference_only", "permutations"), COUNT_OR_ZERO),
+    **dict.fromkeys(("n_bulk_only", "n_factors", "n_reference_only", "permutations"), COUNT_OR_ZERO),
     **dict.fromkeys(("n_clusters", "replicates"), TWO_OR_MORE),
     "n_pcs": whole(2, 100),
     "n_cell_types": whole(4),
@@ -144,7 +144,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("epsilon", "learning_rate", "resolution"), POSITIVE),
     **dict.fromkeys(("cannot_link_weight", "floor", "gamma", "must_link_weight", "noise", "penalty"), NOT_NEGATIVE),
     **dict.fromkeys(("mix", "spread", "tolerance", "var_cutoff", "weight_decay"), NOT_NEGATIVE),
-    "perplexity": number(1, with_low=False),
+    **dict.fromkeys(("fold_change", "perplexity"), number(1, with_low=False)),
     # flags
     **dict.fromkeys(
         ("across_donors", "allow_leakage", "by_gene", "consistent_units", "covariance", "drop_ribosomal"), FLAG
