@@ -311,9 +311,9 @@ def main(seeds: list[int]) -> None:
             f"Each type, with the {RATIO}:",
             markdown_table(formatted(table)),
             "If a frequent type is missing, its markers have the highest ratios, and the user recognises them by name. The share "
-            "of the expression that is not explained shows it only if the type is half of the tissue, because types share most "
-            "of their genes. Rare types are often not found. In the generated data, the shifts between platforms are large and "
-            "there are no known shifts, so that markers of rare types are not above chance.",
+            "of the expression that is not explained hardly changes, because types share most of their genes; it rises clearly only "
+            "in the generated data, if the type is half of the tissue. Rare types are often not found. In the generated data, the "
+            "shifts between platforms are large and there are no known shifts, so that markers of rare types are not above chance.",
             "The first principal component of the residuals was also tried. It is dominated by the quality of the RNA and has no "
             "relation to the missing type.",
             "## An example: whole blood with a reference of PBMC",
