@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import jupytext
@@ -10,6 +11,7 @@ from nbclient import NotebookClient
 
 FOLDER = Path(__file__).resolve().parents[1] / "tutorials"
 TUTORIALS = sorted(FOLDER.glob("*.md"))
+MAX_MINUTES = 2
 
 
 @pytest.mark.parametrize("text", TUTORIALS, ids=lambda path: path.stem)
@@ -18,6 +20,17 @@ def test_notebook_matches_its_text_with_outputs(text):
     assert [(cell.cell_type, cell.source) for cell in shown] == [(cell.cell_type, cell.source) for cell in cells]
     counts = [cell.execution_count for cell in shown if cell.cell_type == "code"]
     assert counts == list(range(1, len(counts) + 1))
+
+
+@pytest.mark.parametrize("text", TUTORIALS, ids=lambda path: path.stem)
+def test_line_below_the_title_has_link_and_usage(text):
+    title, blank, line = text.read_text(encoding="utf-8").partition("\n# ")[2].split("\n")[:3]
+    assert title
+    assert not blank
+    link = re.escape(f"{{download}}`Download this notebook <{text.stem}.ipynb>`")
+    minutes = re.fullmatch(rf"{link}: ([0-9.]+) minutes on one core, [0-9.]+ GB of memory\.", line)
+    assert minutes
+    assert float(minutes[1]) <= MAX_MINUTES
 
 
 @pytest.mark.slow
