@@ -41,8 +41,8 @@ def compare_fractions(
     """Result of :func:`scdeconv.tl.compare_fractions`: effects with intervals, or fractions with false discovery rates.
 
     The effects are the factors by which cell types change relative to the types that do not change, with their 95 %
-    intervals, on a logarithmic scale. Filled points have a false discovery rate below 5 %. The name of a type has a star
-    if the type is not in the reference. Boxes show the fractions of the samples in each group, as
+    intervals, on a logarithmic scale. Filled points have a false discovery rate below 5 %. A star marks the types that are
+    not in the reference. Boxes show the fractions of the samples in each group, as
     :func:`scdeconv.pl.fractions` does, with the false discovery rate of each type (of all contrasts together).
 
     Parameters
@@ -119,7 +119,8 @@ def _draw_effects(
     ax.set_ylim(pitch * len(shown) - GAP, -0.5 - GAP / 2)
     ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], min_n_ticks=3))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda log, _: f"{2**log:.3g}"))
-    ax.set_xlabel(f"ratio: {contrasts[0]}" if len(contrasts) == 1 else "ratio")
+    reference = "" if compared["in_reference"].all() else "\n(relative to the types without *)"
+    ax.set_xlabel(("ratio: " + contrasts[0] if len(contrasts) == 1 else "ratio") + reference)
     ax.grid(axis="x", color=LIGHT, linewidth=0.8)
     ax.set_axisbelow(True)
     ax.tick_params(axis="y", length=0)

@@ -204,11 +204,20 @@ def test_absent_types_are_named_and_left_out(capsys):
     assert "1 cell types are 0 in all samples and left out: 'F'" in capsys.readouterr().out
 
 
-def test_mostly_zero_types_are_warned_about():
+def test_mostly_zero_types_are_left_out():
     adata = make_samples()
     adata.obsm["fractions"]["F"] = np.where(np.arange(24) < 3, 0.002, 0.0)
-    with pytest.warns(UserWarning, match=r"below 0\.001 in most samples.*'F'"):
-        tl.compare_fractions(adata, "state")
+    with pytest.warns(UserWarning, match=r"below 0\.001 in most samples and left out.*'F'"):
+        table = tl.compare_fractions(adata, "state")
+    assert table["cell_type"].tolist() == TYPES
+
+
+def test_type_of_one_group_is_tested():
+    adata = make_samples(60)
+    adata.obs["state"] = np.where(np.arange(60) % 5 == 0, "p", "c")
+    adata.obsm["fractions"]["F"] = np.where(adata.obs["state"] == "p", 0.01, 0.0)
+    adata.obsm["fractions"] = adata.obsm["fractions"].div(adata.obsm["fractions"].sum(axis=1), axis=0)
+    assert of_type(tl.compare_fractions(adata, "state"), "F").q_value < 0.001
 
 
 def test_in_sample_fits_are_warned_about():

@@ -65,7 +65,7 @@ def estimate_components(
     has_intercepts
         Whether clusters have a random intercept; otherwise the variance between clusters is 0.
     """
-    residuals = response - matrix @ np.linalg.lstsq(matrix, response)[0]
+    residuals = response - matrix @ np.linalg.lstsq(matrix, response, rcond=None)[0]
     scale = residuals @ residuals / (len(response) - matrix.shape[1])
     if scale <= 0:
         return 1.0, 0.0
