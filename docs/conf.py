@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 import sys
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from check_table import write_check_table
 from method_table import write_method_table
+from score_table import add_role, write_score_table
 
 project = "scdeconv"
 author = "the scdeconv developers"
@@ -33,6 +36,7 @@ exclude_patterns = [
     "tutorials/*.md",
     "generated/method_table.md",
     "generated/check_table.md",
+    "generated/score_table.md",
 ]
 templates_path = ["_templates"]
 
@@ -78,8 +82,29 @@ nb_execution_mode = "off"
 bibtex_bibfiles = ["../src/scdeconv/references.bib"]
 bibtex_reference_style = "author_year"
 
+
+def repository_url() -> str:
+    """Return the web address of the repository that this clone comes from, or an empty text."""
+    command = ["git", "config", "--get", "remote.origin.url"]
+    origin = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False).stdout.strip()
+    found = re.fullmatch(r"(?:https://|git@)([\w.-]+)[:/](.+?)(?:\.git)?/?", origin)
+    return f"https://{found[1]}/{found[2]}" if found else ""
+
+
 html_theme = "sphinx_book_theme"
-html_title = project
+html_title = f"{project} {version}"
+html_favicon = "_static/logo.svg"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_theme_options = {
+    "logo": {"image_light": "_static/logo.svg", "image_dark": "_static/logo.svg", "text": html_title},
+    "repository_url": repository_url(),
+    "use_repository_button": bool(repository_url()),
+    "path_to_docs": "docs",
+    "show_toc_level": 2,
+}
 
 write_method_table(Path(__file__).parent / "generated" / "method_table.md")
 write_check_table(Path(__file__).parent / "generated" / "check_table.md")
+write_score_table(Path(__file__).parent / "generated" / "score_table.md")
+setup = add_role
