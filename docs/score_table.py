@@ -124,11 +124,11 @@ def score_table() -> str:
         rows = []
         for key in order:
             values = [
-                "–" if pd.isna(score) else f"{score:.3f} ({rank:.0f})"
+                "–" if pd.isna(score) else f"{score:.3f}\N{NO-BREAK SPACE}({rank:.0f})"
                 for score, rank in zip(scores.loc[key], ranks.loc[key], strict=True)
             ]
-            name = cards[key].replace("](", "](../methods/")
-            row = [name, *values]
+            page = cards[key].rpartition("](")[2].rstrip(")")
+            row = [f"[{key}](../methods/{page})", *values]
             rows.append([f"**{cell}**" for cell in row] if key == MEAN else row)
         lines = [header, ["---"] * len(header), *rows]
         parts.append(f"## {title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n")
