@@ -60,7 +60,7 @@ docs: $(VENV)/doc.stamp
 	PYTHONWARNINGS= $(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
 	@echo 'Written: docs/_build/html/index.html'
 
-tutorials: $(VENV)/test.stamp
+tutorials: $(VENV)/test.stamp $(VENV)/doc.stamp
 	$(BIN)/python docs/run_tutorials.py
 
 clean:

@@ -63,9 +63,12 @@ def draw_compositions(bulk: anndata.AnnData, ax: Axes) -> None:
             bottom += height
         ax.text(place.mean(), 1.03, f"{name} (n = {len(donors)})", ha="center", fontsize=9)
     handles, labels = ax.get_legend_handles_labels()
-    ax.legend(handles[::-1], labels[::-1], loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=9)
-    ax.set(xticks=[], xlim=(-0.5, 2 * len(donors) + 0.5), ylim=(0, 1), ylabel="cell fraction")
-    ax.set_xlabel("the same donors twice, from most to fewest measured rods")
+    ax.legend(
+        handles[::-1], labels[::-1], loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=9, handlelength=1
+    )
+    ax.set(xticks=[], xlim=(-0.5, 2 * len(donors) + 0.5), ylim=(0, 1))
+    ax.set_ylabel("cell fraction", fontsize=9)
+    ax.set_xlabel("the same donors twice, by measured rods", fontsize=9)
     ax.spines[["top", "right", "bottom"]].set_visible(False)
 
 
@@ -85,10 +88,11 @@ def draw_scores(ax: Axes) -> None:
         scores.index, scores, color=["#737373" if name in WITHOUT_PAIRS else BLUE for name in scores.index], height=0.75
     )
     for row, value in enumerate(scores):
-        ax.text(0.001, row, f"{value:.3f}", va="center", fontsize=8, color="white")
+        ax.text(1.02, row, f"{value:.3f}", transform=ax.get_yaxis_transform(), va="center", fontsize=8)
     ax.axvline(mean, color="black", linestyle="--", linewidth=1)
     ax.text(mean, 1.02, f"mean composition {mean:.3f}", transform=ax.get_xaxis_transform(), ha="center", fontsize=8)
-    ax.set(xlim=(0, 1.05 * scores.max()), xlabel="RMSE, donors held out")
+    ax.set_xlim(0, 1.05 * scores.max())
+    ax.set_xlabel("RMSE, donors held out", fontsize=9)
     ax.locator_params(axis="x", nbins=4)
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(axis="y", length=0, labelsize=8)
@@ -101,8 +105,11 @@ def draw_agreement(bulk: anndata.AnnData, axes: list[Axes]) -> None:
     for key in ("measured_fractions", "fractions"):
         some.obsm[key] = bulk.obsm[key][list(cell_types)]
     scdeconv.pl.measured_vs_predicted(some, axes=axes)
-    for ax in axes[1:]:
-        ax.set_ylabel("")
+    for ax in axes:
+        ax.set(xlabel="", ylabel="")
+    figure = axes[0].figure
+    figure.supxlabel("measured cell fraction", fontsize=10)
+    figure.supylabel("predicted cell fraction", fontsize=10)
 
 
 def draw_five_lines() -> Axes:
@@ -116,14 +123,16 @@ def draw_five_lines() -> Axes:
 
 def main() -> None:
     bulk = predict_held_out()
-    figure = plt.figure(figsize=(9.6, 6.0), layout="constrained")
+    figure = plt.figure(figsize=(7.5, 5.2), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=(1.15, 1))
-    left, right = top.subplots(1, 2, width_ratios=(1.55, 1))
-    draw_compositions(bulk, left)
-    draw_scores(right)
+    left, right = top.subfigures(1, 2, width_ratios=(1.25, 1))
+    draw_compositions(bulk, left.subplots())
+    draw_scores(right.subplots())
     draw_agreement(bulk, list(bottom.subplots(1, N_PANELS)))
+    for letter, panel in zip("abc", (left, right, bottom), strict=True):
+        panel.text(0.005, 0.995, letter, fontsize=13, fontweight="bold", ha="left", va="top")
     OUTPUT.mkdir(exist_ok=True)
-    figure.savefig(OUTPUT / "overview.png", dpi=160)
+    figure.savefig(OUTPUT / "overview.png", dpi=200)
     draw_five_lines().figure.savefig(OUTPUT / "five_lines.png", dpi=120)
 
 

@@ -23,4 +23,7 @@ def test_notebook_matches_its_text_with_outputs(text):
 @pytest.mark.slow
 @pytest.mark.parametrize("text", TUTORIALS, ids=lambda path: path.stem)
 def test_tutorial_runs(text, tmp_path):
+    if text.stem == "survival":
+        # of the group doc, because it requires pandas 2
+        pytest.importorskip("lifelines")
     NotebookClient(jupytext.read(text), timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()

@@ -77,7 +77,8 @@ process REPORT {
     path runs
 
     output:
-    path 'report.html'
+    path 'report.html', emit: page
+    path 'report_*_mqc.json', emit: multiqc
 
     script:
     """

@@ -255,7 +255,7 @@ def test_intervals_and_truth_have_one_scale(measured, predicted):
     with pytest.warns(UserWarning, match="unmeasured rest"):
         axes = pl.intervals(adata, cell_types=TYPES)
     shown = [
-        np.sort(np.concatenate([c.get_offsets()[:, 1] for c in ax.collections if c.get_label().startswith("measured")]))
+        np.sort(np.concatenate([c.get_offsets()[:, 0] for c in ax.collections if c.get_label().startswith("measured")]))
         for ax in axes
     ]
     share = predicted[TYPES[:3]].sum(axis=1) / measured[TYPES[:3]].sum(axis=1)

@@ -83,5 +83,5 @@ def test_snakefile_runs_from_tables_to_report(tmp_path, write_inputs):
     results = tmp_path / "results"
     assert pd.read_csv(results / "fractions.tsv", sep="\t").shape == (12, 8)
     html = (results / "report.html").read_text(encoding="utf-8")
-    assert all(f"<td>{name}</td>" in html for name in ("pair", "train", "predict"))
+    assert all(f"<code>scdeconv {name}</code>" in html for name in ("pair", "train", "predict"))
     assert "reading" in (tmp_path / "logs" / "train.log").read_text()

@@ -18,7 +18,7 @@ def make_samples(n_samples: int, n_types: int, *, long: bool = False) -> AnnData
     names = [f"GTEX-{i:04d}-liver-SM-48TDP" if long else f"s{i}" for i in range(n_samples)]
     types = [f"{LONG[k % len(LONG)]} {k}" if long else f"type {k}" for k in range(n_types)]
     groups = pd.Categorical([["young", "old", "idiopathic pulmonary fibrosis"][i % 3] for i in range(n_samples)])
-    adata = AnnData(obs=pd.DataFrame({"group": groups}, index=names))
+    adata = AnnData(obs=pd.DataFrame({"group": groups, "age": 50 + 30 * np.sin(np.arange(n_samples))}, index=names))
     abundance = np.exp(np.linspace(2, -2, n_types))
     measured, predicted = (abundance * np.exp(np.sin(3 * grid) + noise * np.cos(7 * grid)) for noise in (0, 0.3))
     for key, values in (("measured_fractions", measured), ("fractions", predicted)):

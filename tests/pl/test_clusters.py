@@ -119,7 +119,7 @@ def test_labels_fit_for_every_number_of_clusters(n_clusters, name):
     left, right = pl.clusters(make_cells(n_clusters, 2000, name))
     figure = left.figure
     figure.canvas.draw()
-    assert figure.get_figwidth() < 10
+    assert figure.get_figwidth() < 12
     assert figure.get_figheight() < 13
     window = figure.get_window_extent()
     for labels, side in ((left.get_yticklabels(), "y"), (right.get_xticklabels(), "x")):

@@ -19,7 +19,6 @@ def draw(name: str, **arguments):
     if name in OTHERS:
         return OTHERS[name](**arguments)
     adata = make_samples(6, 3)
-    adata.obs["age"] = np.arange(6)
     variable = ("age",) if name == "fractions_against" else ()
     return getattr(pl, name)(adata, *variable, **arguments)
 
@@ -66,7 +65,6 @@ def test_impossible_files_are_refused_before_drawing(save, tmp_path):
 @pytest.mark.parametrize("name", OF_SAMPLES)
 def test_types_keep_their_colours_in_all_plots(name):
     adata = make_samples(6, 3)
-    adata.obs["age"] = np.arange(6)
     pl.fractions(adata, palette={"type 1": "red"})
     stored = adata.uns["fractions_colors"]
     variable = ("age",) if name == "fractions_against" else ()

@@ -33,20 +33,17 @@ def test_line_is_the_least_squares_fit(adata):
         np.testing.assert_allclose(y, fit.intercept + fit.slope * x)
 
 
-def test_band_contains_the_true_line_as_promised(make_adata):
-    rng = np.random.default_rng(1)
-    adata = make_adata(20, 2)
-    adata.obs["age"] = np.linspace(0, 1, 20)
-    inside = 0
-    for _ in range(200):
-        b = 0.3 + 0.2 * adata.obs["age"] + rng.normal(0, 0.05, 20)
-        adata.obsm["fractions"].iloc[:] = np.c_[b, 1 - b]
-        ax = pl.fractions_against(adata, "age", cell_types=["type 0"])[0]
-        corners = ax.collections[1].get_paths()[0].vertices
-        at_end = corners[np.isclose(corners[:, 0], 1), 1]
-        inside += at_end.min() < 0.5 < at_end.max()
-        plt.close("all")
-    assert 0.9 < inside / 200 < 0.99
+def test_band_is_the_interval_of_the_mean(adata):
+    x, y = adata.obs["age"].to_numpy(), adata.obsm["fractions"]["type 0"].to_numpy()
+    design = np.c_[np.ones(30), x]
+    coefficients, residual, *_ = np.linalg.lstsq(design, y)
+    covariance = np.linalg.inv(design.T @ design) * residual[0] / 28
+    band = pl.fractions_against(adata, "age")[0].collections[1].get_paths()[0].vertices
+    for at in (x.min(), x.max()):
+        row = np.array([1, at])
+        half = stats.t.ppf(0.975, 28) * np.sqrt(row @ covariance @ row)
+        found = band[np.isclose(band[:, 0], at), 1]
+        np.testing.assert_allclose([found.min(), found.max()], row @ coefficients + np.array([-half, half]))
 
 
 def test_few_or_equal_values_have_no_line(adata):

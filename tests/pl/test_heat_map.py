@@ -98,7 +98,7 @@ def test_tracks_show_columns_in_sample_order(make_adata):
     group, age = insets(ax)[0]
     assert [inset.get_yticklabels()[0].get_text() for inset in (group, age)] == ["group", "age (0–10)"]
     of_sample = dict(zip(samples(ax), group.collections[0].get_array()[0], strict=True))
-    expected = {"young": PALETTE[0], "old": PALETTE[1]}
+    expected = {"young": PALETTE[2], "old": PALETTE[0]}
     assert {name: to_hex(color) for name, color in of_sample.items()} == {
         name: expected[value] for name, value in adata.obs["group"].items()
     }
@@ -107,7 +107,7 @@ def test_tracks_show_columns_in_sample_order(make_adata):
     assert (np.diff(shades.iloc[1:, 0]) < 0).all()
     (legend,) = (artist for artist in ax.get_children() if isinstance(artist, Legend))
     assert legend.get_title().get_text() == "group"
-    assert adata.uns["group_colors"][:2] == [PALETTE[0], PALETTE[1]]
+    assert adata.uns["group_colors"] == [PALETTE[2], PALETTE[0], PALETTE[1]]
 
 
 def test_tracks_of_missing_groups_are_grey(adata):

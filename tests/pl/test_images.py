@@ -30,16 +30,18 @@ DEFAULT_TOLERANCE = 0.3
 
 
 def plots_of_samples(adata):
-    yield "bars", lambda: pl.fractions(adata, groupby="group")
-    yield "heatmap", lambda: pl.fractions(adata, kind="heatmap", groupby="group")
+    yield "bars", lambda: pl.fractions(adata, kind="bars", groupby="group")
+    yield "heatmap", lambda: pl.fractions(adata, kind="heatmap", groupby="group", tracks="age")
+    yield "clustered", lambda: pl.fractions(adata, kind="heatmap", tracks=["group", "age"])
     yield "box", lambda: pl.fractions(adata, kind="box", groupby="group")
+    yield "against", lambda: pl.fractions_against(adata, "age")
     yield "measured_vs_predicted", lambda: pl.measured_vs_predicted(adata)
     yield "bland_altman", lambda: pl.bland_altman(adata)
     yield "intervals", lambda: pl.intervals(adata)
     yield "intervals_of_one", lambda: pl.intervals(adata, cell_types=list(adata.obsm["fractions"])[1:2])
 
 
-DRAW = {**dict(plots_of_samples(make_samples(12, 4))), **OTHERS}
+DRAW = {**dict(plots_of_samples(make_samples(15, 4))), **OTHERS}
 
 
 def save_without_text(figure, path: Path) -> Path:
@@ -73,7 +75,7 @@ def test_plots_equal_their_stored_images(name, tmp_path):
 
 
 def test_one_different_sample_is_detected(tmp_path):
-    adata = make_samples(12, 4)
+    adata = make_samples(15, 4)
     adata.obsm["fractions"].iloc[0] = adata.obsm["fractions"].iloc[0, ::-1].to_numpy()
     for name, draw in plots_of_samples(adata):
         with mpl.style.context("default"):
@@ -108,12 +110,26 @@ def unreadable(figure) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("adata", [make_samples(2, 3), make_samples(12, 7, long=True), make_samples(200, 30)], ids=len)
+def too_small(figure) -> list[str]:
+    """Texts of less than 8 pt."""
+    texts = figure.findobj(
+        lambda artist: isinstance(artist, Text) and artist.get_visible() and artist.get_text().strip()
+    )
+    return [text.get_text() for text in texts if text.get_fontsize() < 8]
+
+
+SIZES = [make_samples(2, 2), make_samples(30, 8, long=True), make_samples(200, 25)]
+
+
+@pytest.mark.parametrize("adata", SIZES, ids=len)
 @pytest.mark.parametrize("name", [name for name, _ in plots_of_samples(make_samples(2, 2))])
 def test_texts_are_readable_for_many_samples(adata, name):
     figure = figure_of(dict(plots_of_samples(adata))[name]())
     assert unreadable(figure) == []
-    assert figure.get_figwidth() < 14
+    assert too_small(figure) == []
+    # the text width of an A4 page, so that a print has the sizes of the fonts
+    assert figure.get_figwidth() <= 7.51
+    assert figure.get_figheight() < 11
 
 
 @pytest.mark.parametrize("plot", [pl.measured_vs_predicted, pl.bland_altman, pl.intervals])
@@ -124,7 +140,10 @@ def test_texts_of_one_cell_type_are_readable(plot):
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_texts_of_the_other_plots_are_readable(name):
-    assert unreadable(figure_of(OTHERS[name]())) == []
+    figure = figure_of(OTHERS[name]())
+    assert unreadable(figure) == []
+    assert too_small(figure) == []
+    assert figure.get_figwidth() <= 7.51
 
 
 def test_overlapping_texts_are_detected():

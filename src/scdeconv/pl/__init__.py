@@ -5,6 +5,7 @@ from __future__ import annotations
 from ._benchmark import benchmark
 from ._bland_altman import bland_altman
 from ._clusters import clusters
+from ._compare_fractions import compare_fractions
 from ._fractions import fractions
 from ._fractions_against import fractions_against
 from ._history import history
@@ -20,6 +21,7 @@ __all__ = [
     "benchmark",
     "bland_altman",
     "clusters",
+    "compare_fractions",
     "fractions",
     "fractions_against",
     "history",

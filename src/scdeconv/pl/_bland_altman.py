@@ -106,7 +106,7 @@ def bland_altman(
     label = fraction_label(adata, key, rescaled=rescaled)
     xlabel = f"mean of measured and predicted {label}"
     ylabel = "predicted \N{MINUS SIGN} measured"
-    panels = small_multiples(axes, pd.Index(shown), xlabel, ylabel, height=1.8, figsize=figsize, lines=2)
+    panels = small_multiples(axes, pd.Index(shown), xlabel, ylabel, height=1.8, figsize=figsize, lines=3)
     for ax, cell_type in zip(panels, shown, strict=True):
         centre = bias[cell_type]
         x, y = measured[cell_type].to_numpy(), predicted[cell_type].to_numpy()

@@ -51,8 +51,8 @@ def intervals(
 
     Reads ``adata.obsm[key]`` and its bounds ``adata.obsm["<key>_lower"]`` and ``adata.obsm["<key>_upper"]``, which
     ``tl.predict(..., coverage=0.9)`` writes. Each panel has its own axis limits. If there is space for the sample names
-    on a page, all panels show the samples from top to bottom in the order of the most abundant shown cell type; the
-    names are at the left of each row. Otherwise each panel is sorted by its own estimates. Diamonds are measured fractions of ``adata.obsm[measured_key]``;
+    on a page, all panels show the samples in the order of the most abundant shown cell type, the highest estimate at the
+    top; the names are at the left of each row. Otherwise each panel is sorted by its own estimates. Diamonds are measured fractions of ``adata.obsm[measured_key]``;
     black diamonds are outside the interval. Each panel reports the number of measured fractions inside their intervals.
     Samples without bounds (NaN) are shown without diamonds. The titles say if estimates are the fit of training samples.
 
@@ -101,7 +101,7 @@ def intervals(
     ...     adata.obsm[key] = pd.DataFrame({"B": [b, 0.2], "T": [1 - b, 0.8]}, adata.obs_names)
     >>> (ax,) = scdeconv.pl.intervals(adata, cell_types=["B"])
     >>> [label.get_text() for label in ax.get_yticklabels()]
-    ['s1', 's2']
+    ['s2', 's1']
     """
     missing = [name for name in (f"{key}_lower", f"{key}_upper") if name not in adata.obsm]
     if missing:
@@ -137,7 +137,7 @@ def intervals(
         pd.Index(shown),
         fraction_label(adata, key),
         "" if is_named else "samples, by estimate",
-        height=max(height, 0.8) if is_named else 1.8,
+        height=max(height, 1.2) if is_named else 1.8,
         figsize=figsize,
         lines=2,
         sharey="row" if is_named else False,

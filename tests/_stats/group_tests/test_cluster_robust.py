@@ -8,6 +8,7 @@ import statsmodels.api as sm
 from scipy import stats
 
 from scdeconv._stats.group_tests.cluster_robust import LinearModel
+from scdeconv._stats.group_tests.variance_components import estimate_components, limit_weights, stack_clusters
 
 
 def two_groups(first, second):
@@ -79,10 +80,8 @@ def test_fast_formulas_equal_plain_matrices(has_errors, has_intercepts):
     if not (has_errors or has_intercepts):
         covariance = np.eye(22)
     else:
-        from scdeconv._stats.group_tests.variance_components import estimate_components, stack_clusters
-
         within, between = estimate_components(y, matrix, stack_clusters(donors), errors, has_intercepts=has_intercepts)
-        covariance = np.diag(within + errors) + between * (donors[:, None] == donors)
+        covariance = np.diag(limit_weights(within + errors)) + between * (donors[:, None] == donors)
     effect, se, df = slow_test(model, y, covariance)
     assert found.effect[0] == pytest.approx(effect[1])
     assert found.se[0] == pytest.approx(se)
@@ -134,3 +133,9 @@ def test_three_groups_have_power():
     matrix = np.column_stack([np.ones(18), *(np.repeat(np.eye(3), 6, axis=0)[:, 1:].T)])
     shift = np.repeat([0.0, 0.0, 2.5], 6)
     assert rejections(lambda rng: (shift + rng.normal(size=18), np.zeros(18)), independent(matrix, (1, 2)), 100) > 0.8
+
+
+def test_no_sample_has_more_than_twice_the_mean_weight():
+    weights = 1 / limit_weights(np.array([1e-3, 1.0, 1.0, 2.0, 4.0]))
+    assert weights[0] == pytest.approx(2 * weights.mean())
+    assert weights[1:].tolist() == [1, 1, 0.5, 0.25]

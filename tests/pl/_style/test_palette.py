@@ -32,7 +32,7 @@ def distances(colors: list[str], vision: str) -> np.ndarray:
     return np.linalg.norm(lab[:, None] - lab, axis=2) + 1000 * np.eye(len(colors))
 
 
-def test_red_and_green_are_far_apart_for_normal_vision_only():
+def test_red_and_green_are_near_with_protanopia():
     far, near = (distances(["#d62728", "#8c8c00"], vision)[0, 1] for vision in ("normal", "protanopia"))
     assert far > 75
     assert near < far / 2

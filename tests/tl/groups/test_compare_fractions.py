@@ -130,14 +130,16 @@ def test_repeated_samples_do_not_count_as_donors():
 
 
 def test_permuted_groups_give_uniform_p_values():
-    adata = add_intervals(make_samples(200), np.random.default_rng(2).uniform(0.005, 0.1, 200))
     rng, found = np.random.default_rng(0), []
-    for _ in range(60):
-        chosen = adata[rng.choice(200, 12, replace=False)].copy()
-        chosen.obs["state"] = np.repeat(["c", "p"], 6)
-        found.append(tl.compare_fractions(chosen, "state")["p_value"])
+    for seed in range(60):
+        adata = make_samples(12, seed=seed)
+        error = rng.uniform(0.01, 0.06, 12)
+        angle = np.arcsin(np.sqrt(adata.obsm["fractions"])) + error[:, None] * rng.normal(size=(12, len(TYPES)))
+        shares = np.sin(angle.clip(0.01)) ** 2
+        adata.obsm["fractions"] = shares.div(shares.sum(axis=1), axis=0)
+        found.append(tl.compare_fractions(add_intervals(adata, error), "state")["p_value"])
     assert stats.kstest(np.concatenate(found), "uniform").pvalue > 0.01
-    assert 0.02 < (np.array(found) < 0.05).mean() < 0.09
+    assert 0.01 < (np.array(found) < 0.05).mean() < 0.09
 
 
 def test_uncertain_samples_have_less_weight():
@@ -202,11 +204,20 @@ def test_absent_types_are_named_and_left_out(capsys):
     assert "1 cell types are 0 in all samples and left out: 'F'" in capsys.readouterr().out
 
 
-def test_mostly_zero_types_are_warned_about():
+def test_mostly_zero_types_are_left_out():
     adata = make_samples()
     adata.obsm["fractions"]["F"] = np.where(np.arange(24) < 3, 0.002, 0.0)
-    with pytest.warns(UserWarning, match=r"below 0\.001 in most samples.*'F'"):
-        tl.compare_fractions(adata, "state")
+    with pytest.warns(UserWarning, match=r"below 0\.001 in most samples and left out.*'F'"):
+        table = tl.compare_fractions(adata, "state")
+    assert table["cell_type"].tolist() == TYPES
+
+
+def test_type_of_one_group_is_tested():
+    adata = make_samples(60)
+    adata.obs["state"] = np.where(np.arange(60) % 5 == 0, "p", "c")
+    adata.obsm["fractions"]["F"] = np.where(adata.obs["state"] == "p", 0.01, 0.0)
+    adata.obsm["fractions"] = adata.obsm["fractions"].div(adata.obsm["fractions"].sum(axis=1), axis=0)
+    assert of_type(tl.compare_fractions(adata, "state"), "F").q_value < 0.001
 
 
 def test_in_sample_fits_are_warned_about():

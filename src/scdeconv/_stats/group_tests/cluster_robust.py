@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from .variance_components import estimate_components, stack_clusters, whiten
+from .variance_components import estimate_components, limit_weights, stack_clusters, whiten
 
 # eigenvalues of I - H below this belong to directions that the design fits exactly (set by hand)
 EIGENVALUE_TOLERANCE = 1e-10
@@ -69,7 +69,7 @@ class LinearModel:
         r"""Test coefficients for one response.
 
         The model is y = X b + u + e with random intercepts u of the clusters and independent residuals e, whose variance
-        is the sum of a common variance and the known variance of the sample. Both components are estimated by REML.
+        is the sum of a common variance and the known variance of the sample. Variances are estimated by REML.
 
         Parameters
         ----------
@@ -100,7 +100,8 @@ class LinearModel:
             within, between = estimate_components(
                 response, self.matrix, stacks, errors, has_intercepts=self.has_intercepts
             )
-        whitened, _ = whiten(np.column_stack([response, self.matrix]), stacks, within + errors, between)
+        variance = limit_weights(within + errors)
+        whitened, _ = whiten(np.column_stack([response, self.matrix]), stacks, variance, between)
         fit = OLS(whitened[:, 0], whitened[:, 1:]).fit()
         if not errors.any() and not self.has_intercepts:
             within = float(fit.scale)

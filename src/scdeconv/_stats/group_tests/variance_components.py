@@ -7,6 +7,9 @@ from scipy.optimize import minimize
 
 # variance components relative to the variance of the residuals: bounds (the lower one is as good as 0) and start
 BOUNDS, START = (1e-5, 10.0), 0.5
+# largest weight of a sample relative to the mean weight: at 6 against 6 samples with errors that are wrong, 7 % of the
+# tests are significant at 5 %, 9 % without a limit (chosen on normal data)
+MAX_WEIGHT = 2.0
 
 
 def stack_clusters(codes: np.ndarray) -> list[np.ndarray]:
@@ -36,7 +39,7 @@ def whiten(
     """
     whitened, log_determinant = np.empty_like(values), 0.0
     for rows in stacks:
-        covariance = np.full((*rows.shape, rows.shape[1]), between)
+        covariance = np.full((*rows.shape, rows.shape[1]), between, dtype=float)
         np.einsum("cii->ci", covariance)[...] += variance[rows]
         root = np.linalg.cholesky(covariance)
         whitened[rows] = np.linalg.solve(root, values[rows])
@@ -62,7 +65,7 @@ def estimate_components(
     has_intercepts
         Whether clusters have a random intercept; otherwise the variance between clusters is 0.
     """
-    residuals = response - matrix @ np.linalg.lstsq(matrix, response)[0]
+    residuals = response - matrix @ np.linalg.lstsq(matrix, response, rcond=None)[0]
     scale = residuals @ residuals / (len(response) - matrix.shape[1])
     if scale <= 0:
         return 1.0, 0.0
@@ -77,3 +80,15 @@ def estimate_components(
     size = 2 if has_intercepts else 1
     shares = minimize(deviance, np.full(size, START), method="L-BFGS-B", bounds=[BOUNDS] * size).x
     return float(scale * shares[0]), float(scale * shares[1:].sum())
+
+
+def limit_weights(variance: np.ndarray) -> np.ndarray:
+    """Return variances of samples whose weights (1 / variance) are at most twice the mean weight."""
+    weights = 1 / variance
+    # the mean falls with the limit: converges to the common limit
+    for _ in range(100):
+        limited = np.minimum(weights, MAX_WEIGHT * weights.mean())
+        if np.array_equal(limited, weights):
+            break
+        weights = limited
+    return 1 / weights

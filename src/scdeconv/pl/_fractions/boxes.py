@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.patches import Patch
+from matplotlib.transforms import ScaledTranslation
 
 from scdeconv.pl._style import (
     CHARACTER,
+    LETTER,
     LIGHT,
     MAX_HEIGHT_INCHES,
     MAX_INCHES,
-    TITLE,
+    SMALL,
     draw_boxes,
     jitter,
     new_axes,
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 # inches: height of a box and its minimum, width of the box area, room for the axis
 BOX_INCHES, MIN_BOX_INCHES, WIDTH_INCHES, AXIS_INCHES = 0.24, 0.08, 4.5, 0.6
+# inches: height of a line of the legend
+LEGEND_LINE = 0.18
 # gap between two cell types, in boxes
 GAP_BOXES = 0.6
 
@@ -43,11 +47,13 @@ def draw_boxes_of_groups(
     rows = (pitch * np.arange(table.shape[1])[:, None] + np.arange(len(members))).ravel()
     values = [of_group[cell_type].to_numpy() for cell_type in table for of_group in members]
     legend = [f"{group} (n = {size})" for group, size in sizes.items()]
-    beside = CHARACTER * (max(map(len, table.columns)) + (max(map(len, legend)) + 3 if groups.name else 0)) + 0.4
-    width = min(WIDTH_INCHES + beside, max(MAX_INCHES, beside + 2))
+    beside = CHARACTER * max(map(len, table.columns)) + 0.4
+    width = min(WIDTH_INCHES + beside, MAX_INCHES)
+    legend_columns = max(int(width / (LETTER * max(map(len, legend)) + 0.4)), 1)
+    below = AXIS_INCHES + (LEGEND_LINE * -(-len(legend) // legend_columns) if groups.name else 0)
     n_boxes = pitch * table.shape[1]
-    height = max(min(BOX_INCHES * n_boxes, MAX_HEIGHT_INCHES - AXIS_INCHES), MIN_BOX_INCHES * n_boxes, 1.2)
-    ax = new_axes(ax, figsize, (width, height + AXIS_INCHES))
+    height = max(min(BOX_INCHES * n_boxes, MAX_HEIGHT_INCHES - below), MIN_BOX_INCHES * n_boxes, 1.2)
+    ax = new_axes(ax, figsize, (width, height + below))
 
     color = [groups.colors[group] for group in sizes.index]
     draw_boxes(ax, rows, values, color * table.shape[1], 0.8)
@@ -74,6 +80,14 @@ def draw_boxes_of_groups(
     if groups.name:
         handles = [Patch(facecolor=of_group, edgecolor="0.35") for of_group in color]
         ax.legend(
-            handles, legend, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, handlelength=1, fontsize=TITLE
+            handles,
+            legend,
+            loc="upper center",
+            bbox_to_anchor=(0.5, 0),
+            bbox_transform=ax.transAxes + ScaledTranslation(0, -0.45, ax.figure.dpi_scale_trans),
+            ncols=legend_columns,
+            frameon=False,
+            handlelength=1,
+            fontsize=SMALL,
         )
     return ax

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 # inches: width of a sample without limits, minimum width of all samples, height of a line of a heading
-SAMPLE_INCHES, MIN_INCHES, LINE = 0.32, 2.2, 0.18
+SAMPLE_INCHES, MIN_INCHES, LINE = 0.32, 1.9, 0.18
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from scdeconv._version import __version__
 
 from .citations import cited_in
-from .numbers import number
+from .numbers import listed, number
 
 if TYPE_CHECKING:
     from .citations import Citations
@@ -55,7 +55,7 @@ def methods_paragraph(estimate: Estimate, citations: Citations) -> str:
     trained = _trained_on(estimate)
     if method is not None and trained:
         text.append(TRAINING[method.family].format(trained))
-    parameters = ", ".join(f"{name} = {value}" for name, value in record.get("parameters", {}).items())
+    parameters = listed(record.get("parameters", {}))
     n_genes = record.get("n_genes")
     text.append(
         f"Fractions of {n_types} cell types are shares of {kind}"

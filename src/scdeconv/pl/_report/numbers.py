@@ -1,11 +1,14 @@
-"""Numbers as text."""
+"""Numbers and arguments as text."""
 
 from __future__ import annotations
 
 from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MISSING = "\N{EN DASH}"
 
@@ -20,3 +23,8 @@ def number(value: Any) -> str:
 def p_value(value: float) -> str:
     """Return a p value with two digits."""
     return MISSING if pd.isna(value) else f"{value:.2g}"
+
+
+def listed(arguments: Mapping[str, Any]) -> str:
+    """Return arguments with their values."""
+    return ", ".join(f"{name} = {value}" for name, value in arguments.items())

@@ -22,6 +22,7 @@ from scdeconv._data.keys import FRACTIONS, MEASURED, UNS
 from scdeconv._process import loaded_versions
 from scdeconv._version import __version__
 from scdeconv.pl._benchmark import benchmark as draw_benchmark
+from scdeconv.pl._compare_fractions import compare_fractions as draw_comparison
 from scdeconv.pl._fractions import fractions as draw_fractions
 from scdeconv.pl._intervals import intervals as draw_intervals
 from scdeconv.pl._measured_vs_predicted import measured_vs_predicted as draw_measured
@@ -34,7 +35,7 @@ from .comparison import comparison_grid, comparison_methods, find_comparison, fi
 from .estimate import read_estimate
 from .figures import Image, as_image
 from .methods_text import methods_paragraph, summary
-from .numbers import number
+from .numbers import listed, number
 from .tables import error_grid, fraction_grids, quality_grid
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def report_files(
         benchmark=None
         if benchmark is None
         else as_image(draw_benchmark(benchmark), "Errors of the methods on held-out donors"),
-        comparison=None if compared is None else _comparison(adata, estimate.key, compared),
+        comparison=None if compared is None else _comparison(adata, compared),
         methods=methods,
         references=citations.references(),
         facts=_facts(estimate, source),
@@ -246,12 +247,11 @@ def _accuracy(adata: AnnData, estimate: Estimate, model: DeconvolutionModel | No
     return found
 
 
-def _comparison(adata: AnnData, key: str, record: dict[str, Any]) -> dict[str, Any]:
+def _comparison(adata: AnnData, record: dict[str, Any]) -> dict[str, Any]:
     """Return sentence, table and figures of the comparison of groups."""
-    figures = []
-    if record["groups"]:
-        boxes = draw_fractions(adata, key, kind="box", groupby=record["group"])
-        figures.append(as_image(boxes, f"Fractions by {record['group']}"))
+    figures = [as_image(draw_comparison(adata), f"Change with {record['group']}")]
+    if record["groups"] and record["group"] in adata.obs:
+        figures.append(as_image(draw_comparison(adata, kind="boxes"), f"Fractions by {record['group']}"))
     return {"finding": finding(record), "grid": comparison_grid(record), "figures": figures}
 
 
@@ -275,8 +275,7 @@ def _facts(estimate: Estimate, source: str) -> list[tuple[str, str]]:
         "fractions": source or f"adata.obsm[{estimate.key!r}]",
         "method": record.get("method"),
         "model": record.get("trained_on"),
-        "arguments": ", ".join(f"{name} = {value}" for name, value in record.get("parameters", {}).items())
-        or "defaults",
+        "arguments": listed(record["parameters"]) or "defaults" if "parameters" in record else None,
         "seed": "none (deterministic)" if seed is None and "seed" in record else seed,
         "predicted with": f"scdeconv {record['version']}" if "version" in record else None,
         "report written with": ", ".join(f"{name} {version}" for name, version in versions.items()),

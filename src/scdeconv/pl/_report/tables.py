@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # cell types beside each other that fit on a page of paper
 TYPES_PER_PAGE = 8
+# rows below each other that fit on a page of paper, with space to spare
+ROWS_PER_PAGE = 25
 # columns of the tables of errors, and their names
 ERRORS = {
     "n": "n",
@@ -57,6 +59,11 @@ class Grid(NamedTuple):
     numbers: Sequence[str]
     rows: Sequence[Row]
     medium: str = ""
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the table stays on one page of paper."""
+        return len(self.rows) <= ROWS_PER_PAGE
 
 
 def fraction_grids(estimate: Estimate) -> list[Grid]:

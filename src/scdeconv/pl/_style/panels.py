@@ -24,7 +24,7 @@ LONE, NARROWEST, BESIDE, LINE, ENTRY = 3.8, 1.4, 0.4, 0.15, 2.2
 # maximum number of panels per row, for up to 12 panels and for more
 COLUMNS = (4, 5)
 # letters of a line above a panel below which its x axis has fewer ticks
-NARROW_LETTERS = 26
+NARROW_LETTERS = 22
 
 
 def small_multiples(
@@ -33,7 +33,7 @@ def small_multiples(
     xlabel: str,
     ylabel: str,
     width: float = 2.3,
-    height: float = 2.0,
+    height: float = 2.15,
     *,
     figsize: Sequence[float] | None = None,
     lines: int = 1,
@@ -101,7 +101,7 @@ def head(ax: Axes, cell_type: Hashable, figures: str, note: str = "", *, beside:
     spec = ax.get_subplotspec()
     columns = 1 if spec is None else spec.get_gridspec().ncols
     width = (ax if spec is None else ax.figure).bbox.width / ax.figure.dpi
-    letters = max(int(((width - beside) / columns - 0.12) / LETTER), 8)
+    letters = max(int(((width - beside) / columns - 0.25) / LETTER), 8)
     figures = "\n".join(_wrap_figures(line, letters) for line in figures.splitlines())
     ax.text(0.5, 1.02, figures, transform=ax.transAxes, ha="center", va="bottom", fontsize=SMALL, color=GREY)
     title = "\n".join(filter(None, [fill(str(cell_type), letters), note]))

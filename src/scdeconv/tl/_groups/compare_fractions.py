@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from .design import Design
 
+# one cell of 1,000, twice of what is added: below it, log-ratios are those of what is added
+LIMIT = 2 * PSEUDO_FRACTION
 TITLE = "The composition cannot be compared"
 # how samples of a donor were treated
 INDEPENDENT, BLOCKS, INTERCEPTS = "independent samples", "donors as blocks", "random intercept of donors"
@@ -106,13 +108,13 @@ def compare_fractions(
     Warns
     -----
     UserWarning
-        If samples have no estimate (NaN) or the fit of a model that was trained on them, or if cell types are below 0.001
-        in most samples.
+        If samples have no estimate (NaN) or the fit of a model that was trained on them. If cell types are below 0.001 in
+        most samples of every group; they are left out.
 
     Notes
     -----
     *Zeros.* Half a cell of 1,000 is added to each type, which is the posterior mean of a count under the prior of Jeffreys.
-    Types that are 0 in all samples are left out, with a printed line.
+    Types that are 0 in all samples, or below 0.001 in most samples of every group, are left out.
 
     *Reference.* At first, log-ratios are centred, i.e. relative to the geometric mean of all types. If a type increases by
     d, the centred log-ratios of k - 1 others then decrease by d / k. Therefore the type with the largest difference from the
@@ -146,20 +148,20 @@ def compare_fractions(
     problems.raise_if_any()
     known = table.notna().all(axis=1).to_numpy()
     obs, fractions = adata.obs[known], table[known].astype(float)
-    absent = list(fractions.columns[(fractions == 0).all()])
-    fractions = fractions.drop(columns=absent)
+    design = make_design(problems, obs, group, covariates)
+    absent, rare = _untestable(fractions, design)
+    fractions = fractions.drop(columns=[*absent, *rare])
     if fractions.shape[1] < 2:
         problems.add(
-            f"Expected at least 2 cell types in adata.obsm[{key!r}], found {list(fractions)} in {len(fractions)} samples with "
-            "fractions. Use another key."
+            f"Expected at least 2 cell types in adata.obsm[{key!r}] that are not below {LIMIT:g} in most samples, found "
+            f"{list(fractions)} in {len(fractions)} samples with fractions. Merge types with tl.merge_types, or use another key."
         )
     variances, source = error_variances(problems, adata, key, fractions)
-    design = make_design(problems, obs, group, covariates)
     model, treatment = _model_of(problems, obs, design, paired_by)
     problems.raise_if_any()
     assert design is not None
     assert model is not None
-    _report_samples(adata, key, known, fractions, absent)
+    _report_left_out(adata, key, known, absent, rare)
 
     values, no_errors = fractions.to_numpy(), np.zeros(len(fractions))
     with one_blas_thread():
@@ -201,27 +203,31 @@ def _model_of(
     return model, INTERCEPTS if has_intercepts else BLOCKS
 
 
-def _report_samples(
-    adata: AnnData, key: str, known: np.ndarray, fractions: pd.DataFrame, absent: Sequence[str]
-) -> None:
-    """Print and warn about samples and cell types that are left out or hardly informative."""
+def _untestable(fractions: pd.DataFrame, design: Design | None) -> tuple[list[str], list[str]]:
+    """Return the types that are 0 in all samples, and those that are below the limit in most samples of every group."""
+    is_absent = (fractions == 0).all()
+    groups = np.zeros(len(fractions)) if design is None or design.groups is None else np.asarray(design.groups)
+    is_rare = ((fractions < LIMIT).groupby(groups).mean() > 0.5).all() & ~is_absent
+    return [str(name) for name in fractions.columns[is_absent]], [str(name) for name in fractions.columns[is_rare]]
+
+
+def _report_left_out(adata: AnnData, key: str, known: np.ndarray, absent: Sequence[str], rare: Sequence[str]) -> None:
+    """Print or warn about samples and cell types that are left out, and samples with the fit."""
     if absent:
         print(f"compare_fractions: {len(absent)} cell types are 0 in all samples and left out: {examples(absent)}.")
+    if rare:
+        warn(
+            f"{len(rare)} cell types are below {LIMIT:g} in most samples and left out, because their log-ratios depend on what "
+            f"is added to zeros: {examples(rare)}. Merge them with similar types: tl.merge_types."
+        )
     if not known.all():
         without = adata.obs_names[~known]
         warn(f"{len(without)} of {len(known)} samples have no fractions (NaN) and are ignored: {examples(without)}.")
-    fitted = training_samples(adata, key, fractions.index, "in_sample")
+    fitted = training_samples(adata, key, adata.obs_names[known], "in_sample")
     if fitted:
         warn(
             f"{len(fitted)} samples were training samples and have the fit, which is no estimate of their composition: "
             f"{examples(fitted)}. Compare out-of-fold predictions: call tl.predict without in_sample=True."
-        )
-    limit = 2 * PSEUDO_FRACTION
-    rare = list(fractions.columns[(fractions < limit).mean() > 0.5])
-    if rare:
-        warn(
-            f"{len(rare)} cell types are below {limit:g} in most samples, so their log-ratios depend on what is added to "
-            f"zeros: {examples(rare)}. Merge them with similar types: tl.merge_types."
         )
 
 
