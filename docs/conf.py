@@ -11,8 +11,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 from check_table import write_check_table
+from docutils import nodes
 from method_table import write_method_table
-from score_table import add_role, write_score_table
+from score_table import find_score, write_score_table
 
 project = "scdeconv"
 author = "the scdeconv developers"
@@ -86,7 +87,9 @@ bibtex_reference_style = "author_year"
 def repository_url() -> str:
     """Return the web address of the repository that this clone comes from, or an empty text."""
     command = ["git", "config", "--get", "remote.origin.url"]
-    origin = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False).stdout.strip()
+    origin = subprocess.run(
+        command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    ).stdout.strip()
     found = re.fullmatch(r"(?:https://|git@)([\w.-]+)[:/](.+?)(?:\.git)?/?", origin)
     return f"https://{found[1]}/{found[2]}" if found else ""
 
@@ -107,4 +110,12 @@ html_theme_options = {
 write_method_table(Path(__file__).parent / "generated" / "method_table.md")
 write_check_table(Path(__file__).parent / "generated" / "check_table.md")
 write_score_table(Path(__file__).parent / "generated" / "score_table.md")
-setup = add_role
+
+
+def rmse_role(name, rawtext, text, lineno, inliner, options=None, content=()):
+    """Write the error of a method on a data set: ``{rmse}`ridge, retina```."""
+    return [nodes.Text(find_score(text))], []
+
+
+def setup(app):
+    app.add_role("rmse", rmse_role)

@@ -1,22 +1,17 @@
 """Errors of the methods, read from the tables of the benchmark pages when the documentation is built.
 
-The role ``{rmse}`method, data set``` writes one error into a sentence; :func:`score_table` compares all methods.
+conf.py has the role ``{rmse}`method, data set```, which writes one error into a sentence. :func:`score_table` compares all methods.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import pandas as pd
-from docutils import nodes
 from method_table import find_cards
-
-if TYPE_CHECKING:
-    from sphinx.application import Sphinx
 
 PAGES = Path(__file__).parent / "benchmarks"
 MEAN = "mean_composition"
@@ -30,8 +25,7 @@ OTHER_NAMES = {
 DEFAULT_SUFFIX = " (default)"
 
 
-@dataclass(frozen=True)
-class DataSet:
+class DataSet(NamedTuple):
     """A column of errors: its page, the beginning of its heading, and the heading of the column."""
 
     page: str
@@ -109,6 +103,9 @@ def read_scores(data_set: DataSet) -> dict[str, str]:
 def find_score(text: str) -> str:
     """Return the error for ``method, data set`` with three digits after the decimal point."""
     method, _, name = (part.strip() for part in text.partition(","))
+    if name not in DATA_SETS or method not in read_scores(DATA_SETS[name]):
+        msg = f"Expected a method and a data set of docs/score_table.py, found {text!r}. Correct the text of the role rmse."
+        raise ValueError(msg)
     return f"{float(read_scores(DATA_SETS[name])[method]):.3f}"
 
 
@@ -139,17 +136,3 @@ def write_score_table(path: Path) -> None:
     """Write the tables to a file, whose folder is made."""
     path.parent.mkdir(exist_ok=True)
     path.write_text(score_table(), encoding="utf-8")
-
-
-def rmse_role(name, rawtext, text, lineno, inliner, options=None, content=()):
-    """Write the error that ``{rmse}`` names."""
-    try:
-        return [nodes.Text(find_score(text))], []
-    except (KeyError, StopIteration) as error:
-        message = f"Expected a method and a data set of docs/score_table.py, found {text!r} ({error!r})."
-        return [nodes.Text(text)], [inliner.reporter.error(message, line=lineno)]
-
-
-def add_role(app: Sphinx) -> None:
-    """Add the role to the documentation."""
-    app.add_role("rmse", rmse_role)
