@@ -103,10 +103,8 @@ class HeldOut:
             )
             raise ValueError(msg)
         if self.members is not None and np.shape(self.members)[1:] != self.predicted.shape:
-            msg = (
-                f"Expected members as an array members × samples × cell types for {self.predicted.shape} predictions, found "
-                f"shape {np.shape(self.members)}. Pass the predictions of each member for the same samples."
-            )
+            found = f"{np.shape(self.members)} for predictions of shape {self.predicted.shape}"
+            msg = f"Expected members × samples × cell types, found shape {found}. Pass members for the same samples."
             raise ValueError(msg)
         if np.isnan(self.measured).any():
             msg = (
@@ -197,8 +195,7 @@ class HeldOut:
         coverage
             Probability that the interval contains the fraction, above 0 and at most n / (n + 1) for n donors.
         spread
-            Standard deviation over the members of an ensemble on the scale arcsin(sqrt(fraction)), which widens the
-            interval. Ignored if the out-of-fold predictions have no ``members``: then its effect on errors is unknown.
+            :func:`spread_of` the members. It widens the interval, if ``members`` of the out-of-fold predictions are known.
 
         Returns
         -------

@@ -135,7 +135,7 @@ def test_three_groups_have_power():
     assert rejections(lambda rng: (shift + rng.normal(size=18), np.zeros(18)), independent(matrix, (1, 2)), 100) > 0.8
 
 
-def test_no_sample_has_more_than_twice_the_mean_weight():
+def test_weights_are_at_most_twice_the_mean():
     weights = 1 / limit_weights(np.array([1e-3, 1.0, 1.0, 2.0, 4.0]))
     assert weights[0] == pytest.approx(2 * weights.mean())
     assert weights[1:].tolist() == [1, 1, 0.5, 0.25]
