@@ -69,7 +69,8 @@ suppress_warnings = ["sphinx_autodoc_typehints.forward_reference", "sphinx_autod
 autodoc_member_order = "bysource"
 autosummary_generate = True
 default_role = "literal"
-napoleon_custom_sections = ["Writes"]
+# "Returns" is running text here; napoleon would read each line as one returned value
+napoleon_custom_sections = ["Writes", "Returns"]
 napoleon_google_docstring = False
 napoleon_include_init_with_doc = False
 napoleon_use_param = True
@@ -117,5 +118,15 @@ def rmse_role(name, rawtext, text, lineno, inliner, options=None, content=()):
     return [nodes.Text(find_score(text))], []
 
 
+def keep_numbers_whole(app, doctree):
+    """Mark the table cells that are numbers: a range stands below its mean, and numbers are not broken at a sign."""
+    for cell in doctree.findall(nodes.entry):
+        if re.fullmatch(r"[\d.,e+%–\-\s()]+", cell.astext()):
+            cell["classes"].append("number")
+            for text in list(cell.findall(nodes.Text)):
+                text.parent.replace(text, nodes.Text(text.replace(" (", "\n(")))
+
+
 def setup(app):
     app.add_role("rmse", rmse_role)
+    app.connect("doctree-read", keep_numbers_whole)

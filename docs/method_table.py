@@ -8,7 +8,7 @@ from pathlib import Path
 from scdeconv import models, tl
 
 CARDS = Path(__file__).parent / "methods"
-COLUMNS = ("method", "`tl.train(mdata, ...)`", "family", "needs", "returns shares of", "summary")
+COLUMNS = ("method", "key", "family", "needs", "shares of", "summary")
 
 
 def find_cards() -> dict[str, str]:
