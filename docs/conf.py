@@ -69,8 +69,7 @@ suppress_warnings = ["sphinx_autodoc_typehints.forward_reference", "sphinx_autod
 autodoc_member_order = "bysource"
 autosummary_generate = True
 default_role = "literal"
-# "Returns" is running text here; napoleon would read each line as one returned value
-napoleon_custom_sections = ["Writes", "Returns"]
+napoleon_custom_sections = ["Writes", "Result"]
 napoleon_google_docstring = False
 napoleon_include_init_with_doc = False
 napoleon_use_param = True
@@ -127,6 +126,16 @@ def keep_numbers_whole(app, doctree):
                 text.parent.replace(text, nodes.Text(text.replace(" (", "\n(")))
 
 
+def show_running_text(app, what, name, obj, options, lines):
+    """Rename the section Returns if it is running text: napoleon would read each of its lines as one returned value."""
+    if "Returns" in lines:
+        start = lines.index("Returns")
+        if not lines[start + 3 : start + 4] or not lines[start + 3].startswith(" "):
+            lines[start : start + 2] = ["Result", "------"]
+
+
 def setup(app):
     app.add_role("rmse", rmse_role)
+    # before napoleon, which has priority 500
+    app.connect("autodoc-process-docstring", show_running_text, priority=400)
     app.connect("doctree-read", keep_numbers_whole)
