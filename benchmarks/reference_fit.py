@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import anndata
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from report import PAGES, markdown_table, provenance, use_shared_data, write_page
@@ -270,8 +269,7 @@ def formatted(table: pd.DataFrame) -> pd.DataFrame:
 
 def draw(task: Task) -> None:
     check(task)
-    with mpl.rc_context({"savefig.dpi": 150}):
-        pl.reference_fit(task.mdata, save=FIGURE)
+    pl.reference_fit(task.mdata, save=FIGURE)
 
 
 def main(seeds: list[int]) -> None:
@@ -314,8 +312,8 @@ def main(seeds: list[int]) -> None:
             "of the expression that is not explained hardly changes, because types share most of their genes; it rises clearly only "
             "in the generated data, if the type is half of the tissue. Rare types are often not found. In the generated data, the "
             "shifts between platforms are large and there are no known shifts, so that markers of rare types are not above chance.",
-            "The first principal component of the residuals was also tried. It is dominated by the quality of the RNA and has no "
-            "relation to the missing type.",
+            "The first principal component of the residuals was also tried. It is dominated by the quality of the RNA and has "
+            "little relation to the missing type.",
             "## An example: whole blood with a reference of PBMC",
             "![Genes and samples that PBMC cells do not explain in whole blood](../_static/reference_fit.png)",
             f"Genes with the highest ratio: {', '.join(highest)}. Among them are genes of neutrophils (ALPL, S100P, TNFRSF10C, "
