@@ -162,7 +162,9 @@ def test_runs_are_listed_with_their_warnings(bulk, without_figures):
 
 def test_many_types_have_tables_for_paper(make_estimate, without_figures):
     html, _ = page_of(make_estimate(4, 20))
-    tables = re.findall(r'<div class="scroll( screen| paper)?(?: short)?" tabindex.*?<thead>(.*?)</thead>', html, flags=re.DOTALL)
+    tables = re.findall(
+        r'<div class="scroll( screen| paper)?(?: short)?" tabindex.*?<thead>(.*?)</thead>', html, flags=re.DOTALL
+    )
     media = [medium for medium, _ in tables]
     assert media[:4] == [" screen", " paper", " paper", " paper"]
     shown = [re.findall(r">(type \d+)<", head) for _, head in tables[:4]]
