@@ -18,6 +18,7 @@ import torch
 
 from scdeconv import clustering, datasets, models, pp, tl
 from scdeconv.clustering import _desc_network
+from scdeconv.datasets._cell_sampling import sample_strata
 from scdeconv.tl._cluster import CLASSES
 
 SHORT = {
@@ -101,6 +102,9 @@ def tune(data, seed):
 
 FUNCTIONS = {
     "paired_cohort": lambda _, seed: (datasets.paired_cohort(n_donors=3, n_genes=20, seed=seed)[0].X,),
+    "census_reference": lambda data, seed: (
+        sample_strata([data[0].obs.reset_index(drop=True).rename_axis("soma_joinid").reset_index()], 5, seed),
+    ),
     "augment": lambda data, seed: on_copy(pp.augment, lambda m: str(dict(m["bulk"].obsm)), data, seed, n_aug=3),
     "simulate": lambda data, seed: on_copy(pp.simulate, lambda m: m["simulated"].X, data, seed, n_samples=20),
     "signature": lambda data, seed: (pp.signature(data[2], seed=seed, genes_per_type=(5, 20), min_cells=2).X,),

@@ -306,7 +306,7 @@ class TestUserInput:
 
     def test_members_of_other_samples_are_refused(self, tables):
         measured, predicted, donors = tables
-        with pytest.raises(ValueError, match="members × samples × cell types"):
+        with pytest.raises(ValueError, match="members × samples × cell types, found"):
             HeldOut(measured, predicted, donors, np.zeros((2, 5, 3)))
 
     @pytest.mark.parametrize(

@@ -5,89 +5,21 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
-from scipy.optimize import brentq
-from scipy.special import digamma, polygamma
 
 from scdeconv._stats.markers import (
     best_depth,
     condition_number,
-    fit_variance_prior,
     fold_changes,
-    moderate_variances,
     moderated_scores,
     moderated_t,
-    trigamma_inverse,
 )
+from scdeconv._stats.shrinkage import moderate_variances
 
 
 def adjust(p_values):
     """Benjamini-Hochberg by definition: the smallest rate at which the step-up procedure rejects."""
     n, ordered = len(p_values), sorted(p_values)
     return [min([1.0, *(n * q / rank for rank, q in enumerate(ordered, 1) if q >= p)]) for p in p_values]
-
-
-@pytest.mark.parametrize("y", [1e-9, 1e-4, 0.02, 0.5, 1.0, 3.7, 50.0, 1e4, 1e9])
-def test_trigamma_inverse_is_the_inverse(y):
-    assert trigamma_inverse(float(polygamma(1, y))) == pytest.approx(y, rel=1e-6)
-
-
-def slow_prior(variance, df):
-    """Smyth 2004, section 6.2, one gene after the other, the equation of d0 solved by bisection."""
-    smallest = 1e-5 * sorted(variance)[len(variance) // 2]
-    variance = [max(s, smallest) for s in variance]
-    e = [math.log(s) - digamma(df / 2) + math.log(df / 2) for s in variance]
-    mean, n = sum(e) / len(e), len(e)
-    target = sum((x - mean) ** 2 * n / (n - 1) - polygamma(1, df / 2) for x in e) / n
-    d0 = 2 * brentq(lambda half: polygamma(1, half) - target, 1e-6, 1e9, xtol=1e-12, rtol=1e-14)
-    return d0, math.exp(mean + digamma(d0 / 2) - math.log(d0 / 2))
-
-
-@pytest.mark.parametrize("df", [1, 4, 30])
-def test_moderated_variances_equal_a_plain_implementation(df):
-    rng = np.random.default_rng(df)
-    variance = 0.3 * 5 / rng.chisquare(5, 2001) * rng.chisquare(df, 2001) / df
-    d0, s0 = slow_prior(variance.tolist(), df)
-    assert fit_variance_prior(variance, df) == pytest.approx((d0, s0), rel=1e-6)
-    posterior, df_total = moderate_variances(variance, df)
-    np.testing.assert_allclose(posterior, [(d0 * s0 + df * s) / (d0 + df) for s in variance], rtol=1e-6)
-    assert df_total == pytest.approx(d0 + df, rel=1e-6)
-
-
-def test_planted_prior_is_recovered():
-    rng = np.random.default_rng(0)
-    variance = 0.3 * 6 / rng.chisquare(6, 40_000) * rng.chisquare(8, 40_000) / 8
-    d0, s0 = fit_variance_prior(variance, 8)
-    assert d0 == pytest.approx(6, rel=0.05)
-    assert s0 == pytest.approx(0.3, rel=0.02)
-
-
-def test_homogeneous_variances_are_fully_pooled():
-    equal = np.full(50, 0.7)
-    posterior, df_total = moderate_variances(equal, 5)
-    assert df_total == np.inf
-    np.testing.assert_allclose(posterior, equal)
-
-
-def test_precise_variances_are_not_shrunk():
-    variance = np.random.default_rng(0).gamma(2, 1, 300)
-    posterior, df_total = moderate_variances(variance, 1e7)
-    assert df_total == pytest.approx(1e7, rel=1e-5)
-    np.testing.assert_allclose(posterior, variance, rtol=1e-4)
-
-
-@pytest.mark.parametrize("variance", [np.array([0.3]), np.array([]), np.zeros(5), np.array([0, 0, 0, 1.0])])
-def test_without_variances_there_is_no_prior(variance):
-    posterior, df_total = moderate_variances(variance, 3)
-    assert df_total == 3
-    np.testing.assert_array_equal(posterior, variance)
-
-
-def test_one_gene_without_variance_is_not_enough():
-    variance = 0.3 * np.random.default_rng(0).chisquare(5, 500) / 5
-    with_zero = fit_variance_prior(np.r_[variance, 0.0], 5)
-    assert np.isfinite(with_zero).all()
-    assert with_zero[1] == pytest.approx(variance.mean(), rel=0.1)
-    assert (moderate_variances(np.r_[variance, 0.0], 5)[0] > 0).all()
 
 
 @pytest.fixture
@@ -131,7 +63,7 @@ def test_statistic_is_moderated_t_against_closest_type(table, by_donor):
 
 def test_without_a_prior_the_t_is_ordinary(table, monkeypatch):
     values, cell_type, _ = table
-    monkeypatch.setattr("scdeconv._stats.markers.fit_variance_prior", lambda *_: (0.0, 0.0))
+    monkeypatch.setattr("scdeconv._stats.shrinkage.fit_variance_prior", lambda *_: (0.0, 0.0))
     rows = cell_type < 2
     statistic, p, by_donor = moderated_t(values[rows], cell_type[rows], np.arange(rows.sum()))
     assert not by_donor

@@ -57,6 +57,29 @@ def draw_history(**arguments):
     return pl.history({name: pd.DataFrame({name: values}) for name, values in curves.items()}, **arguments)
 
 
+def draw_reference_fit(**arguments):
+    grid = np.arange(200)
+    fit = 10 ** (2 + 1.5 * np.sin(grid))
+    ratio = 1.2 * np.cos(3 * grid) + np.where(grid % 40 == 7, 4.5, 0)
+    adata = AnnData(
+        obs=pd.DataFrame(index=[f"s{i}" for i in range(9)]), var=pd.DataFrame(index=[f"GENE{i}" for i in grid])
+    )
+    adata.varm["reference_fit"] = pd.DataFrame(
+        {
+            "symbol": adata.var_names,
+            "bulk": fit * 2**ratio,
+            "fit": fit,
+            "log2_ratio": ratio,
+            "variation": 0.3,
+            "unexplained": ratio > 3,
+        },
+        adata.var_names,
+    )
+    shares = 0.1 + 0.08 * np.sin(np.arange(9))
+    adata.obsm["reference_fit"] = pd.DataFrame({"unexplained": shares, "correlation": 0.8}, adata.obs_names)
+    return pl.reference_fit(adata, **arguments)
+
+
 def draw_signature(**arguments):
     values = 1.5 + np.sin(np.arange(4)[:, None] + np.arange(30) ** 2)
     marker_of = [f"type {k}" for k in values.argmax(axis=0)]
@@ -97,6 +120,7 @@ OTHERS = {
     "benchmark": draw_benchmark,
     "clusters": draw_clusters,
     "history": draw_history,
+    "reference_fit": draw_reference_fit,
     "signature": draw_signature,
     "simulation": draw_simulation,
     "tuning": draw_tuning,

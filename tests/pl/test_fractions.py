@@ -142,7 +142,8 @@ def test_rna_fractions_are_labelled(adata):
 
 
 @pytest.mark.parametrize(
-    ("kind", "written"), [("bars", {"fractions_colors"}), ("box", {"group_colors"}), ("heatmap", {"group_colors"})]
+    ("kind", "written"),
+    [("bars", {"fractions_colors"}), ("box", {"group_colors"}), ("heatmap", {"fractions_colors", "group_colors"})],
 )
 def test_only_drawn_colours_are_written(adata, kind, written):
     before = adata.copy()
@@ -153,7 +154,13 @@ def test_only_drawn_colours_are_written(adata, kind, written):
 
 
 def test_failed_call_writes_no_colours(adata):
-    for wrong in ({"cell_types": ["X"]}, {"palette": ["red"]}, {"palette": "x"}, {"tracks": "group"}, {"sort_by": "X"}):
+    for wrong in (
+        {"cell_types": ["X"]},
+        {"palette": ["red"]},
+        {"palette": "x"},
+        {"kind": "bars", "tracks": "group"},
+        {"sort_by": "X"},
+    ):
         with pytest.raises((KeyError, ValueError)):
             pl.fractions(adata, **wrong)
     assert not adata.uns

@@ -88,7 +88,9 @@ def test_constant_types_and_equal_samples_can_be_clustered(make_adata):
 @pytest.mark.parametrize("n_samples", [1, 2, 3])
 def test_few_samples_can_be_drawn(make_adata, n_samples):
     adata = make_adata(4, 2)[:n_samples].copy()
-    assert len(samples(pl.fractions(adata, kind="heatmap"))) == n_samples
+    ax = pl.fractions(adata, kind="heatmap")
+    assert len(samples(ax)) == n_samples
+    assert len(insets(ax)[1]) == (n_samples == 3)
 
 
 def test_tracks_show_columns_in_sample_order(make_adata):
@@ -112,7 +114,7 @@ def test_tracks_show_columns_in_sample_order(make_adata):
 
 def test_tracks_of_missing_groups_are_grey(adata):
     adata.obs.loc["s0", "group"] = None
-    ax = pl.fractions(adata, kind="heatmap", tracks="group")
+    ax = pl.fractions(adata, tracks="group")
     (legend,) = (artist for artist in ax.get_children() if isinstance(artist, Legend))
     assert "not given" in [text.get_text() for text in legend.get_texts()]
 
@@ -121,5 +123,5 @@ def test_unknown_tracks_are_refused(adata):
     with pytest.raises(KeyError, match=r"Expected tracks to be columns \['group'\] of adata.obs, found 'age'"):
         pl.fractions(adata, kind="heatmap", tracks=["age", "group"])
     with pytest.raises(ValueError, match="Expected kind='heatmap' for tracks, found 'bars'"):
-        pl.fractions(adata, tracks="group")
+        pl.fractions(adata, kind="bars", tracks="group")
     assert not plt.get_fignums()

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from scdeconv import pp, tl
+from scdeconv import datasets, pp, tl
 from scdeconv._stats.solvers.read_mixtures import lift
+from scdeconv.datasets import _cohort
 
 
 @pytest.fixture
@@ -173,3 +174,72 @@ def test_nothing_else_of_the_object_is_changed(model, bulk, unchanged):
         for name in layer_names(model):
             del bulk.layers[name]
         del bulk.uns["scdeconv"]["expression"]
+
+
+@pytest.fixture(scope="module")
+def known():
+    """A cohort with the expression of each type in each bulk sample, and a model of its pairs."""
+    parts = {}
+    sequence = _cohort._sequence_bulk
+
+    def keep(rng, rna, profiles):
+        parts["rna"] = rna
+        return sequence(rng, rna, profiles)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_cohort, "_sequence_bulk", keep)
+        cells, bulk = datasets.paired_cohort(n_donors=16, n_bulk_only=20, n_genes=400, cells_per_donor=(200, 400))
+    new = ~bulk.obs["donor"].isin(cells.obs["donor"]).to_numpy()
+    mdata = pp.pair(cells, bulk[~new].copy())
+    truth = dict(zip(bulk.uns["cohort"]["cell_types"], parts["rna"][new].transpose(1, 0, 2), strict=True))
+    return mdata, tl.train(mdata, "calibrated_map"), bulk[new].copy(), truth
+
+
+def score(bulk, model, truth):
+    """Return correlation and SD of the error over samples of log expression in the most frequent type, median of genes."""
+    tl.expression(bulk, model)
+    genes = bulk.var_names.get_indexer(model.genes_)
+    estimate, true = (values[:, genes] for values in (bulk.layers["expression_Macrophage"], truth["Macrophage"]))
+    estimate, true = (np.log(values / values.sum(axis=1, keepdims=True)) for values in (estimate, true))
+    correlations = [np.corrcoef(*pair)[0, 1] for pair in zip(estimate.T, true.T, strict=True)]
+    return np.median(correlations), np.median((estimate - true).std(axis=0))
+
+
+def test_calibrated_expression_follows_the_true_expression(known):
+    mdata, model, bulk, truth = known
+    correlation, error = score(bulk.copy(), model, truth)
+    of_other, error_of_other = score(bulk.copy(), tl.train(mdata, "bayesprism", outlier_share=1), truth)
+    assert correlation > max(0.35, of_other + 0.02)
+    assert error < 0.75 * error_of_other
+
+
+def test_calibrated_layers_are_parts_of_the_bulk(known):
+    _, model, bulk, _ = known
+    tl.expression(bulk, model)
+    layers = layers_of(bulk)
+    used = bulk.var_names.isin(model.genes_)
+    total = sum(layers.values())[:, used]
+    assert all((values[:, used] >= 0).all() for values in layers.values())
+    correlations = [np.corrcoef(np.log1p(a), np.log1p(b))[0, 1] for a, b in zip(total, bulk.X[:, used], strict=True)]
+    assert min(correlations) > 0.9
+    assert bulk.uns["scdeconv"]["expression"]["method"] == "calibrated_map"
+
+
+def test_missing_genes_do_not_change_calibrated_expression_much(known, tmp_path):
+    _, model, bulk, _ = known
+    model.save(tmp_path / "model")
+    fewer = bulk[:, ~bulk.var_names.isin(model.genes_[:20])].copy()
+    with pytest.warns(UserWarning, match="20 of the model's"):
+        tl.expression(fewer, type(model).load(tmp_path / "model"), cell_types=["Macrophage"])
+    tl.expression(bulk, model, cell_types=["Macrophage"])
+    used = fewer.var_names.isin(model.genes_)
+    expected = bulk[:, fewer.var_names].layers["expression_Macrophage"][:, used]
+    found = fewer.layers["expression_Macrophage"][:, used]
+    assert np.median(np.abs(np.log(found / expected))) < 0.1
+
+
+def test_pairs_without_cells_give_no_expression(known):
+    mdata, _, bulk, _ = known
+    profiles_only = pp.pair(bulk=mdata["bulk"].copy(), profiles=mdata["profiles"], fractions_key="measured_fractions")
+    with pytest.raises(TypeError, match="CalibratedMAP without cells of the paired donors"):
+        tl.expression(bulk, tl.train(profiles_only, "calibrated_map"))

@@ -36,8 +36,9 @@ RESULTS = ("lower", "upper", "by_level", "by_level_lower", "by_level_upper", "qu
 # key of uns[UNS] with the calibration fitted to pairs
 CALIBRATION = "calibration"
 
-# key of uns[UNS] with the comparison of groups
+# keys of uns[UNS] with the comparisons of groups
 COMPARED = "compare_fractions"
+DIFFERENTIAL = "differential_expression"
 
 # key of uns[UNS] of bulk and cells with some of their values at pairing, to notice later changes
 VALUES = "values"

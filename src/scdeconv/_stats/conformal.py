@@ -27,14 +27,7 @@ def angle(fractions: np.ndarray) -> np.ndarray:
 def spread_of(members: np.ndarray | None) -> np.ndarray | float:
     """Return the standard deviation over the members of an ensemble on the scale arcsin(sqrt(fraction)).
 
-    Parameters
-    ----------
-    members
-        Members × samples × cell types. None: no ensemble.
-
-    Returns
-    -------
-    Samples × cell types; 0 for fewer than two members.
+    ``members`` are members × samples × cell types; the result is samples × cell types. 0 for fewer than two members.
     """
     if members is None or len(members) < 2:
         return 0.0
@@ -103,10 +96,8 @@ class HeldOut:
             )
             raise ValueError(msg)
         if self.members is not None and np.shape(self.members)[1:] != self.predicted.shape:
-            msg = (
-                f"Expected members as an array members × samples × cell types for {self.predicted.shape} predictions, found "
-                f"shape {np.shape(self.members)}. Pass the predictions of each member for the same samples."
-            )
+            found = f"{np.shape(self.members)} for predictions of shape {self.predicted.shape}"
+            msg = f"Expected members × samples × cell types, found shape {found}. Pass members for the same samples."
             raise ValueError(msg)
         if np.isnan(self.measured).any():
             msg = (
@@ -127,11 +118,11 @@ class HeldOut:
         return float(rmse), float(of_mean)
 
     def mean_of_other_donors(self) -> np.ndarray:
-        """Return the baseline of the predictions.
+        """Return the mean composition of the samples of other donors, for each sample.
 
         Returns
         -------
-        Mean composition of all samples of other donors, samples × cell types.
+        Samples × cell types.
         """
         return np.stack([self.measured[self.donors != donor].mean(axis=0) for donor in self.donors])
 
@@ -197,8 +188,7 @@ class HeldOut:
         coverage
             Probability that the interval contains the fraction, above 0 and at most n / (n + 1) for n donors.
         spread
-            Standard deviation over the members of an ensemble on the scale arcsin(sqrt(fraction)), which widens the
-            interval. Ignored if the out-of-fold predictions have no ``members``: then its effect on errors is unknown.
+            :func:`spread_of` the members. It widens the interval, if ``members`` of the out-of-fold predictions are known.
 
         Returns
         -------
@@ -290,15 +280,11 @@ def _calibrated_level(scores: np.ndarray, codes: np.ndarray, coverage: float) ->
     needed = min(coverage * (1 + correlation / len(donors)), 1.0)
     if len(donors) < 2:
         return 1.0
-    inside = np.mean(
-        [
-            (
-                scores[codes == donor][..., None]
-                <= _quantile(scores[codes != donor], codes[codes != donor], QUANTILE_LEVELS)
-            ).mean(axis=(0, 1))
-            for donor in donors
-        ],
-        axis=0,
-    )
-    enough = np.flatnonzero(inside >= needed - ROUNDING_TOLERANCE)
+
+    def inside(own: np.ndarray) -> np.ndarray:
+        thresholds = _quantile(scores[~own], codes[~own], QUANTILE_LEVELS)
+        return np.asarray((scores[own][..., None] <= thresholds).mean(axis=(0, 1)))
+
+    covered = np.mean([inside(codes == donor) for donor in donors], axis=0)
+    enough = np.flatnonzero(covered >= needed - ROUNDING_TOLERANCE)
     return float(QUANTILE_LEVELS[enough[0]]) if len(enough) else 1.0

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import digamma, polygamma
+
+# lower bound of variances relative to their median before the logarithm (set by hand)
+MIN_VARIANCE_RATIO = 1e-5
 
 
 def shrink_variances(residuals: np.ndarray) -> np.ndarray:
@@ -77,3 +81,58 @@ def shrink_covariance(residuals: np.ndarray) -> np.ndarray:
     correlation = (1 - intensity) * standard.T @ standard / (len(residuals) - 1)
     np.fill_diagonal(correlation, 1)
     return correlation * np.sqrt(np.outer(variance, variance))
+
+
+def trigamma_inverse(value: float) -> float:
+    """Solve ``trigamma(y) = value`` by Newton's method on the convex ``1 / trigamma`` (Smyth 2004, appendix)."""
+    if value > 1e7:
+        return value**-0.5
+    if value < 1e-6:
+        return 1 / value
+    y = 0.5 + 1 / value
+    for _ in range(50):
+        trigamma = polygamma(1, y)
+        step = trigamma * (1 - trigamma / value) / polygamma(2, y)
+        y += step
+        if abs(step) < 1e-10 * y:
+            break
+    return float(y)
+
+
+def fit_variance_prior(variance: np.ndarray, df: float) -> tuple[float, float]:
+    """Fit the empirical Bayes prior of the genes' variances.
+
+    The prior is ``d0 s0² / variance ~ chi-square(d0)``. d0 and s0² follow in closed form from mean and variance of the
+    log of the observed variances (Smyth 2004, section 6.2).
+
+    Parameters
+    ----------
+    variance
+        Residual variance of each gene.
+    df
+        Residual degrees of freedom, the same for all genes.
+
+    Returns
+    -------
+    d0, s0
+        Prior degrees of freedom d0 and prior variance s0². If the observed variances vary no more than expected from
+        one common variance, d0 is infinite and s0² is their mean. Both are 0 if there are fewer than two genes or if at
+        least half of the genes have zero variance.
+    """
+    median = np.median(variance) if len(variance) > 1 else 0.0
+    if not median > 0:
+        return 0.0, 0.0
+    log = np.log(np.maximum(variance, MIN_VARIANCE_RATIO * median)) - digamma(df / 2) + np.log(df / 2)
+    excess = float(log.var(ddof=1) - polygamma(1, df / 2))
+    if excess <= 0:
+        return np.inf, float(variance.mean())
+    d0 = 2 * trigamma_inverse(excess)
+    return d0, float(np.exp(log.mean() + digamma(d0 / 2) - np.log(d0 / 2)))
+
+
+def moderate_variances(variance: np.ndarray, df: float) -> tuple[np.ndarray, float]:
+    """Return the moderated (empirical Bayes) variances of the genes and their total degrees of freedom."""
+    d0, s0 = fit_variance_prior(variance, df)
+    if np.isinf(d0):
+        return np.full_like(variance, s0), d0
+    return (d0 * s0 + df * variance) / (d0 + df), d0 + df

@@ -6,9 +6,10 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
+import pandas as pd
 
 from scdeconv._data import keys
-from scdeconv._data.checks import Problems, check_cell_sizes, check_expressed, check_paired, checked
+from scdeconv._data.checks import Problems, check_cell_sizes, check_expressed, check_paired, checked, examples
 from scdeconv._data.paired_data import PairedData
 from scdeconv._stats.compositions import to_fractions
 from scdeconv._stats.conformal import HeldOut
@@ -18,12 +19,12 @@ from scdeconv.pp import FEWEST_PAIRS, paired_donors
 from ._base import DeconvolutionModel
 from ._needs import check_needs
 from ._training_record import DeconvolutionRecord, TrainingSamples
-from ._usable import warn_of_left_out
+from ._usable import to_all_rows, warn_of_left_out
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator, Sequence
 
-    import pandas as pd
+    from anndata import AnnData
     from mudata import MuData
 
     from ._state import State
@@ -242,3 +243,51 @@ class CrossFittedModel(DeconvolutionModel):
         held_out = HeldOut(measured, predicted, pairs.donors, members)
         known = not np.isnan(noise).any()
         return held_out, Familiarity.from_held_out(noise, measured, pairs.donors) if known else None
+
+    @checked()
+    def predict_expression(
+        self, adata: AnnData, *, cell_types: Sequence[str] | None = None, layer: str | None = None
+    ) -> Iterator[tuple[str, pd.DataFrame]]:
+        """Estimate the expression of each cell type in bulk samples.
+
+        Parameters
+        ----------
+        adata, layer
+            As for :meth:`predict`.
+        cell_types
+            Types to return; None: all.
+
+        Returns
+        -------
+        Iterator over pairs of a cell type and a DataFrame (samples × model genes) with its part of the expression, in the
+        unit of ``adata``; missing genes and samples without reads are NaN. One type is in memory at a time; ``dict(...)``
+        collects all.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        TypeError
+            If the method does not estimate expression.
+        ValueError
+            If a cell type is unknown, and as in :meth:`predict`.
+        """
+        self._require_trained()
+        wanted = self.cell_types_ if cell_types is None else list(cell_types)
+        unknown = [name for name in wanted if name not in self.cell_types_]
+        if unknown:
+            msg = f"Expected cell_types of {self.cell_types_}, found {examples(unknown)}. Correct the names."
+            raise ValueError(msg)
+        expression, usable = self._aligned(adata, layer)
+        parts = self.state_.contributions(expression, [self.cell_types_.index(name) for name in wanted])
+        if parts is None:
+            msg = (
+                f"Expected a model that estimates expression, found {type(self).__name__}"
+                f"{' without cells of the paired donors' if self.record.key == 'calibrated_map' else ''}. Train with "
+                "method='bayesprism', or with 'calibrated_map' on pairs with cells."
+            )
+            raise TypeError(msg)
+        return (
+            (name, pd.DataFrame(to_all_rows(part, usable), adata.obs_names, self.genes_))
+            for name, part in zip(wanted, parts, strict=True)
+        )

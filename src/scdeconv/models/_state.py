@@ -14,6 +14,8 @@ from scdeconv._stats.conformal import spread_of
 from ._usable import to_all_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from scdeconv._stats.known_parts import KnownParts
 
 
@@ -195,6 +197,23 @@ class State:
         Returns
         -------
         Resamples × samples × cell types; None (the default) if the method does not resample.
+        """
+        return None
+
+    def contributions(self, expression: np.ndarray, cell_types: Sequence[int]) -> Iterator[np.ndarray] | None:
+        """Return the expression that comes from each cell type.
+
+        Parameters
+        ----------
+        expression
+            As for :meth:`predict`.
+        cell_types
+            Numbers of the cell types.
+
+        Returns
+        -------
+        Iterator over the cell types: samples × genes, in the unit of ``expression``, NaN for missing genes. None (the
+        default) if the method does not estimate expression.
         """
         return None
 

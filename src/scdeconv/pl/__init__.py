@@ -11,6 +11,7 @@ from ._fractions_against import fractions_against
 from ._history import history
 from ._intervals import intervals
 from ._measured_vs_predicted import measured_vs_predicted
+from ._reference_fit import reference_fit
 from ._report import report, report_files, report_paths, save_figure
 from ._signature import signature
 from ._simulation import simulation
@@ -27,6 +28,7 @@ __all__ = [
     "history",
     "intervals",
     "measured_vs_predicted",
+    "reference_fit",
     "report",
     "signature",
     "simulation",

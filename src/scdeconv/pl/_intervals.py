@@ -52,9 +52,10 @@ def intervals(
     Reads ``adata.obsm[key]`` and its bounds ``adata.obsm["<key>_lower"]`` and ``adata.obsm["<key>_upper"]``, which
     ``tl.predict(..., coverage=0.9)`` writes. Each panel has its own axis limits. If there is space for the sample names
     on a page, all panels show the samples in the order of the most abundant shown cell type, the highest estimate at the
-    top; the names are at the left of each row. Otherwise each panel is sorted by its own estimates. Diamonds are measured fractions of ``adata.obsm[measured_key]``;
-    black diamonds are outside the interval. Each panel reports the number of measured fractions inside their intervals.
-    Samples without bounds (NaN) are shown without diamonds. The titles say if estimates are the fit of training samples.
+    top; the names are at the left of each row. Otherwise each panel is sorted by its own estimates.
+    Diamonds are measured fractions of ``adata.obsm[measured_key]``; black diamonds are outside the interval. Each panel
+    reports the number of measured fractions inside their intervals. Samples without bounds (NaN) are shown without
+    diamonds. The titles say if estimates are the fit of training samples.
 
     Parameters
     ----------

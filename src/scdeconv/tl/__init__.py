@@ -8,12 +8,12 @@ from ._cohorts import validate
 from ._convert import convert_fractions
 from ._evaluate import evaluate
 from ._expression import expression
-from ._group_expression import group_expression
-from ._groups import compare_fractions
+from ._groups import compare_fractions, differential_expression, group_expression
 from ._merge_types import merge_types
 from ._methods import methods
 from ._name_clusters import name_clusters
 from ._predict import predict, record_of
+from ._reference_fit import reference_fit
 from ._train import default_method, train
 from ._tuning import Tuning, tune
 
@@ -26,6 +26,7 @@ __all__ = [
     "convert_fractions",
     "cross_validate",
     "default_method",
+    "differential_expression",
     "evaluate",
     "group_expression",
     "expression",
@@ -33,6 +34,7 @@ __all__ = [
     "methods",
     "name_clusters",
     "predict",
+    "reference_fit",
     "train",
     "tune",
     "validate",

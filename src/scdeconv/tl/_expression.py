@@ -28,17 +28,19 @@ def expression(
     layer: str | None = None,
     key_added: str = "expression",
 ) -> None:
-    """Estimate the contribution of each cell type to the expression of bulk samples.
+    r"""Estimate the contribution of each cell type to the expression of bulk samples.
 
-    A layer contains the contribution of one cell type, which increases with its fraction. The sum of the layers over
-    all types is the bulk. For the expression profile of the type, divide the layer of each sample by its sum.
+    A layer contains the contribution of one cell type, which increases with its fraction. For the expression profile of the
+    type, divide the layer of each sample by its sum. The sum of the layers over all types is the bulk (``"bayesprism"``), or
+    the bulk without its noise (``"calibrated_map"``).
 
     Parameters
     ----------
     adata
         Bulk samples × genes, counts or TPM as in training. Genes are matched by name.
     model
-        From :func:`scdeconv.tl.train` with a method that estimates expression: ``"bayesprism"``.
+        From :func:`scdeconv.tl.train` with a method that estimates expression: ``"calibrated_map"`` with at least three
+        paired donors with cells, or ``"bayesprism"``. Samples of the training donors get the fit to their own cells.
     cell_types
         Types to write; None: all. Each needs 4 bytes per sample and gene.
     layer
@@ -62,6 +64,23 @@ def expression(
         If ``key_added`` is empty or contains a ``/``, if a cell type is unknown, if the values are not linear
         expression, or if less than half of the model's genes are present. Nothing is written.
 
+    Notes
+    -----
+    ``"bayesprism"`` divides the reads of a gene among the types in proportion to fraction and profile, so all types of a
+    sample deviate from their profiles by the same factor. ``"calibrated_map"`` is the posterior mean of the log deviation d of
+    type k from its profile, given the residual r of log bulk (samples are independent, genes are not):
+
+    .. math::
+
+        E[d_k | r] = C' B S^{-1} r + \frac{h + \tau^2 w_k}{\max(D, \tau^2 \sum_j w_j^2)} D S^{-1} r,
+        \qquad S = B'B + o^2 11' + D, \quad h = \max(\rho D - \tau^2 \sum_j w_j^2, 0),
+
+    with the deviations B of the paired bulk samples and C of the cells of the same donors (scaled, shrunk; donors × genes),
+    the independent variance D, a factor common to all genes (SD o = 0.5), the share :math:`w_k` of the type in the expected
+    expression of the gene, the variance :math:`\tau^2` between donors that is specific to a type, from the cells, and the share
+    :math:`\rho` of the variance of bulk that the cells have, too. Noise of bulk that the cells of the pairs do not show, such as
+    RNA quality, is not part of the expression.
+
     Examples
     --------
     >>> import scdeconv
@@ -77,7 +96,8 @@ def expression(
     predict: Any = getattr(model, "predict_expression", None)
     if predict is None:
         msg = (
-            f"Expected a model that estimates expression, found {type(model).__name__}. Train with method='bayesprism'."
+            f"Expected a model that estimates expression, found {type(model).__name__}. Train with method='bayesprism', "
+            "or with 'calibrated_map' on pairs with cells."
         )
         raise TypeError(msg)
     parts = predict(adata, cell_types=cell_types, layer=layer)

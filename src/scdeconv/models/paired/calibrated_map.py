@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import softmax
 
+from scdeconv._data import keys
 from scdeconv._stats.calibration.logistic_normal import LogisticNormalModel
 from scdeconv._stats.expression import fill_missing, log_shares, to_shares
+from scdeconv._stats.type_expression.posterior import (
+    DonorVariation,
+    fit_donor_variation,
+    own_variance_of_types,
+    type_deviations,
+)
 from scdeconv.models._cross_fitted import CrossFittedModel
 from scdeconv.models._record import Method
 from scdeconv.models._state import Estimate, State
 from scdeconv.pp import FEWEST_PAIRS, fit_calibration
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator, Sequence
 
     from scdeconv._data.paired_data import PairedData
     from scdeconv._stats.known_parts import KnownParts
@@ -24,6 +31,8 @@ if TYPE_CHECKING:
 
 # random donor folds for out-of-fold errors; set by hand
 N_DONOR_FOLDS, FOLD_SEED = 5, 0
+# variance of the log expression of imputed genes: they do not inform other genes
+MISSING_VARIANCE = 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +45,13 @@ class CalibratedMAPState(State):
         Prior of the compositions, profiles, platform effect and noise.
     reference
         Mean share of each gene in the paired bulk, used to impute missing genes.
+    variation
+        Variation between donors in bulk and cells, for the expression of cell types; None without cells of the pairs.
     """
 
     model: LogisticNormalModel
     reference: np.ndarray
+    variation: DonorVariation | None = None
 
     def log_ratios(self, expression: np.ndarray) -> np.ndarray:
         """Return the maximum a posteriori log-ratios, samples × cell types; their softmax is the composition."""
@@ -72,6 +84,28 @@ class CalibratedMAPState(State):
         ratios = self.model.solve(log, depths)
         return ratios, self.model.noise_level(log, depths, ratios)
 
+    def contributions(self, expression: np.ndarray, cell_types: Sequence[int]) -> Iterator[np.ndarray] | None:
+        """Return the posterior mean of the expression that comes from each type; None without cells of the pairs."""
+        return None if self.variation is None else self._contributions(expression, cell_types, self.variation)
+
+    def _contributions(
+        self, expression: np.ndarray, cell_types: Sequence[int], variation: DonorVariation
+    ) -> Iterator[np.ndarray]:
+        present = ~np.isnan(expression).any(axis=0)
+        log, totals = self._log_and_totals(expression)
+        ratios = self.model.solve(log, totals)
+        fractions, expected = softmax(ratios, axis=1), self.model.expected(ratios)
+        # imputed genes tell nothing
+        variation = replace(variation, variance=np.where(present, variation.variance, MISSING_VARIANCE))
+        shared, independent = variation.deviations(np.where(present, log - expected, 0.0))
+        mixture = np.maximum(fractions @ self.model.profiles, np.finfo(float).tiny)
+        squares = (fractions**2 @ self.model.profiles**2) / mixture**2
+        shares = np.where(present, np.maximum(np.expm1(expected), 0), np.nan)
+        reads = totals[:, None] * shares / np.nansum(shares, axis=1, keepdims=True)
+        for kind in cell_types:
+            part = fractions[:, [kind]] * self.model.profiles[kind] / mixture
+            yield reads * part * np.exp(type_deviations(variation, shared, independent, part, squares))
+
     def log_expression(self, expression: np.ndarray) -> np.ndarray:
         """Return log expression with imputed missing genes, samples × genes."""
         return log_shares(fill_missing(expression, self.reference))
@@ -79,6 +113,28 @@ class CalibratedMAPState(State):
     def _log_and_totals(self, expression: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return log expression (samples × genes) and total expression (length samples)."""
         return self.log_expression(expression), np.nansum(expression, axis=1)
+
+
+def variation_of_pairs(data: PairedData, profiles: np.ndarray) -> DonorVariation | None:
+    """Return the variation between paired donors in bulk and cells; None if fewer than 3 of them have cells.
+
+    Parameters
+    ----------
+    data
+        Pairs and reference.
+    profiles
+        Profiles with calibrated cell sizes, cell types × genes.
+    """
+    if not data.reference.has_donors or keys.PSEUDOBULK not in data.mdata.mod:
+        return None
+    pairs, counted = data.pairs(), data.profiles()
+    with_cells = np.isin(pairs.donors, data.mdata[keys.PSEUDOBULK].obs[keys.DONOR].astype(str))
+    if len(np.unique(pairs.donors[with_cells])) < FEWEST_PAIRS:
+        return None
+    fractions = pairs.fractions[with_cells]
+    bulk = log_shares(pairs.expression[with_cells]) - log_shares(fractions @ profiles)
+    cells = log_shares(data.pseudobulk()[with_cells]) - log_shares(fractions @ counted)
+    return fit_donor_variation(bulk, cells, own_variance_of_types(*data.reference.by_donor(), counted))
 
 
 class CalibratedMAP(CrossFittedModel):
@@ -163,5 +219,7 @@ class CalibratedMAP(CrossFittedModel):
         return CalibratedMAPState(
             model=calibration.model(),
             reference=to_shares(data.pairs(without).expression).mean(axis=0),
+            # models of folds predict only fractions
+            variation=None if len(without) else variation_of_pairs(data, calibration.profiles),
             summary=f"{calibration.n_donors} donors, {len(data.cell_types)} profiles, {len(data.genes)} genes",
         )

@@ -6,11 +6,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import values_of
-from scdeconv._data.checks import checked, examples
+from scdeconv._data.checks import checked
 from scdeconv._data.matrix import Matrix, to_dense
 from scdeconv._data.reference import membership
 from scdeconv._stats.expression import to_shares
@@ -19,13 +18,12 @@ from scdeconv.models._cross_fitted import CrossFittedModel
 from scdeconv.models._record import Method
 from scdeconv.models._signature_model import present_genes
 from scdeconv.models._state import State
-from scdeconv.models._usable import to_all_rows
 from scdeconv.models.reference._arguments.bayesprism import check_states, is_noisy
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from anndata import AnnData
+    import pandas as pd
     from mudata import MuData
 
     from scdeconv._data.paired_data import PairedData
@@ -92,9 +90,19 @@ class BayesPrismState(State):
         fractions = sum_by_group(weights.T, types, self.n_types).T
         return np.where(bulk.any(axis=1, keepdims=True), fractions, 0.0)
 
+    def contributions(self, expression: np.ndarray, cell_types: Sequence[int]) -> Iterator[np.ndarray]:
+        """Yield the expected reads of each cell type, samples × genes."""
+        present = present_genes(expression)
+        weights, profiles, own, types = self.decompose(expression[:, present], present)
+        ratio = expression[:, present] / mix(weights, profiles, own)
+        for cell_type in cell_types:
+            reads = np.full_like(expression, np.nan)
+            reads[:, present] = ratio * mix(weights * (types == cell_type), profiles, own)
+            yield reads
+
 
 class BayesPrism(CrossFittedModel):
-    """BayesPrism (Chu et al. 2022) by the fixed-point iteration of InstaPrism (Hu & Chikina 2024).
+    r"""BayesPrism (Chu et al. 2022) by the fixed-point iteration of InstaPrism (Hu & Chikina 2024).
 
     The reads of a bulk sample are a multinomial mixture. The mixture weights are the RNA fractions of the cell states.
     The probability of a gene within a state is its share of the state's RNA. The fractions are therefore RNA fractions;
@@ -131,6 +139,10 @@ class BayesPrism(CrossFittedModel):
 
     Notes
     -----
+    The expected reads of a type are :math:`Z_{gk} = X_g \phi_{kg} \theta_k / \sum_j \phi_{jg} \theta_j`, with the
+    profiles and weights of the final fit. Their sum over types is the bulk. A higher expression of a gene in bulk scales all
+    types by the same factor, so interpret marker genes of one type only. A ``malignant`` type is an exception.
+
     A sample without reads of the model's genes gets equal fractions. Types with identical profiles get equal fractions.
 
     Examples
@@ -243,51 +255,3 @@ class BayesPrism(CrossFittedModel):
         weights = fixed_point(bulk, start, state.n_iterations)
         reads = sum_by_group(start * (weights.T @ (bulk / mix(weights, start))), types, len(profiles))
         return replace(state, updated=update_profiles(floor_profiles(profiles, totals), reads), summary=summary)
-
-    @checked()
-    def predict_expression(
-        self, adata: AnnData, *, cell_types: Sequence[str] | None = None, layer: str | None = None
-    ) -> Iterator[tuple[str, pd.DataFrame]]:
-        r"""Estimate the expected reads of each cell type in bulk samples.
-
-        The expected reads are :math:`Z_{gk} = X_g \phi_{kg} \theta_k / \sum_j \phi_{jg} \theta_j`, with the profiles
-        and weights of the final fit. Their sum over types is the bulk. A higher expression of a gene in bulk scales all
-        types by the same factor, so interpret marker genes of one type only. A ``malignant`` type is an exception.
-
-        Parameters
-        ----------
-        adata, layer
-            As for :meth:`predict`.
-        cell_types
-            Types to return; None: all.
-
-        Returns
-        -------
-        Iterator over pairs of a cell type and a DataFrame (samples × model genes) in the unit of ``adata``; missing
-        genes and samples without reads are NaN. One type is in memory at a time; ``dict(...)`` collects all.
-
-        Raises
-        ------
-        RuntimeError
-            If the model is not trained.
-        ValueError
-            If a cell type is unknown, and as in :meth:`predict`.
-        """
-        self._require_trained()
-        wanted = self.cell_types_ if cell_types is None else list(cell_types)
-        unknown = [name for name in wanted if name not in self.cell_types_]
-        if unknown:
-            msg = f"Expected cell_types of {self.cell_types_}, found {examples(unknown)}. Correct the names."
-            raise ValueError(msg)
-        return self._parts(*self._aligned(adata, layer), wanted, adata.obs_names)
-
-    def _parts(
-        self, expression: np.ndarray, usable: np.ndarray, wanted: list[str], names: pd.Index
-    ) -> Iterator[tuple[str, pd.DataFrame]]:
-        present = ~np.isnan(expression).any(axis=0)
-        weights, profiles, own, types = self.state_.decompose(expression[:, present], present)
-        ratio = expression[:, present] / mix(weights, profiles, own)
-        for name in wanted:
-            reads = np.full_like(expression, np.nan)
-            reads[:, present] = ratio * mix(weights * (types == self.cell_types_.index(name)), profiles, own)
-            yield name, pd.DataFrame(to_all_rows(reads, usable), names, self.genes_)

@@ -76,7 +76,7 @@ def fractions(
         Table of ``adata.obsm`` to draw.
     kind
         Type of the plot: ``"bars"``, ``"heatmap"`` or ``"box"``. None: bars for up to 1,000 values (samples × cell
-        types), else a heat map.
+        types), else a heat map; a heat map with `tracks`.
     groupby
         Column of ``adata.obs`` with groups, shown separately in the order of its categories.
     sort_by
@@ -88,10 +88,10 @@ def fractions(
         Number of the most abundant cell types to show; the others are summed. None: all. More than 12 types are
         difficult to tell apart in bars.
     tracks
-        Columns of ``adata.obs`` that are drawn above the heat map.
+        Columns of ``adata.obs`` that are drawn above the heat map: groups with a legend, numbers in grey with their range.
     palette
         Colours of cell types; for boxes, of groups: a list in the order of the columns or categories, a dictionary of
-        some or all names, or the name of a matplotlib colour map.
+        some or all names, or the name of a matplotlib colour map. A heat map only stores the colours, for other plots.
     ax
         Axes; None: a new figure.
     figsize
@@ -105,8 +105,8 @@ def fractions(
 
     Writes
     ------
-    ``adata.uns["<key>_colors"]``, for bars, and ``adata.uns["<column>_colors"]`` of drawn categorical columns of ``obs``:
-    lists as in scanpy. The names of the colours are kept in ``adata.uns["scdeconv"]["colors"]``, so that a cell type
+    ``adata.uns["<key>_colors"]``, not for boxes, and ``adata.uns["<column>_colors"]`` of categorical columns of ``obs``
+    that have colours in the plot: lists as in scanpy. The names of the colours are kept in ``adata.uns["scdeconv"]["colors"]``, so that a cell type
     keeps its colour if the columns are reordered. Views are not changed.
 
     Raises
@@ -146,9 +146,9 @@ def fractions(
         msg = f"Expected sort_by to be one of {list(shown)}, found {sort_by!r}. Use a cell type of adata.obsm[{key!r}]."
         raise KeyError(msg)
     shown, rest = _with_other(shown, n_types, sort_by)
-    if kind is None:
-        kind = "bars" if shown.size <= MAX_BAR_VALUES else "heatmap"
     names = [tracks] if isinstance(tracks, str) else list(tracks)
+    if kind is None:
+        kind = "heatmap" if names or shown.size > MAX_BAR_VALUES else "bars"
     if names and kind != "heatmap":
         msg = f"Expected kind='heatmap' for tracks, found {kind!r}. Pass kind='heatmap' or omit tracks."
         raise ValueError(msg)
@@ -157,18 +157,19 @@ def fractions(
     if kind == "box":
         drawn = draw_boxes_of_groups(shown, groups, label, ax, figsize)
         groups.remember(adata)
-    elif kind == "bars":
-        colors = cell_type_colors(adata, key, table.columns, palette)
+        return saved(drawn, save)
+    colors = cell_type_colors(adata, key, table.columns, palette)
+    columns = read_tracks(adata, names, known)
+    if kind == "bars":
         first = str(shown[shown.columns.drop(rest)].mean().idxmax()) if sort_by is None else sort_by
         samples = grouped(shown[[first, *shown.columns.drop(first)]], groups, first)
         drawn = draw_bars(samples, {**colors, **dict.fromkeys(rest, OTHER)}, label, ax, figsize)
-        remember_colors(adata, key, colors, table.columns)
     else:
-        columns = read_tracks(adata, names, known)
         samples = clustered(shown, groups) if sort_by is None else grouped(shown, groups, sort_by)
         drawn = draw_heat_map(samples, columns, label, ax, figsize)
-        for column in columns:
-            column.remember(adata)
+    remember_colors(adata, key, colors, table.columns)
+    for column in columns:
+        column.remember(adata)
     return saved(drawn, save)
 
 

@@ -32,6 +32,7 @@ COLOR_MAP, NUMBER_MAP = "magma", "Greys"
 TYPE_INCHES, TRACK_INCHES, TREE_INCHES, TYPE_TREE_INCHES, GAP = 0.2, 0.17, 0.45, 0.35, 0.05
 # inches: width and height of the colour bar, room for its ticks and label
 BAR_WIDTH, BAR_HEIGHT, BAR_TEXTS = 0.15, 1.3, 0.65
+DASH = "\N{EN DASH}"
 # inches: height of an entry of a legend
 ENTRY = 0.165
 
@@ -156,7 +157,8 @@ def _name(track: Column) -> str:
     """Return the name of a track; of numbers with their range, which is that of the colours."""
     if track.colors or not np.isfinite(track.values).any():
         return track.name
-    return f"{track.name} ({np.nanmin(track.values):.3g}\N{EN DASH}{np.nanmax(track.values):.3g})"
+    bounds = dict.fromkeys(f"{bound:.3g}" for bound in (np.nanmin(track.values), np.nanmax(track.values)))
+    return f"{track.name} ({DASH.join(bounds)})"
 
 
 def _colors_of(track: Column) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # samples above which the order of the leaves is not optimised, and above which there is no clustering: its memory is
 # quadratic
 MAX_OPTIMAL, MAX_CLUSTERED = 500, 5000
+# number of samples or types below which there is nothing to cluster
+MIN_CLUSTERED = 3
 Segments = list[np.ndarray]
 
 
@@ -68,19 +70,21 @@ def clustered(table: pd.DataFrame, groups: Column) -> Samples:
 
     Cell types are clustered by the correlation of their square roots over samples.
     """
-    roots = np.sqrt(np.clip(table.to_numpy(dtype=float), 0, None))
     if len(table) > MAX_CLUSTERED:
         return grouped(table, groups, str(table.mean().idxmax()))
-    trees = [_tree(roots[groups.values.codes == code]) for code in range(len(groups.values.categories))]
+    roots = np.sqrt(np.clip(table.to_numpy(dtype=float), 0, None))
     members = [np.flatnonzero(groups.values.codes == code) for code in range(len(groups.values.categories))]
+    trees = [_tree(roots[of_group]) for of_group in members]
     order = np.concatenate([of_group[leaves] for of_group, (leaves, _) in zip(members, trees, strict=True)])
     spread = roots.std(axis=0)
     profiles = (roots - roots.mean(axis=0)) / np.where(spread > 0, spread, 1)
-    types, type_tree = _tree(profiles.T / np.sqrt(len(table)))
+    # two samples have correlations of 1 and -1 only
+    few = len(table) < MIN_CLUSTERED
+    types, type_tree = (np.arange(table.shape[1]), []) if few else _tree(profiles.T / np.sqrt(len(table)))
     samples = _samples(table.iloc[:, types], groups, order, [], type_tree)
-    first = [samples.position[samples.codes == code][0] for code in range(len(groups.values.categories))]
+    first = [samples.position[samples.codes == code][0] for code in range(len(members))]
     moved = [line + [start, 0] for (_, tree), start in zip(trees, first, strict=True) for line in tree]
-    return Samples(**{**vars(samples), "sample_tree": moved})
+    return replace(samples, sample_tree=moved)
 
 
 def _samples(
@@ -94,7 +98,7 @@ def _samples(
 def _tree(values: np.ndarray) -> tuple[np.ndarray, Segments]:
     """Return the order of the rows by average linkage, and the lines of its dendrogram."""
     n = len(values)
-    if n < 3:
+    if n < MIN_CLUSTERED:
         return np.arange(n), []
     merges = linkage(values, "average", optimal_ordering=n <= MAX_OPTIMAL)
     leaves = leaves_list(merges)

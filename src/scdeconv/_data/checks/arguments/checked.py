@@ -94,9 +94,9 @@ RULES: dict[str, Rule] = {
     ),
     **dict.fromkeys(("measured_key", "probabilities_key", "reference_key", "groupby", "layer", "protein", "rna"), TEXT),
     **dict.fromkeys(("cell_type", "control", "group", "paired_by", "perturbed"), TEXT),
-    **dict.fromkeys(("malignant", "sort_by", "title", "variable"), TEXT),
+    **dict.fromkeys(("census_version", "disease", "malignant", "sort_by", "tissue", "title", "uri", "variable"), TEXT),
     "key_added": KEY_ADDED,
-    "cell_types": NAMES,
+    **dict.fromkeys(("assays", "cell_types"), NAMES),
     "covariates": listed(TEXT, "a list of names", may_be_empty=True),
     # donors are often numbers
     "donors": listed(either(TEXT, ANY_NUMBER), "a list of names"),
@@ -108,7 +108,9 @@ RULES: dict[str, Rule] = {
         ("absolute", "base", "batch_correction", "criterion", "duplicates", "executor", "genes_in", "platform_prior"),
         CHOICE,
     ),
-    **dict.fromkeys(("kind", "likelihood", "loss", "rest", "scale", "to", "unit"), CHOICE),
+    **dict.fromkeys(
+        ("kind", "likelihood", "loss", "organism", "rest", "scale", "suspension_type", "to", "unit"), CHOICE
+    ),
     "train_on": choice(("pairs", "simulated")),
     "accelerator": choice(("auto", "cpu", "cuda", "gpu", "mps", "tpu")),
     "cv": FOLDS,
@@ -117,14 +119,16 @@ RULES: dict[str, Rule] = {
     "seeds": listed(SEED, "a list of seeds"),
     "n_jobs": N_JOBS,
     **dict.fromkeys(
-        ("batch_size", "cells_per_sample", "max_epochs", "max_iterations", "max_steps", "min_cells"), COUNT
+        ("batch_size", "cells_per_sample", "max_cells_per_type", "max_epochs", "max_iterations", "max_steps"), COUNT
     ),
-    **dict.fromkeys(("n_aug", "n_components", "n_genes", "n_hidden", "n_iterations", "n_latent", "n_layers"), COUNT),
+    **dict.fromkeys(
+        ("min_cells", "n_aug", "n_components", "n_genes", "n_hidden", "n_iterations", "n_latent", "n_layers"), COUNT
+    ),
     **dict.fromkeys(
         ("n_members", "n_mixtures", "n_pairs", "n_samples", "n_simulated", "n_top_genes", "n_trials", "n_types"), COUNT
     ),
     **dict.fromkeys(("n_donors", "patience", "pretrain_epochs", "simulate"), COUNT),
-    **dict.fromkeys(("n_bulk_only", "n_reference_only", "permutations"), COUNT_OR_ZERO),
+    **dict.fromkeys(("n_bulk_only", "n_factors", "n_reference_only", "permutations"), COUNT_OR_ZERO),
     **dict.fromkeys(("n_clusters", "replicates"), TWO_OR_MORE),
     "n_pcs": whole(2, 100),
     "n_cell_types": whole(4),
@@ -140,7 +144,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("epsilon", "learning_rate", "resolution"), POSITIVE),
     **dict.fromkeys(("cannot_link_weight", "floor", "gamma", "must_link_weight", "noise", "penalty"), NOT_NEGATIVE),
     **dict.fromkeys(("mix", "spread", "tolerance", "var_cutoff", "weight_decay"), NOT_NEGATIVE),
-    "perplexity": number(1, with_low=False),
+    **dict.fromkeys(("fold_change", "perplexity"), number(1, with_low=False)),
     # flags
     **dict.fromkeys(
         ("across_donors", "allow_leakage", "by_gene", "consistent_units", "covariance", "drop_ribosomal"), FLAG

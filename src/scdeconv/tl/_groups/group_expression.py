@@ -10,63 +10,24 @@ from scipy.stats import false_discovery_control, t
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata
-from scdeconv._data.checks import Problems, check_cell_type_names, check_expression, check_fractions, checked, whole
-from scdeconv._data.matrix import get_matrix, to_dense
+from scdeconv._data.checks import Problems, checked, whole
 from scdeconv._data.progress import progress
 from scdeconv._stats.expression import to_shares
-from scdeconv.models import solve_nonnegative
+from scdeconv._stats.type_expression.profiles import (
+    ERROR_RATE,
+    SOLVER_ERROR,
+    geometric_cv,
+    noise_threshold,
+    regress_on_fractions,
+    standard_errors,
+)
+
+from .mixtures import read_mixtures
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 MILLION = 1e6
-# numerical error of the solver relative to the maximum of a gene: smaller coefficients are set to zero
-SOLVER_ERROR = 1e-9
-# maximum q-value of significant genes, and maximum share of other genes below the noise threshold; set by hand
-ERROR_RATE = 0.05
-
-
-def regress_on_fractions(fractions: np.ndarray, bulk: np.ndarray) -> np.ndarray:
-    """Regress the bulk expression of each gene on the fractions by non-negative least squares.
-
-    Parameters
-    ----------
-    fractions
-        Samples × cell types.
-    bulk
-        Samples × genes.
-
-    Returns
-    -------
-    Coefficients, cell types × genes.
-    """
-    return solve_nonnegative(fractions.T @ fractions, bulk.T @ fractions).T
-
-
-def standard_errors(fractions: np.ndarray, bulk: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
-    """Return the least-squares standard errors of the coefficients, cell types × genes.
-
-    The residual variance has (samples - cell types) degrees of freedom, also if coefficients are constrained to zero.
-    """
-    residual = bulk - fractions @ coefficients
-    residual = np.where(np.abs(residual) <= SOLVER_ERROR * bulk.max(axis=0), 0.0, residual)
-    residual = (residual**2).sum(axis=0) / (len(bulk) - fractions.shape[1])
-    return np.sqrt(np.diag(np.linalg.inv(fractions.T @ fractions))[:, None] * residual)
-
-
-def geometric_cv(subsampled: np.ndarray) -> np.ndarray:
-    """Return ``sqrt(exp(variance of the logs) - 1)`` over the first axis; infinite if a coefficient is zero."""
-    positive = (subsampled > 0).all(axis=0)
-    logs = np.log(np.where(positive, subsampled, 1))
-    return np.where(positive, np.sqrt(np.expm1(logs.var(axis=0, ddof=1))), np.inf)
-
-
-def noise_threshold(cv: np.ndarray, significant: np.ndarray) -> float:
-    """Return the largest coefficient of variation with at most 5 % non-significant genes at or below it."""
-    order = np.argsort(cv, kind="stable")
-    share = np.cumsum(~significant[order]) / np.arange(1, len(cv) + 1)
-    passing = order[(share <= ERROR_RATE) & np.isfinite(cv[order])]
-    return float(cv[passing].max(initial=0.0))
 
 
 @checked(n_samples=whole(2))
@@ -83,7 +44,8 @@ def group_expression(
 
     Group mode of CIBERSORTx (Newman et al. 2019, Nature Biotechnology 37:773). The bulk expression of each gene in
     counts per million is regressed on the fractions by non-negative least squares. Standard errors come from the
-    residuals. Random halves of the samples show the stability of the coefficients.
+    residuals. Random halves of the samples show the stability of the coefficients. To compare groups, use
+    :func:`scdeconv.tl.differential_expression`.
 
     Parameters
     ----------
@@ -136,18 +98,10 @@ def group_expression(
     >>> profiles.shape, profiles.layers["reliable"].dtype
     ((7, 300), dtype('bool'))
     """
-    if key not in adata.obsm:
-        msg = f"Expected adata.obsm[{key!r}], found keys {sorted(adata.obsm)}. Call tl.predict first."
-        raise KeyError(msg)
-    table, matrix = adata.obsm[key], get_matrix(adata, layer, "adata")
-    problems = Problems("The expression of cell types cannot be estimated")
-    check_fractions(problems, table, f"adata.obsm[{key!r}]")
-    if isinstance(table, pd.DataFrame):
-        check_cell_type_names(problems, table.columns, f"adata.obsm[{key!r}]")
-    check_expression(problems, adata, matrix, "adata", logged="log1p" in adata.uns and layer is None)
-    problems.raise_if_any()
-    known = table.notna().all(axis=1).to_numpy()
-    fractions, bulk = table.to_numpy(dtype=float)[known], MILLION * to_shares(to_dense(matrix[known]))
+    table, expression, _ = read_mixtures(
+        Problems("The expression of cell types cannot be estimated"), adata, key, layer
+    )
+    fractions, bulk = table.to_numpy(), MILLION * to_shares(expression)
     n_all, n_types = fractions.shape
     size = round(share * n_all)
     if size <= n_types:
@@ -157,7 +111,7 @@ def group_expression(
         )
         raise ValueError(msg)
     if np.linalg.matrix_rank(fractions) < n_types:
-        absent = list(table.columns[~fractions.any(axis=0)])
+        absent = list(table.columns[np.asarray(~fractions.any(axis=0))])
         found = f"only zeros for {absent}" if absent else "collinear fractions"
         msg = f"Expected linearly independent fractions of the cell types, found {found}. Drop or merge types."
         raise ValueError(msg)

@@ -1,0 +1,50 @@
+"""Bulk expression and fractions of the same samples."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from scdeconv._data.checks import check_cell_type_names, check_expression, check_fractions
+from scdeconv._data.fractions import get_fractions
+from scdeconv._data.matrix import get_matrix, to_dense
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from anndata import AnnData
+
+    from scdeconv._data.checks import Problems
+
+
+class Mixtures(NamedTuple):
+    """Samples with fractions."""
+
+    #: Fractions, samples × cell types.
+    fractions: pd.DataFrame
+    #: Linear expression, samples × genes.
+    expression: np.ndarray
+    #: Mask of these samples among those of the object.
+    known: np.ndarray
+
+
+def read_mixtures(problems: Problems, adata: AnnData, key: str, layer: str | None) -> Mixtures:
+    """Return the samples of the object that have fractions; raise an error if fractions or expression have problems.
+
+    Parameters
+    ----------
+    problems
+        Collects the messages.
+    adata
+        Bulk samples × genes.
+    key
+        Table of ``obsm`` with the fractions.
+    layer
+        Layer with the expression, or None for ``X``.
+    """
+    table, matrix = get_fractions(adata, key), get_matrix(adata, layer, "adata")
+    check_fractions(problems, table, f"adata.obsm[{key!r}]")
+    check_cell_type_names(problems, table.columns, f"adata.obsm[{key!r}]")
+    check_expression(problems, adata, matrix, "adata", logged="log1p" in adata.uns and layer is None)
+    problems.raise_if_any()
+    known = table.notna().all(axis=1).to_numpy()
+    return Mixtures(table[known].astype(float), to_dense(matrix[known]), known)
