@@ -27,14 +27,7 @@ def angle(fractions: np.ndarray) -> np.ndarray:
 def spread_of(members: np.ndarray | None) -> np.ndarray | float:
     """Return the standard deviation over the members of an ensemble on the scale arcsin(sqrt(fraction)).
 
-    Parameters
-    ----------
-    members
-        Members × samples × cell types. None: no ensemble.
-
-    Returns
-    -------
-    Samples × cell types; 0 for fewer than two members.
+    ``members`` are members × samples × cell types; the result is samples × cell types. 0 for fewer than two members.
     """
     if members is None or len(members) < 2:
         return 0.0

@@ -8,7 +8,7 @@ import statsmodels.api as sm
 from scipy import stats
 
 from scdeconv._stats.shrinkage import moderate_variances
-from scdeconv._stats.type_expression import interactions
+from scdeconv._stats.type_expression import interactions, weighted_fit
 
 
 def make_bulk(n_samples=60, n_genes=400, noise=0.1, factor=0.0, seed=0, effect=0.0, n_types=3):
@@ -24,26 +24,10 @@ def make_bulk(n_samples=60, n_genes=400, noise=0.1, factor=0.0, seed=0, effect=0
     return 1e6 * bulk / bulk.sum(axis=1, keepdims=True), fractions, group[:, None], batch[:, None]
 
 
-def test_coefficients_equal_weighted_least_squares_of_statsmodels():
-    values, fractions, group, batch = make_bulk(n_genes=8)
-    rng = np.random.default_rng(1)
-    fitted, sd = rng.gamma(5, 1, values.shape), rng.gamma(5, 1, values.shape)
-    columns = interactions.interaction_columns(fractions, group)
-    pairs = tuple(np.indices((7, 7)).reshape(2, -1))
-    found = interactions.fit_weighted(values, columns, batch, fitted, sd, pairs)
-    for gene in range(8):
-        design = np.column_stack([columns, batch[:, 0] * fitted[:, gene]])
-        expected = sm.WLS(values[:, gene], design, weights=1 / sd[:, gene] ** 2).fit()
-        np.testing.assert_allclose(found.coefficients[:, gene], expected.params, rtol=1e-6)
-        np.testing.assert_allclose(found.variance[gene], expected.scale, rtol=1e-8)
-        covariance = expected.cov_params() / expected.scale
-        np.testing.assert_allclose(found.covariances[:, gene].reshape(7, 7), covariance, rtol=1e-6, atol=1e-12)
-
-
 def test_blocks_of_genes_do_not_change_the_fit(monkeypatch):
     data = make_bulk(n_genes=23)
     whole = interactions.fit_interactions(*data)
-    monkeypatch.setattr(interactions, "VALUES_PER_BLOCK", 60 * 7 * 4)
+    monkeypatch.setattr(weighted_fit, "VALUES_PER_BLOCK", 60 * 7 * 4)
     blocks = interactions.fit_interactions(*data)
     np.testing.assert_allclose(blocks.p, whole.p)
 
@@ -54,7 +38,7 @@ def test_one_type_equals_the_moderated_t_test():
     group = np.repeat([0.0, 1.0], 10)
     values = 1000 + rng.normal(0, 1, (20, 300)) * np.sqrt(5 / rng.chisquare(5, 300))
     ones, none = np.ones((20, 1)), np.empty((20, 0))
-    fit = interactions.fit_weighted(
+    fit = weighted_fit.fit_weighted(
         values,
         interactions.interaction_columns(ones, group[:, None]),
         none,
@@ -79,7 +63,7 @@ def test_mean_is_that_of_a_model_without_effect():
     none = np.empty((60, 0))
     ones = np.ones_like(values)
     columns, pairs = interactions.interaction_columns(fractions, group), interactions._pairs_to_test(3, 1)
-    fit = interactions.fit_weighted(values, columns, none, ones, ones, pairs)
+    fit = weighted_fit.fit_weighted(values, columns, none, ones, ones, pairs)
     found = interactions._test(fit, 3, 1, 0)
     centred = group - group.mean()
     for kind in range(3):

@@ -56,7 +56,7 @@ def test_single_type_gives_the_repeatable_residual(variation):
     np.testing.assert_allclose(found, independent * repeatable)
 
 
-def test_noise_of_bulk_alone_is_not_assigned_to_cells():
+def test_noise_of_bulk_is_not_assigned_to_cells():
     rng = np.random.default_rng(0)
     technical = np.outer(rng.normal(size=30), rng.normal(size=100))
     variation = fit_donor_variation(technical + 0.1 * rng.normal(size=(30, 100)), 0.1 * rng.normal(size=(30, 100)), 0.0)

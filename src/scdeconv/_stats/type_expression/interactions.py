@@ -15,12 +15,11 @@ from scdeconv._stats.shrinkage import moderate_variances
 from .latent_factors import count_factors, factor_scores
 from .profiles import regress_on_fractions
 from .variance_trend import expected_variance, fit_variance_trend
+from .weighted_fit import WeightedFit, fit_weighted
 
 MILLION = 1e6
 # lower limit of the fitted expression of a sample relative to the mean of the gene, for weights (set by hand)
 MIN_RELATIVE_FIT = 0.1
-# number of values of the designs of a block of genes (set by hand, 16 MB)
-VALUES_PER_BLOCK = 2_000_000
 # one-sided level of the test that a type expresses a gene: only such genes are tested for effects (set by hand)
 EXPRESSED_LEVEL = 0.05
 # SD of the prior of relative effects on other types: as expression is not negative, the difference of two groups relative to
@@ -29,7 +28,6 @@ MAX_RELATIVE_EFFECT_SD = 1.0
 # power, and p-value that a gene must reach, for the number of samples (set by hand: a p-value at which a few percent of
 # true effects give a false discovery rate of 5 %)
 POWER, POWER_LEVEL = 0.8, 1e-3
-NO_PAIRS = (np.empty(0, dtype=int), np.empty(0, dtype=int))
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,25 +68,6 @@ class Interactions:
         return replace(self, effect=self.effect / scale, standard_error=self.standard_error / scale)
 
 
-@dataclass(frozen=True, eq=False)
-class WeightedFit:
-    """Weighted least squares of many genes.
-
-    Coefficients are columns × genes, residuals samples × genes, and covariances pairs of columns × genes, in units of the
-    variance of the gene.
-    """
-
-    coefficients: np.ndarray
-    covariances: np.ndarray
-    residuals: np.ndarray
-    df: int
-
-    @property
-    def variance(self) -> np.ndarray:
-        """Residual variance of each gene in units of the expected variance."""
-        return np.asarray((self.residuals**2).sum(axis=0) / self.df)
-
-
 def normalise(expression: np.ndarray, fractions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return CPM, scaled so that most genes have the expression expected from the fractions, and this expectation.
 
@@ -121,51 +100,6 @@ def interaction_columns(fractions: np.ndarray, tested: np.ndarray) -> np.ndarray
     """Return fractions and fractions times each centred tested variable, samples × (1 + variables) cell types."""
     centred = tested - tested.mean(axis=0)
     return np.hstack([fractions, *(fractions * variable[:, None] for variable in centred.T)])
-
-
-def fit_weighted(
-    expression: np.ndarray,
-    columns: np.ndarray,
-    relative: np.ndarray,
-    fitted: np.ndarray,
-    sd: np.ndarray,
-    pairs: tuple[np.ndarray, np.ndarray] = NO_PAIRS,
-) -> WeightedFit:
-    """Fit each gene by weighted least squares.
-
-    Parameters
-    ----------
-    expression
-        Samples × genes.
-    columns
-        Design of all genes, samples × columns.
-    relative
-        Columns in proportion to the expression of the gene, samples × further columns.
-    fitted
-        Expected expression, samples × genes, which scales ``relative``.
-    sd
-        Standard deviation of each value up to a factor per gene, samples × genes.
-    pairs
-        Numbers of the columns of each covariance to return. All would need columns² values for each gene.
-    """
-    n_samples, n_genes = expression.shape
-    n_columns = columns.shape[1] + relative.shape[1]
-    coefficients, residuals = np.empty((n_columns, n_genes)), np.empty((n_samples, n_genes))
-    covariances = np.empty((len(pairs[0]), n_genes))
-    size = max(1, VALUES_PER_BLOCK // (n_samples * n_columns))
-    for start in range(0, n_genes, size):
-        block = slice(start, start + size)
-        scale = 1 / sd[:, block].T[:, :, None]
-        own = fitted[:, block].T[:, :, None] * relative
-        design = np.concatenate([np.broadcast_to(columns, (len(own), *columns.shape)), own], axis=2) * scale
-        target = expression[:, block].T[:, :, None] * scale
-        orthogonal, triangle = np.linalg.qr(design)
-        inverse = np.linalg.inv(triangle)
-        projected = orthogonal.transpose(0, 2, 1) @ target
-        coefficients[:, block] = (inverse @ projected)[:, :, 0].T
-        residuals[:, block] = (target - orthogonal @ projected)[:, :, 0].T
-        covariances[:, block] = np.einsum("gpc,gpc->pg", inverse[:, pairs[0]], inverse[:, pairs[1]])
-    return WeightedFit(coefficients, covariances, residuals, n_samples - n_columns)
 
 
 def fit_interactions(
