@@ -221,7 +221,7 @@ def main(seeds: list[int], permutations: int, repeats: int) -> None:
         f"## Groups by chance\n\nGenerated cohorts of {N_BULK} bulk samples and 7 cell types, one for each seed; {each} permutations "
         f"for each seed ({each * len(seeds)} in all), each of newly drawn samples. Without a difference, {LEVEL:.0%} of the p-values must be "
         f"below {LEVEL:g}, and the Kolmogorov-Smirnov test (KS) of a uniform distribution must have large p-values. Estimates are of "
-        "the ensemble, trained on 16 other donors.",
+        "the ensemble, trained on 16 other donors. The row 'no type differs' is the combined p-value of all types.",
         *sections,
         f"### The same 12 samples each time\n\n{permutations} permutations of 6 against 6 fixed samples. There are only 462 "
         "different divisions, and the p-values of a t-test depend on the 12 values: with an outlier they are not exactly uniform.\n\n"
@@ -232,7 +232,9 @@ def main(seeds: list[int], permutations: int, repeats: int) -> None:
         "## Rejection and stable kidney transplants (24 arrays of whole blood, 15 and 9)\n\nRatio to the unchanged types with its 95 % "
         "interval, false discovery rate and difference in percentage points, from counted fractions and from out-of-fold predictions "
         f"with 90 % intervals (seed {seeds[0]}). The mean composition is the baseline: its out-of-fold predictions contain the sample's "
-        "own value with negative sign, so that it reports the opposite differences.\n\n"
+        "own value with negative sign, so that it reports the opposite differences. No type differs significantly in the counted "
+        "fractions. The same conclusion is therefore weak evidence, and the mean composition reaches it, too; signs and effects "
+        "tell them apart.\n\n"
         + markdown_table(of_blood)
         + "\n\nAgreement with the counted fractions:\n\n"
         + markdown_table(agreement),
