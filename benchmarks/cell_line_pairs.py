@@ -11,6 +11,8 @@ from report import PAGES, markdown_table, mean_and_range, provenance, use_shared
 
 from scdeconv import datasets, metrics, pp, tl
 
+MEAN = {"mean composition": {"method": "mean_composition"}}
+
 
 def halves(batch: pd.Series, seed: int) -> dict[str, np.ndarray]:
     """Return masks of the mixtures used as pairs: two of the four batches, the other two, or a random half."""
@@ -32,7 +34,7 @@ def cell_lines(seeds: list[int]) -> pd.DataFrame:
             training = mixtures.copy()
             training.obsm["measured_fractions"] = truth.where(pd.Series(known, truth.index), np.nan)
             mdata = quietly(pp.pair, cells, training)
-            for label, arguments in METHODS.items():
+            for label, arguments in (METHODS | MEAN).items():
                 options = {key: value for key, value in arguments.items() if key != "method"}
                 stochastic = tl.methods().loc[arguments["method"], "stochastic"]
                 if stochastic:

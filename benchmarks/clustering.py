@@ -310,7 +310,9 @@ def main(seeds: list[int], n_jobs: int, methods: list[str], path: Path) -> None:
         "given the true number of types. Leiden (resolution 1, the default of scanpy) and DESC (resolution 0.8) are not. Each "
         "run uses one thread. CPU seconds depend on the load of the machine. Rows of methods that were not run again keep their "
         "date. MB is the peak memory of the process minus its memory before the run. ScDCC is evaluated on the "
-        "cells without labels.",
+        "cells without labels. {term}`ARI` and {term}`NMI` measure the agreement with the true types, 1 is perfect; accuracy is "
+        "the share of cells with the right type after the best matching of clusters to types. ZINB is the zero-inflated negative "
+        "binomial distribution of counts.",
     ]
     page = (PAGES / "clustering.md").read_text()
     for name in SETS:

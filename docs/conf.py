@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 import sys
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 from check_table import write_check_table
+from docutils import nodes
 from method_table import write_method_table
+from score_table import find_score, write_score_table
 
 project = "scdeconv"
 author = "the scdeconv developers"
@@ -33,6 +37,7 @@ exclude_patterns = [
     "tutorials/*.md",
     "generated/method_table.md",
     "generated/check_table.md",
+    "generated/score_table.md",
 ]
 templates_path = ["_templates"]
 
@@ -64,7 +69,7 @@ suppress_warnings = ["sphinx_autodoc_typehints.forward_reference", "sphinx_autod
 autodoc_member_order = "bysource"
 autosummary_generate = True
 default_role = "literal"
-napoleon_custom_sections = ["Writes"]
+napoleon_custom_sections = ["Writes", "Result"]
 napoleon_google_docstring = False
 napoleon_include_init_with_doc = False
 napoleon_use_param = True
@@ -78,8 +83,59 @@ nb_execution_mode = "off"
 bibtex_bibfiles = ["../src/scdeconv/references.bib"]
 bibtex_reference_style = "author_year"
 
+
+def repository_url() -> str:
+    """Return the web address of the repository that this clone comes from, or an empty text."""
+    command = ["git", "config", "--get", "remote.origin.url"]
+    origin = subprocess.run(
+        command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    found = re.fullmatch(r"(?:https://|git@)([\w.-]+)[:/](.+?)(?:\.git)?/?", origin)
+    return f"https://{found[1]}/{found[2]}" if found else ""
+
+
 html_theme = "sphinx_book_theme"
-html_title = project
+html_title = f"{project} {version}"
+html_favicon = "_static/logo.svg"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_theme_options = {
+    "logo": {"image_light": "_static/logo.svg", "image_dark": "_static/logo.svg", "text": html_title},
+    "repository_url": repository_url(),
+    "use_repository_button": bool(repository_url()),
+    "path_to_docs": "docs",
+    "show_toc_level": 2,
+}
 
 write_method_table(Path(__file__).parent / "generated" / "method_table.md")
 write_check_table(Path(__file__).parent / "generated" / "check_table.md")
+write_score_table(Path(__file__).parent / "generated" / "score_table.md")
+
+
+def rmse_role(name, rawtext, text, lineno, inliner, options=None, content=()):
+    """Write the error of a method on a data set: ``{rmse}`ridge, retina```."""
+    return [nodes.Text(find_score(text))], []
+
+
+def keep_numbers_whole(app, doctree):
+    """Mark the table cells that are numbers: a range stands below its mean, and numbers are not broken at a sign."""
+    for cell in doctree.findall(nodes.entry):
+        if re.fullmatch(r"[\d.,e+%–\-\s()]+", cell.astext()):
+            cell["classes"].append("number")
+            for text in list(cell.findall(nodes.Text)):
+                text.parent.replace(text, nodes.Text(text.replace(" (", "\n(")))
+
+
+def show_running_text(app, what, name, obj, options, lines):
+    """Rename the section Returns if it is running text: napoleon would read each of its lines as one returned value."""
+    if "Returns" in lines:
+        start = lines.index("Returns")
+        if not lines[start + 3 : start + 4] or not lines[start + 3].startswith(" "):
+            lines[start : start + 2] = ["Result", "------"]
+
+
+def setup(app):
+    app.add_role("rmse", rmse_role)
+    # before napoleon, which has priority 500
+    app.connect("autodoc-process-docstring", show_running_text, priority=400)
+    app.connect("doctree-read", keep_numbers_whole)

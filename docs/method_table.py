@@ -8,7 +8,7 @@ from pathlib import Path
 from scdeconv import models, tl
 
 CARDS = Path(__file__).parent / "methods"
-COLUMNS = ("method", "`tl.train(mdata, ...)`", "family", "needs", "returns shares of", "summary")
+COLUMNS = ("method", "key", "needs", "shares of", "summary")
 
 
 def find_cards() -> dict[str, str]:
@@ -32,7 +32,6 @@ def method_table() -> str:
         (
             cards[key],
             f'`"{key}"`',
-            row["family"],
             row["needs"],
             {"cell": "cells", "rna": "RNA"}[row["fraction_kind"]],
             row["summary"],
