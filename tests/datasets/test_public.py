@@ -164,6 +164,12 @@ def test_other_blood_counts_are_refused(blood_files, change):
         whole_blood_arrays()
 
 
+def test_arrays_without_group_in_name_are_refused(blood_files):
+    save_rda(blood_files[0] / "GSE20300.rda", matrix([[3.0, 4.0]], ["g1"], ["GSM1", "GSM2"]))
+    with pytest.raises(ValueError, match="Expected sample names that end in ACR or Stable .* found 'GSM1', 'GSM2'"):
+        whole_blood_arrays()
+
+
 def save_csv(path, table, *, header_of_rows=False):
     """Write a table the way of R's write.table, whose header has no name for the row names, or of write.csv."""
     text = table.to_csv(index_label="" if header_of_rows else None)

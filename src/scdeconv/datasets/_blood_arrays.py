@@ -9,7 +9,7 @@ import pandas as pd
 
 from scdeconv._data import keys
 from scdeconv._data.annotated import make_adata
-from scdeconv._data.checks import checked
+from scdeconv._data.checks import checked, examples
 
 from ._fetch import Content, Source, load
 from ._r_files import as_table, read_r
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _URL = "https://raw.githubusercontent.com/mchikina/CellCODE/d8aa7a69e18190f19acccb14f3dee7c1747a4c30/data"
 # the cell types by the first letters of the columns of the blood count
 _TYPES = {"neu": "Neutrophils", "lym": "Lymphocytes", "mon": "Monocytes", "eos": "Eosinophils", "bas": "Basophils"}
+_GROUPS = {"ACR", "Stable"}
 _LOG2 = "log2_as_published"
 
 
@@ -80,11 +81,18 @@ def convert_blood_arrays(files: Mapping[str, Path]) -> dict[str, AnnData]:
             f"{len(counts)} samples with {', '.join(counts.columns)}. Download the file again."
         )
         raise ValueError(msg)
+    group = log2.index.str.rsplit("_", n=1).str[-1]
+    if set(group) != _GROUPS:
+        msg = (
+            f"Expected sample names that end in {' or '.join(sorted(_GROUPS))} in GSE20300.rda, found "
+            f"{examples(log2.index)}. Download the file again."
+        )
+        raise ValueError(msg)
     # the counts of some versions have no sample names; they are in the order of the arrays
     named = set(counts.index) == set(log2.index)
     counts = counts.loc[log2.index] if named else counts.set_axis(log2.index, axis=0)
     values = log2.to_numpy(dtype=np.float32)
-    obs = pd.DataFrame({"group": log2.index.str.rsplit("_", n=1).str[-1]}, index=log2.index)
+    obs = pd.DataFrame({"group": group}, index=log2.index)
     bulk = make_adata(np.exp2(values), obs=obs, var=pd.DataFrame(index=log2.columns))
     bulk.layers[_LOG2] = values
     bulk.obsm[keys.MEASURED] = counts
