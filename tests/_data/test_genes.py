@@ -118,6 +118,12 @@ def test_error_says_when_bulk_is_transposed(bulk):
         align_genes(bulk.T.copy(), pd.Index(["a", "b", "c"]))
 
 
+def test_refusal_of_few_genes_is_without_warnings(bulk, recwarn):
+    with pytest.raises(ValueError, match="at least half of the model's 20 genes"):
+        align_genes(bulk, pd.Index(["a", *(f"x{number}" for number in range(19))]))
+    assert not recwarn.list
+
+
 def test_bulk_problems_are_reported_together(bulk):
     bulk.X = bulk.X.astype(float)
     bulk.X[0, 0] = -1

@@ -11,7 +11,15 @@ import xarray as xr
 from rdata.conversion import to_r
 from rdata.parser import RObjectType
 
-from scdeconv.datasets import _demixsc, _fetch, _mixology, cell_line_mixtures, ovarian_pairs, retina_pairs
+from scdeconv.datasets import (
+    _demixsc,
+    _fetch,
+    _mixology,
+    cell_line_mixtures,
+    ovarian_pairs,
+    retina_pairs,
+    whole_blood_arrays,
+)
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"prepared public data are not at {SHARED}")
@@ -116,6 +124,44 @@ def test_ovarian_pairs_are_read_from_the_original_files(tmp_path, monkeypatch):
     assert bulk.obs["donor"].tolist() == ["2251", "2267"]
     assert np.allclose(bulk.obsm["measured_fractions"].loc["2267", ["B.cells", "T.cells"]], [0.8, 0.2])
     assert profiles.obs["cell_size_umi"].to_dict() == {"T.cells": 6.0, "B.cells": 4.0}
+
+
+@pytest.fixture
+def blood_files(tmp_path, monkeypatch):
+    """Two arrays and their blood counts, with the samples in another order."""
+    log2 = matrix([[3.0, 4.0], [5.0, 6.5], [7.0, 8.0]], ["g1", "g2", "g3"], ["B1_Stable", "B2_ACR"])
+    names = ["Neutrophils", "Lymphocytes", "Monocytes", "Eosinophils", "Basophils"]
+    counts = pd.DataFrame([[5.0, 3.0, 1.0, 1.0, 0.0], [60.0, 20.0, 10.0, 5.0, 5.0]], ["B2_ACR", "B1_Stable"], names)
+    save_rda(tmp_path / "GSE20300.rda", log2)
+    save_rda(tmp_path / "cellCounts.rda", counts)
+    monkeypatch.setenv(_fetch.VARIABLE, str(tmp_path))
+    return tmp_path, counts
+
+
+def test_blood_counts_are_matched_by_sample(blood_files):
+    bulk = whole_blood_arrays()
+    assert bulk.obs["group"].tolist() == ["Stable", "ACR"]
+    assert np.allclose(bulk.to_df().loc["B2_ACR"], [2**4, 2**6.5, 2**8])
+    assert bulk.to_df("log2_as_published").loc["B1_Stable"].tolist() == [3, 5, 7]
+    fractions = bulk.obsm["measured_fractions"]
+    assert fractions.loc["B1_Stable"].tolist() == [0.6, 0.2, 0.1, 0.05, 0.05]
+    assert fractions["Neutrophils"].tolist() == [0.6, 0.5]
+
+
+def test_unnamed_blood_counts_are_in_array_order(blood_files):
+    folder, counts = blood_files
+    save_rda(folder / "cellCounts.rda", matrix(counts.to_numpy(), ["1", "2"], ["Neu", "Lymph", "Mono", "Eos", "Baso"]))
+    fractions = whole_blood_arrays().obsm["measured_fractions"]
+    assert fractions["Neutrophils"].to_dict() == {"B1_Stable": 0.5, "B2_ACR": 0.6}
+
+
+@pytest.mark.parametrize("change", ["a sample", "a type"])
+def test_other_blood_counts_are_refused(blood_files, change):
+    folder, counts = blood_files
+    other = counts.iloc[:1] if change == "a sample" else counts.drop(columns="Monocytes")
+    save_rda(folder / "cellCounts.rda", other)
+    with pytest.raises(ValueError, match=r"Expected the counts of Neutrophils.* of 2 samples in cellCounts.rda, found"):
+        whole_blood_arrays()
 
 
 def save_csv(path, table, *, header_of_rows=False):
@@ -228,6 +274,16 @@ def test_cell_line_mixtures_match_their_description(monkeypatch):
     assert set(cells.obs["cell_type"]) == {"H1975", "H2228", "HCC827", "A549", "H838"}
     assert bulk.n_obs >= 136
     assert list(bulk.obsm["measured_fractions"].columns) == ["H1975", "H2228", "HCC827"]
+
+
+@needs_shared
+def test_whole_blood_arrays_match_their_description(monkeypatch):
+    monkeypatch.setenv(_fetch.VARIABLE, str(SHARED))
+    bulk = whole_blood_arrays()
+    assert bulk.shape == (24, 12593)
+    assert bulk.obs["group"].value_counts().to_dict() == {"ACR": 15, "Stable": 9}
+    assert np.allclose(bulk.obsm["measured_fractions"].sum(axis=1), 1, atol=1e-6)
+    assert np.allclose(np.log2(bulk.X), bulk.layers["log2_as_published"], atol=1e-4)
 
 
 @needs_shared

@@ -83,7 +83,9 @@ def columns_that_match(adata: AnnData, names: pd.Index) -> list[str]:
 def why_few_shared(first: Genes, second: Genes) -> str:
     """Return the likely reason why two inputs share few genes, and advice, as sentences."""
     for side, other in ((first, second), (second, first)):
-        if strip_versions(side.adata.obs_names).isin(other.names).mean() > MATCHING_SHARE:
+        hits = strip_versions(side.adata.obs_names).isin(other.names)
+        # the genes of a model have no samples
+        if hits.sum() > MATCHING_SHARE * hits.size:
             return f"Genes are in {side.name}.obs_names. Pass {side.name}.T."
     kinds = [describe_kinds(side.names) for side in (first, second)]
     for side, other in ((first, second), (second, first)):

@@ -118,11 +118,11 @@ class HeldOut:
         return float(rmse), float(of_mean)
 
     def mean_of_other_donors(self) -> np.ndarray:
-        """Return the baseline of the predictions.
+        """Return the mean composition of the samples of other donors, for each sample.
 
         Returns
         -------
-        Mean composition of all samples of other donors, samples × cell types.
+        Samples × cell types.
         """
         return np.stack([self.measured[self.donors != donor].mean(axis=0) for donor in self.donors])
 
@@ -280,15 +280,11 @@ def _calibrated_level(scores: np.ndarray, codes: np.ndarray, coverage: float) ->
     needed = min(coverage * (1 + correlation / len(donors)), 1.0)
     if len(donors) < 2:
         return 1.0
-    inside = np.mean(
-        [
-            (
-                scores[codes == donor][..., None]
-                <= _quantile(scores[codes != donor], codes[codes != donor], QUANTILE_LEVELS)
-            ).mean(axis=(0, 1))
-            for donor in donors
-        ],
-        axis=0,
-    )
-    enough = np.flatnonzero(inside >= needed - ROUNDING_TOLERANCE)
+
+    def inside(own: np.ndarray) -> np.ndarray:
+        thresholds = _quantile(scores[~own], codes[~own], QUANTILE_LEVELS)
+        return np.asarray((scores[own][..., None] <= thresholds).mean(axis=(0, 1)))
+
+    covered = np.mean([inside(codes == donor) for donor in donors], axis=0)
+    enough = np.flatnonzero(covered >= needed - ROUNDING_TOLERANCE)
     return float(QUANTILE_LEVELS[enough[0]]) if len(enough) else 1.0

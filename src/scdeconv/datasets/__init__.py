@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._blood_arrays import whole_blood_arrays
 from ._census import census_reference
 from ._cohort import paired_cohort
 from ._demixsc import ovarian_pairs, retina_pairs
@@ -15,4 +16,5 @@ __all__ = [
     "paired_cohort",
     "platform_shift_prior",
     "retina_pairs",
+    "whole_blood_arrays",
 ]

@@ -147,7 +147,7 @@ def census_reference(
     path = _path_of(query, release)
     if path.exists():
         return _read(path)
-    if VARIABLE in os.environ and uri is None:
+    if os.environ.get(VARIABLE) and uri is None:
         msg = (
             f"Expected {path}, found no such file. {VARIABLE} is the folder of data sets and disables the download. Make the "
             f"same call on a machine with network and copy the file from its cache, or unset {VARIABLE}."
@@ -155,7 +155,7 @@ def census_reference(
         raise FileNotFoundError(msg)
     with open_store(release, organism) as store:
         cells = _load(store, query)
-    if VARIABLE not in os.environ:
+    if not os.environ.get(VARIABLE):
         with publishing(path) as (new,), dependency_warnings_ignored():
             cells.write_h5ad(new, compression="gzip")
     return cells
@@ -163,8 +163,8 @@ def census_reference(
 
 def _fingerprint(uri: str) -> str:
     """Return a text that changes with a store in a folder: each write adds a fragment with a unique name."""
-    fragments = sorted(str(path.relative_to(uri)) for path in Path(uri).rglob("__fragments/*"))
-    return _hash(fragments)
+    folder = Path(str(uri).removeprefix("file://"))
+    return _hash(sorted(str(path.relative_to(folder)) for path in folder.rglob("__fragments/*")))
 
 
 def _hash(values: object) -> str:

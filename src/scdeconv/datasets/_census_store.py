@@ -153,11 +153,10 @@ class Store:
         blocks = []
         for start in range(0, len(cells), CELLS_PER_BLOCK):
             block = cells[start : start + CELLS_PER_BLOCK]
-            tables = [
-                (table.column(name).to_numpy() for name in ("soma_data", "soma_dim_0", "soma_dim_1"))
-                for table in self.measurement.X["raw"].read((block, genes)).tables()
-            ]
-            values, rows, columns = (np.concatenate(parts) for parts in zip(*tables, strict=True))
+            table = self.measurement.X["raw"].read((block, genes)).tables().concat()
+            values, rows, columns = (
+                table.column(name).to_numpy() for name in ("soma_data", "soma_dim_0", "soma_dim_1")
+            )
             place = np.searchsorted(block, rows), np.searchsorted(genes, columns)
             blocks.append(sp.csr_matrix((values.astype(np.float32), place), shape=(len(block), len(genes))))
         return sp.vstack(blocks, format="csr")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from scdeconv._data.annotated import make_adata, subset
 from scdeconv._data.checks import checked
 
 from ._fetch import Content, Source, load
+from ._r_files import as_table, read_r
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -115,9 +116,9 @@ def ovarian_pairs() -> tuple[AnnData, AnnData, AnnData]:
 def convert_retina(files: Mapping[str, Path]) -> dict[str, AnnData]:
     """Return the prepared objects from the seven ``retina_benchmark_*.rda`` files."""
     stem, batches = "retina_benchmark", ("batch1", "batch2")
-    truth = _table(_read(files[f"{stem}_ground_truth.rda"]))
+    truth = as_table(read_r(files[f"{stem}_ground_truth.rda"]))
     tables = {
-        kind: [_table(_read(files[f"{stem}_{kind}_{batch}.rda"])) for batch in batches]
+        kind: [as_table(read_r(files[f"{stem}_{kind}_{batch}.rda"])) for batch in batches]
         for kind in ("bulk", "pseudobulk")
     }
     genes = tables["bulk"][0].index
@@ -132,15 +133,15 @@ def convert_retina(files: Mapping[str, Path]) -> dict[str, AnnData]:
         adata.uns["fractions_kind"] = "share of nuclei in snRNA-seq of the same sample (not orthogonal)"
         converted[f"{kind}.h5ad"] = adata
     for name in batches:
-        reference = _read(files[f"{stem}_reference_{name}.rda"])["reference"]
-        converted[f"reference_means_{name}.h5ad"] = _profiles(_table(reference))
+        reference = read_r(files[f"{stem}_reference_{name}.rda"])["reference"]
+        converted[f"reference_means_{name}.h5ad"] = _profiles(as_table(reference))
     return converted
 
 
 def convert_ovarian(files: Mapping[str, Path]) -> dict[str, AnnData]:
     """Return the prepared objects from the four ``hgsc_benchmark_*.rda`` files."""
     truth, bulk, pseudobulk = (
-        _table(_read(files[f"hgsc_benchmark_{kind}.rda"])) for kind in ("ground_truth", "bulk", "pseudobulk")
+        as_table(read_r(files[f"hgsc_benchmark_{kind}.rda"])) for kind in ("ground_truth", "bulk", "pseudobulk")
     )
     genes = bulk.index.intersection(pseudobulk.index, sort=False)
     converted = {}
@@ -148,23 +149,8 @@ def convert_ovarian(files: Mapping[str, Path]) -> dict[str, AnnData]:
         adata = _samples(table.loc[genes, bulk.columns], truth)
         adata.uns["fractions_kind"] = "share of cells in scRNA-seq of the same tumour"
         converted[f"{kind}.h5ad"] = adata
-    reference = _read(files["hgsc_benchmark_reference.rda"])["reference"]
-    return {**converted, "reference_means.h5ad": _profiles(_table(reference))}
-
-
-def _read(path: Path) -> Any:
-    """Return the object of an R file that has the same name as the file."""
-    import rdata
-
-    return rdata.read_rda(path)[path.stem]
-
-
-def _table(r_object: Any) -> pd.DataFrame:
-    """Return a named R matrix or data frame as a DataFrame."""
-    table = r_object if isinstance(r_object, pd.DataFrame) else r_object.to_pandas()
-    # R data frames, but not matrices, have an X before column names that start with a digit
-    columns = table.columns.astype(str).str.replace(r"^X(?=\d)", "", regex=True)
-    return table.set_axis(table.index.astype(str), axis=0).set_axis(columns, axis=1)
+    reference = read_r(files["hgsc_benchmark_reference.rda"])["reference"]
+    return {**converted, "reference_means.h5ad": _profiles(as_table(reference))}
 
 
 def _samples(table: pd.DataFrame, truth: pd.DataFrame) -> AnnData:

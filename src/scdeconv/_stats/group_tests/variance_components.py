@@ -7,8 +7,8 @@ from scipy.optimize import minimize
 
 # variance components relative to the variance of the residuals: bounds (the lower one is as good as 0) and start
 BOUNDS, START = (1e-5, 10.0), 0.5
-# largest weight of a sample relative to the mean weight: at 6 against 6 samples with errors that are wrong, 7 % of the
-# tests are significant at 5 %, 9 % without a limit (chosen on normal data)
+# largest weight of a sample relative to the mean weight: with errors that are wrong, a few samples would dominate (chosen on
+# normal data, see docs/benchmarks/weights_of_samples.md)
 MAX_WEIGHT = 2.0
 
 
