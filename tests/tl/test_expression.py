@@ -241,5 +241,5 @@ def test_missing_genes_do_not_change_calibrated_expression_much(known, tmp_path)
 def test_pairs_without_cells_give_no_expression(known):
     mdata, _, bulk, _ = known
     profiles_only = pp.pair(bulk=mdata["bulk"].copy(), profiles=mdata["profiles"], fractions_key="measured_fractions")
-    with pytest.raises(TypeError, match="CalibratedMAP without cells of the paired donors"):
+    with pytest.raises(TypeError, match="CalibratedMAP, which does not, or has no cells of the paired donors"):
         tl.expression(bulk, tl.train(profiles_only, "calibrated_map"))

@@ -81,7 +81,9 @@ def test_intervals_are_from_errors_of_the_levels(method, arguments, paired, bulk
     model = tl.train(paired, method, **arguments)
     tl.predict(bulk, model, coverage=0.8)
     of = np.array([[1, 1], [1, 1], [0, 1], [0, 0]])
-    held_out = HeldOut(model.held_out_.measured @ of, model.held_out_.predicted @ of, model.held_out_.donors)
+    held_out = model.held_out_
+    members = None if held_out.members is None else held_out.members @ of
+    held_out = HeldOut(held_out.measured @ of, held_out.predicted @ of, held_out.donors, members)
     spread = model.state_.estimate(model._aligned(bulk, None)[0]).sums(of).spread
     expected = held_out.intervals(bulk.obsm["fractions"].to_numpy() @ of, 0.8, spread)
     for side, bound in zip(("lower", "upper"), expected, strict=True):

@@ -22,6 +22,9 @@ def call(name, pairs, key):
         "expression": (bulk, models.NNLS()),
         "convert_fractions": (bulk, {}),
         "cluster": (cells,),
+        "compare_fractions": (bulk, "batch"),
+        "differential_expression": (bulk, "batch"),
+        "reference_fit": (pairs,),
         "name_clusters": (cells, "cell_type"),
     }
     options = {"to": "rna"} if name == "convert_fractions" else {}
@@ -29,7 +32,8 @@ def call(name, pairs, key):
 
 
 def test_all_writers_are_known():
-    assert set(WRITERS) == {"predict", "expression", "convert_fractions", "cluster", "name_clusters"}
+    groups = {"compare_fractions", "differential_expression", "reference_fit"}
+    assert set(WRITERS) == groups | {"predict", "expression", "convert_fractions", "cluster", "name_clusters"}
 
 
 @pytest.mark.parametrize("key", ["a/b", ""])

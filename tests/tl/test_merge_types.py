@@ -170,7 +170,9 @@ class TestIntervals:
         of = np.zeros((len(model.cell_types_), len(model.cell_types_) - 1))
         of[:2, 0] = 1
         of[2:, 1:] = np.eye(len(model.cell_types_) - 2)
-        held_out = HeldOut(model.held_out_.measured @ of, model.held_out_.predicted @ of, model.held_out_.donors)
+        held_out = model.held_out_
+        members = None if held_out.members is None else held_out.members @ of
+        held_out = HeldOut(held_out.measured @ of, held_out.predicted @ of, held_out.donors, members)
         spread = model.state_.estimate(model._aligned(bulk, None)[0]).sums(of).spread
         expected = held_out.intervals(merged.obsm["fractions"].to_numpy(), 0.8, spread)
         for side, bound in zip(("lower", "upper"), expected, strict=True):

@@ -226,7 +226,7 @@ def test_ctrl_c_keeps_the_best_weights(pairs, monkeypatch):
 @pytest.mark.parametrize(("method", "curves"), [("simplednn", ()), ("residual_dnn", ("confirmed",))])
 def test_epoch_zero_can_be_the_best(pairs, method, curves):
     # the weights do not change
-    model = tl.train(pairs, method, max_epochs=1, learning_rate=1e-12)
+    model = tl.train(pairs, method, max_epochs=1, learning_rate=1e-12, patience=1)
     assert list(model.history)[-1 - len(curves) :] == ["best_epoch", *curves]
     assert model.best_epoch_ == 0
 

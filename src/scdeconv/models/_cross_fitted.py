@@ -282,9 +282,8 @@ class CrossFittedModel(DeconvolutionModel):
         parts = self.state_.contributions(expression, [self.cell_types_.index(name) for name in wanted])
         if parts is None:
             msg = (
-                f"Expected a model that estimates expression, found {type(self).__name__}"
-                f"{' without cells of the paired donors' if self.record.key == 'calibrated_map' else ''}. Train with "
-                "method='bayesprism', or with 'calibrated_map' on pairs with cells."
+                f"Expected a model that estimates expression, found {type(self).__name__}, which does not, or has no cells of the "
+                "paired donors. Train with method='bayesprism', or with method='calibrated_map' on pairs with cells."
             )
             raise TypeError(msg)
         return (

@@ -234,7 +234,8 @@ def train_members(
 
 def tensor(values: np.ndarray) -> torch.Tensor:
     """Return the values as a single-precision tensor."""
-    return torch.as_tensor(values, dtype=torch.float32)
+    # a copy: arrays of pandas 3 are read-only
+    return torch.tensor(values, dtype=torch.float32)
 
 
 @inference()

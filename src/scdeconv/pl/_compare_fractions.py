@@ -77,7 +77,7 @@ def compare_fractions(
     --------
     >>> import scdeconv
     >>> _, bulk = scdeconv.datasets.paired_cohort(n_donors=12, n_genes=300, cells_per_donor=(50, 100))
-    >>> bulk.obs["state"] = ["control"] * 12 + ["patient"] * 12
+    >>> bulk.obs["state"] = ["control"] * 9 + ["patient"] * 9
     >>> table = scdeconv.tl.compare_fractions(bulk, "state", key="true_fractions")
     >>> scdeconv.pl.compare_fractions(bulk).get_xlabel()
     'ratio: patient - control'

@@ -188,7 +188,7 @@ class Scaden(NeuralModel):
         for start in range(0, len(x), ROWS_AT_ONCE):
             end = start + ROWS_AT_ONCE
             x[start:end] = torch.as_tensor(scaden_input(rows.dense(start, end)))
-        targets = torch.as_tensor(rows.fractions, dtype=torch.float32)
+        targets = torch.tensor(rows.fractions, dtype=torch.float32)
         with seeded(seed):
             network = ScadenNetwork(x.shape[1], targets.shape[-1])
             plan = fit(

@@ -136,8 +136,8 @@ def compare_fractions(
     --------
     >>> import scdeconv
     >>> _, bulk = scdeconv.datasets.paired_cohort(n_donors=12, n_genes=300, cells_per_donor=(50, 100))
-    >>> bulk.obs["state"] = ["control"] * 12 + ["patient"] * 12
-    >>> table = scdeconv.tl.compare_fractions(bulk, "state", key="true_fractions", paired_by="donor")
+    >>> bulk.obs["state"] = ["control"] * 9 + ["patient"] * 9
+    >>> table = scdeconv.tl.compare_fractions(bulk, "state", key="true_fractions")
     >>> table[["cell_type", "contrast"]].iloc[0].tolist()
     ['B cell', 'patient - control']
     """
