@@ -139,7 +139,7 @@ def compare_fractions(
     >>> bulk.obs["state"] = ["control"] * 9 + ["patient"] * 9
     >>> table = scdeconv.tl.compare_fractions(bulk, "state", key="true_fractions")
     >>> table[["cell_type", "contrast"]].iloc[0].tolist()
-    ['B cell', 'patient - control']
+    ['Macrophage', 'patient - control']
     """
     problems = Problems(TITLE)
     table = get_fractions(adata, key)
