@@ -72,8 +72,9 @@ REAL = {
 MEANING = """- With single cells or profiles and up to a few dozen pairs, use {doc}`CalibratedMAP <../methods/calibrated_map>`: the reference
   is worth more than many pairs. If bulk is far from a sum over cell types, methods that learn from the pairs alone pass it
   from about 32 pairs.
-- With pairs only, a network learns from real pairs, and mixtures of the donors help it in most cells of the tables. It is better
-  than ridge in some cells and worse in others, as the list above shows: deep learning is no clear winner. Compare
+- With pairs only, a network learns from real pairs, and mixtures of the donors help it in most cells of the tables. On the
+  generated cohorts it is better than ridge with up to 32 pairs and worse from 64 pairs on; on the small real sets it is better on
+  whole blood and worse on PBMC, with differences smaller than the range over seeds. Deep learning is no clear winner. Compare
   {doc}`SimpleDNN <../methods/simplednn>` and {doc}`ridge <../methods/ridge>` on your own pairs with
   {func}`scdeconv.tl.benchmark`.
 - With four or eight pairs, all methods without a reference stay close to the mean composition."""
