@@ -31,7 +31,14 @@ PAPER_TRAINING = {"learning_rate": 1e-4, "weight_decay": 0.0, "max_epochs": 3000
 NETWORKS = {
     "SimpleDNN, the paper's network": {"method": "simplednn", **PAPER, **PAPER_TRAINING},
     "Scaden, the paper's variant": {"method": "scaden", "train_on": "pairs", "loss": "l1"},
-    "SimpleDNN, our default": {"method": "simplednn"},
+    "ResidualDNN on ridge, pairs alone": {
+        "method": "residual_dnn",
+        "base": "ridge",
+        "simulate": None,
+        "loss": "cross_entropy",
+        "max_epochs": 500,
+        "patience": 30,
+    },
 }
 METRICS = {
     "MSE": metrics.mse,

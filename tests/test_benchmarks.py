@@ -27,11 +27,11 @@ def test_paper_table_compares_both_splits(tmp_path):
     assert text in result.stdout
     assert text.startswith("# ")
     # a table of rows and one of donors, expression and noise in each
-    assert len(lines_of(text, "SimpleDNN, ours on pairs alone")) == 4
+    assert len(lines_of(text, "ResidualDNN on ridge, pairs alone")) == 4
     assert len(lines_of(text, "mean composition")) == 2
     (look_up,) = lines_of(text, "look-up table")
     assert float(look_up[3]) == pytest.approx(1, abs=0.3)
-    row_split, donor_split = lines_of(text, "SimpleDNN, ours on pairs alone")[::2]
+    row_split, donor_split = lines_of(text, "ResidualDNN on ridge, pairs alone")[::2]
     assert float(donor_split[2]) > 10 * float(row_split[2])
 
 
