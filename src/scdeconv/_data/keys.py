@@ -39,6 +39,7 @@ CALIBRATION = "calibration"
 # keys of uns[UNS] with the comparisons of groups
 COMPARED = "compare_fractions"
 DIFFERENTIAL = "differential_expression"
+REFERENCE_FIT = "reference_fit"
 
 # key of uns[UNS] of bulk and cells with some of their values at pairing, to notice later changes
 VALUES = "values"

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from scdeconv._data import keys
 from scdeconv._data.checks import checked
 from scdeconv._stats.recognition.reference_fit import LARGE_SHARE, MAX_FOLD
 from scdeconv.pl._style import (
@@ -39,7 +40,7 @@ HEIGHT_INCHES = 3.1
 @checked()
 def reference_fit(
     adata: AnnData,
-    key: str = "reference_fit",
+    key: str = keys.REFERENCE_FIT,
     *,
     axes: np.ndarray | None = None,
     figsize: Sequence[float] | None = None,

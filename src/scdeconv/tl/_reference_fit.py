@@ -30,7 +30,7 @@ def reference_fit(
     mdata: MuData,
     *,
     platform_prior: Literal["10x 3'", "10x 3' nuclei"] | None = "10x 3'",
-    key_added: str = "reference_fit",
+    key_added: str = keys.REFERENCE_FIT,
 ) -> None:
     """Check which genes and samples of the bulk a reference does not explain.
 
@@ -51,8 +51,9 @@ def reference_fit(
     Writes
     ------
     ``mdata["bulk"].varm[key_added]``
-        DataFrame of genes: ``symbol`` (of common human Ensembl identifiers; else the name), ``bulk`` and ``fit`` (mean, counts per million of the shared genes), ``log2_ratio`` (median over
-        samples of bulk to fit), ``variation`` (SD of this ratio over samples), ``unexplained`` (more than 8 times the fit).
+        DataFrame of genes: ``symbol`` (of common human Ensembl identifiers; else the name), ``bulk`` and ``fit`` (mean,
+        counts per million of the shared genes), ``log2_ratio`` (median over samples of bulk to fit), ``variation`` (SD of
+        this ratio over samples), ``unexplained`` (more than 8 times the fit).
         Markers of a missing cell type have the highest ratios.
     ``mdata["bulk"].obsm[key_added]``
         DataFrame of samples: ``unexplained`` (share of the expression in genes with more than 8 times the fit in this
@@ -124,13 +125,13 @@ def reference_fit(
     share, correlation = samples.median()
     highest = ", ".join(genes.sort_values("log2_ratio", ascending=False)["symbol"][:N_NAMED])
     text = (
-        f"{share:.1%} of the expression (median over samples) is in genes above 8 times the fit, correlation with the fit "
+        f"{share:.1%} of the expression (median over samples) is in genes above {MAX_FOLD:g} times the fit, correlation with the fit "
         f"{correlation:.2f}; genes with the highest ratio: {highest}"
     )
     print(f"reference_fit: {with_reads.sum()} samples, {len(genes)} genes, {len(data.cell_types)} cell types; {text}")
     if share > LARGE_SHARE:
         warn(
-            f"Expected a reference that explains the bulk, found {share:.0%} of the expression in genes with more than 8 times "
+            f"Expected a reference that explains the bulk, found {share:.0%} of the expression in genes with more than {MAX_FOLD:g} times "
             "the fit. The reference is of another tissue or protocol, or a frequent cell type is missing. See "
             "pl.reference_fit."
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import false_discovery_control
 
 from .cluster_robust import LinearModel, Tests
 
@@ -91,11 +92,9 @@ def compare_log_ratios(logs: np.ndarray, errors: np.ndarray, model: LinearModel)
 
 def adjust_p_values(p_values: np.ndarray) -> np.ndarray:
     """Return the false discovery rates of Benjamini and Hochberg; NaN stays NaN."""
-    from statsmodels.stats.multitest import fdrcorrection
-
     adjusted, known = np.full(p_values.shape, np.nan), np.isfinite(p_values)
     if known.any():
-        adjusted[known] = fdrcorrection(p_values[known])[1]
+        adjusted[known] = false_discovery_control(p_values[known])
     return adjusted
 
 

@@ -8,10 +8,8 @@ import numpy as np
 import pandas as pd
 
 from scdeconv._data import keys
-from scdeconv._data.checks import Problems, check_cell_type_names, check_fractions, checked, examples
-from scdeconv._data.fractions import get_fractions
+from scdeconv._data.checks import Problems, checked, examples
 from scdeconv._data.labels import as_labels
-from scdeconv._data.training_samples import training_samples
 from scdeconv._data.warnings import warn
 from scdeconv._process import one_blas_thread
 from scdeconv._stats.group_tests.cluster_robust import LinearModel, Tests
@@ -26,6 +24,7 @@ from scdeconv._version import __version__
 
 from .design import block_donors, check_complete, make_design
 from .errors import error_variances
+from .samples import read_fractions, warn_of_samples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,9 +141,7 @@ def compare_fractions(
     ['Macrophage', 'patient - control']
     """
     problems = Problems(TITLE)
-    table = get_fractions(adata, key)
-    check_fractions(problems, table, f"adata.obsm[{key!r}]")
-    check_cell_type_names(problems, table.columns, f"adata.obsm[{key!r}]")
+    table = read_fractions(problems, adata, key)
     problems.raise_if_any()
     known = table.notna().all(axis=1).to_numpy()
     obs, fractions = adata.obs[known], table[known].astype(float)
@@ -220,15 +217,7 @@ def _report_left_out(adata: AnnData, key: str, known: np.ndarray, absent: Sequen
             f"{len(rare)} cell types are below {LIMIT:g} in most samples and left out, because their log-ratios depend on what "
             f"is added to zeros: {examples(rare)}. Merge them with similar types: tl.merge_types."
         )
-    if not known.all():
-        without = adata.obs_names[~known]
-        warn(f"{len(without)} of {len(known)} samples have no fractions (NaN) and are ignored: {examples(without)}.")
-    fitted = training_samples(adata, key, adata.obs_names[known], "in_sample")
-    if fitted:
-        warn(
-            f"{len(fitted)} samples were training samples and have the fit, which is no estimate of their composition: "
-            f"{examples(fitted)}. Compare out-of-fold predictions: call tl.predict without in_sample=True."
-        )
+    warn_of_samples(adata, key, known)
 
 
 def _tidy(

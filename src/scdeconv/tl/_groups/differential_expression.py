@@ -8,7 +8,6 @@ import numpy as np
 
 from scdeconv._data import keys
 from scdeconv._data.checks import Problems, checked, examples
-from scdeconv._data.training_samples import training_samples
 from scdeconv._data.warnings import warn
 from scdeconv._stats.type_expression.interactions import fit_interactions, samples_needed, variance_inflation
 from scdeconv._version import __version__
@@ -16,6 +15,7 @@ from scdeconv._version import __version__
 from .design import make_design
 from .effect_tables import ERROR_RATE, summarise_types, tidy_effects
 from .mixtures import read_mixtures
+from .samples import warn_of_samples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -169,7 +169,7 @@ def differential_expression(
     tested, others = design.matrix[:, design.tested], design.matrix[:, 1 + len(design.contrasts) :]
     inflation = _check_estimable(problems, fractions, tested, others)
     problems.raise_if_any()
-    _report_samples(adata, key, mixtures.fractions.index, mixtures.known)
+    warn_of_samples(adata, key, mixtures.known)
 
     expressed = np.asarray(mixtures.expression.any(axis=0))
     ranges = 2 * tested.std(axis=0) if design.groups is None else np.ones(tested.shape[1])
@@ -232,19 +232,6 @@ def _check_estimable(problems: Problems, fractions: pd.DataFrame, tested: np.nda
             "The effects on these types cannot be told apart. Merge them: tl.merge_types."
         )
     return inflation
-
-
-def _report_samples(adata: AnnData, key: str, samples: pd.Index, known: np.ndarray) -> None:
-    """Warn about samples without an estimate and samples with the fit of the model."""
-    if not known.all():
-        without = adata.obs_names[~known]
-        warn(f"{len(without)} of {len(known)} samples have no fractions (NaN) and are ignored: {examples(without)}.")
-    fitted = training_samples(adata, key, samples, "in_sample")
-    if fitted:
-        warn(
-            f"{len(fitted)} samples were training samples and have the fit, which is no estimate of their composition: "
-            f"{examples(fitted)}. Compare out-of-fold predictions: call tl.predict without in_sample=True."
-        )
 
 
 def _report_types(types: pd.DataFrame, n_factors: int, n_samples: int, fold_change: float) -> None:

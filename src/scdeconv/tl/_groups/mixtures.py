@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from scdeconv._data.checks import check_cell_type_names, check_expression, check_fractions
-from scdeconv._data.fractions import get_fractions
+from scdeconv._data.checks import check_expression
 from scdeconv._data.matrix import get_matrix, to_dense
+
+from .samples import read_fractions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,9 +42,7 @@ def read_mixtures(problems: Problems, adata: AnnData, key: str, layer: str | Non
     layer
         Layer with the expression, or None for ``X``.
     """
-    table, matrix = get_fractions(adata, key), get_matrix(adata, layer, "adata")
-    check_fractions(problems, table, f"adata.obsm[{key!r}]")
-    check_cell_type_names(problems, table.columns, f"adata.obsm[{key!r}]")
+    table, matrix = read_fractions(problems, adata, key), get_matrix(adata, layer, "adata")
     check_expression(problems, adata, matrix, "adata", logged="log1p" in adata.uns and layer is None)
     problems.raise_if_any()
     known = table.notna().all(axis=1).to_numpy()
