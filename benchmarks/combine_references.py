@@ -189,7 +189,7 @@ def main() -> None:
         warnings.simplefilter("ignore")
         tables = [*compare_blood(), *compare_neutrophils(), *compare_retina()]
     parts = ["# Combined references", TEXT, *tables]
-    source = "../shared/data (Hao 2021, Kang 2018, Finotello 2019, Hoek 2015, retina of Guo 2024)"
+    source = "../shared/data (Hao 2021, Kang 2018, Finotello 2019, Hoek 2015, retina of Guo 2025)"
     write_page(PAGES / "combine_references.md", [*parts, provenance(source, [0])])
 
 

@@ -271,7 +271,7 @@ def main(finished: Path, seeds: list[int], minutes: float, methods: list[str], o
         "only, because they are slow. A dash was not run.",
         *tables(table),
         f"Median CPU time of a training: {times}.",
-        provenance("cohorts of the library's generator; retina of Guo 2024, GSE20300, GSE65133", seeds),
+        provenance("cohorts of the library's generator; retina of Guo 2025, GSE20300, GSE65133", seeds),
     ]
     write_page(output, parts)
 
