@@ -196,9 +196,10 @@ def benchmark(
     -------
     Tidy DataFrame with one row per method, seed and cell type; "all entries" (pooled) and "mean of types" are further
     values of ``cell_type``. The columns are
-    ``method, seed, cell_type, n, rmse, mae, r2, pearson, ccc, bias, coverage, width, seconds``. Coverage and width are those of 90 % prediction intervals, computed for each donor from the errors of all
-    other donors (NaN if there are too few donors). With ``test``, they are those of the model, and the method
-    ``"mean_composition_in_hindsight"`` is the mean composition of the test cohort, which no method knows. After Ctrl-C it holds the completed runs (none with the backend ``"ray"``).
+    ``method, seed, cell_type, n, rmse, mae, r2, pearson, ccc, bias, coverage, width, seconds``. Coverage and width are those
+    of 90 % prediction intervals, computed for each donor from the errors of all other donors (NaN if there are too few
+    donors). With ``test``, they are those of the model, and the method ``"mean_composition_in_hindsight"`` is the mean of the
+    measured fractions of the test cohort. After Ctrl-C the table has the completed runs (none with the backend ``"ray"``).
 
     Raises
     ------

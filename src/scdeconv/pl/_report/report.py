@@ -67,7 +67,7 @@ def report(
     The page needs no other file and no network. It has, in this order: two sentences on what was done, checks of the input,
     the fractions as bars, heat map and sortable table, flagged samples, prediction intervals, the error on held-out
     donors beside the mean composition, the comparison of groups, a methods paragraph with references for a paper, and
-    versions and seeds. Parts that need what is not there are left out, or say so.
+    versions and seeds. Parts whose input is missing are left out, or say what is missing.
 
     Parameters
     ----------

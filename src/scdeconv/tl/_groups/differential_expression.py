@@ -89,8 +89,8 @@ def differential_expression(
     - ``t`` and ``p_value``: moderated t-test;
     - ``q_value``: false discovery rate (Benjamini-Hochberg) over the genes of a type and contrast.
 
-    All but ``mean`` are NaN for genes that are not tested in the type: it does not express them in the bulk
-    (one-sided p of ``mean`` above 0.05), or its fraction is too small.
+    All but ``mean`` are NaN for genes that are not tested in the type, because it does not express them in the bulk
+    (one-sided p of ``mean`` above 0.05) or because its fraction is too small.
 
     Writes
     ------
