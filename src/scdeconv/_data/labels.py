@@ -23,7 +23,7 @@ Values = TypeVar("Values", pd.Series, pd.Index)
 MISSING_WORDS = frozenset(
     {"", ".", "-", "--", "?", "na", "n/a", "#n/a", "<na>", "nan", "nat", "none", "null", "missing"}
 )
-DECIMAL, WHOLE = re.compile(r"[+-]?\d+\.\d+"), re.compile(r"([+-]?\d+)\.0+")
+DECIMAL, WHOLE = re.compile(r"[+-]?\d+\.\d+"), re.compile(r"^([+-]?\d+)\.0+$")
 # a dash after a word and before a space or the end is a sign, as in "CD4- T cell"
 MINUS = re.compile(r"(?<=\w)-(?=[\s,;)]|$)")
 # R's make.names puts an X before names that start with a number or an invalid character

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from scdeconv._data import keys
-from scdeconv._data.checks import Problems, check_numeric_table, check_whole_rows, examples
+from scdeconv._data.checks import Problems, check_numeric_table, check_unique_types, check_whole_rows, examples
 from scdeconv._data.labels import as_labels, as_text
 from scdeconv._data.warnings import warn
 
@@ -32,9 +32,6 @@ def compared_tables(adata: AnnData, key: str, measured_key: str) -> Aligned:
         return Aligned(*level_sums(aligned, levels), aligned.rescaled)
     names = f"adata.obsm[{measured_key!r}]", f"adata.obsm[{key!r}]"
     problems = Problems(TITLE)
-    for table, name in zip((measured, predicted), names, strict=True):
-        check_numeric_table(problems, table, name)
-    problems.raise_if_any()
     check_whole_rows(problems, measured, names[0])
     problems.raise_if_any()
     known, estimated = (table.notna().all(axis=1).to_numpy() for table in (measured, predicted))
@@ -53,7 +50,17 @@ def compared_tables(adata: AnnData, key: str, measured_key: str) -> Aligned:
 
 
 def get_fractions(adata: AnnData, key: str) -> pd.DataFrame:
-    """Return ``adata.obsm[key]``, samples × cell types; raise an error if it is missing or no DataFrame."""
+    """Return ``adata.obsm[key]``, samples × cell types, as floats.
+
+    Raises
+    ------
+    KeyError
+        If there is no such table.
+    TypeError
+        If it is no DataFrame.
+    ValueError
+        If it has infinite values or other values than numbers, or repeated cell types.
+    """
     if key not in adata.obsm:
         msg = f"Expected {key!r} in adata.obsm, found {sorted(adata.obsm)}. Run tl.predict or pass another key."
         raise KeyError(msg)
@@ -64,7 +71,12 @@ def get_fractions(adata: AnnData, key: str) -> pd.DataFrame:
             "Convert it to a DataFrame with the cell types as columns."
         )
         raise TypeError(msg)
-    return table.set_axis(as_text(as_labels(table.columns)), axis=1)
+    problems, name = Problems("Fractions cannot be read"), f"adata.obsm[{key!r}]"
+    check_numeric_table(problems, table, name)
+    cell_types = as_text(as_labels(table.columns))
+    check_unique_types(problems, cell_types, name)
+    problems.raise_if_any()
+    return table.set_axis(cell_types, axis=1).astype(float)
 
 
 def levels_of(adata: AnnData, key: str) -> dict[str, list[str]]:

@@ -24,7 +24,7 @@ from scdeconv._version import __version__
 
 from .design import block_donors, check_complete, make_design
 from .errors import error_variances
-from .samples import read_fractions, warn_of_samples
+from .samples import check_key_added, read_fractions, warn_of_samples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,22 +93,25 @@ def compare_fractions(
     Writes
     ------
     ``adata.uns["scdeconv"][key_added]``
-        The arguments, the ``table``, the numbers of samples and groups, how donors were treated (``donors``), the source of
-        the errors (``errors``), and ``p_value`` of the test that no type differs (Cauchy combination of the types).
+        The arguments, the ``table``, ``n_samples``, ``groups`` and their ``group_sizes`` (empty for a continuous variable), how
+        donors were treated (``donors``), the source of the errors (``errors``), and ``p_value`` of the test that no type
+        differs (Cauchy combination of the types).
 
     Raises
     ------
     KeyError
         If ``adata.obsm[key]`` is missing.
     ValueError
-        If columns of ``adata.obs`` are missing, incomplete, constant or collinear, a group has one sample, or the fractions
-        have problems. All problems are in one message, and nothing is written.
+        If columns of ``adata.obs`` are missing, incomplete, constant or collinear, a group has one sample, the fractions or
+        their intervals have problems, or ``key_added`` has another result. All problems are in one message, and nothing is
+        written.
 
     Warns
     -----
     UserWarning
         If samples have no estimate (NaN) or the fit of a model that was trained on them. If cell types are below 0.001 in
-        most samples of every group; they are left out.
+        most samples of every group; they are left out. If tests are NaN, because a type does not vary within the groups, or
+        there are too few samples for the joint test. If two groups have nearly the same name.
 
     Notes
     -----
@@ -141,6 +144,7 @@ def compare_fractions(
     ['Macrophage', 'patient - control']
     """
     problems = Problems(TITLE)
+    check_key_added(problems, adata, key_added)
     table = read_fractions(problems, adata, key)
     problems.raise_if_any()
     known = table.notna().all(axis=1).to_numpy()
@@ -153,7 +157,7 @@ def compare_fractions(
             f"Expected at least 2 cell types in adata.obsm[{key!r}] that are not below {LIMIT:g} in most samples, found "
             f"{list(fractions)} in {len(fractions)} samples with fractions. Merge types with tl.merge_types, or use another key."
         )
-    variances, source = error_variances(problems, adata, key, fractions)
+    variances, source = error_variances(problems, adata, key, fractions, known)
     model, treatment = _model_of(problems, obs, design, paired_by)
     problems.raise_if_any()
     assert design is not None
@@ -164,10 +168,12 @@ def compare_fractions(
     with one_blas_thread():
         found = compare_log_ratios(logs_of_fractions(values), errors_of_logs(values, variances), model)
         points = [model.test(100 * column, no_errors) for column in values.T]
-    result = _tidy(list(map(str, fractions)), design.contrasts, found.tests, points)
+    tests, points = ([test.per_unit(design.unit) for test in of_types] for of_types in (found.tests, points))
+    result = _tidy(list(map(str, fractions)), design.contrasts, tests, points)
     result["in_reference"] = np.repeat(found.in_reference, len(design.contrasts))
     result["error_share"] = np.repeat(found.error_share, len(design.contrasts))
-    groups = {} if design.groups is None else design.groups.value_counts().to_dict()
+    _warn_of_nan(result)
+    sizes = pd.Series(dtype=int) if design.groups is None else design.groups.value_counts()
     adata.uns.setdefault(keys.UNS, {})[key_added] = {
         "table": result.copy(),
         "p_value": found.p_value,
@@ -178,7 +184,8 @@ def compare_fractions(
         "donors": treatment,
         "errors": source,
         "n_samples": len(fractions),
-        "groups": {str(level): int(size) for level, size in groups.items()},
+        "groups": np.array(sizes.index, dtype=object),
+        "group_sizes": sizes.to_numpy(),
         "version": __version__,
     }
     return result
@@ -218,6 +225,21 @@ def _report_left_out(adata: AnnData, key: str, known: np.ndarray, absent: Sequen
             f"is added to zeros: {examples(rare)}. Merge them with similar types: tl.merge_types."
         )
     warn_of_samples(adata, key, known)
+
+
+def _warn_of_nan(table: pd.DataFrame) -> None:
+    """Warn about tests that could not be computed."""
+    fixed = table.loc[table["p_value"].isna(), "cell_type"].unique()
+    if len(fixed):
+        warn(
+            f"Expected log-ratios that vary between the samples of a group, found {len(fixed)} cell types whose values follow "
+            f"exactly from the columns of obs: {examples(fixed)}. Their p-values are NaN."
+        )
+    elif table["p_overall"].isna().any():
+        warn(
+            f"Expected enough samples for a joint test of {table['contrast'].nunique()} contrasts, found too few: p_overall is "
+            "NaN. Merge groups, or add samples."
+        )
 
 
 def _tidy(

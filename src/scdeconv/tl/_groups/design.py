@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -11,7 +12,9 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from scdeconv._data.checks import examples, nearest
-from scdeconv._data.labels import as_categorical, as_labels, is_missing
+from scdeconv._data.labels import as_categorical, as_labels, is_missing, spellings_of_one_label
+from scdeconv._data.warnings import warn
+from scdeconv._stats.rounding import deviations_from_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +33,8 @@ class Design:
     Parameters
     ----------
     matrix
-        Samples × columns.
+        Samples × columns. Continuous variables have mean 0 and standard deviation 1, because rounding errors must not depend
+        on their units.
     names
         Names of the columns. A categorical variable has one column for each level except the first, the reference.
     contrasts
@@ -38,12 +42,15 @@ class Design:
         continuous variable.
     groups
         Group of each sample; None if the tested variable is continuous.
+    unit
+        Standard deviation of the tested variable if it is continuous, else 1. Effects are divided by it.
     """
 
     matrix: np.ndarray
     names: list[str]
     contrasts: list[str]
     groups: pd.Categorical | None
+    unit: float
 
     @property
     def tested(self) -> np.ndarray:
@@ -88,13 +95,13 @@ def make_design(
     matrix = pd.concat([pd.DataFrame({INTERCEPT: 1.0}, obs.index), *parts.values()], axis=1)
     variable_of = [INTERCEPT, *(variable for variable, part in parts.items() for _ in part)]
     _report_collinear(problems, matrix.to_numpy(), variable_of)
-    groups = None if is_continuous(obs[group]) else as_categorical(obs[group])
-    tested = list(map(str, parts[group]))
-    if groups is not None:
-        tested = [f"{level} - {groups.categories[0]}" for level in groups.categories[1:]]
     if len(problems.messages) > before:
         return None
-    return Design(matrix.to_numpy(), list(map(str, matrix)), tested, groups)
+    columns = matrix.to_numpy(), list(map(str, matrix))
+    if is_continuous(obs[group]):
+        return Design(*columns, [group], None, float(_deviations(obs[group]).std()))
+    groups = as_categorical(obs[group])
+    return Design(*columns, [f"{level} - {groups.categories[0]}" for level in groups.categories[1:]], groups, 1.0)
 
 
 def is_continuous(values: pd.Series) -> bool:
@@ -102,8 +109,16 @@ def is_continuous(values: pd.Series) -> bool:
     return is_numeric_dtype(values.dtype) and not is_bool_dtype(values.dtype)
 
 
+def _deviations(values: pd.Series) -> np.ndarray:
+    """Return numbers less their mean; 0 if they differ by rounding errors only."""
+    return deviations_from_mean(values.to_numpy(dtype=float))
+
+
 def check_complete(problems: Problems, obs: pd.DataFrame, column: str, name: str) -> bool:
-    """Return whether a column is there without missing and infinite values; report it if not."""
+    """Return whether a column is there once, without missing and infinite values; report it if not.
+
+    Warn of labels that are probably two spellings of one.
+    """
     if column not in obs:
         problems.add(
             f"Expected {column!r} in {name}, found columns {sorted(map(str, obs.columns))[:30]}. "
@@ -111,16 +126,33 @@ def check_complete(problems: Problems, obs: pd.DataFrame, column: str, name: str
         )
         return False
     values = obs[column]
+    if isinstance(values, pd.DataFrame):
+        problems.add(f"Expected one column {column!r} in {name}, found {values.shape[1]}. Rename or remove the others.")
+        return False
     if is_continuous(values):
-        missing = ~np.isfinite(values.to_numpy(dtype=float, na_value=np.nan))
+        missing, words = ~np.isfinite(values.to_numpy(dtype=float, na_value=np.nan)), []
     else:
-        missing = is_missing(as_labels(values))
+        labels = as_labels(values)
+        missing = is_missing(labels)
+        words = list(labels[missing].dropna().unique())
+        _warn_of_spellings(labels[~missing].unique(), f"{name}[{column!r}]")
     if missing.any():
+        as_group = f"If {examples(words)} is a group, rename it. " if words else ""
         problems.add(
             f"Expected a value of {name}[{column!r}] for every sample, found {int(missing.sum())} of {len(obs)} without: "
-            f"{examples(obs.index[missing])}. Fill them in, or remove these samples."
+            f"{examples(obs.index[missing])}. {as_group}Fill them in, or remove these samples."
         )
     return not missing.any()
+
+
+def _warn_of_spellings(labels: Sequence[str], name: str) -> None:
+    groups = spellings_of_one_label(labels)
+    if groups:
+        found = "; ".join(" and ".join(map(repr, group)) for group in groups[:3])
+        warn(
+            f"Expected one spelling of each value of {name}, found several: {found}. They are different values here. Give them "
+            "the same name if they mean the same."
+        )
 
 
 def _columns_of(problems: Problems, obs: pd.DataFrame, column: str, name: str, *, is_group: bool) -> pd.DataFrame:
@@ -128,18 +160,21 @@ def _columns_of(problems: Problems, obs: pd.DataFrame, column: str, name: str, *
     if not check_complete(problems, obs, column, name):
         return pd.DataFrame(index=obs.index)
     if is_continuous(obs[column]):
-        number = obs[column].to_numpy(dtype=float)
-        if np.ptp(number) == 0:
-            problems.add(_constant(obs, column, name, f"{number[0]:g}"))
-        return pd.DataFrame({column: number}, obs.index)
+        number = _deviations(obs[column])
+        if not number.any():
+            problems.add(_constant(obs, column, name, f"{obs[column].iloc[0]:g}"))
+            return pd.DataFrame(index=obs.index)
+        return pd.DataFrame({column: number / number.std()}, obs.index)
     levels = as_categorical(obs[column])
     sizes = levels.value_counts()
     if len(sizes) < 2:
         problems.add(_constant(obs, column, name, repr(str(levels.categories[0]))))
     small = [f"{level} (1 sample)" for level, size in sizes.items() if size < 2]
     if small and is_group and len(sizes) > 1:
-        as_number = pd.to_numeric(pd.Series(levels.categories), errors="coerce").notna().all()
-        advice = "Convert numbers that are stored as text with .astype(float). " if as_number else ""
+        are_numbers = pd.to_numeric(pd.Series(levels.categories), errors="coerce").notna().all()
+        advice = "Convert numbers that are stored as text with .astype(float). " if are_numbers else ""
+        if obs[column].dtype.kind in "mM":
+            advice = "Convert dates to numbers, such as days since the first. "
         problems.add(
             f"Expected at least 2 samples in every group of {name}[{column!r}], found {len(small)} of {len(sizes)} groups "
             f"with one: {examples(small)}. {advice}Merge groups, or remove these samples."
@@ -159,9 +194,10 @@ def _report_collinear(problems: Problems, matrix: np.ndarray, variable_of: Seque
     """Report variables that are linear combinations of others, and too few samples for the columns."""
     n_samples, n_columns = matrix.shape
     if n_samples <= n_columns:
+        sizes = ", ".join(f"{size} of {variable!r}" for variable, size in Counter(variable_of).items())
         problems.add(
-            f"Expected more samples than columns of the design, found {n_samples} samples and {n_columns} columns "
-            f"({examples(dict.fromkeys(variable_of), n=10)}). Remove covariates, or add samples."
+            f"Expected more samples than columns of the design, found {n_samples} samples and {n_columns} columns ({sizes}). "
+            "Convert dates and numbers that are stored as text to numbers, remove covariates, or add samples."
         )
         return
     starts = [number for number, pair in enumerate(pairwise(variable_of), 1) if pair[0] != pair[1]]

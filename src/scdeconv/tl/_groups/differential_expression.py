@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from scdeconv._data import keys
 from scdeconv._data.checks import Problems, checked, examples
@@ -15,12 +16,11 @@ from scdeconv._version import __version__
 from .design import make_design
 from .effect_tables import ERROR_RATE, summarise_types, tidy_effects
 from .mixtures import read_mixtures
-from .samples import warn_of_samples
+from .samples import check_key_added, warn_of_samples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import pandas as pd
     from anndata import AnnData
 
     from .design import Design
@@ -108,14 +108,15 @@ def differential_expression(
         If ``adata.obsm[key]`` is missing.
     ValueError
         If columns of ``adata.obs`` are missing, incomplete, constant or collinear, the values are not linear expression,
-        the fractions have problems, there are fewer samples than parameters, or an effect cannot be told apart from those
-        of other types. Nothing is written.
+        the fractions have problems, there are fewer samples than parameters, an effect cannot be told apart from those of
+        other types, or ``key_added`` has another result. Nothing is written.
 
     Warns
     -----
     UserWarning
         If cell types are not tested because their fractions are tiny, if the fractions of types are nearly collinear, if
-        samples have no fractions, or the fit of a model that was trained on them.
+        samples have no fractions, or the fit of a model that was trained on them. If names of groups or genes are repeated
+        or nearly the same.
 
     Notes
     -----
@@ -161,23 +162,23 @@ def differential_expression(
     ['Macrophage', 'patient - control', 'GENE0001']
     """
     problems = Problems(TITLE)
+    check_key_added(problems, adata, key_added)
     mixtures = read_mixtures(problems, adata, key, layer)
     design = make_design(problems, adata.obs[mixtures.known], group, covariates)
     problems.raise_if_any()
     assert design is not None
     fractions = _frequent_types(mixtures.fractions, design)
     tested, others = design.matrix[:, design.tested], design.matrix[:, 1 + len(design.contrasts) :]
-    inflation = _check_estimable(problems, fractions, tested, others)
+    inflation = _check_estimable(problems, fractions, design, n_factors)
     problems.raise_if_any()
     warn_of_samples(adata, key, mixtures.known)
 
     expressed = np.asarray(mixtures.expression.any(axis=0))
-    ranges = 2 * tested.std(axis=0) if design.groups is None else np.ones(tested.shape[1])
-    found = fit_interactions(
-        mixtures.expression[:, expressed], fractions.to_numpy(), tested / ranges, others, n_factors
-    )
+    # from one standard deviation below to one above the mean, or from group to group
+    span = 2.0 if design.groups is None else 1.0
+    found = fit_interactions(mixtures.expression[:, expressed], fractions.to_numpy(), tested / span, others, n_factors)
     needed = samples_needed(found, len(fractions), fold_change)
-    found = found.per_unit(ranges)
+    found = found.per_unit(span * design.unit)
     table = tidy_effects(found, design, mixtures.fractions.columns, fractions.columns, adata.var_names, expressed)
     types = summarise_types(table, mixtures.fractions, fractions.columns, inflation, found.inflation, needed)
     _report_types(types, found.n_factors, len(fractions), fold_change)
@@ -214,14 +215,30 @@ def _frequent_types(table: pd.DataFrame, design: Design) -> pd.DataFrame:
     return kept.div(totals, axis=0)
 
 
-def _check_estimable(problems: Problems, fractions: pd.DataFrame, tested: np.ndarray, others: np.ndarray) -> np.ndarray:
+def _check_estimable(problems: Problems, fractions: pd.DataFrame, design: Design, n_factors: int | None) -> np.ndarray:
     """Return the variance inflation, variables × cell types; report too few samples and collinear fractions."""
     n_samples, n_types = fractions.shape
-    needed = n_types * (1 + tested.shape[1]) + others.shape[1] + MIN_DF
-    if n_samples < needed or not n_types:
+    if not n_types:
         problems.add(
-            f"Expected at least {needed} samples with fractions for {n_types} cell types and {others.shape[1]} columns of "
-            f"covariates, found {n_samples}. Merge similar types (tl.merge_types), remove covariates, or add samples."
+            f"Expected cell types with mean fractions of at least {MIN_FRACTION:g} in every group, found none. Merge similar "
+            "types: tl.merge_types."
+        )
+        return np.empty(0)
+    tested, others = design.matrix[:, design.tested], design.matrix[:, 1 + len(design.contrasts) :]
+    n_others = others.shape[1] + (n_factors or 0)
+    needed = n_types * (1 + tested.shape[1]) + n_others + MIN_DF
+    if n_samples < needed:
+        problems.add(
+            f"Expected at least {needed} samples with fractions for {n_types} cell types and {n_others} columns of covariates and "
+            f"latent factors, found {n_samples}. Merge similar types (tl.merge_types), remove covariates, or add samples."
+        )
+        return np.empty(0)
+    sizes = pd.Series(dtype=int) if design.groups is None else design.groups.value_counts()
+    small = [f"{level} ({size} samples)" for level, size in sizes.items() if size < n_types]
+    if small:
+        problems.add(
+            f"Expected at least {n_types} samples in every group, one for each cell type, found {examples(small)}. Merge "
+            "similar types (tl.merge_types) or groups, or add samples."
         )
         return np.empty(0)
     inflation = variance_inflation(fractions.to_numpy(), tested, others)
@@ -236,8 +253,10 @@ def _check_estimable(problems: Problems, fractions: pd.DataFrame, tested: np.nda
 
 def _report_types(types: pd.DataFrame, n_factors: int, n_samples: int, fold_change: float) -> None:
     """Print the number of genes of each type; warn about types with nearly collinear fractions."""
+    several = types["contrast"].nunique() > 1
     parts = [
-        f"{row.cell_type} {row.n_significant} of {row.n_tested} ({row.samples_needed:.0f})"
+        f"{row.cell_type}{f' ({row.contrast})' if several else ''} {row.n_significant} of {row.n_tested} "
+        f"({row.samples_needed:.0f})"
         for row in types[types["n_tested"] > 0].itertuples()
     ]
     print(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from scdeconv._data.checks import check_expression
+from scdeconv._data.checks import check_expression, examples
 from scdeconv._data.matrix import get_matrix, to_dense
+from scdeconv._data.warnings import warn
 
 from .samples import read_fractions
 
@@ -45,5 +46,11 @@ def read_mixtures(problems: Problems, adata: AnnData, key: str, layer: str | Non
     table, matrix = read_fractions(problems, adata, key), get_matrix(adata, layer, "adata")
     check_expression(problems, adata, matrix, "adata", logged="log1p" in adata.uns and layer is None)
     problems.raise_if_any()
+    repeated = adata.var_names[adata.var_names.duplicated()].unique()
+    if len(repeated):
+        warn(
+            f"Expected unique gene names in adata, found {len(repeated)} repeated: {examples(repeated)}. Results of the same "
+            "name are of different genes. Call adata.var_names_make_unique() first."
+        )
     known = table.notna().all(axis=1).to_numpy()
     return Mixtures(table[known].astype(float), to_dense(matrix[known]), known)
