@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, MutableMapping
@@ -61,6 +62,11 @@ def as_categorical(values: pd.Series) -> pd.Categorical[Any]:
     given = values.astype("category").cat.remove_unused_categories()
     order = as_text(as_labels(pd.Index(given.cat.categories))).unique()
     return pd.Categorical(as_labels(given), categories=pd.Index(order, dtype=str))
+
+
+def is_continuous(values: pd.Series) -> bool:
+    """Return whether a column has numbers; True and False are groups."""
+    return is_numeric_dtype(values.dtype) and not is_bool_dtype(values.dtype)
 
 
 def is_missing(labels: pd.Series | pd.Index, words: frozenset[str] = MISSING_WORDS) -> np.ndarray:

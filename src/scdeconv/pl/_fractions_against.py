@@ -9,6 +9,7 @@ from scipy import stats
 from scdeconv._data.checks import checked
 from scdeconv._data.fractions import get_fractions
 from scdeconv._data.keys import FRACTIONS
+from scdeconv._data.labels import is_continuous
 from scdeconv.pl._style import (
     GREY,
     Palette,
@@ -103,7 +104,7 @@ def fractions_against(
     """
     refuse_missing_columns(adata, [variable], "variable")
     column = adata.obs[variable]
-    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+    if not is_continuous(column):
         msg = (
             f"Expected numbers in adata.obs[{variable!r}], found {column.dtype}. Convert the column with pandas.to_numeric, "
             "or show groups with pl.fractions(kind='box', groupby=)."

@@ -129,7 +129,8 @@ class LinearModel:
         parts = [_adjusted(whitened[:, 1:][rows], fit.resid[rows], bread, self.tested) for rows in stacks]
         scores, norms, crossed = (np.concatenate([part[i] for part in parts]) for i in range(3))
         covariance = scores.T @ scores
-        df = np.array([_degrees(norms, crossed, bread, np.eye(len(effect))[[i]]) for i in range(len(effect))])
+        units = np.diag(1 / np.sqrt(np.diag(bread)[self.tested]))
+        df = np.array([_degrees(norms, crossed, bread, unit[None]) for unit in units])
         with np.errstate(divide="ignore", invalid="ignore"):
             p_value = 2 * stats.t.sf(np.abs(effect) / np.sqrt(np.diag(covariance)), df)
         joint = self._joint_p_value(effect, covariance, norms, crossed, bread) if len(effect) > 1 else p_value[0]
@@ -142,7 +143,7 @@ class LinearModel:
         q = len(effect)
         values, vectors = np.linalg.eigh(bread[np.ix_(self.tested, self.tested)])
         df = _degrees(norms, crossed, bread, (vectors / np.sqrt(values)) @ vectors.T)
-        if np.linalg.matrix_rank(covariance, hermitian=True) < q or df <= q - 1:
+        if np.linalg.matrix_rank(covariance, hermitian=True) < q or not df > q - 1:
             return np.nan
         wald = effect @ np.linalg.solve(covariance, effect)
         return float(stats.f.sf((df - q + 1) / (df * q) * wald, q, df - q + 1))
@@ -167,9 +168,10 @@ def _adjusted(
 
 
 def _degrees(norms: np.ndarray, crossed: np.ndarray, bread: np.ndarray, contrasts: np.ndarray) -> float:
-    """Return the degrees of freedom of the robust covariance of contrasts (contrasts × coefficients).
+    """Return the degrees of freedom of the robust covariance of contrasts (contrasts × coefficients) of variance 1.
 
-    They match the total variance of its entries under the assumed covariance to that of a Wishart distribution.
+    They match the total variance of its entries under the assumed covariance to that of a Wishart distribution. NaN if the
+    clusters leave no variance, for example a single cluster.
     """
     norms, crossed = contrasts @ norms @ contrasts.T, crossed @ contrasts.T
     q = len(contrasts)
@@ -180,4 +182,4 @@ def _degrees(norms: np.ndarray, crossed: np.ndarray, bread: np.ndarray, contrast
     variance = sum(
         (covariances[s, s] * covariances[t, t] + covariances[s, t] * covariances[t, s]).sum() for s, t in pairs
     )
-    return float(q * (q + 1) * mean**2 / variance) if variance > 0 else np.nan
+    return float(q * (q + 1) * mean**2 / variance) if mean > EIGENVALUE_TOLERANCE else np.nan

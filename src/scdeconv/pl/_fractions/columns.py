@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from scdeconv._data.labels import as_labels, as_text
+from scdeconv._data.labels import as_labels, as_text, is_continuous
 from scdeconv.pl._style import GREY, category_colors, refuse_missing_columns, remember_colors
 
 if TYPE_CHECKING:
@@ -71,12 +71,7 @@ def read_tracks(adata: AnnData, names: Sequence[str], known: np.ndarray) -> list
     refuse_missing_columns(adata, names, "tracks")
     return [
         Column(name, adata.obs[name].to_numpy(dtype=float, na_value=np.nan)[known], None, {})
-        if is_number(adata.obs[name])
+        if is_continuous(adata.obs[name])
         else read_groups(adata, name, known)
         for name in names
     ]
-
-
-def is_number(column: pd.Series) -> bool:
-    """Return whether a column has numbers; True and False are groups."""
-    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)

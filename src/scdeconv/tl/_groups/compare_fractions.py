@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from scdeconv._data import keys
-from scdeconv._data.checks import Problems, checked, examples
+from scdeconv._data.annotated import write_record
+from scdeconv._data.checks import Problems, check_key_added, checked, examples
 from scdeconv._data.labels import as_labels
 from scdeconv._data.warnings import warn
 from scdeconv._process import one_blas_thread
@@ -24,7 +25,7 @@ from scdeconv._version import __version__
 
 from .design import block_donors, check_complete, make_design
 from .errors import error_variances
-from .samples import check_key_added, read_fractions, warn_of_samples
+from .samples import read_fractions, warn_of_samples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,7 +112,7 @@ def compare_fractions(
     UserWarning
         If samples have no estimate (NaN) or the fit of a model that was trained on them. If cell types are below 0.001 in
         most samples of every group; they are left out. If tests are NaN, because a type does not vary within the groups, or
-        there are too few samples for the joint test. If two groups have nearly the same name.
+        there are too few samples or donors. If two groups have nearly the same name.
 
     Notes
     -----
@@ -144,7 +145,7 @@ def compare_fractions(
     ['Macrophage', 'patient - control']
     """
     problems = Problems(TITLE)
-    check_key_added(problems, adata, key_added)
+    check_key_added(problems, adata, key_added, "table")
     table = read_fractions(problems, adata, key)
     problems.raise_if_any()
     known = table.notna().all(axis=1).to_numpy()
@@ -174,7 +175,7 @@ def compare_fractions(
     result["error_share"] = np.repeat(found.error_share, len(design.contrasts))
     _warn_of_nan(result)
     sizes = pd.Series(dtype=int) if design.groups is None else design.groups.value_counts()
-    adata.uns.setdefault(keys.UNS, {})[key_added] = {
+    record = {
         "table": result.copy(),
         "p_value": found.p_value,
         "key": key,
@@ -188,6 +189,7 @@ def compare_fractions(
         "group_sizes": sizes.to_numpy(),
         "version": __version__,
     }
+    write_record(adata, key_added, record)
     return result
 
 
@@ -195,7 +197,7 @@ def _model_of(
     problems: Problems, obs: pd.DataFrame, design: Design | None, paired_by: str | None
 ) -> tuple[LinearModel | None, str]:
     """Return the linear model of the samples, and how donors are treated; None if there are problems."""
-    if paired_by is not None and not check_complete(problems, obs, paired_by, "adata.obs"):
+    if paired_by is not None and not check_complete(problems, obs, paired_by):
         return None, INDEPENDENT
     if design is None:
         return None, INDEPENDENT
@@ -229,11 +231,12 @@ def _report_left_out(adata: AnnData, key: str, known: np.ndarray, absent: Sequen
 
 def _warn_of_nan(table: pd.DataFrame) -> None:
     """Warn about tests that could not be computed."""
-    fixed = table.loc[table["p_value"].isna(), "cell_type"].unique()
-    if len(fixed):
+    untested = table.loc[table["p_value"].isna(), "cell_type"].unique()
+    if len(untested):
         warn(
-            f"Expected log-ratios that vary between the samples of a group, found {len(fixed)} cell types whose values follow "
-            f"exactly from the columns of obs: {examples(fixed)}. Their p-values are NaN."
+            f"Expected samples (with paired_by: donors) that vary beyond the columns of obs, found that these explain "
+            f"{len(untested)} cell types exactly: {examples(untested)}. Their p-values are NaN. Remove covariates, or add samples "
+            "of other donors."
         )
     elif table["p_overall"].isna().any():
         warn(
@@ -249,6 +252,8 @@ def _tidy(
     tables = []
     for cell_type, test, change in zip(cell_types, tests, points, strict=True):
         (lower, upper), (points_lower, points_upper) = test.interval(), change.interval()
+        with np.errstate(over="ignore"):
+            ratios = np.exp([test.effect, lower, upper])
         columns = {
             "cell_type": cell_type,
             "contrast": contrasts,
@@ -259,9 +264,9 @@ def _tidy(
             "q_value": np.nan,
             "p_overall": test.joint_p_value,
             "q_overall": np.nan,
-            "ratio": np.exp(test.effect),
-            "ratio_lower": np.exp(lower),
-            "ratio_upper": np.exp(upper),
+            "ratio": ratios[0],
+            "ratio_lower": ratios[1],
+            "ratio_upper": ratios[2],
             "points": change.effect,
             "points_lower": points_lower,
             "points_upper": points_upper,

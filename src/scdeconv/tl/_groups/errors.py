@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,7 +58,7 @@ def error_variances(
     lower, upper = (_values_beside(problems, adata, name, fractions, known) for name in bounds)
     coverage = adata.uns.get(keys.UNS, {}).get(key, {}).get("coverage")
     n_wrong = int(((lower > upper) | (lower < -SUM_TOLERANCE) | (upper > 1 + SUM_TOLERANCE)).sum())
-    if not isinstance(coverage, Real) or not 0 < coverage < 1:
+    if not (isinstance(coverage, float) and 0 < coverage < 1):
         problems.add(
             f"Expected the coverage of adata.obsm['{key}_lower'] and adata.obsm['{key}_upper'], between 0 and 1, in "
             f"adata.uns['scdeconv'][{key!r}]['coverage'], found {coverage}. Call tl.predict(..., coverage=0.9), or delete "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from scdeconv._data import keys
 from scdeconv._data.checks import check_cell_type_names, check_fractions, examples
 from scdeconv._data.fractions import get_fractions
 from scdeconv._data.training_samples import training_samples
@@ -18,25 +17,11 @@ if TYPE_CHECKING:
     from scdeconv._data.checks import Problems
 
 
-# keys of uns["scdeconv"] of other records than results
-RESERVED = (keys.CALIBRATION, keys.COLORS, keys.COMBINED, keys.VALUES)
-
-
-def check_key_added(problems: Problems, adata: AnnData, key_added: str) -> None:
-    """Report a key whose record belongs to something else, such as an estimate."""
-    record = adata.uns.get(keys.UNS, {}).get(key_added, {"table": None})
-    if key_added in adata.obsm or key_added in RESERVED or "table" not in record:
-        problems.add(
-            f"Expected key_added without other results in adata, found {key_added!r}, whose record would be lost. Choose "
-            "another key."
-        )
-
-
 def read_fractions(problems: Problems, adata: AnnData, key: str) -> pd.DataFrame:
     """Return the table ``obsm[key]``, samples × cell types; problems of its values and names are added to ``problems``."""
     table = get_fractions(adata, key)
     check_fractions(problems, table, f"adata.obsm[{key!r}]")
-    if not table.notna().all(axis=1).any():
+    if table.isna().all(axis=None):
         problems.add(
             f"Expected samples with fractions in adata.obsm[{key!r}], found {len(table)} rows of NaN. Use another key."
         )
