@@ -200,7 +200,7 @@ def _draw_boxes(
     )
     known = get_fractions(adata, record["key"]).notna().all(axis=1).to_numpy()
     sizes = read_groups(adata, record["group"], known).values.value_counts().to_dict()
-    compared = dict(zip(record["groups"], record["group_sizes"], strict=True))
+    compared = dict(zip(map(str, record["groups"]), map(int, record["group_sizes"]), strict=True))
     if sizes != compared:
         warn(
             f"Expected the samples of the comparison, {compared}, found {sizes}. The false discovery rates do not belong to the "
