@@ -149,7 +149,7 @@ def compare_fractions(
     table = read_fractions(problems, adata, key)
     problems.raise_if_any()
     known = table.notna().all(axis=1).to_numpy()
-    obs, fractions = adata.obs[known], table[known].astype(float)
+    obs, fractions = adata.obs[known], table[known]
     design = make_design(problems, obs, group, covariates)
     absent, rare = _untestable(fractions, design)
     fractions = fractions.drop(columns=[*absent, *rare])

@@ -17,7 +17,6 @@ from .design import make_design
 from .effect_tables import ERROR_RATE, summarise_types, tidy_effects
 from .estimable import check_estimable, check_genes, frequent_types
 from .mixtures import read_mixtures
-from .samples import warn_of_samples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -170,7 +169,6 @@ def differential_expression(
     expressed = np.asarray(mixtures.expression.any(axis=0))
     check_genes(problems, mixtures.expression[:, expressed])
     problems.raise_if_any()
-    warn_of_samples(adata, key, mixtures.known)
 
     # from one standard deviation below to one above the mean, or from group to group
     span = 2.0 if design.groups is None else 1.0
