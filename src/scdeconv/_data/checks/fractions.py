@@ -84,7 +84,7 @@ def check_fractions(
 
 
 def check_numeric_table(problems: Problems, table: object, name: str) -> None:
-    """Report a table that is not a DataFrame of finite numbers or NaN."""
+    """Report a table that is not a DataFrame of numbers."""
     if not isinstance(table, pd.DataFrame):
         problems.add(
             f"Expected a DataFrame of samples × cell types in {name}, found {type(table).__name__}. "
@@ -100,13 +100,6 @@ def check_numeric_table(problems: Problems, table: object, name: str) -> None:
         problems.add(
             f"Expected numbers in {name}, found {len(wrong)} non-numeric columns: {examples(wrong)}. "
             "Keep only the columns of cell types. Convert numbers that are stored as text with .astype(float)."
-        )
-        return
-    infinite = np.isinf(table.to_numpy(dtype=float, na_value=np.nan)).any(axis=1)
-    if infinite.any():
-        problems.add(
-            f"Expected finite numbers in {name}, found infinite values in {int(infinite.sum())} rows: "
-            f"{examples(table.index[infinite])}. Set these rows to NaN."
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from scdeconv._data import keys
@@ -76,7 +77,15 @@ def get_fractions(adata: AnnData, key: str) -> pd.DataFrame:
     cell_types = as_text(as_labels(table.columns))
     check_unique_types(problems, cell_types, name)
     problems.raise_if_any()
-    return table.set_axis(cell_types, axis=1).astype(float)
+    table = table.set_axis(cell_types, axis=1).astype(float)
+    infinite = np.isinf(table.to_numpy()).any(axis=1)
+    if infinite.any():
+        problems.add(
+            f"Expected finite numbers in {name}, found infinite values in {int(infinite.sum())} rows: "
+            f"{examples(table.index[infinite])}. Set these rows to NaN."
+        )
+    problems.raise_if_any()
+    return table
 
 
 def levels_of(adata: AnnData, key: str) -> dict[str, list[str]]:
