@@ -24,7 +24,7 @@ Values = TypeVar("Values", pd.Series, pd.Index)
 MISSING_WORDS = frozenset(
     {"", ".", "-", "--", "?", "na", "n/a", "#n/a", "<na>", "nan", "nat", "none", "null", "missing"}
 )
-DECIMAL, WHOLE = re.compile(r"[+-]?\d+\.\d+"), re.compile(r"^([+-]?\d+)\.0+$")
+DECIMAL, WHOLE = re.compile(r"[+-]?\d+\.\d+"), re.compile(r"([+-]?\d+)\.0+")
 # a dash after a word and before a space or the end is a sign, as in "CD4- T cell"
 MINUS = re.compile(r"(?<=\w)-(?=[\s,;)]|$)")
 # R's make.names puts an X before names that start with a number or an invalid character
@@ -45,7 +45,7 @@ def as_labels(values: Values) -> Values:
     codes, unique = pd.factorize(values)
     texts: list[Any] = [_clean(value) for value in unique]
     if all(WHOLE.fullmatch(text) for text in texts if DECIMAL.fullmatch(text)):
-        texts = [WHOLE.sub(r"\1", text) for text in texts]
+        texts = [whole[1] if (whole := WHOLE.fullmatch(text)) else text for text in texts]
     labels: Any = np.array([*texts, np.nan], dtype=object)[codes]
     if isinstance(values, pd.Series):
         return pd.Series(labels, index=values.index, name=values.name, dtype=object)

@@ -27,7 +27,7 @@ from .expression import Examined, check_expression, examine, report_expression
 from .fractions import SUM_TOLERANCE, check_fractions, check_numeric_table, check_whole_rows, unit_problem
 from .genes import MOSTLY_SHARED, check_shared_genes
 from .groups import check_groups, check_hierarchy
-from .labels import check_cell_type_names, check_labels, check_spellings, check_unique_types
+from .labels import check_cell_type_names, check_labels, check_spellings
 from .names import check_key_added, check_names
 from .paired import UNKNOWN_SIZES, cell_sizes_known, check_cell_sizes, check_paired
 from .problems import Problems, examples

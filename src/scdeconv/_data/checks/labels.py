@@ -109,21 +109,16 @@ def check_cell_type_names(
             f"Expected cell-type names other than {RESERVED!r} in {name}, found it. h5ad files use it for the row "
             "names. Rename the type."
         )
-    check_unique_types(problems, names, name)
-    if spellings:
-        check_spellings(problems, names, name, "cell type")
-        note_changes(problems, given, names, f"cell types of {name}")
-    return names
-
-
-def check_unique_types(problems: Problems, cell_types: pd.Index, name: str) -> None:
-    """Refuse repeated cell types."""
-    if not cell_types.is_unique:
-        repeated = cell_types[cell_types.duplicated()].unique()
+    if not names.is_unique:
+        repeated = names[names.duplicated()].unique()
         problems.add(
             f"Expected unique cell types in {name}, found {len(repeated)} repeated: {examples(repeated)}. "
             "Sum or rename them."
         )
+    if spellings:
+        check_spellings(problems, names, name, "cell type")
+        note_changes(problems, given, names, f"cell types of {name}")
+    return names
 
 
 def note_changes(problems: Problems, values: Values, labels: Values, name: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scdeconv._data import keys
-from scdeconv._data.checks import Problems, check_numeric_table, check_unique_types, check_whole_rows, examples
+from scdeconv._data.checks import Problems, check_numeric_table, check_whole_rows, examples
 from scdeconv._data.labels import as_labels, as_text
 from scdeconv._data.warnings import warn
 
@@ -51,16 +51,16 @@ def compared_tables(adata: AnnData, key: str, measured_key: str) -> Aligned:
 
 
 def get_fractions(adata: AnnData, key: str) -> pd.DataFrame:
-    """Return ``adata.obsm[key]``, samples × cell types, as floats.
+    """Return ``adata.obsm[key]``, samples × cell types, as floats with names as text; all plots and comparisons pass here.
 
     Raises
     ------
     KeyError
-        If there is no such table.
+        If it is missing.
     TypeError
         If it is no DataFrame.
     ValueError
-        If it has infinite values or other values than numbers, or repeated cell types.
+        If a column is repeated or has no numbers, or if values are infinite. NaN and values of any size are accepted.
     """
     if key not in adata.obsm:
         msg = f"Expected {key!r} in adata.obsm, found {sorted(adata.obsm)}. Run tl.predict or pass another key."
@@ -72,20 +72,23 @@ def get_fractions(adata: AnnData, key: str) -> pd.DataFrame:
             "Convert it to a DataFrame with the cell types as columns."
         )
         raise TypeError(msg)
-    problems, name = Problems("Fractions cannot be read"), f"adata.obsm[{key!r}]"
+    name = f"adata.obsm[{key!r}]"
+    problems = Problems(f"{name} cannot be used")
     check_numeric_table(problems, table, name)
-    cell_types = as_text(as_labels(table.columns))
-    check_unique_types(problems, cell_types, name)
+    names = as_text(as_labels(table.columns))
+    if not (len(names) and names.is_unique):
+        found = f"{examples(names[names.duplicated()].unique())} repeated" if len(names) else "no column"
+        problems.add(f"Expected cell types as the columns of {name}, each once, found {found}. Correct the columns.")
     problems.raise_if_any()
-    table = table.set_axis(cell_types, axis=1).astype(float)
-    infinite = np.isinf(table.to_numpy()).any(axis=1)
+    values = table.to_numpy(dtype=float, na_value=np.nan)
+    infinite = np.isinf(values).any(axis=1)
     if infinite.any():
         problems.add(
-            f"Expected finite numbers in {name}, found infinite values in {int(infinite.sum())} rows: "
-            f"{examples(table.index[infinite])}. Set these rows to NaN."
+            f"Expected finite numbers in {name}, found infinite values of {int(infinite.sum())} samples: "
+            f"{examples(table.index[infinite])}. Set them to NaN."
         )
     problems.raise_if_any()
-    return table
+    return pd.DataFrame(values, table.index, names)
 
 
 def levels_of(adata: AnnData, key: str) -> dict[str, list[str]]:
