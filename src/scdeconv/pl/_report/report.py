@@ -250,7 +250,7 @@ def _accuracy(adata: AnnData, estimate: Estimate, model: DeconvolutionModel | No
 def _comparison(adata: AnnData, record: dict[str, Any]) -> dict[str, Any]:
     """Return sentence, table and figures of the comparison of groups."""
     figures = [as_image(draw_comparison(adata), f"Change with {record['group']}")]
-    if record["groups"] and record["group"] in adata.obs:
+    if len(record["groups"]) and record["group"] in adata.obs:
         figures.append(as_image(draw_comparison(adata, kind="boxes"), f"Fractions by {record['group']}"))
     return {"finding": finding(record), "grid": comparison_grid(record), "figures": figures}
 
