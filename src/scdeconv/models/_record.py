@@ -13,9 +13,9 @@ from scdeconv.pp import FEWEST_PAIRS
 if TYPE_CHECKING:
     from mudata import MuData
 
-# variable genes in place of each marker gene if there is no reference to find markers with. On pairs alone, more genes
-# lower the error on arrays and hardly change it on RNA-seq
-VARIABLE_GENES = 3
+# variable genes for each cell type if there is no reference to find markers with: more genes than markers, because most of
+# them do not depend on the composition
+VARIABLE_GENES = 150
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Method:
     selects_genes
         Whether the method selects genes by its own rule if the user selected none.
     genes_per_type
-        Number of marker genes selected for each cell type if the user selected none. Without a reference,
-        :data:`VARIABLE_GENES` times as many variable genes.
+        Number of marker genes selected for each cell type if the user selected none. Without a reference, the number of
+        variable genes is the same for all methods.
     fewest_pairs
         Minimum number of paired donors, for methods that need pairs.
 
@@ -80,7 +80,7 @@ class Method:
         -------
         At most the number of genes of the bulk.
         """
-        per_type = self.genes_per_type * (1 if keys.PROFILES in mdata.mod else VARIABLE_GENES)
+        per_type = self.genes_per_type if keys.PROFILES in mdata.mod else VARIABLE_GENES
         return min(per_type * len(cell_types_of(mdata)), mdata[keys.BULK].n_vars)
 
     def needed(self, train_on: str | None = None) -> tuple[str, ...]:
