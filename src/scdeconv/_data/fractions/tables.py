@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from scdeconv._data import keys
@@ -32,9 +33,6 @@ def compared_tables(adata: AnnData, key: str, measured_key: str) -> Aligned:
         return Aligned(*level_sums(aligned, levels), aligned.rescaled)
     names = f"adata.obsm[{measured_key!r}]", f"adata.obsm[{key!r}]"
     problems = Problems(TITLE)
-    for table, name in zip((measured, predicted), names, strict=True):
-        check_numeric_table(problems, table, name)
-    problems.raise_if_any()
     check_whole_rows(problems, measured, names[0])
     problems.raise_if_any()
     known, estimated = (table.notna().all(axis=1).to_numpy() for table in (measured, predicted))
@@ -53,7 +51,17 @@ def compared_tables(adata: AnnData, key: str, measured_key: str) -> Aligned:
 
 
 def get_fractions(adata: AnnData, key: str) -> pd.DataFrame:
-    """Return ``adata.obsm[key]``, samples × cell types; raise an error if it is missing or no DataFrame."""
+    """Return ``adata.obsm[key]``, samples × cell types, as floats with names as text; all plots and comparisons pass here.
+
+    Raises
+    ------
+    KeyError
+        If it is missing.
+    TypeError
+        If it is no DataFrame.
+    ValueError
+        If a column is repeated or has no numbers, or if values are infinite. NaN and values of any size are accepted.
+    """
     if key not in adata.obsm:
         msg = f"Expected {key!r} in adata.obsm, found {sorted(adata.obsm)}. Run tl.predict or pass another key."
         raise KeyError(msg)
@@ -64,7 +72,23 @@ def get_fractions(adata: AnnData, key: str) -> pd.DataFrame:
             "Convert it to a DataFrame with the cell types as columns."
         )
         raise TypeError(msg)
-    return table.set_axis(as_text(as_labels(table.columns)), axis=1)
+    name = f"adata.obsm[{key!r}]"
+    problems = Problems(f"{name} cannot be used")
+    check_numeric_table(problems, table, name)
+    names = as_text(as_labels(table.columns))
+    if not (len(names) and names.is_unique):
+        found = f"{examples(names[names.duplicated()].unique())} repeated" if len(names) else "no column"
+        problems.add(f"Expected cell types as the columns of {name}, each once, found {found}. Correct the columns.")
+    problems.raise_if_any()
+    values = table.to_numpy(dtype=float, na_value=np.nan)
+    infinite = np.isinf(values).any(axis=1)
+    if infinite.any():
+        problems.add(
+            f"Expected finite numbers in {name}, found infinite values of {int(infinite.sum())} samples: "
+            f"{examples(table.index[infinite])}. Set them to NaN."
+        )
+    problems.raise_if_any()
+    return pd.DataFrame(values, table.index, names)
 
 
 def levels_of(adata: AnnData, key: str) -> dict[str, list[str]]:
@@ -140,6 +164,12 @@ def scored_tables(
         msg = (
             f"Expected samples with all of {examples(some.columns.drop(never), n=some.shape[1])} to score, found none: "
             f"each of {len(some)} samples lacks some of them. Measure these types in some samples."
+        )
+        raise ValueError(msg)
+    if len(some) and whole.shape[1] < 2:
+        msg = (
+            f"Expected at least two measured cell types to score, found {list(whole)}: each sample has 100 % of one type. "
+            "Measure further types."
         )
         raise ValueError(msg)
     whole = measured_shares(whole, cell_types)

@@ -61,6 +61,7 @@ def run(args: Namespace) -> Result:
 
     mpl.use("Agg")
     from scdeconv import pl, tl
+    from scdeconv._data.labels import as_flags
     from scdeconv.io import read_sheet
 
     adata = read_estimate(args.fractions)
@@ -85,7 +86,7 @@ def run(args: Namespace) -> Result:
     flagged = adata.obsm.get(f"{keys.FRACTIONS}_quality")
     counts = {"samples": adata.n_obs}
     if flagged is not None and "outside" in flagged:
-        counts["outside"] = int((flagged["outside"].astype(str) == "True").sum())
+        counts["outside"] = int(as_flags(flagged["outside"]).sum())
     return Result({path: partial(_write, text) for path, text in texts.items()}, counts=counts)
 
 

@@ -53,4 +53,6 @@ def as_image(drawn: Axes | np.ndarray, caption: str) -> Image:
 
 def _write(figure: Figure, path: Path | io.BytesIO, form: str, dpi: int) -> None:
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form, {})
-    figure.savefig(path, format=form, dpi=dpi, bbox_inches="tight", metadata=undated)
+    # identifiers in SVG files are random without it
+    with plt.rc_context({"svg.hashsalt": "scdeconv"}):
+        figure.savefig(path, format=form, dpi=dpi, bbox_inches="tight", metadata=undated)

@@ -18,7 +18,9 @@ from scdeconv import tl
 from scdeconv._data.annotated import make_adata
 from scdeconv._data.checks import checked
 from scdeconv._data.files import publishing
+from scdeconv._data.fractions import get_fractions
 from scdeconv._data.keys import FRACTIONS, MEASURED, UNS
+from scdeconv._data.labels import as_text
 from scdeconv._process import loaded_versions
 from scdeconv._version import __version__
 from scdeconv.pl._benchmark import benchmark as draw_benchmark
@@ -73,7 +75,8 @@ def report(
     ----------
     adata
         Bulk samples after :func:`scdeconv.tl.predict`, and after :func:`scdeconv.tl.compare_fractions` for the comparison
-        of groups. If ``obsm["measured_fractions"]`` exists, the estimate is compared with it. The object is not changed.
+        of groups. If samples have ``obsm["measured_fractions"]`` of all cell types, the estimate is compared with them. The
+        object is not changed.
     path
         HTML file to write. An existing file is replaced.
     key
@@ -99,7 +102,9 @@ def report(
     KeyError
         If ``adata.obsm[key]`` does not exist.
     ValueError
-        If the measured fractions of ``adata`` cannot be compared with the estimate, see :func:`scdeconv.tl.evaluate`.
+        If the fractions, their bounds or their quality have problems (negative values, percent, repeated names), if the model
+        is not that of the estimate, or if the measured fractions of ``adata`` cannot be compared with the estimate, see
+        :func:`scdeconv.tl.evaluate`.
 
     Examples
     --------
@@ -147,7 +152,7 @@ def report_files(
     """
     estimate = read_estimate(adata, key, model)
     checks = list(input_checks(adata, estimate, model))
-    adata = _without_expression(adata)
+    adata = _to_draw(adata, key)
     about = summary(estimate)
     citations = Citations()
     methods = methods_paragraph(estimate, citations)
@@ -190,10 +195,13 @@ def report_files(
     return dict(zip(report_paths(path), [html, beside[multiqc.FRACTIONS], beside[multiqc.QUALITY]], strict=True))
 
 
-def _without_expression(adata: AnnData) -> AnnData:
-    """Return a copy of the samples in which plots can store their colours."""
-    uns = {**adata.uns, UNS: deepcopy(adata.uns.get(UNS, {}))}
-    return make_adata(obs=adata.obs.copy(), obsm=dict(adata.obsm), uns=uns)
+def _to_draw(adata: AnnData, key: str) -> AnnData:
+    """Return a copy without expression, in which plots can store their colours; partly measured rows are NaN."""
+    uns, obsm = {**adata.uns, UNS: deepcopy(adata.uns.get(UNS, {}))}, dict(adata.obsm)
+    if MEASURED in obsm and key != MEASURED:
+        measured = get_fractions(adata, MEASURED)
+        obsm[MEASURED] = measured.where(measured.notna().all(axis=1))
+    return make_adata(obs=adata.obs.copy(), obsm=obsm, uns=uns)
 
 
 def _resource(name: str) -> str:
@@ -237,7 +245,8 @@ def _accuracy(adata: AnnData, estimate: Estimate, model: DeconvolutionModel | No
         found["held_out_figure"] = as_image(
             draw_measured(held_out), "Measured and predicted fractions of held-out donors"
         )
-    if MEASURED in adata.obsm:
+    measured = None if estimate.key == MEASURED else adata.obsm.get(MEASURED)
+    if measured is not None and measured.drop(index=estimate.missing).notna().any(axis=None):
         found["evaluation"] = error_grid(
             tl.evaluate(adata, estimate.key), "Errors on the samples of this report with measured fractions"
         )
@@ -250,7 +259,9 @@ def _accuracy(adata: AnnData, estimate: Estimate, model: DeconvolutionModel | No
 def _comparison(adata: AnnData, record: dict[str, Any]) -> dict[str, Any]:
     """Return sentence, table and figures of the comparison of groups."""
     figures = [as_image(draw_comparison(adata), f"Change with {record['group']}")]
-    if record["groups"] and record["group"] in adata.obs:
+    values = as_text(adata.obs[record["group"]].dropna()) if record["group"] in adata.obs else ()
+    # the column may have been changed since
+    if len(values) and {*values} == {*record["groups"]}:
         figures.append(as_image(draw_comparison(adata, kind="boxes"), f"Fractions by {record['group']}"))
     return {"finding": finding(record), "grid": comparison_grid(record), "figures": figures}
 
