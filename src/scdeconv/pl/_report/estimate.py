@@ -99,7 +99,8 @@ def read_estimate(adata: AnnData, key: str, model: DeconvolutionModel | None) ->
     flags, measures = _read_quality(problems, adata, key, fractions.index)
     if model is not None:
         _check_model(problems, model, record, fractions)
-        record = record or tl.record_of(model)
+        # merged or converted fractions have a record without the errors of the model
+        record = record if "method" in record else {**tl.record_of(model), **record}
     problems.raise_if_any()
     method = models.records().get(record.get("method", "")) if model is None else model.record
     return Estimate(
@@ -158,11 +159,11 @@ def _read_quality(problems: Problems, adata: AnnData, key: str, samples: pd.Inde
         if column in table:
             try:
                 found[column] = as_flags(table[column]) if column in FLAGS else table[column].astype(float)
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError):
                 wanted = "True or False" if column in FLAGS else "numbers"
                 problems.add(
-                    f"Expected {wanted} in the column {column!r} of adata.obsm[{name!r}], found other values ({error}). "
-                    "Correct the column or delete it."
+                    f"Expected {wanted} in the column {column!r} of adata.obsm[{name!r}], found "
+                    f"{examples(table[column].unique())}. Correct the column or delete it."
                 )
     flags, measures = (
         pd.DataFrame({name: found[name].to_numpy() for name in names if name in found}, samples)
@@ -183,7 +184,7 @@ def _check_model(
             f"Expected the model of the estimate, found another one: {found}. Pass the model of tl.predict, or no model."
         )
     others = fractions.columns.difference([*model.cell_types_, *(model.training_.levels or {})], sort=False)
-    if len(others) and not record:
+    if len(others) and "method" not in record:
         problems.add(
             f"Expected the model of the estimate, found one without the cell types {examples(others)}; it has "
             f"{examples(model.cell_types_)}. Pass the model of the estimate, or no model."
