@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from scdeconv._data.checks import checked
 from scdeconv._data.keys import COMPARED, UNS
 from scdeconv.pl._fractions import fractions
-from scdeconv.pl._style import CHARACTER, GREY, LIGHT, PALETTE, SMALL, chosen_types, new_axes, saved
+from scdeconv.pl._style import CHARACTER, GREY, LETTER, LIGHT, PALETTE, SMALL, chosen_types, new_axes, saved
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,7 +126,9 @@ def _draw_effects(
     ax.tick_params(axis="y", length=0)
     ax.spines[["top", "right", "left"]].set_visible(False)
     if len(contrasts) > 1:
-        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False, fontsize=SMALL)
+        # entries beside each other must not be wider than the figure
+        columns = 2 if 2 * LETTER * max(map(len, contrasts)) < width - 1 else 1
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=columns, frameon=False, fontsize=SMALL)
     return ax
 
 
