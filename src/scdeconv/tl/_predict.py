@@ -111,7 +111,8 @@ def predict(
     f. CalibratedMAP (also in an ensemble) then maximises the posterior density of the other types under this condition.
     Other methods, and out-of-fold predictions, scale the other types to the rest. The interval of an exactly known type is its value,
     with a standard error it is normal. Intervals of the other types are from the errors of out-of-fold predictions that
-    are rescaled with the measured fractions of the known types.
+    are rescaled with the measured fractions of the known types,
+    within what exactly known values leave.
 
     Examples
     --------

@@ -257,7 +257,7 @@ def fewer_bounds(bulk):
         (lambda bulk: bulk.obsm.update(fractions=bulk.obsm["fractions"].assign(p="a")), "found 1 non-numeric columns"),
         (
             lambda bulk: bulk.obsm.update(fractions=bulk.obsm["fractions"].iloc[:, [0, 0]]),
-            "each once, found .* repeated",
+            "unique cell types .*repeated",
         ),
         (lambda bulk: bulk.obsm.update(fractions_quality=np.zeros((bulk.n_obs, 2))), "DataFrame in adata.obsm"),
         (wrong_quality, "True or False in the column 'outside' .*found 'perhaps'"),
