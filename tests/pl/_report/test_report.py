@@ -329,3 +329,14 @@ def test_equal_reports_are_equal_files(make_estimate, tmp_path):
     for name in ("a.html", "b.html"):
         pl.report(make_estimate(3, 2), tmp_path / name)
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+def test_names_are_no_formulas_in_figures(make_estimate, tmp_path):
+    adata = make_estimate(2, 2)
+    names = {"type 0": "$\\frac$", "type 1": "_hidden"}
+    for side in ("", "_lower", "_upper"):
+        adata.obsm[f"fractions{side}"] = adata.obsm[f"fractions{side}"].rename(columns=names)
+    pl.report(adata, tmp_path / "r.html")
+    assert [
+        text.get_text() for text in pl.fractions(adata, kind="bars", cell_types=["_hidden"]).get_legend().get_texts()
+    ]

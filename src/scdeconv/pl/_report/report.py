@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
@@ -160,36 +161,38 @@ def report_files(
     if compared is not None:
         methods = f"{methods} {comparison_methods(compared, citations)}"
     script = _resource(SCRIPT)
-    html = _page().render(
-        title=title,
-        version=__version__,
-        date=datetime.datetime.now(tz=datetime.UTC).strftime("%Y-%m-%d"),
-        style=Markup(_resource(STYLE)),
-        script=Markup(script),
-        # only this script may run, whatever a name contains
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        summary=about,
-        checks=checks,
-        warnings=[(run["command"], text) for run in runs for text in run.get("warnings", [])],
-        fraction_figures=[
-            as_image(draw_fractions(adata, key, kind="bars"), "Composition of each sample"),
-            as_image(draw_fractions(adata, key, kind="heatmap"), "Fractions as a heat map"),
-        ],
-        fractions=fraction_grids(estimate),
-        has_intervals=estimate.bounds is not None,
-        quality_checks=list(quality_checks(estimate)),
-        quality=quality_grid(estimate),
-        intervals=_intervals(adata, estimate),
-        **_accuracy(adata, estimate, model),
-        benchmark=None
-        if benchmark is None
-        else as_image(draw_benchmark(benchmark), "Errors of the methods on held-out donors"),
-        comparison=None if compared is None else _comparison(adata, compared),
-        methods=methods,
-        references=citations.references(),
-        facts=_facts(estimate, source),
-        runs=list(runs),
-    )
+    # a "$" in a name is no formula
+    with mpl.rc_context({"text.parse_math": False}):
+        html = _page().render(
+            title=title,
+            version=__version__,
+            date=datetime.datetime.now(tz=datetime.UTC).strftime("%Y-%m-%d"),
+            style=Markup(_resource(STYLE)),
+            script=Markup(script),
+            # only this script may run, whatever a name contains
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            summary=about,
+            checks=checks,
+            warnings=[(run["command"], text) for run in runs for text in run.get("warnings", [])],
+            fraction_figures=[
+                as_image(draw_fractions(adata, key, kind="bars"), "Composition of each sample"),
+                as_image(draw_fractions(adata, key, kind="heatmap"), "Fractions as a heat map"),
+            ],
+            fractions=fraction_grids(estimate),
+            has_intervals=estimate.bounds is not None,
+            quality_checks=list(quality_checks(estimate)),
+            quality=quality_grid(estimate),
+            intervals=_intervals(adata, estimate),
+            **_accuracy(adata, estimate, model),
+            benchmark=None
+            if benchmark is None
+            else as_image(draw_benchmark(benchmark), "Errors of the methods on held-out donors"),
+            comparison=None if compared is None else _comparison(adata, compared),
+            methods=methods,
+            references=citations.references(),
+            facts=_facts(estimate, source),
+            runs=list(runs),
+        )
     colors = cell_type_colors(adata, key, estimate.fractions.columns)
     beside = multiqc.multiqc_files(estimate, about, colors)
     return dict(zip(report_paths(path), [html, beside[multiqc.FRACTIONS], beside[multiqc.QUALITY]], strict=True))
