@@ -260,6 +260,10 @@ def fewer_bounds(bulk):
             "unique cell types .*repeated",
         ),
         (lambda bulk: bulk.obsm.update(fractions_quality=np.zeros((bulk.n_obs, 2))), "DataFrame in adata.obsm"),
+        (
+            lambda bulk: bulk.uns["scdeconv"]["fractions"].update(held_out="x"),
+            "the held_out of the estimate .*found 'x'",
+        ),
         (wrong_quality, "True or False in the column 'outside' .*found 'perhaps'"),
         (fewer_bounds, "in adata.obsm..fractions_lower.., found none of"),
     ],

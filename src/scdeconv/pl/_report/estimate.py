@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -15,7 +17,7 @@ from scdeconv._data.labels import as_flags
 from scdeconv.models import Method
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
     from anndata import AnnData
 
@@ -33,6 +35,14 @@ MEASURES = {
     "composition": "Largest distance of a cell type from the mean of the training donors, in SD",
 }
 NO_ESTIMATE = "no estimate"
+# classes of entries of the record of an estimate
+RECORD: dict[str, type] = {
+    "held_out": pd.DataFrame,
+    "n_held_out_donors": Integral,
+    "parameters": Mapping,
+    "coverage": Real,
+    "known": pd.DataFrame,
+}
 # what the record of an estimate and its model have in common
 SAME_IN_MODEL = ("method", "trained_on", "n_genes")
 
@@ -76,7 +86,9 @@ class Estimate:
     def held_out(self) -> pd.DataFrame | None:
         """Errors on held-out donors, if they are those of the cell types of this estimate."""
         table = self.record.get("held_out")
-        return table if table is not None and {*self.fractions} <= {*table.index} else None
+        if table is None or "n_held_out_donors" not in self.record:
+            return None
+        return table if {*self.fractions} <= {*table.index} else None
 
     def flags_of_samples(self) -> pd.Series:
         """Return the short descriptions of the flags of each sample; empty without flags."""
@@ -94,6 +106,12 @@ def read_estimate(adata: AnnData, key: str, model: DeconvolutionModel | None) ->
     fractions.index = fractions.index.astype(str)
     record = dict(adata.uns.get(UNS, {}).get(key, {}))
     problems = Problems("The report cannot be made")
+    for name, kind in RECORD.items():
+        if not isinstance(record.get(name), (kind, type(None))):
+            problems.add(
+                f"Expected the {name} of the estimate in adata.uns['{UNS}'][{key!r}], found {record[name]!r}. Delete it, or "
+                "call tl.predict again."
+            )
     _check_values(problems, fractions, key, levels_of(adata, key))
     bounds = _read_bounds(problems, adata, key, fractions)
     flags, measures = _read_quality(problems, adata, key, fractions.index)
