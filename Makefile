@@ -22,7 +22,7 @@ PINNED := $(INSTALL) $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
 help:
 	@echo 'make demo [DATA=pairs.h5mu]  pair, train and predict held-out donors; figures and tables in demo/'
-	@echo 'make test [ARGS=...]         the fast tests, about five minutes on two cores'
+	@echo 'make test [ARGS=...]         the fast tests, about 20 minutes on two cores'
 	@echo 'make test-slow [ARGS=...]    the slow tests: clusters, large data, benchmark scripts, tutorials'
 	@echo 'make test-oldest [ARGS=...]  the fast tests with the lowest versions that pyproject.toml allows'
 	@echo 'make lint                    ruff and mypy'

@@ -106,15 +106,17 @@ def main(seeds: list[int]) -> None:
         *(f"## {title}\n\n{line}.\n\n{table}" for title, line, table in found),
         "## Gene shifts between platforms\n\n"
         "If the units of both cohorts differ, methods that learn from bulk get a test cohort whose mean log expression of each "
-        "gene is that of the training cohort (its measured fractions are not used). Measured before it was chosen, RMSE without, with quantile "
-        "normalisation of each sample to the mean training sample, with the shift, and with shift and scale of each gene: "
+        "gene is that of the training cohort (its measured fractions are not used). The following errors are from trials before "
+        "this choice, not from this script. RMSE without a shift, with quantile normalisation of each sample to the mean training "
+        "sample, with the shift, and with shift and scale of each gene: "
         "ridge, arrays → RNA-seq 0.111, 0.100, **0.032**, 0.032 (training mean 0.080); ridge, RNA-seq → arrays 0.143, 0.142, "
         "**0.143**, 0.139 (0.149); CalibratedMAP, RNA-seq → arrays 0.085, 0.084, **0.090**, 0.097; RobustNNLS 0.214, 0.213, "
         "**0.175**, 0.185. Counts → TPM (Finotello → Hoek), without and with the shift: CalibratedMAP 0.086 and 0.079, ridge 0.104 "
         "and 0.089, but RobustNNLS 0.026 and 0.046, and TPM → counts (Hoek → Finotello) 0.044 and 0.057: methods that learn from "
         "the profiles only need no alignment with the training bulk and get the test bulk as it is. In the same unit (Finotello "
-        "→ Hoek, both TPM) the shift harms (CalibratedMAP 0.044 without, 0.079 with), so it is not applied. The shift also removes the difference of the mean compositions of both cohorts; cohorts with very "
-        "different compositions need bulk of the same platform.",
+        "→ Hoek, both TPM) the shift harms (CalibratedMAP 0.044 without, 0.079 with), so it is not applied. The shift also "
+        "removes the difference of the mean compositions of both cohorts; cohorts with very different compositions need bulk of "
+        "the same platform.",
         provenance(
             "../shared/data (GSE20300, GSE60424), ../shared/parity (Finotello 2019, Hoek 2015, Hao 2021)", seeds
         ),

@@ -67,9 +67,9 @@ def main(seeds: list[int]) -> None:
         f"On the demo cohort (24 pairs), training takes {times['ensemble'] / times['calibrated_map']:.1f} times the CPU time of "
         f"CalibratedMAP alone, the former default: the network is left out there, and the rest of the time is the ridge "
         f"regression. With the network, training takes several seconds.",
-        "Other rules for the weights, tried on out-of-fold predictions (change against the best member on the retina, two "
-        "generated cohorts, GSE20300 and GSE65133, one seed, weights of a donor from the other donors): equal weights +10, +18, "
-        "+28, +1 and +0 %; stacking shrunk to equal weights +3, +3, 0, +2 and +1 %; stacking shrunk to the best member +2, +1, 0, "
+        "Other rules for the weights, tried before this script was written, on out-of-fold predictions (change against the best "
+        "member on the retina, two generated cohorts, GSE20300 and GSE65133, one seed, weights of a donor from the other donors): "
+        "equal weights +10, +18, +28, +1 and +0 %; stacking shrunk to equal weights +3, +3, 0, +2 and +1 %; stacking shrunk to the best member +2, +1, 0, "
         "+3 and +4 %; the best member alone 0, 0, 0, +4 and +4 %; p values +2, 0, 0, +2 and +1 %, the rule in use.",
         provenance("retina pairs of the DeMixSC repository; the library's generator", seeds),
     ]

@@ -323,7 +323,8 @@ on one type then give false discoveries in others:
 
 ## Ideas that were tried
 
-Means over the three seeds of generated cohorts of 2,000 genes:
+These numbers are from prototypes that were compared before the final version; the script of this page does not compute them.
+They are means over three seeds of generated cohorts of 2,000 genes, and differ from the tables above.
 
 | idea | result |
 |---|---|

@@ -320,7 +320,7 @@ def main(seeds: list[int]) -> None:
             "CMTM2, PROK2) and of red blood cells (HBM, HBQ1), which the reference lacks. EEF1G, EIF3CL, SCO2 and PIGY are genes that "
             "other gene annotations count differently; they appear with every reference of these cells.",
             provenance(
-                "../shared/data (Finotello 2019, Hoek 2015, Hao 2021, GSE60424, Darmanis 2015, retina of Guo 2024, sc_mixology); "
+                "../shared/data (Finotello 2019, Hoek 2015, Hao 2021, GSE60424, Darmanis 2015, retina of Guo 2025, sc_mixology); "
                 "generated cohorts",
                 seeds,
             ),

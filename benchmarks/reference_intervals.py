@@ -238,7 +238,7 @@ counts, floor), each with the data set left out of the quantiles:
 | 0.1, 2, 0.005 | 0.86, 0.76 | 0.82, 0.72 | 0.97, 0.85 | 0.84, 1.03 |
 | 0.15, 2, 0.005 | 0.84, 0.71 | 0.80, 0.68 | 0.97, 0.88 | 0.84, 1.02 |
 
-Not better on any data set, and left out: a part of the standard error in proportion to sqrt(f (1 - f)) (cell lines covered 0.77
+Tried before this script was written, not better on any data set, and left out: a part of the standard error in proportion to sqrt(f (1 - f)) (cell lines covered 0.77
 to 0.79), the scale arcsin(sqrt(f)) (cell lines 0.76 to 0.79), powers of the standard error, intervals around the mean of the
 resamples, and the difference to other solvers, which does not tell where the error is large.
 

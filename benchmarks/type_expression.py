@@ -131,8 +131,9 @@ SD of the error:
 
 ## Ideas that were tried
 
-24 pairs, before the final version; correlation in the most frequent type and in the mean of the others, and SD of the error in the
-most frequent type (profile: 0.137):
+These numbers are from prototypes that were compared before the final version; the script of this page does not compute them. 24
+pairs; correlation in the most frequent type and in the mean of the others, and SD of the error in the most frequent type (profile:
+0.137):
 
 | idea | correlation | SD of the error |
 |---|---|---|

@@ -72,7 +72,7 @@ def main(seeds: list[int]) -> None:
         "({doc}`../methods/weighted_ensemble`). SimpleDNN is trained on mixtures of the training samples ({doc}`learning_curve`). The number of genes changes the "
         "error of ridge less than the choice of the folds on two of the three data sets. Whole blood gains from more genes: "
         'try `tl.tune(mdata, "ridge", {"n_genes": [...]})`.',
-        provenance("../shared/data (GSE20300, GSE65133, retina of Guo 2024)", seeds),
+        provenance("../shared/data (GSE20300, GSE65133, retina of Guo 2025)", seeds),
     ]
     write_page(PAGES / "without_reference.md", parts)
 

@@ -68,9 +68,57 @@ def test_boxes_of_continuous_variables_are_refused(adata):
         pl.compare_fractions(adata, kind="boxes")
 
 
+def colors_of_effects(ax):
+    return [to_hex(lines.get_color()[0]) for lines in ax.collections[::2]]
+
+
+def colors_of_boxes(ax):
+    return [to_hex(patch.get_facecolor()) for patch in ax.get_legend().get_patches()]
+
+
+@pytest.mark.parametrize("palette", [None, {"c": "red"}, ["red", "green", "blue", "black"], "tab10"])
+def test_effects_have_the_colours_of_the_boxes(adata, palette):
+    adata.obs["state"] = pd.Categorical(adata.obs["state"], ["b", "a", "unused", "c"])
+    tl.compare_fractions(adata, "state")
+    boxes = colors_of_boxes(pl.compare_fractions(adata, kind="boxes", palette=palette))
+    effects = colors_of_effects(pl.compare_fractions(adata, palette=palette))
+    assert effects == boxes[1:]
+    if isinstance(palette, dict):
+        assert effects[1] == to_hex("red")
+    # stored, as in the other plots
+    assert colors_of_effects(pl.compare_fractions(adata)) == effects
+
+
+def test_colour_of_a_continuous_variable_is_given(adata):
+    tl.compare_fractions(adata, "age")
+    for palette in (["red"], {"age": "red"}):
+        assert colors_of_effects(pl.compare_fractions(adata, palette=palette)) == [to_hex("red")]
+
+
+def test_effects_need_no_samples(adata):
+    tl.compare_fractions(adata, "state")
+    del adata.obs["state"], adata.obsm["fractions"]
+    assert len(set(colors_of_effects(pl.compare_fractions(adata)))) == 2
+
+
+def test_boxes_of_other_samples_are_warned_about(adata):
+    tl.compare_fractions(adata, "state")
+    with pytest.warns(UserWarning, match=r"\{'a': 10, 'b': 10, 'c': 10\}, found \{'a': 2, 'b': 2, 'c': 2\}"):
+        pl.compare_fractions(adata[:6], kind="boxes")
+
+
+def test_unknown_rates_are_written_as_nan(adata):
+    adata.obs["state"] = [f"{i % 15}" for i in range(30)]
+    with pytest.warns(UserWarning, match="joint test"):
+        tl.compare_fractions(adata, "state")
+    ax = pl.compare_fractions(adata, kind="boxes")
+    assert ax.get_yticklabels()[0].get_text() == "A\nq = NaN"
+
+
 def test_missing_comparison_is_refused(adata):
-    adata.uns["scdeconv"] = {"other": {"method": "nnls"}}
-    for key in ("compare_fractions", "other"):
+    genes = {"table": pd.DataFrame({"cell_type": ["A"], "gene": ["G"]}), "group": "state"}
+    adata.uns["scdeconv"] = {"other": {"method": "nnls"}, "genes": genes}
+    for key in ("compare_fractions", "other", "genes"):
         with pytest.raises(KeyError, match="Call tl.compare_fractions first"):
             pl.compare_fractions(adata, key)
 

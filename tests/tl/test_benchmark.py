@@ -113,6 +113,13 @@ def test_mean_composition_is_included_exactly_once(pairs, methods):
     assert (table["method"] == "mean_composition").sum() == len(table["cell_type"].unique())
 
 
+def test_without_methods_the_default_is_compared(pairs):
+    table = tl.benchmark(pairs, cv=2, seeds=[0])
+    assert list(table["method"].unique()) == ["ensemble", "nnls", "mean_composition"]
+    without_reference = pp.pair(bulk=pairs["bulk"])
+    assert list(tl.benchmark(without_reference, cv=2, seeds=[0])["method"].unique()) == ["ensemble", "mean_composition"]
+
+
 def test_methods_can_be_a_mapping_with_arguments(pairs, monkeypatch):
     seen = []
     fit_method = nested.fit_method

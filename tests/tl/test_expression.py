@@ -155,11 +155,14 @@ def test_failed_call_writes_nothing(pairs, model, bulk, unchanged):
     tl.expression(bulk, model)
     logged = bulk.copy()
     logged.X = np.log1p(logged.X)
+    estimated = bulk.copy()
+    estimated.uns["scdeconv"]["fractions"] = {"coverage": 0.9}
     for adata, arguments, error, message in (
         (bulk, {"cell_types": ["nobody"]}, ValueError, "Expected cell_types of .*found 'nobody'"),
         (bulk, {"layer": "nowhere"}, KeyError, "Expected layer 'nowhere'"),
         (logged, {}, ValueError, "log-transformed"),
         (bulk[:, :5].copy(), {}, ValueError, "at least half of the model's"),
+        (estimated, {"key_added": "fractions"}, ValueError, "found 'fractions', whose record would be lost"),
     ):
         with unchanged(adata), pytest.raises(error, match=message):
             tl.expression(adata, model, **arguments)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from anndata import AnnData
 
-from scdeconv import pp, tl
+from scdeconv import datasets, pp, tl
 from scdeconv._nn import Plan
 from scdeconv.models import _members, get_record
 from scdeconv.models.paired import _starts
@@ -72,15 +72,15 @@ def test_methods_set_their_genes_per_type(pairs, name, monkeypatch):
     monkeypatch.setattr(_train, "select_genes", lambda mdata, n_genes: asked.append(n_genes))
     tl.train(pairs, name, **QUICK.get(name, {}))
     narrow, wide = (
-        ("nnls", "bisque", "mean_composition"),
-        ("calibrated_map", "residual_dnn", "ridge", "calibrated_nnls", "simulation_ridge"),
+        ("nnls", "bisque", "mean_composition", "ridge", "simplednn"),
+        ("calibrated_map", "residual_dnn", "calibrated_nnls", "simulation_ridge"),
     )
-    own = ("scaden", "music", "bayesprism")
+    own = ("scaden", "music", "bayesprism", "ensemble")
     # e.g. Scaden, which selects genes itself
-    assert asked == ([] if get_record(name).selects_genes else [get_record(name).genes_per_type * 4])
+    assert asked == ([] if get_record(name).selects_genes else [get_record(name).n_genes(pairs)])
     assert name not in narrow or asked == [200]
-    assert name not in wide or asked == [600]
-    assert name != "robust_nnls" or asked == [400]
+    # all genes, because fewer than 100 per type are there
+    assert name not in (*wide, "robust_nnls") or asked == [pairs["bulk"].n_vars]
     assert name not in own or asked == []
 
 
@@ -242,3 +242,12 @@ def test_no_gain_over_mean_composition_is_reported(cohort):
         warnings.simplefilter("error", UserWarning)
         tl.train(pp.pair(cells, bulk), "calibrated_nnls")
         tl.train(pp.pair(cells, bulk), "mean_composition")
+
+
+def test_variable_genes_are_three_times_as_many(pairs, monkeypatch):
+    asked = []
+    monkeypatch.setattr(_train, "select_genes", lambda mdata, n_genes: asked.append(n_genes))
+    large = pp.pair(*datasets.paired_cohort(n_donors=4, n_genes=800, n_cell_types=4, cells_per_donor=(20, 40)))
+    for mdata in (large, pp.pair(bulk=large["bulk"])):
+        tl.train(mdata, "ridge")
+    assert asked == [50 * 4, 3 * 50 * 4]

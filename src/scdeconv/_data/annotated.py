@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from anndata import AnnData
 
+from scdeconv._data import keys
 from scdeconv._data.matrix import get_matrix, is_lazy, take_columns, to_dense
 from scdeconv._data.warnings import dependency_warnings_ignored
 
@@ -27,6 +28,14 @@ def subset(adata: AnnData, rows: Rows = slice(None), genes: Rows = slice(None)) 
     """Return a copy of some rows and genes."""
     with dependency_warnings_ignored():
         return adata[rows, genes].copy()
+
+
+def write_record(adata: AnnData, name: str, record: dict[str, Any]) -> None:
+    """Write ``adata.uns["scdeconv"][name]``.
+
+    A view becomes a copy, as anndata does. The other records are shared with its parent, which must not be changed.
+    """
+    adata.uns[keys.UNS] = {**adata.uns.get(keys.UNS, {}), name: record}
 
 
 def without_file(adata: AnnData) -> AnnData:

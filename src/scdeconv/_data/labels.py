@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, MutableMapping
@@ -46,7 +47,7 @@ def as_labels(values: Values) -> Values:
     codes, unique = pd.factorize(values)
     texts: list[Any] = [_clean(value) for value in unique]
     if all(WHOLE.fullmatch(text) for text in texts if DECIMAL.fullmatch(text)):
-        texts = [WHOLE.sub(r"\1", text) for text in texts]
+        texts = [whole[1] if (whole := WHOLE.fullmatch(text)) else text for text in texts]
     labels: Any = np.array([*texts, np.nan], dtype=object)[codes]
     if isinstance(values, pd.Series):
         return pd.Series(labels, index=values.index, name=values.name, dtype=object)
@@ -73,6 +74,11 @@ def as_categorical(values: pd.Series) -> pd.Categorical[Any]:
     given = values.astype("category").cat.remove_unused_categories()
     order = as_text(as_labels(pd.Index(given.cat.categories))).unique()
     return pd.Categorical(as_labels(given), categories=pd.Index(order, dtype=str))
+
+
+def is_continuous(values: pd.Series) -> bool:
+    """Return whether a column has numbers; True and False are groups."""
+    return is_numeric_dtype(values.dtype) and not is_bool_dtype(values.dtype)
 
 
 def is_missing(labels: pd.Series | pd.Index, words: frozenset[str] = MISSING_WORDS) -> np.ndarray:

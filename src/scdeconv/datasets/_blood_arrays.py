@@ -57,7 +57,7 @@ def whole_blood_arrays() -> AnnData:
     github.com/mchikina/CellCODE (GPL), commit d8aa7a6; Chikina et al. 2015, doi:10.1093/bioinformatics/btv015. The authors
     publish no checksums. The SHA-256 of the first download is recorded and checked in later calls.
 
-    The counts are orthogonal to the expression: no cell was sequenced. They are rescaled to a sum of 1.
+    The counts are independent of the expression: no cell was sequenced. They are rescaled to a sum of 1.
 
     Examples
     --------

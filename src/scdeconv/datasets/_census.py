@@ -62,7 +62,7 @@ def census_reference(
     from as many donors and as evenly as possible. Only the counts of these cells are read. The result is kept on disk;
     the same call reads it from there, also without network.
 
-    Only primary data of tissue are used: no cell twice, no organoids and no cultures. Genes that a data set has not
+    Only primary data of tissue are used: no duplicates of cells, no organoids and no cell cultures. Genes that a data set has not
     measured are zeros in the Census. Therefore the result contains only genes that all its data sets have measured.
 
     Parameters

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from scdeconv._data import keys
+from scdeconv._data.modalities import cell_types_of
 from scdeconv._stats.markers import GENES_PER_TYPE
 from scdeconv.pp import FEWEST_PAIRS
+
+if TYPE_CHECKING:
+    from mudata import MuData
+
+# variable genes in place of each marker gene if there is no reference to find markers with. On pairs alone, more genes
+# lower the error on arrays and hardly change it on RNA-seq
+VARIABLE_GENES = 3
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,8 @@ class Method:
     selects_genes
         Whether the method selects genes by its own rule if the user selected none.
     genes_per_type
-        Number of genes selected for each cell type if the user selected none.
+        Number of marker genes selected for each cell type if the user selected none. Without a reference,
+        :data:`VARIABLE_GENES` times as many variable genes.
     fewest_pairs
         Minimum number of paired donors, for methods that need pairs.
 
@@ -57,6 +67,21 @@ class Method:
     selects_genes: bool = False
     genes_per_type: int = GENES_PER_TYPE
     fewest_pairs: int = FEWEST_PAIRS
+
+    def n_genes(self, mdata: MuData) -> int:
+        """Return the number of genes that are selected if the user selected none.
+
+        Parameters
+        ----------
+        mdata
+            From :func:`scdeconv.pp.pair`.
+
+        Returns
+        -------
+        At most the number of genes of the bulk.
+        """
+        per_type = self.genes_per_type * (1 if keys.PROFILES in mdata.mod else VARIABLE_GENES)
+        return min(per_type * len(cell_types_of(mdata)), mdata[keys.BULK].n_vars)
 
     def needed(self, train_on: str | None = None) -> tuple[str, ...]:
         """Return the required data with an argument ``train_on`` of the method.

@@ -3,18 +3,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pandas as pd
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from scdeconv._data.checks import checked
+from scdeconv._data.fractions import get_fractions
 from scdeconv._data.keys import COMPARED, UNS
-from scdeconv.pl._fractions import fractions
-from scdeconv.pl._style import CHARACTER, GREY, LETTER, LIGHT, PALETTE, SMALL, chosen_types, new_axes, saved
+from scdeconv._data.warnings import warn
+from scdeconv.pl._fractions import fractions, read_groups
+from scdeconv.pl._style import (
+    CHARACTER,
+    GREY,
+    LETTER,
+    LIGHT,
+    SMALL,
+    Palette,
+    chosen_types,
+    new_axes,
+    new_colors,
+    saved,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    import pandas as pd
     from anndata import AnnData
     from matplotlib.axes import Axes
 
@@ -34,6 +47,7 @@ def compare_fractions(
     *,
     kind: Kind = "effects",
     cell_types: Sequence[str] | None = None,
+    palette: Palette | None = None,
     ax: Axes | None = None,
     figsize: Sequence[float] | None = None,
     save: str | Path | None = None,
@@ -55,6 +69,10 @@ def compare_fractions(
         ``"effects"`` or ``"boxes"``. Continuous variables have no boxes.
     cell_types
         Cell types to show; None: all.
+    palette
+        Colours of the groups, see :func:`scdeconv.pl.fractions`. Boxes have the colour of their group, and the effects of
+        ``"patient - control"`` that of the patients. For a continuous variable, a list with one colour, or a dictionary with
+        its name.
     ax
         Axes; None: a new figure.
     figsize
@@ -66,12 +84,21 @@ def compare_fractions(
     -------
     The axes.
 
+    Writes
+    ------
+    ``adata.uns["<group>_colors"]`` of a categorical column of ``obs``, see :func:`scdeconv.pl.fractions`.
+
     Raises
     ------
     KeyError
         If there is no comparison of this key, or one of `cell_types` was not compared.
     ValueError
-        If boxes of a continuous variable are asked for.
+        If boxes of a continuous variable are asked for, or there are too few colours.
+
+    Warns
+    -----
+    UserWarning
+        If the boxes have other samples than the comparison.
 
     Examples
     --------
@@ -83,7 +110,7 @@ def compare_fractions(
     'ratio: patient - control'
     """
     record = adata.uns.get(UNS, {}).get(key)
-    if not isinstance(record, dict) or "table" not in record or "group" not in record:
+    if not isinstance(record, dict) or "in_reference" not in record.get("table", ()):
         msg = (
             f"Expected a comparison adata.uns['scdeconv'][{key!r}], found none. Call tl.compare_fractions first, or pass its "
             "key_added."
@@ -93,24 +120,41 @@ def compare_fractions(
     compared = table.drop_duplicates("cell_type").set_index("cell_type")
     shown = chosen_types(cell_types, compared.T, f"adata.uns['scdeconv'][{key!r}]")
     if kind == "boxes":
-        return saved(_draw_boxes(adata, record, compared.loc[shown, "q_overall"], ax, figsize), save)
-    return saved(_draw_effects(table[table["cell_type"].isin(shown)], compared, shown, ax, figsize), save)
+        return saved(_draw_boxes(adata, record, compared.loc[shown, "q_overall"], palette, ax, figsize), save)
+    colors = _contrast_colors(adata, record, palette)
+    return saved(_draw_effects(table, compared, shown, colors, ax, figsize), save)
+
+
+def _contrast_colors(adata: AnnData, record: dict[str, Any], palette: Palette | None) -> dict[str, str]:
+    """Return the colour of each contrast: that of the group that is compared with the reference."""
+    names = list(map(str, record["groups"])) or [record["group"]]
+    colors = new_colors(pd.Index(names), palette)
+    if len(names) > 1 and record["group"] in adata.obs:
+        groups = read_groups(adata, record["group"], np.ones(adata.n_obs, dtype=bool), palette)
+        colors |= groups.colors
+        groups.remember(adata)
+    compared = names[1:] or names
+    return dict(zip(record["table"]["contrast"].unique(), map(colors.__getitem__, compared), strict=True))
 
 
 def _draw_effects(
-    table: pd.DataFrame, compared: pd.DataFrame, shown: list[str], ax: Axes | None, figsize: Sequence[float] | None
+    table: pd.DataFrame,
+    compared: pd.DataFrame,
+    shown: list[str],
+    colors: dict[str, str],
+    ax: Axes | None,
+    figsize: Sequence[float] | None,
 ) -> Axes:
     """Draw a row for each cell type and contrast."""
-    contrasts = list(table["contrast"].unique())
+    contrasts = list(colors)
     names = [f"{name}{'' if compared.loc[name, 'in_reference'] else ' *'}" for name in shown]
     pitch = len(contrasts) + GAP
     width = WIDTH_INCHES + CHARACTER * max(map(len, names))
     ax = new_axes(ax, figsize, (width, ROW_INCHES * pitch * len(shown) + AXIS_INCHES))
     ax.axvline(0, color=GREY, linewidth=0.8, zorder=1)
-    for number, contrast in enumerate(contrasts):
+    for number, (contrast, color) in enumerate(colors.items()):
         rows = table[table["contrast"] == contrast].set_index("cell_type").loc[shown]
         y = pitch * np.arange(len(shown)) + number
-        color = PALETTE[number % len(PALETTE)]
         low, middle, high = (np.log2(rows[column]) for column in ("ratio_lower", "ratio", "ratio_upper"))
         ax.hlines(y, low, high, color=color, linewidth=1.6, zorder=2)
         fill = np.where(rows["q_value"] < ERROR_RATE, color, "white")
@@ -133,10 +177,15 @@ def _draw_effects(
 
 
 def _draw_boxes(
-    adata: AnnData, record: dict[str, Any], rates: pd.Series, ax: Axes | None, figsize: Sequence[float] | None
+    adata: AnnData,
+    record: dict[str, Any],
+    rates: pd.Series,
+    palette: Palette | None,
+    ax: Axes | None,
+    figsize: Sequence[float] | None,
 ) -> Axes:
     """Draw the fractions of each group, and the false discovery rates beside the names of the types."""
-    if not record["groups"]:
+    if not len(record["groups"]):
         msg = (
             f"Expected groups for kind='boxes', found the continuous variable {record['group']!r}. Use kind='effects', or "
             "pl.fractions_against."
@@ -148,9 +197,18 @@ def _draw_boxes(
         kind="box",
         groupby=record["group"],
         cell_types=list(map(str, rates.index)),
+        palette=palette,
         ax=ax,
         figsize=figsize,
     )
+    known = get_fractions(adata, record["key"]).notna().all(axis=1).to_numpy()
+    sizes = read_groups(adata, record["group"], known).values.value_counts().to_dict()
+    compared = dict(zip(map(str, record["groups"]), map(int, record["group_sizes"]), strict=True))
+    if sizes != compared:
+        warn(
+            f"Expected the samples of the comparison, {compared}, found {sizes}. The false discovery rates do not belong to the "
+            "boxes. Call tl.compare_fractions again."
+        )
     names = [label.get_text() for label in ax.get_yticklabels()]
     ax.set_yticks(ax.get_yticks(), [f"{name}\n{_rate_text(rates, name)}" for name in names])
     return ax
@@ -160,4 +218,6 @@ def _rate_text(rates: pd.Series, name: str) -> str:
     """Return the false discovery rate of a type as text; empty for types that were not compared."""
     if name not in rates:
         return ""
+    if np.isnan(rates[name]):
+        return "q = NaN"
     return "q < 0.001" if rates[name] < 0.001 else f"q = {rates[name]:.3f}"

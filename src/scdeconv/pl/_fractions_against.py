@@ -9,6 +9,7 @@ from scipy import stats
 from scdeconv._data.checks import checked
 from scdeconv._data.fractions import get_fractions
 from scdeconv._data.keys import FRACTIONS
+from scdeconv._data.labels import is_continuous
 from scdeconv.pl._style import (
     GREY,
     Palette,
@@ -17,6 +18,7 @@ from scdeconv.pl._style import (
     fit_note,
     fraction_label,
     head,
+    refuse_missing_columns,
     remember_colors,
     saved,
     signed,
@@ -100,11 +102,9 @@ def fractions_against(
     >>> [ax.texts[0].get_text() for ax in scdeconv.pl.fractions_against(adata, "age")]
     ['ρ = −1.00  n = 3', 'ρ = 1.00  n = 3']
     """
-    if variable not in adata.obs:
-        msg = f"Expected variable to be one of the columns {list(adata.obs)} of adata.obs, found {variable!r}. Correct it."
-        raise KeyError(msg)
+    refuse_missing_columns(adata, [variable], "variable")
     column = adata.obs[variable]
-    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+    if not is_continuous(column):
         msg = (
             f"Expected numbers in adata.obs[{variable!r}], found {column.dtype}. Convert the column with pandas.to_numeric, "
             "or show groups with pl.fractions(kind='box', groupby=)."
@@ -137,7 +137,7 @@ def fractions_against(
         head(ax, cell_type, f"ρ {text}  n = {len(x)}", note)
         largest = max(y.max(), 0.005)
         ax.set_ylim(-0.04 * largest, 1.06 * largest)
-    remember_colors(adata, key, colors, get_fractions(adata, key).columns)
+    remember_colors(adata, key, colors, table.columns)
     return saved(panels, save)
 
 

@@ -22,7 +22,7 @@ from scdeconv.pp import hold_out, paired_donors
 
 from ._cohorts import prepare_cohorts, score_other_cohort
 from ._folds import CV, arguments_in_folds, deal_donors, interval_scores, pack, predict_unseen, refuse_leakage, unpack
-from ._train import check_method_arguments
+from ._train import check_method_arguments, default_method
 from ._tuning import fit_or_tune
 from ._workers import end_with
 
@@ -162,7 +162,7 @@ def _run_in_worker(caller: int, *run: Any) -> pd.DataFrame:
 @checked()
 def benchmark(
     mdata: MuData,
-    methods: Sequence[MethodLike] | Mapping[str, Mapping[str, Any]] = ("calibrated_map", "nnls"),
+    methods: Sequence[MethodLike] | Mapping[str, Mapping[str, Any]] | None = None,
     *,
     cv: CV = "leave-one-donor-out",
     seeds: Sequence[int] = (0, 1, 2),
@@ -179,6 +179,7 @@ def benchmark(
     methods
         Names from :func:`scdeconv.tl.methods`, classes or instances of methods; or a mapping from labels to arguments of
         :func:`scdeconv.tl.cross_validate`, such as ``{"wide": {"method": "simplednn", "hidden": (512, 256)}}``.
+        None: the default of :func:`scdeconv.tl.train` for these data and, if they have a reference, ``"nnls"``.
     cv, allow_leakage
         As for :func:`scdeconv.tl.cross_validate`.
     seeds
@@ -195,9 +196,10 @@ def benchmark(
     -------
     Tidy DataFrame with one row per method, seed and cell type; "all entries" (pooled) and "mean of types" are further
     values of ``cell_type``. The columns are
-    ``method, seed, cell_type, n, rmse, mae, r2, pearson, ccc, bias, coverage, width, seconds``. Coverage and width are those of 90 % prediction intervals, computed for each donor from the errors of all
-    other donors (NaN if there are too few donors). With ``test``, they are those of the model, and the method
-    ``"mean_composition_in_hindsight"`` is the mean composition of the test cohort, which no method knows. After Ctrl-C it holds the completed runs (none with the backend ``"ray"``).
+    ``method, seed, cell_type, n, rmse, mae, r2, pearson, ccc, bias, coverage, width, seconds``. Coverage and width are those
+    of 90 % prediction intervals, computed for each donor from the errors of all other donors (NaN if there are too few
+    donors). With ``test``, they are those of the model, and the method ``"mean_composition_in_hindsight"`` is the mean of the
+    measured fractions of the test cohort. After Ctrl-C the table has the completed runs (none with the backend ``"ray"``).
 
     Raises
     ------
@@ -225,6 +227,8 @@ def benchmark(
     >>> sorted(table["method"].unique())
     ['mean_composition', 'nnls']
     """
+    if methods is None:
+        methods = dict.fromkeys([default_method(mdata), *(["nnls"] if keys.PROFILES in mdata.mod else [])], {})
     given = methods if isinstance(methods, Mapping) else _by_key(methods)
     named = {label: {"method": label, **given.get(label, {})} for label in (*given, keys.BASELINE)}
     for arguments in named.values():

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scdeconv._data import keys
-from scdeconv._data.checks import checked
+from scdeconv._data.annotated import write_record
+from scdeconv._data.checks import Problems, check_key_added, checked
 from scdeconv._data.gene_names import strip_versions
 from scdeconv._version import __version__
 
@@ -61,7 +62,7 @@ def expression(
     TypeError
         If the model does not estimate expression.
     ValueError
-        If ``key_added`` is empty or contains a ``/``, if a cell type is unknown, if the values are not linear
+        If ``key_added`` is empty, contains a ``/`` or has another result, if a cell type is unknown, if the values are not linear
         expression, or if less than half of the model's genes are present. Nothing is written.
 
     Notes
@@ -100,6 +101,9 @@ def expression(
             "or with 'calibrated_map' on pairs with cells."
         )
         raise TypeError(msg)
+    problems = Problems("The expression of cell types cannot be written")
+    check_key_added(problems, adata, key_added, "cell_types")
+    problems.raise_if_any()
     parts = predict(adata, cell_types=cell_types, layer=layer)
     columns = strip_versions(model.genes_).get_indexer(strip_versions(adata.var_names))
     layers = {}
@@ -107,13 +111,12 @@ def expression(
         values = table.to_numpy(dtype=np.float32)[:, columns]
         values[:, columns < 0] = np.nan
         layers[cell_type] = values
-    records = adata.uns.setdefault(keys.UNS, {})
-    for cell_type in records.get(key_added, {}).get("cell_types", ()):
+    for cell_type in adata.uns.get(keys.UNS, {}).get(key_added, {}).get("cell_types", ()):
         # results of an earlier model must not remain
         adata.layers.pop(f"{key_added}_{cell_type}", None)
     for cell_type, values in layers.items():
         adata.layers[f"{key_added}_{cell_type}"] = values
-    records[key_added] = {
+    record = {
         "method": model.method,
         "version": __version__,
         "parameters": model.parameters_,
@@ -121,3 +124,4 @@ def expression(
         "cell_types": list(layers),
         "layer": "X" if layer is None else layer,
     }
+    write_record(adata, key_added, record)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from scdeconv._data import keys
 from scdeconv._data.checks import RULES, check_keywords, check_values, checked, rules_of
-from scdeconv._data.modalities import cell_types_of, with_copies
+from scdeconv._data.modalities import with_copies
 from scdeconv._data.warnings import warn
 from scdeconv.models import check_needs, load_class, records, resolve
 from scdeconv.pp import FEWEST_PAIRS, augment, paired_donors, select_genes, simulate, use_signature
@@ -139,7 +139,7 @@ def fit_method(mdata: MuData, method: MethodLike, arguments: dict[str, Any]) -> 
     if steps["select_genes"]:
         select_genes(work, **{**done.get("select_genes", {}), **steps["select_genes"]})
     if keys.SELECTED not in work[keys.BULK].var and not record.selects_genes:
-        select_genes(work, record.genes_per_type * len(cell_types_of(work)))
+        select_genes(work, record.n_genes(work))
     cls.setup_mudata(work, **{key: architecture[key] for key in ("train_on",) if key in architecture})
     model: Any = cls(work, **architecture)
     model.train(**training)

@@ -48,3 +48,14 @@ def test_effects_on_few_genes_do_not_change_scores():
 def test_without_factors_there_are_no_scores():
     residuals, _ = residuals_of(0)
     assert factor_scores(residuals, residuals, 0).shape == (60, 0)
+
+
+def test_few_genes_have_few_factors():
+    for n_genes in (1, 2, 5):
+        assert count_factors(residuals_of(1, 3.0, n_genes=n_genes)[0], 59) <= n_genes / 3
+
+
+def test_constant_genes_give_finite_scores():
+    residuals = np.zeros((60, 5))
+    residuals[:, 0] = np.random.default_rng(0).normal(size=60)
+    assert np.isfinite(factor_scores(residuals, residuals, 3)).all()

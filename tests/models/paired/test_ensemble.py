@@ -202,3 +202,16 @@ def test_four_pairs_are_enough():
     cells, bulk = datasets.paired_cohort(n_donors=4, n_genes=300, cells_per_donor=(50, 100))
     model = tl.train(pp.pair(cells, bulk), "ensemble")
     np.testing.assert_allclose(model.predict(bulk, in_sample=True).sum(axis=1), 1)
+
+
+def test_members_have_their_default_genes(monkeypatch):
+    mdata = pp.pair(*datasets.paired_cohort(n_donors=8, n_genes=900, n_cell_types=4, cells_per_donor=(40, 80)))
+    monkeypatch.setattr(ensemble, "SIGNIFICANT", 0.0)
+    model = tl.train(mdata, "ensemble")
+    state, bulk = model.state_, mdata["bulk"]
+    assert [len(genes) for genes in state.genes] == [600, 200, 200]
+    alone = [tl.train(mdata, name).predict(bulk, in_sample=True) for name in ("calibrated_map", "ridge", "simplednn")]
+    mean = sum(weight * table.to_numpy() for weight, table in zip(state.weights, alone, strict=True))
+    np.testing.assert_allclose(model.predict(bulk, in_sample=True), mean, atol=1e-6)
+    pp.select_genes(mdata, 100)
+    assert [len(genes) for genes in tl.train(mdata, "ensemble").state_.genes] == [100, 100, 100]

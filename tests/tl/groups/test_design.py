@@ -41,8 +41,8 @@ def make(obs, group, *covariates):
 @pytest.mark.parametrize(
     ("variables", "formula"),
     [
-        (("state", "age", "sex"), "C(state) + age + C(sex, levels=['m', 'f'])"),
-        (("age",), "age"),
+        (("state", "age", "sex"), "C(state) + standardize(age) + C(sex, levels=['m', 'f'])"),
+        (("age",), "standardize(age)"),
         (("treated", "state"), "treated + C(state)"),
     ],
 )

@@ -106,7 +106,7 @@ def test_samples_without_fractions_are_excluded(unchanged):
     bulk, _ = make_bulk()
     expected = tl.group_expression(bulk[:35].copy())
     bulk.obsm["fractions"].iloc[35:] = np.nan
-    with unchanged(bulk):
+    with unchanged(bulk), pytest.warns(UserWarning, match="5 of 40 samples have no fractions"):
         found = tl.group_expression(bulk)
     np.testing.assert_allclose(found.X, expected.X)
     assert found.uns["scdeconv"]["group_expression"]["n_bulk_samples"] == 35

@@ -28,7 +28,7 @@ from .fractions import SUM_TOLERANCE, check_fractions, check_numeric_table, chec
 from .genes import MOSTLY_SHARED, check_shared_genes
 from .groups import check_groups, check_hierarchy
 from .labels import check_cell_type_names, check_labels, check_spellings
-from .names import check_names
+from .names import check_key_added, check_names
 from .paired import UNKNOWN_SIZES, cell_sizes_known, check_cell_sizes, check_paired
 from .problems import Problems, examples
 from .remembered import remember_values

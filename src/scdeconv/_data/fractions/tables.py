@@ -77,8 +77,8 @@ def get_fractions(adata: AnnData, key: str) -> pd.DataFrame:
     check_numeric_table(problems, table, name)
     names = as_text(as_labels(table.columns))
     if not (len(names) and names.is_unique):
-        found = f"repeated: {examples(names[names.duplicated()].unique())}" if len(names) else "no column"
-        problems.add(f"Expected unique cell types as the columns of {name}, found {found}. Correct the columns.")
+        found = f"{examples(names[names.duplicated()].unique())} repeated" if len(names) else "no column"
+        problems.add(f"Expected unique cell types in {name}, found {found}. Sum or rename them.")
     problems.raise_if_any()
     values = table.to_numpy(dtype=float, na_value=np.nan)
     infinite = np.isinf(values).any(axis=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -12,6 +12,8 @@ from .variance_components import estimate_components, limit_weights, stack_clust
 
 # eigenvalues of I - H below this belong to directions that the design fits exactly (set by hand)
 EIGENVALUE_TOLERANCE = 1e-10
+# residuals below this are rounding errors: responses are logarithms or percentages (set by hand)
+RESIDUAL_TOLERANCE = 1e-10
 LEVEL = 0.95
 
 
@@ -21,27 +23,40 @@ class Tests:
 
     Parameters
     ----------
-    effect, se, df
-        Coefficients, their standard errors and degrees of freedom.
+    effect
+        Coefficients.
+    covariance
+        Covariance of the coefficients (square). As ``df`` and the p-values, NaN if the model fits all samples exactly.
+    df
+        Degrees of freedom.
     p_value
         Two-sided t-tests of single coefficients.
     joint_p_value
-        F-test that all these coefficients are 0.
+        F-test that all these coefficients are 0. NaN if there are too few samples for it.
     variance
         Variance of a sample around the model, without its known error.
     """
 
     effect: np.ndarray
-    se: np.ndarray
+    covariance: np.ndarray
     df: np.ndarray
     p_value: np.ndarray
     joint_p_value: float
     variance: float
 
+    @property
+    def se(self) -> np.ndarray:
+        """Return the standard errors of the coefficients."""
+        return np.sqrt(np.diag(self.covariance))
+
     def interval(self) -> tuple[np.ndarray, np.ndarray]:
         """Return lower and upper bounds of the 95 % intervals of the coefficients."""
         half_width = stats.t.ppf((1 + LEVEL) / 2, self.df) * self.se
         return self.effect - half_width, self.effect + half_width
+
+    def per_unit(self, unit: float) -> Tests:
+        """Return the tests of coefficients of columns that were divided by their unit, in the original unit."""
+        return replace(self, effect=self.effect / unit, covariance=self.covariance / unit**2)
 
 
 @dataclass(frozen=True)
@@ -94,6 +109,10 @@ class LinearModel:
         """
         from statsmodels.regression.linear_model import OLS
 
+        exact = np.linalg.lstsq(self.matrix, response, rcond=None)[0]
+        if np.abs(response - self.matrix @ exact).max() < RESIDUAL_TOLERANCE:
+            unknown = np.full(len(self.tested), np.nan)
+            return Tests(exact[self.tested], np.diag(unknown), unknown, unknown, np.nan, 0.0)
         stacks = stack_clusters(self.clusters)
         within, between = 1.0, 0.0
         if errors.any() or self.has_intercepts:
@@ -110,12 +129,12 @@ class LinearModel:
         parts = [_adjusted(whitened[:, 1:][rows], fit.resid[rows], bread, self.tested) for rows in stacks]
         scores, norms, crossed = (np.concatenate([part[i] for part in parts]) for i in range(3))
         covariance = scores.T @ scores
-        se = np.sqrt(np.diag(covariance))
-        df = np.array([_degrees(norms, crossed, bread, np.eye(len(effect))[[i]]) for i in range(len(effect))])
+        units = np.diag(1 / np.sqrt(np.diag(bread)[self.tested]))
+        df = np.array([_degrees(norms, crossed, bread, unit[None]) for unit in units])
         with np.errstate(divide="ignore", invalid="ignore"):
-            p_value = 2 * stats.t.sf(np.abs(effect / se), df)
+            p_value = 2 * stats.t.sf(np.abs(effect) / np.sqrt(np.diag(covariance)), df)
         joint = self._joint_p_value(effect, covariance, norms, crossed, bread) if len(effect) > 1 else p_value[0]
-        return Tests(effect, se, df, p_value, float(joint), within + between)
+        return Tests(effect, covariance, df, p_value, float(joint), within + between)
 
     def _joint_p_value(
         self, effect: np.ndarray, covariance: np.ndarray, norms: np.ndarray, crossed: np.ndarray, bread: np.ndarray
@@ -124,7 +143,7 @@ class LinearModel:
         q = len(effect)
         values, vectors = np.linalg.eigh(bread[np.ix_(self.tested, self.tested)])
         df = _degrees(norms, crossed, bread, (vectors / np.sqrt(values)) @ vectors.T)
-        if np.linalg.matrix_rank(covariance, hermitian=True) < q or df <= q - 1:
+        if np.linalg.matrix_rank(covariance, hermitian=True) < q or not df > q - 1:
             return np.nan
         wald = effect @ np.linalg.solve(covariance, effect)
         return float(stats.f.sf((df - q + 1) / (df * q) * wald, q, df - q + 1))
@@ -149,9 +168,10 @@ def _adjusted(
 
 
 def _degrees(norms: np.ndarray, crossed: np.ndarray, bread: np.ndarray, contrasts: np.ndarray) -> float:
-    """Return the degrees of freedom of the robust covariance of contrasts (contrasts × coefficients).
+    """Return the degrees of freedom of the robust covariance of contrasts (contrasts × coefficients) of variance 1.
 
-    They match the total variance of its entries under the assumed covariance to that of a Wishart distribution.
+    They match the total variance of its entries under the assumed covariance to that of a Wishart distribution. NaN if the
+    clusters leave no variance, for example a single cluster.
     """
     norms, crossed = contrasts @ norms @ contrasts.T, crossed @ contrasts.T
     q = len(contrasts)
@@ -162,4 +182,4 @@ def _degrees(norms: np.ndarray, crossed: np.ndarray, bread: np.ndarray, contrast
     variance = sum(
         (covariances[s, s] * covariances[t, t] + covariances[s, t] * covariances[t, s]).sum() for s, t in pairs
     )
-    return float(q * (q + 1) * mean**2 / variance) if variance > 0 else np.nan
+    return float(q * (q + 1) * mean**2 / variance) if mean > EIGENVALUE_TOLERANCE else np.nan

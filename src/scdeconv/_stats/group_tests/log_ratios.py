@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import false_discovery_control
 
+from scdeconv._stats.rounding import ratio
+
 from .cluster_robust import LinearModel, Tests
 
 # half a cell of 1,000 is added to each type: the posterior mean of a count under the prior of Jeffreys
@@ -80,9 +82,8 @@ def compare_log_ratios(logs: np.ndarray, errors: np.ndarray, model: LinearModel)
     tests, shares = _test_each(logs, errors, model, inside)
     overall = combine_p_values(np.array([test.joint_p_value for test in tests]))
     while inside.sum() - 1 > logs.shape[1] / 2:
-        effects = np.array([test.effect for test in tests])
-        distance = ((effects - np.median(effects[inside], axis=0)) / [test.se for test in tests]) ** 2
-        farthest = int(np.argmax(np.where(inside, distance.sum(axis=1), -1)))
+        distance = _distances_from_median(tests, inside)
+        farthest = int(np.argmax(np.where(inside & np.isfinite(distance), distance, -1)))
         if not adjust_p_values(np.array([test.joint_p_value for test in tests]))[farthest] <= ERROR_RATE:
             break
         inside[farthest] = False
@@ -116,4 +117,17 @@ def _test_each(
     of_ratios = errors * (1 - 2 * inside / n_inside) + errors[:, inside].sum(axis=1, keepdims=True) / n_inside**2
     tests = [model.test(ratio, error) for ratio, error in zip(ratios.T, of_ratios.T, strict=True)]
     means = of_ratios.mean(axis=0)
-    return tests, means / (means + [test.variance for test in tests])
+    return tests, ratio(means, means + [test.variance for test in tests])
+
+
+def _distances_from_median(tests: list[Tests], inside: np.ndarray) -> np.ndarray:
+    """Return how far the effects of each type are from those of the median type inside the reference, in standard errors.
+
+    The squares are summed over all pairs of groups: the result must not depend on which group is the first.
+    """
+    effects = np.array([[0, *test.effect] for test in tests])
+    covariances = np.array([np.pad(test.covariance, (1, 0)) for test in tests])
+    first, second = np.triu_indices(effects.shape[1], 1)
+    differences = effects[:, second] - effects[:, first]
+    variances = covariances[:, first, first] + covariances[:, second, second] - 2 * covariances[:, first, second]
+    return ratio((differences - np.median(differences[inside], axis=0)) ** 2, variances).sum(axis=1)

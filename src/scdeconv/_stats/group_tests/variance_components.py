@@ -67,8 +67,6 @@ def estimate_components(
     """
     residuals = response - matrix @ np.linalg.lstsq(matrix, response, rcond=None)[0]
     scale = residuals @ residuals / (len(response) - matrix.shape[1])
-    if scale <= 0:
-        return 1.0, 0.0
     values = np.column_stack([response, matrix])
 
     def deviance(shares: np.ndarray) -> float:

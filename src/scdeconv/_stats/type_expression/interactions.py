@@ -62,10 +62,9 @@ class Interactions:
     df: float
     n_factors: int
 
-    def per_unit(self, ranges: np.ndarray) -> Interactions:
-        """Return the effects of variables that were divided by their ranges, in the original unit."""
-        scale = ranges[:, None, None]
-        return replace(self, effect=self.effect / scale, standard_error=self.standard_error / scale)
+    def per_unit(self, unit: float) -> Interactions:
+        """Return the effects of variables that were divided by their unit, in the original unit."""
+        return replace(self, effect=self.effect / unit, standard_error=self.standard_error / unit)
 
 
 def normalise(expression: np.ndarray, fractions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,8 +8,8 @@ from scdeconv._stats.least_squares import HUBER_K, MAD_PER_SD
 
 # eigenvalues must exceed the Marchenko-Pastur edge of pure noise by this factor, as genes differ in variance (set by hand)
 EDGE_MARGIN = 1.2
-# at most this share of the residual degrees of freedom is spent on factors (set by hand)
-MAX_SHARE_OF_DF = 1 / 3
+# maximum number of factors relative to the residual degrees of freedom and to the genes (set by hand)
+MAX_SHARE = 1 / 3
 # steps of the robust regression of the scores (set by hand)
 N_HUBER_STEPS = 3
 
@@ -30,9 +30,10 @@ def count_factors(residuals: np.ndarray, df: int) -> int:
     ``(1 + sqrt(df / G))²`` times the mean (Marchenko & Pastur 1967).
     """
     n_genes = residuals.shape[1]
-    eigenvalues = np.linalg.eigvalsh(residuals @ residuals.T / n_genes)[::-1][:df]
+    rank = min(df, n_genes)
+    eigenvalues = np.linalg.eigvalsh(residuals @ residuals.T / n_genes)[::-1][:rank]
     edge = EDGE_MARGIN * (1 + np.sqrt(df / n_genes)) ** 2 * np.median(eigenvalues)
-    return min(int((eigenvalues > edge).sum()), int(df * MAX_SHARE_OF_DF))
+    return min(int((eigenvalues > edge).sum()), int(rank * MAX_SHARE))
 
 
 def factor_scores(residuals: np.ndarray, deviations: np.ndarray, n_factors: int) -> np.ndarray:
@@ -56,12 +57,14 @@ def factor_scores(residuals: np.ndarray, deviations: np.ndarray, n_factors: int)
         return np.empty((len(residuals), 0))
     _, vectors = np.linalg.eigh(residuals @ residuals.T)
     loadings = vectors[:, -n_factors:].T @ residuals
-    scores = np.linalg.solve(loadings @ loadings.T, loadings @ deviations.T).T
+    # least squares: loadings can be collinear, if there are more factors than varying genes
+    scores = np.linalg.lstsq(loadings.T, deviations.T, rcond=None)[0].T
     for _ in range(N_HUBER_STEPS):
         left = np.abs(deviations - scores @ loadings)
         scale = np.median(left, axis=1, keepdims=True) / MAD_PER_SD
-        weights = np.minimum(1, HUBER_K * scale / np.maximum(left, np.finfo(float).tiny))
+        # at a scale of 0, most genes are fitted exactly
+        weights = np.where(left <= HUBER_K * scale, 1, HUBER_K * scale / np.maximum(left, np.finfo(float).tiny))
         for sample, weight in enumerate(weights):
             weighted = loadings * weight
-            scores[sample] = np.linalg.solve(weighted @ loadings.T, weighted @ deviations[sample])
+            scores[sample] = np.linalg.lstsq(weighted @ loadings.T, weighted @ deviations[sample], rcond=None)[0]
     return scores

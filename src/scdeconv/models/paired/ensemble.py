@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from scipy.stats import t
 
 from scdeconv._data import keys
@@ -21,7 +22,7 @@ from scdeconv.models._state import Estimate, State
 from scdeconv.models.paired._network_states import SimpleDNNState
 from scdeconv.models.paired.calibrated_map import CalibratedMAP, CalibratedMAPState
 from scdeconv.models.paired.ridge import Ridge, RidgeState
-from scdeconv.pp import paired_donors
+from scdeconv.pp import paired_donors, select_genes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,11 +87,14 @@ class WeightedEnsembleState(State):
     ----------
     members
         States of the members.
+    genes
+        Positions of the genes of each member among the genes of the model.
     weights
         Weights of the members in this order; sum 1.
     """
 
     members: tuple[CalibratedMAPState | RidgeState | SimpleDNNState, ...]
+    genes: tuple[np.ndarray, ...]
     weights: np.ndarray
 
     def predict(self, expression: np.ndarray) -> np.ndarray:
@@ -99,12 +103,16 @@ class WeightedEnsembleState(State):
 
     def estimate(self, expression: np.ndarray) -> Estimate:
         """Return the weighted mean over members, and the noise if CalibratedMAP is a member."""
-        return self._mean([member.estimate(expression) for member in self.members])
+        return self._mean([member.estimate(own) for member, own in self._inputs(expression)])
 
     def estimate_given(self, expression: np.ndarray, known: KnownParts, estimate: Estimate) -> Estimate:
         """Return the weighted mean of the members' estimates given the known parts."""
-        found = [member.estimate_given(expression, known, member.estimate(expression)) for member in self.members]
-        return self._mean(found)
+        inputs = self._inputs(expression)
+        return self._mean([member.estimate_given(own, known, member.estimate(own)) for member, own in inputs])
+
+    def _inputs(self, expression: np.ndarray) -> list[tuple[State, np.ndarray]]:
+        """Return each member with the expression of its genes."""
+        return [(member, expression[:, genes]) for member, genes in zip(self.members, self.genes, strict=True)]
 
     def _mean(self, found: Sequence[Estimate]) -> Estimate:
         mean = np.tensordot(self.weights, np.stack([each.fractions for each in found]), axes=1)
@@ -126,7 +134,8 @@ class WeightedEnsemble(DeconvolutionModel):
     Parameters
     ----------
     mdata
-        From :func:`scdeconv.pp.pair`, with at least 4 paired donors. The members share the selected genes.
+        From :func:`scdeconv.pp.pair`, with at least 4 paired donors. If no genes are selected, each member selects its
+        default number of genes.
 
     Raises
     ------
@@ -154,7 +163,7 @@ class WeightedEnsemble(DeconvolutionModel):
         summary="weighted mean of calibrated_map, ridge and simplednn",
         reference="this library",
         stochastic=True,
-        genes_per_type=150,
+        selects_genes=True,
         fewest_pairs=4,
     )
     state_type = WeightedEnsembleState
@@ -212,7 +221,8 @@ class WeightedEnsemble(DeconvolutionModel):
                 f"{n_donors}. Use method='calibrated_map'."
             )
             raise ValueError(msg)
-        pure = [CalibratedMAP(mdata), Ridge(mdata)] if keys.PROFILES in mdata.mod else [Ridge(mdata)]
+        methods = (CalibratedMAP, Ridge) if keys.PROFILES in mdata.mod else (Ridge,)
+        pure = [method(_with_genes(mdata, method)) for method in methods]
         # once for all fits, because each search for the libraries of BLAS takes time
         with one_blas_thread():
             for member in pure:
@@ -228,12 +238,24 @@ class WeightedEnsemble(DeconvolutionModel):
         weights = weigh(measured, predicted, donors)
         held_out = HeldOut(measured, weighted_out_of_fold(measured, predicted, donors), donors)
         shown = ", ".join(f"{member.method} {weight:.2f}" for member, weight in zip(members, weights, strict=True))
+        # the first member has the most genes: fewer genes are the first ones of the same order
         record = members[0].training_
+        names = pd.Index(record.genes)
+        genes = tuple(names.get_indexer(member.training_.genes) for member in members)
         summary = f"{len(np.unique(donors))} donors, {len(record.genes)} genes; weights {shown}; {held_out.describe()}"
         states = tuple(member.state_ for member in members)
-        state = WeightedEnsembleState(members=states, weights=weights, summary=summary)
+        state = WeightedEnsembleState(members=states, genes=genes, weights=weights, summary=summary)
         interrupted = any(member.interrupted_ for member in members)
         self._store(state, replace(record, summary=summary, seed=seed, held_out=held_out, interrupted=interrupted))
+
+
+def _with_genes(mdata: MuData, method: type[DeconvolutionModel]) -> MuData:
+    """Return the data with the genes that are selected, by default those of the method; the data are not changed."""
+    if keys.SELECTED in mdata[keys.BULK].var:
+        return mdata
+    work = with_copies(mdata, (keys.BULK,))
+    select_genes(work, method.record.n_genes(work))
+    return work
 
 
 def _train_network(mdata: MuData, seed: int) -> DeconvolutionModel:
@@ -241,7 +263,7 @@ def _train_network(mdata: MuData, seed: int) -> DeconvolutionModel:
     # lazy import: it takes seconds
     from scdeconv.models.paired.simplednn import SimpleDNN
 
-    work = with_copies(mdata, (keys.BULK,))
+    work = with_copies(_with_genes(mdata, SimpleDNN), (keys.BULK,))
     SimpleDNN.setup_mudata(work)
     network = SimpleDNN(work)
     network.train(seed=seed)

@@ -139,7 +139,6 @@ class Ridge(CrossFittedModel):
         needs=("pairs",),
         summary="ridge regression of log-ratios on log expression",
         reference="this library",
-        genes_per_type=150,
     )
     state_type = RidgeState
 

@@ -115,7 +115,6 @@ class SimpleDNN(PairEnsemble):
         summary="network on pairs",
         reference="SimpleDNN paper (2025)",
         stochastic=True,
-        genes_per_type=150,
     )
     state_type = SimpleDNNState
 

@@ -181,21 +181,18 @@ class DWLS(SignatureModel):
     MAST. A sample without expression gets equal fractions. Types with identical profiles get equal fractions.
 
     The original uses 100 random halves of the genes. Its dampening constant depends on the seed, because the variances
-    of several constants are almost equal. On the data in ``tests/parity``, fractions of 10 seeds differ by up to 0.037
-    (signature of 96 genes) and 0.151 (all 500 genes). Here the number of halves is doubled, up to 6,400, for constants
-    with indistinguishable variances. Fractions of 20 seeds then differ by up to 0.012 and 0.007 on these data. On three
-    public data sets, fractions of 10 seeds differ by up to 0.050 in single samples, instead of 0.206, and by at most
-    0.007 on average over samples. With the dampening constants of the original, fractions agree to 2.5e-4, and to 5e-10
-    with its stopping rule.
+    of several constants are almost equal. Here the number of halves is doubled, up to 6,400, for constants with
+    indistinguishable variances. On the data in ``tests/parity``, fractions of different seeds then differ by up to 0.012
+    (signature of 96 genes) and 0.007 (all 500 genes). With the dampening constants of the original, fractions agree to
+    2.5e-4, and to 5e-10 with its stopping rule.
 
     The unknown content of Rectangle is one minus the sum of the weights, which is constrained to at most one. Between
-    platforms the sum differs from one (0.95 to 1.7 in two public data sets of blood), and the constraint biases the
-    fractions of the known types. Here medians over genes replace the sum, the known types keep their ratios, and an
+    platforms the sum differs from one even if no type is missing, and the constraint biases the fractions of the known
+    types. Here medians over genes replace the sum, the known types keep their ratios, and an
     estimate within one standard error of zero is set to zero. Small shares are therefore not found with few marker
     genes or a large platform effect. The estimate is an RNA fraction. Its conversion to a cell fraction assumes that
     unknown cells have the mean RNA content of the sample. A platform effect on marker genes only biases the unknown
-    content. Cells that resemble a known type are assigned to that type: in blood, T cells removed from the reference
-    were found (half of the RNA), monocytes (a third of the RNA) were not.
+    content. Cells that resemble a known type are assigned to that type, and are not found.
 
     Rectangle uses its second step only for types with fewer than 20 marker genes. Here it is used for all types.
 

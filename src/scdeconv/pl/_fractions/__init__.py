@@ -2,4 +2,5 @@
 
 from __future__ import annotations
 
+from .columns import read_groups
 from .fractions import fractions

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from scdeconv.pl._style import GREY, category_colors, remember_colors
+from scdeconv._data.labels import as_labels, as_text, is_continuous
+from scdeconv.pl._style import GREY, category_colors, refuse_missing_columns, remember_colors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,36 +54,24 @@ def read_groups(adata: AnnData, name: str | None, known: np.ndarray, palette: Pa
     if name is None:
         groups = pd.Categorical([""] * known.sum())
         return Column("", groups, None, category_colors(adata, "", groups.categories, palette))
-    _refuse_missing(adata, [name], "groupby")
+    refuse_missing_columns(adata, [name], "groupby")
     column = adata.obs[name]
     groups = pd.Categorical(column)
-    groups = groups.rename_categories(str)
-    colors = category_colors(adata, name, groups.categories, palette)
-    stored = groups.categories if isinstance(column.dtype, pd.CategoricalDtype) else None
-    if (groups.codes < 0).any():
-        groups = groups.add_categories([NOT_GIVEN]).fillna(NOT_GIVEN)
-    return Column(name, groups[known].remove_unused_categories(), stored, {**colors, NOT_GIVEN: GREY})
+    # the same labels as in the tests of groups
+    categories = as_text(as_labels(pd.Index(groups.categories, dtype=object)))
+    colors = category_colors(adata, name, categories, palette)
+    stored = categories if isinstance(column.dtype, pd.CategoricalDtype) and categories.is_unique else None
+    labels = np.append(categories, NOT_GIVEN)[groups.codes]
+    groups = pd.Categorical(labels[known], pd.Index([*categories, NOT_GIVEN]).unique())
+    return Column(name, groups.remove_unused_categories(), stored, {NOT_GIVEN: GREY, **colors})
 
 
 def read_tracks(adata: AnnData, names: Sequence[str], known: np.ndarray) -> list[Column]:
     """Return columns of the shown samples: numbers, or groups."""
-    _refuse_missing(adata, names, "tracks")
+    refuse_missing_columns(adata, names, "tracks")
     return [
         Column(name, adata.obs[name].to_numpy(dtype=float, na_value=np.nan)[known], None, {})
-        if is_number(adata.obs[name])
+        if is_continuous(adata.obs[name])
         else read_groups(adata, name, known)
         for name in names
     ]
-
-
-def is_number(column: pd.Series) -> bool:
-    """Return whether a column has numbers; True and False are groups."""
-    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
-
-
-def _refuse_missing(adata: AnnData, names: Sequence[str], argument: str) -> None:
-    missing = [name for name in names if name not in adata.obs]
-    if missing:
-        found = missing[0] if len(missing) == 1 else missing
-        msg = f"Expected {argument} to be columns {list(adata.obs)} of adata.obs, found {found!r}. Correct it."
-        raise KeyError(msg)

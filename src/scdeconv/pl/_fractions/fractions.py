@@ -116,7 +116,8 @@ def fractions(
     TypeError
         If the fractions are not a DataFrame.
     ValueError
-        If all samples are NaN, `kind` is unknown, `tracks` are given without a heat map, or there are too few colours.
+        If all samples are NaN, fractions are not finite numbers, cell types or columns of ``obs`` are repeated, `kind` is
+        unknown, `tracks` are given without a heat map, or there are too few colours.
 
     Examples
     --------

@@ -79,5 +79,5 @@ def comparison_methods(record: dict[str, Any], citations: Citations) -> str:
 
 def _sizes(record: dict[str, Any]) -> str:
     """Return the number of samples in each group, or of all if the variable is continuous."""
-    sizes = ", ".join(f"{size} {level}" for level, size in record["groups"].items())
+    sizes = ", ".join(f"{size} {level}" for level, size in zip(record["groups"], record["group_sizes"], strict=True))
     return f" ({sizes})" if sizes else f" ({record['n_samples']} samples)"

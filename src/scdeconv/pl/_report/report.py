@@ -21,7 +21,7 @@ from scdeconv._data.checks import checked
 from scdeconv._data.files import publishing
 from scdeconv._data.fractions import get_fractions
 from scdeconv._data.keys import FRACTIONS, MEASURED, UNS
-from scdeconv._data.labels import as_text
+from scdeconv._data.labels import as_labels
 from scdeconv._process import loaded_versions
 from scdeconv._version import __version__
 from scdeconv.pl._benchmark import benchmark as draw_benchmark
@@ -70,7 +70,7 @@ def report(
     The page needs no other file and no network. It has, in this order: two sentences on what was done, checks of the input,
     the fractions as bars, heat map and sortable table, flagged samples, prediction intervals, the error on held-out
     donors beside the mean composition, the comparison of groups, a methods paragraph with references for a paper, and
-    versions and seeds. Parts that need what is not there are left out, or say so.
+    versions and seeds. Parts whose input is missing are left out, or say what is missing.
 
     Parameters
     ----------
@@ -262,9 +262,9 @@ def _accuracy(adata: AnnData, estimate: Estimate, model: DeconvolutionModel | No
 def _comparison(adata: AnnData, record: dict[str, Any]) -> dict[str, Any]:
     """Return sentence, table and figures of the comparison of groups."""
     figures = [as_image(draw_comparison(adata), f"Change with {record['group']}")]
-    values = as_text(adata.obs[record["group"]].dropna()) if record["group"] in adata.obs else ()
+    values = as_labels(adata.obs[record["group"]].dropna()) if record["group"] in adata.obs else ()
     # the column may have been changed since
-    if len(values) and {*values} == {*record["groups"]}:
+    if len(values) and {*values} == {*map(str, record["groups"])}:
         figures.append(as_image(draw_comparison(adata, kind="boxes"), f"Fractions by {record['group']}"))
     return {"finding": finding(record), "grid": comparison_grid(record), "figures": figures}
 

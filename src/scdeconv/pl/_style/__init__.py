@@ -15,7 +15,7 @@ from .figure import (
     refuse_size_of_given_axes,
     saved,
 )
-from .labels import chosen_types, fit_note, fraction_label, signed
+from .labels import chosen_types, fit_note, fraction_label, refuse_missing_columns, signed
 from .marks import MIN_BOX_SAMPLES, draw_boxes, jitter, root_ticks
 from .palette import BLUE, GREEN, GREY, LIGHT, ORANGE, OTHER, PALETTE, SKY, VERMILION
 from .panels import head, legend_above, panel_columns, small_multiples

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from matplotlib import colormaps
 from matplotlib.colors import is_color_like, to_hex
 
@@ -22,7 +23,6 @@ from scdeconv._data.fractions import (
 from .palette import BLACK, palette_of
 
 if TYPE_CHECKING:
-    import pandas as pd
     from anndata import AnnData
 
 Palette = str | Sequence[Any] | Mapping[str, Any]
@@ -103,7 +103,7 @@ def _given(palette: Palette, names: pd.Index) -> dict[str, str]:
         colormap = colormaps[palette]
         is_qualitative = colormap.N <= MAX_QUALITATIVE
         palette = list(colormap(np.arange(colormap.N) if is_qualitative else np.linspace(0, 1, len(names))))
-    if not isinstance(palette, Mapping):
+    if not isinstance(palette, (Mapping, pd.Series)):
         if len(palette) < len(names):
             msg = (
                 f"Expected palette to have a colour for each of {len(names)} names, found {len(palette)}. Add colours, or "
@@ -111,7 +111,7 @@ def _given(palette: Palette, names: pd.Index) -> dict[str, str]:
             )
             raise ValueError(msg)
         palette = dict(zip(map(str, names), palette, strict=False))
-    return _as_hex(palette, "palette")
+    return _as_hex(dict(palette), "palette")
 
 
 def _as_hex(colors: Mapping[str, Any], where: str) -> dict[str, str]:
@@ -119,4 +119,4 @@ def _as_hex(colors: Mapping[str, Any], where: str) -> dict[str, str]:
     if wrong:
         msg = f"Expected colours of matplotlib in {where}, found {examples(wrong)}. Use names or hex codes."
         raise ValueError(msg)
-    return {name: to_hex(color) for name, color in colors.items()}
+    return {str(name): to_hex(color) for name, color in colors.items()}

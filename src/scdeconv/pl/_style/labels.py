@@ -47,3 +47,16 @@ def chosen_types(cell_types: Sequence[str] | None, table: pd.DataFrame, where: s
         msg = f"Expected columns {unknown} in {where}, found {columns}. Use these cell_types."
         raise KeyError(msg)
     return columns if cell_types is None else list(dict.fromkeys(cell_types))
+
+
+def refuse_missing_columns(adata: AnnData, names: Sequence[str], argument: str) -> None:
+    """Raise an error if columns of ``obs`` are missing or repeated."""
+    missing = [name for name in names if name not in adata.obs]
+    if missing:
+        found = missing[0] if len(missing) == 1 else missing
+        msg = f"Expected {argument} to be columns {list(adata.obs)} of adata.obs, found {found!r}. Correct it."
+        raise KeyError(msg)
+    repeated = [name for name in names if list(adata.obs).count(name) > 1]
+    if repeated:
+        msg = f"Expected one column {repeated[0]!r} in adata.obs, found several. Rename or remove the others."
+        raise ValueError(msg)

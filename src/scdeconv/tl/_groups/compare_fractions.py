@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from scdeconv._data import keys
-from scdeconv._data.checks import Problems, checked, examples
+from scdeconv._data.annotated import write_record
+from scdeconv._data.checks import Problems, check_key_added, checked, examples
 from scdeconv._data.labels import as_labels
 from scdeconv._data.warnings import warn
 from scdeconv._process import one_blas_thread
@@ -93,22 +94,25 @@ def compare_fractions(
     Writes
     ------
     ``adata.uns["scdeconv"][key_added]``
-        The arguments, the ``table``, the numbers of samples and groups, how donors were treated (``donors``), the source of
-        the errors (``errors``), and ``p_value`` of the test that no type differs (Cauchy combination of the types).
+        The arguments, the ``table``, ``n_samples``, ``groups`` and their ``group_sizes`` (empty for a continuous variable), how
+        donors were treated (``donors``), the source of the errors (``errors``), and ``p_value`` of the test that no type
+        differs (Cauchy combination of the types).
 
     Raises
     ------
     KeyError
         If ``adata.obsm[key]`` is missing.
     ValueError
-        If columns of ``adata.obs`` are missing, incomplete, constant or collinear, a group has one sample, or the fractions
-        have problems. All problems are in one message, and nothing is written.
+        If columns of ``adata.obs`` are missing, incomplete, constant or collinear, a group has one sample, the fractions or
+        their intervals have problems, or ``key_added`` has another result. All problems are in one message, and nothing is
+        written.
 
     Warns
     -----
     UserWarning
         If samples have no estimate (NaN) or the fit of a model that was trained on them. If cell types are below 0.001 in
-        most samples of every group; they are left out.
+        most samples of every group; they are left out. If tests are NaN, because a type does not vary within the groups, or
+        there are too few samples or donors. If two groups have nearly the same name.
 
     Notes
     -----
@@ -141,10 +145,11 @@ def compare_fractions(
     ['Macrophage', 'patient - control']
     """
     problems = Problems(TITLE)
+    check_key_added(problems, adata, key_added, "table")
     table = read_fractions(problems, adata, key)
     problems.raise_if_any()
     known = table.notna().all(axis=1).to_numpy()
-    obs, fractions = adata.obs[known], table[known].astype(float)
+    obs, fractions = adata.obs[known], table[known]
     design = make_design(problems, obs, group, covariates)
     absent, rare = _untestable(fractions, design)
     fractions = fractions.drop(columns=[*absent, *rare])
@@ -153,7 +158,7 @@ def compare_fractions(
             f"Expected at least 2 cell types in adata.obsm[{key!r}] that are not below {LIMIT:g} in most samples, found "
             f"{list(fractions)} in {len(fractions)} samples with fractions. Merge types with tl.merge_types, or use another key."
         )
-    variances, source = error_variances(problems, adata, key, fractions)
+    variances, source = error_variances(problems, adata, key, fractions, known)
     model, treatment = _model_of(problems, obs, design, paired_by)
     problems.raise_if_any()
     assert design is not None
@@ -164,11 +169,13 @@ def compare_fractions(
     with one_blas_thread():
         found = compare_log_ratios(logs_of_fractions(values), errors_of_logs(values, variances), model)
         points = [model.test(100 * column, no_errors) for column in values.T]
-    result = _tidy(list(map(str, fractions)), design.contrasts, found.tests, points)
+    tests, points = ([test.per_unit(design.unit) for test in of_types] for of_types in (found.tests, points))
+    result = _tidy(list(map(str, fractions)), design.contrasts, tests, points)
     result["in_reference"] = np.repeat(found.in_reference, len(design.contrasts))
     result["error_share"] = np.repeat(found.error_share, len(design.contrasts))
-    groups = {} if design.groups is None else design.groups.value_counts().to_dict()
-    adata.uns.setdefault(keys.UNS, {})[key_added] = {
+    _warn_of_nan(result)
+    sizes = pd.Series(dtype=int) if design.groups is None else design.groups.value_counts()
+    record = {
         "table": result.copy(),
         "p_value": found.p_value,
         "key": key,
@@ -178,9 +185,11 @@ def compare_fractions(
         "donors": treatment,
         "errors": source,
         "n_samples": len(fractions),
-        "groups": {str(level): int(size) for level, size in groups.items()},
+        "groups": np.array(sizes.index, dtype=object),
+        "group_sizes": sizes.to_numpy(),
         "version": __version__,
     }
+    write_record(adata, key_added, record)
     return result
 
 
@@ -188,7 +197,7 @@ def _model_of(
     problems: Problems, obs: pd.DataFrame, design: Design | None, paired_by: str | None
 ) -> tuple[LinearModel | None, str]:
     """Return the linear model of the samples, and how donors are treated; None if there are problems."""
-    if paired_by is not None and not check_complete(problems, obs, paired_by, "adata.obs"):
+    if paired_by is not None and not check_complete(problems, obs, paired_by):
         return None, INDEPENDENT
     if design is None:
         return None, INDEPENDENT
@@ -220,6 +229,22 @@ def _report_left_out(adata: AnnData, key: str, known: np.ndarray, absent: Sequen
     warn_of_samples(adata, key, known)
 
 
+def _warn_of_nan(table: pd.DataFrame) -> None:
+    """Warn about tests that could not be computed."""
+    untested = table.loc[table["p_value"].isna(), "cell_type"].unique()
+    if len(untested):
+        warn(
+            f"Expected samples (with paired_by: donors) that vary beyond the columns of obs, found that these explain "
+            f"{len(untested)} cell types exactly: {examples(untested)}. Their p-values are NaN. Remove covariates, or add samples "
+            "of other donors."
+        )
+    elif table["p_overall"].isna().any():
+        warn(
+            f"Expected enough samples for a joint test of {table['contrast'].nunique()} contrasts, found too few: p_overall is "
+            "NaN. Merge groups, or add samples."
+        )
+
+
 def _tidy(
     cell_types: Sequence[str], contrasts: Sequence[str], tests: Sequence[Tests], points: Sequence[Tests]
 ) -> pd.DataFrame:
@@ -227,6 +252,8 @@ def _tidy(
     tables = []
     for cell_type, test, change in zip(cell_types, tests, points, strict=True):
         (lower, upper), (points_lower, points_upper) = test.interval(), change.interval()
+        with np.errstate(over="ignore"):
+            ratios = np.exp([test.effect, lower, upper])
         columns = {
             "cell_type": cell_type,
             "contrast": contrasts,
@@ -237,9 +264,9 @@ def _tidy(
             "q_value": np.nan,
             "p_overall": test.joint_p_value,
             "q_overall": np.nan,
-            "ratio": np.exp(test.effect),
-            "ratio_lower": np.exp(lower),
-            "ratio_upper": np.exp(upper),
+            "ratio": ratios[0],
+            "ratio_lower": ratios[1],
+            "ratio_upper": ratios[2],
             "points": change.effect,
             "points_lower": points_lower,
             "points_upper": points_upper,

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scdeconv._data import keys
-from scdeconv._data.checks import Problems, checked, examples
+from scdeconv._data.annotated import write_record
+from scdeconv._data.checks import Problems, check_key_added, checked
 from scdeconv._data.warnings import warn
-from scdeconv._stats.type_expression.interactions import fit_interactions, samples_needed, variance_inflation
+from scdeconv._stats.type_expression.interactions import fit_interactions, samples_needed
 from scdeconv._version import __version__
 
 from .design import make_design
 from .effect_tables import ERROR_RATE, summarise_types, tidy_effects
+from .estimable import check_estimable, check_genes, frequent_types
 from .mixtures import read_mixtures
-from .samples import warn_of_samples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,13 +24,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-    from .design import Design
 
 TITLE = "The expression of cell types cannot be compared"
-# types with a lower mean fraction in a group are not tested: the error of an estimate is of this size (set by hand)
-MIN_FRACTION = 0.005
-# least residual degrees of freedom (set by hand)
-MIN_DF = 3
 # variance inflation above which types are reported: standard errors are 5 times those of independent fractions (set by
 # hand; 3 to 20 in cohorts of 7 types with 40 to 200 samples)
 MAX_INFLATION = 25.0
@@ -89,8 +85,8 @@ def differential_expression(
     - ``t`` and ``p_value``: moderated t-test;
     - ``q_value``: false discovery rate (Benjamini-Hochberg) over the genes of a type and contrast.
 
-    All but ``mean`` are NaN for genes that are not tested in the type: it does not express them in the bulk
-    (one-sided p of ``mean`` above 0.05), or its fraction is too small.
+    All but ``mean`` are NaN for genes that are not tested in the type, because it does not express them in the bulk
+    (one-sided p of ``mean`` above 0.05) or because its fraction is too small.
 
     Writes
     ------
@@ -108,14 +104,15 @@ def differential_expression(
         If ``adata.obsm[key]`` is missing.
     ValueError
         If columns of ``adata.obs`` are missing, incomplete, constant or collinear, the values are not linear expression,
-        the fractions have problems, there are fewer samples than parameters, or an effect cannot be told apart from those
-        of other types. Nothing is written.
+        the fractions have problems, there are fewer samples than parameters, an effect cannot be told apart from those of
+        other types, or ``key_added`` has another result. Nothing is written.
 
     Warns
     -----
     UserWarning
         If cell types are not tested because their fractions are tiny, if the fractions of types are nearly collinear, if
-        samples have no fractions, or the fit of a model that was trained on them.
+        samples have no fractions, or the fit of a model that was trained on them. If names of groups or genes are repeated
+        or nearly the same.
 
     Notes
     -----
@@ -161,27 +158,27 @@ def differential_expression(
     ['Macrophage', 'patient - control', 'GENE0001']
     """
     problems = Problems(TITLE)
+    check_key_added(problems, adata, key_added, "table")
     mixtures = read_mixtures(problems, adata, key, layer)
     design = make_design(problems, adata.obs[mixtures.known], group, covariates)
     problems.raise_if_any()
     assert design is not None
-    fractions = _frequent_types(mixtures.fractions, design)
+    fractions = frequent_types(mixtures.fractions, design)
     tested, others = design.matrix[:, design.tested], design.matrix[:, 1 + len(design.contrasts) :]
-    inflation = _check_estimable(problems, fractions, tested, others)
-    problems.raise_if_any()
-    warn_of_samples(adata, key, mixtures.known)
-
+    inflation = check_estimable(problems, fractions, design, n_factors)
     expressed = np.asarray(mixtures.expression.any(axis=0))
-    ranges = 2 * tested.std(axis=0) if design.groups is None else np.ones(tested.shape[1])
-    found = fit_interactions(
-        mixtures.expression[:, expressed], fractions.to_numpy(), tested / ranges, others, n_factors
-    )
+    check_genes(problems, mixtures.expression[:, expressed])
+    problems.raise_if_any()
+
+    # from one standard deviation below to one above the mean, or from group to group
+    span = 2.0 if design.groups is None else 1.0
+    found = fit_interactions(mixtures.expression[:, expressed], fractions.to_numpy(), tested / span, others, n_factors)
     needed = samples_needed(found, len(fractions), fold_change)
-    found = found.per_unit(ranges)
+    found = found.per_unit(span * design.unit)
     table = tidy_effects(found, design, mixtures.fractions.columns, fractions.columns, adata.var_names, expressed)
     types = summarise_types(table, mixtures.fractions, fractions.columns, inflation, found.inflation, needed)
     _report_types(types, found.n_factors, len(fractions), fold_change)
-    adata.uns.setdefault(keys.UNS, {})[key_added] = {
+    record = {
         "table": table.copy(),
         "cell_types": types,
         "key": key,
@@ -194,50 +191,16 @@ def differential_expression(
         "n_samples": len(fractions),
         "version": __version__,
     }
+    write_record(adata, key_added, record)
     return table
-
-
-def _frequent_types(table: pd.DataFrame, design: Design) -> pd.DataFrame:
-    """Return the fractions of the types that are frequent in every group, with rows that sum to 1."""
-    groups = [np.full(len(table), fill_value=True)]
-    if design.groups is not None:
-        groups = [design.groups == level for level in design.groups.categories]
-    frequent = np.all([table[rows].mean() >= MIN_FRACTION for rows in groups], axis=0)
-    if not frequent.all():
-        rare = table.columns[~frequent]
-        warn(
-            f"Expected mean fractions of at least {MIN_FRACTION:g} in every group, found less for {examples(rare, n=5)}. Genes "
-            "are not tested in these types. Merge them with similar types: tl.merge_types."
-        )
-    kept = table.loc[:, frequent]
-    totals = np.maximum(kept.to_numpy().sum(axis=1), np.finfo(float).tiny)
-    return kept.div(totals, axis=0)
-
-
-def _check_estimable(problems: Problems, fractions: pd.DataFrame, tested: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the variance inflation, variables × cell types; report too few samples and collinear fractions."""
-    n_samples, n_types = fractions.shape
-    needed = n_types * (1 + tested.shape[1]) + others.shape[1] + MIN_DF
-    if n_samples < needed or not n_types:
-        problems.add(
-            f"Expected at least {needed} samples with fractions for {n_types} cell types and {others.shape[1]} columns of "
-            f"covariates, found {n_samples}. Merge similar types (tl.merge_types), remove covariates, or add samples."
-        )
-        return np.empty(0)
-    inflation = variance_inflation(fractions.to_numpy(), tested, others)
-    singular = fractions.columns[np.isinf(inflation).any(axis=0)]
-    if len(singular):
-        problems.add(
-            f"Expected linearly independent fractions within the groups, found collinear ones: {examples(singular, n=10)}. "
-            "The effects on these types cannot be told apart. Merge them: tl.merge_types."
-        )
-    return inflation
 
 
 def _report_types(types: pd.DataFrame, n_factors: int, n_samples: int, fold_change: float) -> None:
     """Print the number of genes of each type; warn about types with nearly collinear fractions."""
+    several = types["contrast"].nunique() > 1
     parts = [
-        f"{row.cell_type} {row.n_significant} of {row.n_tested} ({row.samples_needed:.0f})"
+        f"{row.cell_type}{f' ({row.contrast})' if several else ''} {row.n_significant} of {row.n_tested} "
+        f"({row.samples_needed:.0f})"
         for row in types[types["n_tested"] > 0].itertuples()
     ]
     print(

@@ -85,6 +85,11 @@ def group_expression(
         If a subset does not have more samples than cell types, an argument is out of range, fractions do not sum to 1
         or are collinear, or values are not linear expression.
 
+    Warns
+    -----
+    UserWarning
+        If samples have no fractions, or the fit of a model that was trained on them. If names of genes are repeated.
+
     Notes
     -----
     Standard errors, subset size and noise threshold of the original are not public. The definitions above were chosen

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from scdeconv._data.checks import check_expression
+from scdeconv._data.checks import check_expression, examples
 from scdeconv._data.matrix import get_matrix, to_dense
+from scdeconv._data.warnings import warn
 
-from .samples import read_fractions
+from .samples import read_fractions, warn_of_samples
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +32,8 @@ class Mixtures(NamedTuple):
 def read_mixtures(problems: Problems, adata: AnnData, key: str, layer: str | None) -> Mixtures:
     """Return the samples of the object that have fractions; raise an error if fractions or expression have problems.
 
+    Warn of samples without fractions, fits of training samples, and repeated names of genes.
+
     Parameters
     ----------
     problems
@@ -45,5 +48,12 @@ def read_mixtures(problems: Problems, adata: AnnData, key: str, layer: str | Non
     table, matrix = read_fractions(problems, adata, key), get_matrix(adata, layer, "adata")
     check_expression(problems, adata, matrix, "adata", logged="log1p" in adata.uns and layer is None)
     problems.raise_if_any()
+    repeated = adata.var_names[adata.var_names.duplicated()].unique()
+    if len(repeated):
+        warn(
+            f"Expected unique gene names in adata, found {len(repeated)} repeated: {examples(repeated)}. Results of the same "
+            "name are of different genes. Call adata.var_names_make_unique() first."
+        )
     known = table.notna().all(axis=1).to_numpy()
-    return Mixtures(table[known].astype(float), to_dense(matrix[known]), known)
+    warn_of_samples(adata, key, known)
+    return Mixtures(table[known], to_dense(matrix[known]), known)

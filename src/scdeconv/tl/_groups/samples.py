@@ -21,6 +21,10 @@ def read_fractions(problems: Problems, adata: AnnData, key: str) -> pd.DataFrame
     """Return the table ``obsm[key]``, samples × cell types; problems of its values and names are added to ``problems``."""
     table = get_fractions(adata, key)
     check_fractions(problems, table, f"adata.obsm[{key!r}]")
+    if table.isna().all(axis=None):
+        problems.add(
+            f"Expected samples with fractions in adata.obsm[{key!r}], found {len(table)} rows of NaN. Use another key."
+        )
     check_cell_type_names(problems, table.columns, f"adata.obsm[{key!r}]")
     return table
 

@@ -55,7 +55,7 @@ def default_arguments(mdata: MuData, method: MethodLike) -> dict[str, Any]:
     record, bulk = resolve(method)[0].record, mdata[keys.BULK]
     defaults = known_arguments(method)
     if not record.selects_genes and keys.SELECTED not in bulk.var:
-        defaults["n_genes"] = min(record.genes_per_type * len(cell_types_of(mdata)), bulk.n_vars)
+        defaults["n_genes"] = record.n_genes(mdata)
     return defaults
 
 
