@@ -16,6 +16,7 @@ from scdeconv.pl._style import (
     GREY,
     LETTER,
     LIGHT,
+    MAX_HEIGHT_INCHES,
     SMALL,
     Palette,
     chosen_types,
@@ -150,7 +151,8 @@ def _draw_effects(
     names = [f"{name}{'' if compared.loc[name, 'in_reference'] else ' *'}" for name in shown]
     pitch = len(contrasts) + GAP
     width = WIDTH_INCHES + CHARACTER * max(map(len, names))
-    ax = new_axes(ax, figsize, (width, ROW_INCHES * pitch * len(shown) + AXIS_INCHES))
+    height = min(ROW_INCHES * pitch * len(shown) + AXIS_INCHES, MAX_HEIGHT_INCHES)
+    ax = new_axes(ax, figsize, (width, height))
     ax.axvline(0, color=GREY, linewidth=0.8, zorder=1)
     for number, (contrast, color) in enumerate(colors.items()):
         rows = table[table["contrast"] == contrast].set_index("cell_type").loc[shown]
