@@ -9,6 +9,7 @@ import pytest
 from scdeconv._data.labels import (
     MISSING_WORDS,
     as_categorical,
+    as_flags,
     as_labels,
     changed_labels,
     is_missing,
@@ -108,3 +109,13 @@ def test_signs_and_separated_numbers_change_a_spelling(first, second):
 )
 def test_near_matches_are_of_unmatched_labels(ours, theirs, expected):
     assert near_matches(ours, theirs) == expected
+
+
+@pytest.mark.parametrize("values", [[True, False, None], ["True", "FALSE", np.nan], [1, 0, np.nan], ["1", "0.0", "NA"]])
+def test_flags_are_read_in_all_spellings(values):
+    assert as_flags(pd.Series(values)).tolist() == [True, False, False]
+
+
+def test_other_values_are_no_flags():
+    with pytest.raises(ValueError, match="Expected True or False, found 'yes'"):
+        as_flags(pd.Series(["True", "yes"]))

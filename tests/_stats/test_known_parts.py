@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -117,3 +119,20 @@ def test_error_of_a_sum_uses_summed_errors(held_out):
     errors = (held_out.predicted - held_out.measured)[:, :2].sum(axis=1)
     np.testing.assert_allclose(error_of_parts(held_out, of), np.sqrt((errors**2).mean()))
     assert error_of_parts(None, of).tolist() == [np.inf]
+
+
+def test_bounds_stay_within_what_is_left():
+    """Against the extremes of all compositions on a grid that have the known values."""
+    steps = np.arange(11) / 10
+    grid = np.array([row for row in product(steps, repeat=4) if np.isclose(sum(row), 1)])
+    of = np.array([[1, 0], [0, 1], [0, 1], [0, 0]], dtype=float)
+    sums = np.column_stack([np.eye(4), [1, 1, 0, 0], [0, 1, 1, 1], [1, 1, 1, 0], [1, 1, 1, 1]])
+    values = np.array([[0.3, np.nan], [0.3, 0.5], [1.0, 0.0], [np.nan, np.nan], [0.2, 0.6]])
+    se = np.zeros_like(values)
+    se[4, 1] = 0.1
+    parts = KnownParts(values, se, of, np.full(2, np.inf))
+    lower, upper = parts.limit(np.zeros((5, 8)), np.ones((5, 8)), sums)
+    for row, low, high in zip(np.where(se > 0, np.nan, values), lower, upper, strict=True):
+        possible = grid[(np.isnan(row) | np.isclose(grid @ of, row)).all(axis=1)] @ sums
+        np.testing.assert_allclose(low, possible.min(axis=0), atol=1e-9)
+        np.testing.assert_allclose(high, possible.max(axis=0), atol=1e-9)

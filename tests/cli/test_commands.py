@@ -165,3 +165,21 @@ def test_report_compares_groups_of_a_sheet(folder, tmp_path, capsys):
     assert "Add --force" in capsys.readouterr().err
     assert run("report", folder / "f.h5ad", "-o", tmp_path / "r.html", "--force") == 0
     assert {path.name for path in tmp_path.glob("r*")} == {"r.html", "r_fractions_mqc.json", "r_quality_mqc.json"}
+
+
+def test_groups_of_a_table_need_its_coverage(folder, tmp_path, capsys):
+    fractions = pd.read_csv(folder / "f.tsv", sep="\t", index_col=0)
+    sheet = pd.DataFrame({"state": ["ill", "well"] * (len(fractions) // 2)}, fractions.index)
+    sheet.to_csv(tmp_path / "sheet.csv", index_label="sample")
+    asked = ("--samples", tmp_path / "sheet.csv", "--group", "state")
+    assert run("report", folder / "f.tsv", *asked, "-o", tmp_path / "r.html") == 1
+    assert "Pass that of scdeconv predict, such as --coverage 0.9" in capsys.readouterr().err
+    assert run("report", folder / "f.tsv", *asked, "--coverage", 0.8, "-o", tmp_path / "r.html") == 0
+    assert run("report", folder / "f.h5ad", *asked, "-o", tmp_path / "h.html") == 0
+    tables = [
+        (tmp_path / name).read_text(encoding="utf-8").split('id="comparison"')[1].split("<figure>")[0]
+        for name in ("r.html", "h.html")
+    ]
+    assert tables[0] == tables[1]
+    assert run("report", folder / "f.h5ad", "--coverage", 0.9, "-o", tmp_path / "x.html") == 1
+    assert "found a coverage of 0.8" in capsys.readouterr().err

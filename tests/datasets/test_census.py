@@ -236,3 +236,10 @@ def test_symbols_in_bulk_give_an_advice(store):
     bulk.var_names = store.var["feature_name"].to_numpy()
     with pytest.raises(ValueError, match=r"cells\.var_names = cells\.var\['feature_name'\]"):
         pp.pair(cells, bulk)
+
+
+def test_missing_types_warn_in_every_call(store):
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="found fewer or none of 'NK', 'monocyte'"):
+            cells = census_reference("lung", uri=store.uri, cell_types=["T cell", "NK", "monocyte"], min_cells=5)
+        assert set(cells.obs["cell_type"]) == {"T cell"}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
 from anndata import AnnData
 from drawings import draw_reference_fit, make_samples
@@ -32,9 +33,11 @@ def test_samples_are_sorted_by_their_share():
 
 
 def test_missing_results_are_named():
-    with pytest.raises(KeyError, match="Expected 'reference_fit' in adata.varm.* Call tl.reference_fit"):
+    with pytest.raises(
+        KeyError, match="Expected the result 'reference_fit' of tl.reference_fit in adata.varm.* Call tl.reference_fit"
+    ):
         pl.reference_fit(make_samples(4, 2))
-    with pytest.raises(KeyError, match="Expected 'x' in adata.varm"):
+    with pytest.raises(KeyError, match="Expected the result 'x' of tl.reference_fit in adata.varm"):
         pl.reference_fit(AnnData(shape=(2, 3)), "x")
 
 
@@ -42,3 +45,10 @@ def test_two_axes_are_refused():
     _, axes = plt.subplots(1, 2)
     with pytest.raises(ValueError, match="Expected three axes, .* found 2"):
         draw_reference_fit(axes=axes)
+
+
+def test_tables_of_another_content_are_refused():
+    adata = make_samples(4, 2)
+    adata.varm["reference_fit"] = pd.DataFrame({"a": 1.0}, adata.var_names)
+    with pytest.raises(KeyError, match="found another table with this key"):
+        pl.reference_fit(adata)

@@ -289,7 +289,7 @@ def test_views_are_accepted(inputs, assert_same):
 def test_pairing_does_not_change_its_inputs(inputs, form, assert_same):
     for adata in inputs:
         adata.X = FORMATS[form](dense(adata.X))
-        adata.uns["scdeconv"] = {"kept": 1}
+        adata.uns["scdeconv"] = {"kept": {"number": 1}}
         adata.obsm["X_pca"] = np.arange(2.0 * adata.n_obs).reshape(-1, 2)
         adata.layers["other"] = adata.X.copy()
         adata.var["total"] = np.arange(adata.n_vars)

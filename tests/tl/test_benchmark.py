@@ -442,3 +442,10 @@ def test_ctrl_c_returns_completed_parallel_runs(pairs, interrupt_after):
     with pytest.warns(UserWarning, match="Interrupted: the table contains the completed runs"):
         table = tl.benchmark(pairs, {"nnls": {}, "endless": endless}, cv=2, n_jobs=2)
     assert list(table["method"].unique()) == ["nnls"]
+
+
+def test_one_measured_type_cannot_be_scored(pairs):
+    data = pairs.copy()
+    data["bulk"].obsm["measured_fractions"].iloc[:, 1:] = np.nan
+    with pytest.raises(ValueError, match="at least two measured cell types to score"):
+        tl.benchmark(data, ["nnls"], seeds=(0,))

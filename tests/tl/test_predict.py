@@ -141,3 +141,14 @@ def test_another_unit_than_in_training_warns(cohort, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         tl.predict(bulk.copy(), model)
+
+
+def test_comparisons_of_earlier_fractions_are_removed(model, bulk, capsys):
+    for key in ("fractions", "second"):
+        tl.predict(bulk, model, key_added=key)
+        bulk.obs["state"] = ["ill", "well"] * (bulk.n_obs // 2)
+        tl.compare_fractions(bulk, "state", key=key, key_added=f"of_{key}")
+    tl.predict(bulk, model)
+    assert "of_fractions" not in bulk.uns["scdeconv"]
+    assert "of_second" in bulk.uns["scdeconv"]
+    assert "removed 'of_fractions' of the earlier 'fractions'" in capsys.readouterr().out

@@ -221,7 +221,36 @@ def test_arguments_with_a_model_are_refused(training, other):
 
 def test_samples_without_all_common_types_are_ignored(training, other):
     other.obsm["measured_fractions"].iloc[:4, 1] = np.nan
-    assert tl.validate(training, other, method="nnls").loc["all entries", "n"] == 8 * 4
+    with pytest.warns(UserWarning, match="Left out 4 of 12 test samples, in which common types were not measured"):
+        table = tl.validate(training, other, method="nnls")
+    assert table.loc["all entries", "n"] == 8 * 4
+
+
+def test_few_genes_of_the_test_are_reported(training, other):
+    with pytest.warns(UserWarning, match="most of the 300 genes .*found 40 genes"):
+        tl.validate(training, other[:, :40].copy(), method="ridge")
+
+
+def test_data_without_records_are_validated(training, other):
+    expected = tl.validate(training, other, method="nnls")
+    bare = training.copy()
+    del bare.uns["scdeconv"]
+    pd.testing.assert_frame_equal(tl.validate(bare, other, method="nnls"), expected)
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ({"x": ["a", "b"], "y": ["b", "c"]}, "each cell type once in groups"),
+        ({"x": ["a", "a", "b"]}, "each cell type once in groups"),
+        ({"c": ["a", "b"]}, "a new name of group 'c'"),
+        ({"x": []}, "an empty list"),
+    ],
+)
+def test_groups_that_lose_types_are_refused(groups, message):
+    problems = Problems("")
+    match_types(problems, list("abc"), list("abc"), groups)
+    assert any(message in text for text in problems.messages)
 
 
 FINOTELLO = [

@@ -24,6 +24,8 @@ Values = TypeVar("Values", pd.Series, pd.Index)
 MISSING_WORDS = frozenset(
     {"", ".", "-", "--", "?", "na", "n/a", "#n/a", "<na>", "nan", "nat", "none", "null", "missing"}
 )
+# True and False in tables of other programs, in lower case
+FLAG_WORDS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 DECIMAL, WHOLE = re.compile(r"[+-]?\d+\.\d+"), re.compile(r"([+-]?\d+)\.0+")
 # a dash after a word and before a space or the end is a sign, as in "CD4- T cell"
 MINUS = re.compile(r"(?<=\w)-(?=[\s,;)]|$)")
@@ -55,6 +57,16 @@ def as_labels(values: Values) -> Values:
 def _clean(value: object) -> str:
     text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
     return unicodedata.normalize("NFC", text).strip()
+
+
+def as_flags(values: pd.Series) -> pd.Series:
+    """Return a mask from True and False, also as text or as 1 and 0; missing values are False. Refuse others."""
+    flags = values.map(lambda value: FLAG_WORDS.get(str(value).lower()))
+    wrong = values[flags.isna() & ~is_missing(values)]
+    if len(wrong):
+        msg = f"Expected True or False, found {wrong.iloc[0]!r}. Correct the value."
+        raise ValueError(msg)
+    return flags.eq(True)
 
 
 def as_categorical(values: pd.Series) -> pd.Categorical[Any]:

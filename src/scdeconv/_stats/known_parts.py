@@ -182,6 +182,30 @@ class KnownParts:
         lower, upper = np.clip(fractions - half_width, 0, 1), np.clip(fractions + half_width, 0, 1)
         return np.where(mine, lower, np.nan), np.where(mine, upper, np.nan), mine
 
+    def limit(self, lower: np.ndarray, upper: np.ndarray, of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return bounds of sums of cell types, within what the exactly known values allow.
+
+        Parameters
+        ----------
+        lower, upper
+            Bounds, samples × sums.
+        of
+            Whether a cell type belongs to a sum (0 or 1), cell types × sums.
+        """
+        exact = self.known & (self.se == 0)
+        if not exact.any():
+            return lower, upper
+        values = np.where(exact, self.values, 0.0)
+        rest = 1 - values.sum(axis=1, keepdims=True)
+        # samples × cell types
+        is_free = ~(exact[:, None, :] & (self.of > 0)).any(axis=2)
+        overlap = self.of.T @ of
+        inside, touched = overlap == self.of.sum(axis=0)[:, None], overlap > 0
+        low = values @ inside + np.where(is_free @ (1 - of) > 0, 0, rest)
+        high = values @ touched + np.where(is_free @ of > 0, rest, 0)
+        low, high = np.minimum(low, high).clip(0, 1), np.maximum(low, high).clip(0, 1)
+        return np.clip(lower, low, high), np.clip(upper, low, high)
+
     def disagreement(self, fractions: np.ndarray) -> np.ndarray:
         """Return the differences of known values and estimates in standard deviations, samples × parts; NaN if unknown.
 

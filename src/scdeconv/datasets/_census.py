@@ -20,7 +20,7 @@ from scdeconv._data.checks import checked, examples
 from scdeconv._data.checks.arguments.rules import PATH
 from scdeconv._data.files import publishing
 from scdeconv._data.labels import plain_tables
-from scdeconv._data.warnings import dependency_warnings_ignored
+from scdeconv._data.warnings import dependency_warnings_ignored, warn
 
 from ._cell_sampling import CELL, balance_donors, sample_strata
 from ._census_query import COLUMNS, describe_failure, filter_of, list_counts, select_cells
@@ -115,6 +115,11 @@ def census_reference(
     ValueError
         If no cells are found. The message contains what the Census has.
 
+    Warns
+    -----
+    UserWarning
+        If a type of `cell_types` has too few cells or none.
+
     Notes
     -----
     CZI Cell Science Program et al. 2025, Nucleic Acids Research 53, D886-D900, doi:10.1093/nar/gkae1142. The Census is
@@ -146,7 +151,7 @@ def census_reference(
         release = Release(date_of(census_version) if census_version in ALIASES else census_version)
     path = _path_of(query, release)
     if path.exists():
-        return _read(path)
+        return _with_all_types(_read(path), query)
     if os.environ.get(VARIABLE) and uri is None:
         msg = (
             f"Expected {path}, found no such file. {VARIABLE} is the folder of data sets and disables the download. Make the "
@@ -158,7 +163,7 @@ def census_reference(
     if not os.environ.get(VARIABLE):
         with publishing(path) as (new,), dependency_warnings_ignored():
             cells.write_h5ad(new, compression="gzip")
-    return cells
+    return _with_all_types(cells, query)
 
 
 def _fingerprint(uri: str) -> str:
@@ -191,6 +196,17 @@ def _read(path: Path) -> AnnData:
             f"Expected cells of the Census in {path}, found an unreadable file: {error}. Delete it to read them again."
         )
         raise OSError(msg) from error
+
+
+def _with_all_types(cells: AnnData, query: dict[str, Any]) -> AnnData:
+    """Return the cells; warn if they lack some of the types that were asked for."""
+    missing = sorted(set(query["cell_types"]) - set(cells.obs[keys.CELL_TYPE])) if query["cell_types"] else []
+    if missing:
+        warn(
+            f"Expected at least {query['min_cells']} cells of each of cell_types, found fewer or none of {examples(missing, 20)}. "
+            "Correct the names, pass a smaller min_cells, or other assays or tissues."
+        )
+    return cells
 
 
 def _load(store: Store, query: dict[str, Any]) -> AnnData:
@@ -226,12 +242,10 @@ def _load(store: Store, query: dict[str, Any]) -> AnnData:
         "arguments": json.dumps(query),
         "datasets": studies[used].drop(columns=CELL).astype(str),
     }
-    missing = sorted(set(query["cell_types"] or ()) - set(seen[keys.CELL_TYPE]))
     _report(
         cells,
         {
             "without types with few cells": rare,
-            "not found": missing,
             "without data sets with few genes": list(studies.index[~usable]),
         },
     )

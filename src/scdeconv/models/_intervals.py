@@ -38,7 +38,7 @@ def interval_bounds(
         Coverage of the intervals.
     parts
         Known parts of all samples. Their own intervals are normal; those of the other types are from the errors of
-        out-of-fold predictions with the same known parts.
+        out-of-fold predictions with the same known parts, within what exactly known values leave.
     of
         Whether a cell type belongs to a sum (0 or 1), cell types × sums. The identity matrix: bounds of the cell types.
 
@@ -58,7 +58,7 @@ def interval_bounds(
         rescale = parts.like(estimate.fractions).rescale if parts.known.any() else np.asarray
         resamples = np.stack([rescale(each) for each in estimate.resamples])
         bounds = resampled_intervals(estimate.fractions @ of, resamples @ of, coverage)
-        return np.where(is_known, lower, bounds[0]), np.where(is_known, upper, bounds[1])
+        return parts.limit(np.where(is_known, lower, bounds[0]), np.where(is_known, upper, bounds[1]), of)
     spread = np.array(np.broadcast_to(estimate.sums(of).spread, lower.shape))
     # training samples have the spread of their out-of-fold predictions
     out_of_fold = np.broadcast_to(spread_of(held_out.sums(of).members), (len(held_out.donors), of.shape[1]))
@@ -75,7 +75,7 @@ def interval_bounds(
             others = like if donor is None else like.without(str(donor))
             if donor is None or others.widest_coverage() >= coverage:
                 lower[free], upper[free] = others.intervals(estimate.fractions[mine] @ sums, coverage, spread[free])
-    return lower, upper
+    return parts.limit(lower, upper, of)
 
 
 def sum_tables(

@@ -14,7 +14,9 @@ from scdeconv.pl._fractions import fractions, read_groups
 from scdeconv.pl._style import (
     CHARACTER,
     GREY,
+    LETTER,
     LIGHT,
+    MAX_HEIGHT_INCHES,
     SMALL,
     Palette,
     chosen_types,
@@ -149,7 +151,8 @@ def _draw_effects(
     names = [f"{name}{'' if compared.loc[name, 'in_reference'] else ' *'}" for name in shown]
     pitch = len(contrasts) + GAP
     width = WIDTH_INCHES + CHARACTER * max(map(len, names))
-    ax = new_axes(ax, figsize, (width, ROW_INCHES * pitch * len(shown) + AXIS_INCHES))
+    height = min(ROW_INCHES * pitch * len(shown) + AXIS_INCHES, MAX_HEIGHT_INCHES)
+    ax = new_axes(ax, figsize, (width, height))
     ax.axvline(0, color=GREY, linewidth=0.8, zorder=1)
     for number, (contrast, color) in enumerate(colors.items()):
         rows = table[table["contrast"] == contrast].set_index("cell_type").loc[shown]
@@ -169,7 +172,9 @@ def _draw_effects(
     ax.tick_params(axis="y", length=0)
     ax.spines[["top", "right", "left"]].set_visible(False)
     if len(contrasts) > 1:
-        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False, fontsize=SMALL)
+        # entries beside each other must not be wider than the figure
+        columns = 2 if 2 * LETTER * max(map(len, contrasts)) < width - 1 else 1
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=columns, frameon=False, fontsize=SMALL)
     return ax
 
 

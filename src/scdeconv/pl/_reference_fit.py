@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
 
+# columns of the tables that are drawn
+GENES, SAMPLES = ("symbol", "bulk", "fit", "log2_ratio", "unexplained"), ("unexplained",)
 # genes with a name, samples with a name
 N_GENES, MAX_NAMED = 15, 24
 # counts per million: start of the axes
@@ -90,10 +92,13 @@ def reference_fit(
     >>> samples.get_xlabel()
     'share not explained'
     """
-    for where, tables in (("varm", adata.varm), ("obsm", adata.obsm)):
-        if not isinstance(tables.get(key), pd.DataFrame):
+    for where, tables, columns in (("varm", adata.varm, GENES), ("obsm", adata.obsm, SAMPLES)):
+        table = tables.get(key)
+        if not isinstance(table, pd.DataFrame) or not {*columns} <= {*table}:
+            found = sorted(tables) if table is None else f"another table with this key: {list(table)[:5]}"
             msg = (
-                f"Expected {key!r} in adata.{where}, found {sorted(tables)}. Call tl.reference_fit or pass another key."
+                f"Expected the result {key!r} of tl.reference_fit in adata.{where}, found {found}. Call tl.reference_fit or "
+                "pass another key."
             )
             raise KeyError(msg)
     genes, samples = adata.varm[key], adata.obsm[key].dropna()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from scdeconv._version import __version__
 from ._evaluate import held_out_errors
 
 if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
     from anndata import AnnData
 
     from scdeconv.models import DeconvolutionModel
@@ -75,7 +78,8 @@ def predict(
         ``coverage``, also ``..._by_level_lower`` and ``..._by_level_upper``, from the out-of-fold errors of the sums.
     ``adata.obsm[f"{key_added}_quality"]``
         Quality measures of each sample (see ``model.quality``), for models that have them or were trained on counts.
-        Warnings list samples that differ from the training donors and samples with few reads. Tables of an earlier prediction with these keys are removed.
+        Warnings list samples that differ from the training donors and samples with few reads. Tables of an earlier prediction with these keys are removed,
+        and comparisons of groups (:func:`scdeconv.tl.compare_fractions`) that were made with it.
     ``adata.uns["scdeconv"][key_added]``
         Method, version, parameters, kind of fractions (cell or RNA), number of genes and seed. Also the names of the
         training samples: ``out_of_fold``, and ``in_sample`` for those with the fit. Also ``known`` and ``known_se``. With
@@ -107,7 +111,8 @@ def predict(
     f. CalibratedMAP (also in an ensemble) then maximises the posterior density of the other types under this condition.
     Other methods, and out-of-fold predictions, scale the other types to the rest. The interval of an exactly known type is its value,
     with a standard error it is normal. Intervals of the other types are from the errors of out-of-fold predictions that
-    are rescaled with the measured fractions of the known types.
+    are rescaled with the measured fractions of the known types,
+    within what exactly known values leave.
 
     Examples
     --------
@@ -139,6 +144,7 @@ def predict(
         adata.obsm[key_added if kind == "fractions" else f"{key_added}_{kind}"] = table
     records = adata.uns.setdefault(keys.UNS, {})
     records.pop(f"{key_added}_by_level", None)
+    _remove_comparisons(records, key_added)
     records[key_added] = {
         **record_of(model),
         **({} if coverage is None else {"coverage": coverage, "intervals": INTERVALS[model.held_out_ is None]}),
@@ -148,6 +154,15 @@ def predict(
     if model.training_.levels:
         records[key_added]["levels"] = dict(model.training_.levels)
         records[f"{key_added}_by_level"] = dict(records[key_added])
+
+
+def _remove_comparisons(records: MutableMapping[str, Any], key: str) -> None:
+    """Remove the comparisons of groups that were made with an earlier estimate of this key."""
+    made = [name for name, record in records.items() if isinstance(record, Mapping) and record.get("key") == key]
+    for name in made:
+        del records[name]
+    if made:
+        print(f"predict: removed {examples(made)} of the earlier {key!r} from uns. Compare again.")
 
 
 def record_of(model: DeconvolutionModel) -> dict[str, Any]:

@@ -324,3 +324,18 @@ class TestValues:
         assert double(3, unruled=object()) == 6
         with pytest.raises(TypeError, match="Expected seed"):
             double("3")
+
+
+@pytest.mark.parametrize("records", ["text", None, {"fractions": "text"}])
+def test_foreign_records_in_uns_are_refused(pairs, records, unchanged):
+    bulk, mdata = pairs["bulk"].copy(), pairs.copy()
+    bulk.uns["scdeconv"] = mdata.uns["scdeconv"] = records
+    with unchanged(bulk), pytest.raises(ValueError, match="must be a dictionary that scdeconv wrote"):
+        tl.predict(bulk, tl.train(pairs, "nnls"))
+    with pytest.raises(ValueError, match="must be a dictionary that scdeconv wrote"):
+        tl.reference_fit(mdata)
+
+
+def test_estimates_never_replace_measured_fractions(pairs):
+    with pytest.raises(ValueError, match="Measured fractions are read from this key"):
+        tl.predict(pairs["bulk"].copy(), tl.train(pairs, "nnls"), key_added="measured_fractions")

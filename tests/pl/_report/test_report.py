@@ -238,3 +238,109 @@ def test_many_samples_are_below_five_megabytes(make_estimate):
     # docs/benchmarks/report_page.md has 25 types
     html, _ = page_of(make_estimate(300, 4))
     assert len(html.encode()) < 5e6 / 4
+
+
+def wrong_quality(bulk):
+    bulk.obsm["fractions_quality"]["outside"] = "perhaps"
+
+
+def fewer_bounds(bulk):
+    bulk.obsm["fractions_lower"] = bulk.obsm["fractions_lower"].iloc[:, :2]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda bulk: bulk.obsm.update(fractions=bulk.obsm["fractions"] * 100), "Divide the table by 100"),
+        (lambda bulk: bulk.obsm.update(fractions=bulk.obsm["fractions"] - 0.5), "fractions of at least 0"),
+        (lambda bulk: bulk.obsm.update(fractions=bulk.obsm["fractions"] * np.inf), "finite numbers"),
+        (lambda bulk: bulk.obsm.update(fractions=bulk.obsm["fractions"].assign(p="a")), "found 1 non-numeric columns"),
+        (
+            lambda bulk: bulk.obsm.update(fractions=bulk.obsm["fractions"].iloc[:, [0, 0]]),
+            "unique cell types .*repeated",
+        ),
+        (lambda bulk: bulk.obsm.update(fractions_quality=np.zeros((bulk.n_obs, 2))), "DataFrame in adata.obsm"),
+        (
+            lambda bulk: bulk.uns["scdeconv"]["fractions"].update(held_out="x"),
+            "the held_out of the estimate .*found 'x'",
+        ),
+        (wrong_quality, "True or False in the column 'outside' .*found 'perhaps'"),
+        (fewer_bounds, "in adata.obsm..fractions_lower.., found none of"),
+    ],
+)
+def test_tables_with_problems_are_refused(bulk, tmp_path, change, message, without_figures):
+    change(bulk)
+    with pytest.raises(ValueError, match=message):
+        pl.report(bulk, tmp_path / "r.html")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore:Observation names are not unique")
+def test_repeated_sample_names_are_refused(make_estimate, without_figures):
+    adata = make_estimate(3, 2)
+    adata.obs_names = ["s"] * 3
+    with pytest.raises(ValueError, match="unique sample names, found 's' repeated"):
+        page_of(adata)
+
+
+def test_model_of_another_estimate_is_refused(bulk, model, make_estimate, without_figures):
+    bulk.uns["scdeconv"]["fractions"]["trained_on"] = "other donors"
+    with pytest.raises(ValueError, match="found another one: trained_on .* instead of 'other donors'"):
+        page_of(bulk, model=model)
+    with pytest.raises(ValueError, match="found one without the cell types 'type 0'"):
+        page_of(make_estimate(3, 2), model=model)
+
+
+def test_model_keeps_the_record_of_conversions(bulk, model, without_figures):
+    tl.convert_fractions(bulk, dict(zip(model.cell_types_, [1.0, 2, 3, 4], strict=True)), to="rna")
+    _, page = page_of(bulk, key="rna_fractions", model=model)
+    assert "shares of RNA" in page.text
+    assert "held-out donors is not known" in page.text
+
+
+def test_flags_as_text_of_other_programs(bulk, without_figures):
+    quality = bulk.obsm["fractions_quality"]
+    quality["outside"] = np.where(np.arange(bulk.n_obs) == 0, "TRUE", "FALSE")
+    assert "1 of 12 samples differ from the training donors" in page_of(bulk)[1].text
+
+
+def test_nullable_fractions_are_read(bulk, without_figures):
+    before = page_of(bulk)[0]
+    bulk.obsm["fractions"] = bulk.obsm["fractions"].astype("Float64")
+    assert page_of(bulk)[0] == before
+
+
+def test_partly_measured_samples_are_not_compared(bulk, without_figures):
+    measured = bulk.obsm["measured_fractions"] = bulk.obsm["fractions"].copy()
+    measured.iloc[2:, 0] = np.nan
+    expected = tl.evaluate(bulk[:2].copy()).loc["all entries", "n"]
+    html, _ = page_of(bulk)
+    section = html.rsplit("samples of this report with measured fractions", 1)[1]
+    assert f'<span>all entries</span></th><td class="number">{expected}</td>' in section
+    measured.iloc[:, 0] = np.nan
+    assert "samples of this report with measured fractions" not in page_of(bulk)[0]
+
+
+def test_boxes_need_the_groups_of_the_comparison(bulk, without_figures):
+    bulk.obs["state"] = ["ill", "well"] * 6
+    tl.compare_fractions(bulk, "state")
+    assert "Fractions by state" in page_of(bulk)[0]
+    bulk.obs["state"] = ["a", "b"] * 6
+    assert "Fractions by state" not in page_of(bulk)[0]
+
+
+def test_equal_reports_are_equal_files(make_estimate, tmp_path):
+    for name in ("a.html", "b.html"):
+        pl.report(make_estimate(3, 2), tmp_path / name)
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+def test_names_are_no_formulas_in_figures(make_estimate, tmp_path):
+    adata = make_estimate(2, 2)
+    names = {"type 0": "$\\frac$", "type 1": "_hidden"}
+    for side in ("", "_lower", "_upper"):
+        adata.obsm[f"fractions{side}"] = adata.obsm[f"fractions{side}"].rename(columns=names)
+    pl.report(adata, tmp_path / "r.html")
+    assert [
+        text.get_text() for text in pl.fractions(adata, kind="bars", cell_types=["_hidden"]).get_legend().get_texts()
+    ]

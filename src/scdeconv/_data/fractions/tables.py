@@ -166,6 +166,12 @@ def scored_tables(
             f"each of {len(some)} samples lacks some of them. Measure these types in some samples."
         )
         raise ValueError(msg)
+    if len(some) and whole.shape[1] < 2:
+        msg = (
+            f"Expected at least two measured cell types to score, found {list(whole)}: each sample has 100 % of one type. "
+            "Measure further types."
+        )
+        raise ValueError(msg)
     whole = measured_shares(whole, cell_types)
     predicted = predicted.loc[whole.index].drop(columns=never)
     if len(never):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
+    from anndata import AnnData
 
 SUMMARY = "Write one HTML file with the fractions, their quality and how they were made."
 
@@ -35,6 +36,11 @@ def add_options(parser: ArgumentParser) -> None:
         "--covariates", nargs="+", default=[], metavar="COLUMN", help="columns that the comparison is adjusted for"
     )
     parser.add_argument("--paired-by", metavar="COLUMN", help="column with the donor, if donors have several samples")
+    parser.add_argument(
+        "--coverage",
+        type=float,
+        help="coverage of the bounds beside the table, as for scdeconv predict; needed with --group",
+    )
     parser.add_argument("--benchmark", type=path, metavar="TABLE", help="from scdeconv benchmark")
     parser.add_argument(
         "--runs", nargs="+", type=path, default=[], metavar="JSON", help="what --json of the earlier commands printed"
@@ -61,9 +67,11 @@ def run(args: Namespace) -> Result:
 
     mpl.use("Agg")
     from scdeconv import pl, tl
+    from scdeconv._data.labels import as_flags
     from scdeconv.io import read_sheet
 
     adata = read_estimate(args.fractions)
+    _set_coverage(adata, args)
     if args.measured is not None:
         measured = with_measured(adata, args.measured).obsm[keys.MEASURED]
         adata.obsm[keys.MEASURED] = measured.reindex(adata.obs_names)
@@ -85,8 +93,31 @@ def run(args: Namespace) -> Result:
     flagged = adata.obsm.get(f"{keys.FRACTIONS}_quality")
     counts = {"samples": adata.n_obs}
     if flagged is not None and "outside" in flagged:
-        counts["outside"] = int((flagged["outside"].astype(str) == "True").sum())
+        counts["outside"] = int(as_flags(flagged["outside"]).sum())
     return Result({path: partial(_write, text) for path, text in texts.items()}, counts=counts)
+
+
+def _set_coverage(adata: AnnData, args: Namespace) -> None:
+    """Record the coverage of bounds from tables; refuse one without bounds, another one than recorded, or none for groups."""
+    from scdeconv._data.checks import RULES, check_values
+
+    key = keys.FRACTIONS
+    recorded = adata.uns.get(keys.UNS, {}).get(key, {}).get("coverage")
+    has_bounds = {f"{key}_lower", f"{key}_upper"} <= {*adata.obsm}
+    if args.coverage is None:
+        if args.group is not None and has_bounds and recorded is None:
+            msg = (
+                f"Expected --coverage, the coverage of the bounds beside {args.fractions}, together with --group, found none. "
+                "Pass that of scdeconv predict, such as --coverage 0.9."
+            )
+            raise ValueError(msg)
+        return
+    check_values({"--coverage": RULES["coverage"]}, {"--coverage": args.coverage})
+    if not has_bounds or recorded not in (None, args.coverage):
+        found = f"a coverage of {recorded}" if has_bounds else "no bounds"
+        msg = f"Expected bounds with the coverage {args.coverage} in or beside {args.fractions}, found {found}. Omit --coverage."
+        raise ValueError(msg)
+    adata.uns.setdefault(keys.UNS, {}).setdefault(key, {})["coverage"] = args.coverage
 
 
 def _numbers_if_all(column: pd.Series) -> pd.Series:

@@ -123,9 +123,10 @@ def read_numbers(
         names = [fields.header[columns[column]] for column in np.unique(where[:, 0])]
         more = f" and {len(where) - 3} more" if len(where) > 3 else ""
         in_columns = f" in {len(names)} of {table.shape[1]} columns ({examples(names)})" if len(where) > 3 else ""
+        unknown = "leave unknown values empty" if missing else "replace missing values with 0"
         problems.add(
             f"Expected numbers in {fields.path}, found {len(where)} other fields: {examples(found)}{more}{in_columns}. "
-            f"Use decimal points, replace missing values with 0, or remove the row or column.{way_out}"
+            f"Use decimal points, {unknown}, or remove the row or column.{way_out}"
         )
     return values
 

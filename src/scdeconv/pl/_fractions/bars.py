@@ -35,15 +35,18 @@ def draw_bars(
     frame = Frame.make(samples, ax, figsize, beside=beside, above=0.0, height=height)
     ax = frame.ax
     edge = {"width": 0.88, "edgecolor": "white", "linewidth": 0.5} if frame.is_named else {"width": 1.0, "linewidth": 0}
-    bottom = np.zeros(len(table))
+    bottom, handles = np.zeros(len(table)), []
     for cell_type in table:
         values = table[cell_type].to_numpy()
-        ax.bar(samples.position, values, bottom=bottom, color=colors[cell_type], label=cell_type, **edge)
+        handles.append(
+            ax.bar(samples.position, values, bottom=bottom, color=colors[cell_type], label=cell_type, **edge)
+        )
         bottom += values
     ax.set_ylim(0, max(1, bottom.max()))
     ax.set_ylabel(label)
     ax.spines[["top", "right", "bottom"]].set_visible(False)
-    handles, labels = ax.get_legend_handles_labels()
-    ax.legend(handles[::-1], labels[::-1], loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, handlelength=1)
+    # without handles, names that start with "_" are left out
+    names = list(map(str, table))[::-1]
+    ax.legend(handles[::-1], names, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, handlelength=1)
     frame.finish()
     return ax

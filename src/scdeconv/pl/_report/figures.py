@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
+import PIL.Image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 # dots per inch of figures with pixels: sharp on paper
 PRINT_DPI = 200
+# colours of an image with a palette
+MAX_COLORS = 256
 # CSS has 96 pixels in an inch, which has 72 points
 PIXELS_PER_POINT = 96 / 72
 
@@ -46,11 +49,22 @@ def as_image(drawn: Axes | np.ndarray, caption: str) -> Image:
         files[kind] = file.getvalue()
     plt.close(figure)
     kind = min(files, key=lambda kind: len(files[kind]))
-    source = f"data:image/{kind};base64,{base64.b64encode(files[kind]).decode()}"
+    content = _with_palette(files[kind]) if kind == "png" else files[kind]
+    source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
     (points,) = re.findall(rb'<svg [^>]*?\bwidth="([\d.]+)pt"', files["svg+xml"])
     return Image(caption, source, round(float(points) * PIXELS_PER_POINT))
 
 
+def _with_palette(png: bytes) -> bytes:
+    """Return an image with at most 256 colours, which has a third of the size."""
+    image, file = PIL.Image.open(io.BytesIO(png)).convert("RGB"), io.BytesIO()
+    palette = image.quantize(MAX_COLORS, method=PIL.Image.Quantize.MAXCOVERAGE, dither=PIL.Image.Dither.NONE)
+    palette.save(file, "png", optimize=True)
+    return file.getvalue()
+
+
 def _write(figure: Figure, path: Path | io.BytesIO, form: str, dpi: int) -> None:
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form, {})
-    figure.savefig(path, format=form, dpi=dpi, bbox_inches="tight", metadata=undated)
+    # identifiers in SVG files are random without it
+    with plt.rc_context({"svg.hashsalt": "scdeconv"}):
+        figure.savefig(path, format=form, dpi=dpi, bbox_inches="tight", metadata=undated)

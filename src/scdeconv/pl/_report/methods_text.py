@@ -72,7 +72,7 @@ def methods_paragraph(estimate: Estimate, citations: Citations) -> str:
     coverage, made_from = record.get("coverage"), record.get("intervals")
     if coverage is not None:
         text.append(
-            f"Prediction intervals with a coverage of {coverage:.0%} were computed from {made_from}"
+            f"Prediction intervals with a coverage of {coverage:.0%} were computed{f' from {made_from}' if made_from else ''}"
             f"{citations.cite(*INTERVALS.get(str(made_from), ()))}."
         )
     if estimate.held_out is not None:

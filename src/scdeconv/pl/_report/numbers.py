@@ -17,7 +17,8 @@ def number(value: Any) -> str:
     """Return a number with three decimals, and a whole number as it is."""
     if pd.isna(value):
         return MISSING
-    return str(value) if isinstance(value, Integral) else f"{value:.3f}"
+    # z: no sign before a rounded zero
+    return str(value) if isinstance(value, Integral) else f"{value:z.3f}"
 
 
 def p_value(value: float) -> str:

@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
@@ -18,7 +19,9 @@ from scdeconv import tl
 from scdeconv._data.annotated import make_adata
 from scdeconv._data.checks import checked
 from scdeconv._data.files import publishing
+from scdeconv._data.fractions import get_fractions
 from scdeconv._data.keys import FRACTIONS, MEASURED, UNS
+from scdeconv._data.labels import as_labels
 from scdeconv._process import loaded_versions
 from scdeconv._version import __version__
 from scdeconv.pl._benchmark import benchmark as draw_benchmark
@@ -73,7 +76,8 @@ def report(
     ----------
     adata
         Bulk samples after :func:`scdeconv.tl.predict`, and after :func:`scdeconv.tl.compare_fractions` for the comparison
-        of groups. If ``obsm["measured_fractions"]`` exists, the estimate is compared with it. The object is not changed.
+        of groups. If samples have ``obsm["measured_fractions"]`` of all cell types, the estimate is compared with them. The
+        object is not changed.
     path
         HTML file to write. An existing file is replaced.
     key
@@ -99,7 +103,9 @@ def report(
     KeyError
         If ``adata.obsm[key]`` does not exist.
     ValueError
-        If the measured fractions of ``adata`` cannot be compared with the estimate, see :func:`scdeconv.tl.evaluate`.
+        If the fractions, their bounds or their quality have problems (negative values, percent, repeated names), if the model
+        is not that of the estimate, or if the measured fractions of ``adata`` cannot be compared with the estimate, see
+        :func:`scdeconv.tl.evaluate`.
 
     Examples
     --------
@@ -147,7 +153,7 @@ def report_files(
     """
     estimate = read_estimate(adata, key, model)
     checks = list(input_checks(adata, estimate, model))
-    adata = _without_expression(adata)
+    adata = _to_draw(adata, key)
     about = summary(estimate)
     citations = Citations()
     methods = methods_paragraph(estimate, citations)
@@ -155,45 +161,50 @@ def report_files(
     if compared is not None:
         methods = f"{methods} {comparison_methods(compared, citations)}"
     script = _resource(SCRIPT)
-    html = _page().render(
-        title=title,
-        version=__version__,
-        date=datetime.datetime.now(tz=datetime.UTC).strftime("%Y-%m-%d"),
-        style=Markup(_resource(STYLE)),
-        script=Markup(script),
-        # only this script may run, whatever a name contains
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        summary=about,
-        checks=checks,
-        warnings=[(run["command"], text) for run in runs for text in run.get("warnings", [])],
-        fraction_figures=[
-            as_image(draw_fractions(adata, key, kind="bars"), "Composition of each sample"),
-            as_image(draw_fractions(adata, key, kind="heatmap"), "Fractions as a heat map"),
-        ],
-        fractions=fraction_grids(estimate),
-        has_intervals=estimate.bounds is not None,
-        quality_checks=list(quality_checks(estimate)),
-        quality=quality_grid(estimate),
-        intervals=_intervals(adata, estimate),
-        **_accuracy(adata, estimate, model),
-        benchmark=None
-        if benchmark is None
-        else as_image(draw_benchmark(benchmark), "Errors of the methods on held-out donors"),
-        comparison=None if compared is None else _comparison(adata, compared),
-        methods=methods,
-        references=citations.references(),
-        facts=_facts(estimate, source),
-        runs=list(runs),
-    )
+    # a "$" in a name is no formula
+    with mpl.rc_context({"text.parse_math": False}):
+        html = _page().render(
+            title=title,
+            version=__version__,
+            date=datetime.datetime.now(tz=datetime.UTC).strftime("%Y-%m-%d"),
+            style=Markup(_resource(STYLE)),
+            script=Markup(script),
+            # only this script may run, whatever a name contains
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            summary=about,
+            checks=checks,
+            warnings=[(run["command"], text) for run in runs for text in run.get("warnings", [])],
+            fraction_figures=[
+                as_image(draw_fractions(adata, key, kind="bars"), "Composition of each sample"),
+                as_image(draw_fractions(adata, key, kind="heatmap"), "Fractions as a heat map"),
+            ],
+            fractions=fraction_grids(estimate),
+            has_intervals=estimate.bounds is not None,
+            quality_checks=list(quality_checks(estimate)),
+            quality=quality_grid(estimate),
+            intervals=_intervals(adata, estimate),
+            **_accuracy(adata, estimate, model),
+            benchmark=None
+            if benchmark is None
+            else as_image(draw_benchmark(benchmark), "Errors of the methods on held-out donors"),
+            comparison=None if compared is None else _comparison(adata, compared),
+            methods=methods,
+            references=citations.references(),
+            facts=_facts(estimate, source),
+            runs=list(runs),
+        )
     colors = cell_type_colors(adata, key, estimate.fractions.columns)
     beside = multiqc.multiqc_files(estimate, about, colors)
     return dict(zip(report_paths(path), [html, beside[multiqc.FRACTIONS], beside[multiqc.QUALITY]], strict=True))
 
 
-def _without_expression(adata: AnnData) -> AnnData:
-    """Return a copy of the samples in which plots can store their colours."""
-    uns = {**adata.uns, UNS: deepcopy(adata.uns.get(UNS, {}))}
-    return make_adata(obs=adata.obs.copy(), obsm=dict(adata.obsm), uns=uns)
+def _to_draw(adata: AnnData, key: str) -> AnnData:
+    """Return a copy without expression, in which plots can store their colours; partly measured rows are NaN."""
+    uns, obsm = {**adata.uns, UNS: deepcopy(adata.uns.get(UNS, {}))}, dict(adata.obsm)
+    if MEASURED in obsm and key != MEASURED:
+        measured = get_fractions(adata, MEASURED)
+        obsm[MEASURED] = measured.where(measured.notna().all(axis=1))
+    return make_adata(obs=adata.obs.copy(), obsm=obsm, uns=uns)
 
 
 def _resource(name: str) -> str:
@@ -237,7 +248,8 @@ def _accuracy(adata: AnnData, estimate: Estimate, model: DeconvolutionModel | No
         found["held_out_figure"] = as_image(
             draw_measured(held_out), "Measured and predicted fractions of held-out donors"
         )
-    if MEASURED in adata.obsm:
+    measured = None if estimate.key == MEASURED else adata.obsm.get(MEASURED)
+    if measured is not None and measured.drop(index=estimate.missing).notna().any(axis=None):
         found["evaluation"] = error_grid(
             tl.evaluate(adata, estimate.key), "Errors on the samples of this report with measured fractions"
         )
@@ -250,7 +262,9 @@ def _accuracy(adata: AnnData, estimate: Estimate, model: DeconvolutionModel | No
 def _comparison(adata: AnnData, record: dict[str, Any]) -> dict[str, Any]:
     """Return sentence, table and figures of the comparison of groups."""
     figures = [as_image(draw_comparison(adata), f"Change with {record['group']}")]
-    if len(record["groups"]) and record["group"] in adata.obs:
+    values = as_labels(adata.obs[record["group"]].dropna()) if record["group"] in adata.obs else ()
+    # the column may have been changed since
+    if len(values) and {*values} == {*map(str, record["groups"])}:
         figures.append(as_image(draw_comparison(adata, kind="boxes"), f"Fractions by {record['group']}"))
     return {"finding": finding(record), "grid": comparison_grid(record), "figures": figures}
 

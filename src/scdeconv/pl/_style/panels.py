@@ -51,7 +51,8 @@ def small_multiples(
     xlabel, ylabel
         Labels of all panels.
     width, height
-        Maximum size of a panel in inches, without the lines above it; many panels are smaller and keep their shape.
+        Maximum size of a panel in inches, without the lines above it; many panels are smaller and keep their shape, or their
+        height with `beside`.
     figsize
         Size of the figure; None: from the panels.
     lines
@@ -77,7 +78,9 @@ def small_multiples(
     rows = -(-n // columns)
     if figsize is None:
         above = LINE * (lines + 1 + max(fill(str(name), int(narrow / LETTER)).count("\n") for name in cell_types))
-        figsize = (narrow * columns + BESIDE + beside, (height * min(1.0, narrow / width) + above) * rows + 0.7)
+        # tick labels need the height
+        scale = 1.0 if beside else min(1.0, narrow / width)
+        figsize = (narrow * columns + BESIDE + beside, (height * scale + above) * rows + 0.7)
     figure, grid = plt.subplots(
         rows, columns, figsize=tuple(figsize), layout="constrained", squeeze=False, sharey=sharey
     )

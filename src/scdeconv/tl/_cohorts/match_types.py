@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 from scdeconv._data import keys
-from scdeconv._data.checks import examples, finer_types, near_types, rest_columns
+from scdeconv._data.checks import check_groups, examples, finer_types, near_types, rest_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -65,10 +65,10 @@ def match_types(
     left, right = list(mine), [name for name in theirs if name not in rest_columns(theirs) or name in mine]
     n_rest = len(theirs) - len(right)
     found: dict[str, tuple[list[str], list[str]]] = {}
-    for name, members in (groups or {}).items():
+    given = check_groups(problems, groups, {"the cohorts": dict.fromkeys([*mine, *theirs])}) if groups else {}
+    for name, members in given.items():
         parts = [[member for member in members if member in side] for side in (left, right)]
-        unknown = [member for member in members if member not in mine and member not in theirs]
-        if unknown or not all(parts):
+        if not all(parts):
             problems.add(
                 f"Expected types of both cohorts in groups[{name!r}], found {list(members)}. The training cohort has "
                 f"{examples(mine, n=len(mine))}, the test cohort has {examples(theirs, n=len(theirs))}. Correct the group."

@@ -17,6 +17,7 @@ from scdeconv._data.units import ARRAY, COUNTS, OTHER_UNITS
 from scdeconv._data.warnings import warn
 from scdeconv._stats.expression import log_shares
 from scdeconv._stats.recognition.fingerprint import Fingerprints, most_expressed
+from scdeconv.models import PairedData
 from scdeconv.pp import join
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 # minimum number of test samples from which the gene shifts to another unit are estimated; set by hand
 MIN_SAMPLES_TO_SHIFT = 3
+# number of genes of the test bulk relative to the training bulk below which it is reported; set by hand
+MIN_GENE_SHARE = 0.5
 
 
 def read_cohort(other: AnnData | MuData) -> tuple[AnnData, str]:
@@ -36,7 +39,7 @@ def read_cohort(other: AnnData | MuData) -> tuple[AnnData, str]:
             msg = f"Expected a test cohort that pp.pair accepts, found: {error} Or pass pp.pair(bulk=..., unit=...)."
             raise ValueError(msg) from error
     bulk = other[keys.BULK]
-    return subset(bulk, has_measured(bulk.obsm[keys.MEASURED])), str(other.uns[keys.UNS]["pair"]["bulk_unit"])
+    return subset(bulk, has_measured(bulk.obsm[keys.MEASURED])), PairedData(other, bulk.var_names).bulk_unit
 
 
 def without_training_donors(bulk: AnnData, donors: set[str], repeated: np.ndarray) -> AnnData:
@@ -78,6 +81,11 @@ def shared_genes(training: AnnData, test: AnnData) -> pd.Index:
         [Genes("the test bulk", test.var_names, test)],
     )
     problems.raise_if_any()
+    if test.n_vars < MIN_GENE_SHARE * training.n_vars:
+        warn(
+            f"Expected most of the {training.n_vars} genes of the training bulk in the test bulk, found {test.n_vars} genes. "
+            "Methods are trained on the shared genes only and may be less accurate. Use test bulk with more genes."
+        )
     return training.var_names[training.var_names.isin(test.var_names)]
 
 

@@ -15,8 +15,10 @@ from scdeconv._data import keys
 from scdeconv._data.checks import Problems, checked, examples
 from scdeconv._data.fractions import complete_fractions, has_measured, measured_shares
 from scdeconv._data.genes import read_genes
+from scdeconv._data.modalities import cell_types_of
 from scdeconv._data.units import ARRAY, OTHER_UNITS
 from scdeconv._data.warnings import warn
+from scdeconv.models import PairedData
 from scdeconv.pp import keep_genes
 from scdeconv.tl._folds import COVERAGE, predict_unseen
 from scdeconv.tl._train import check_method_arguments, default_method
@@ -105,10 +107,8 @@ def prepare_cohorts(
 ) -> tuple[MuData, OtherCohort]:
     """Return training data with the shared genes, and the test cohort in their unit."""
     bulk, unit = read_cohort(other)
-    training = mdata[keys.BULK]
-    types = [*training.obsm[keys.MEASURED].columns]
-    if keys.PROFILES in mdata.mod:
-        types = list(mdata[keys.PROFILES].obs[keys.CELL_TYPE])
+    training, records = mdata[keys.BULK], mdata.uns.get(keys.UNS, {})
+    types = cell_types_of(mdata)
     problems = Problems(TITLE)
     common = match_types(problems, types, bulk.obsm[keys.MEASURED].columns, groups)
     problems.raise_if_any()
@@ -121,13 +121,13 @@ def prepare_cohorts(
     }
     work = keep_genes(mdata, genes)
     bulk = without_training_donors(bulk, donors, repeated_samples(work[keys.BULK], bulk))
-    trained_on = str(mdata.uns[keys.UNS]["pair"]["bulk_unit"])
+    trained_on = PairedData(mdata, genes).bulk_unit
     aligned = bulk if same_unit(trained_on, unit) else shift_genes(work[keys.BULK], bulk, (trained_on, unit))
     measured = training.obsm[keys.MEASURED]
     measured = measured[has_measured(measured)]
     mean = np.full(len(common.training), np.nan)
     if len(measured):
-        completed = complete_fractions(measured, mdata.uns[keys.UNS]["pair"].get("never_measured"))
+        completed = complete_fractions(measured, records.get("pair", {}).get("never_measured"))
         mean = common.shares(measured_shares(completed, types), common.training).mean().to_numpy()
     cohort = _with_truth(bulk, aligned, common, mean)
     print(f"{len(cohort.truth)} test samples; {common.describe()}; {len(genes)} shared genes")
@@ -167,13 +167,19 @@ def cohort_of_model(
 
 def _with_truth(bulk: AnnData, aligned: AnnData, common: CommonTypes, mean: np.ndarray) -> OtherCohort:
     """Return the test cohort of the samples that have all common types."""
-    truth = common.shares(bulk.obsm[keys.MEASURED], common.test).dropna()
+    shares = common.shares(bulk.obsm[keys.MEASURED], common.test)
+    truth = shares.dropna()
     if truth.empty:
         msg = (
             f"Expected test samples with measured fractions of {examples(common.test, n=len(common.test))}, found none in "
             f"{bulk.n_obs} samples. Name other types with groups=."
         )
         raise ValueError(msg)
+    if len(truth) < len(shares):
+        warn(
+            f"Left out {len(shares) - len(truth)} of {len(shares)} test samples, in which common types were not measured or are "
+            f"all 0: {examples(shares.index.difference(truth.index, sort=False))}. To keep them, drop columns with NaN."
+        )
     return OtherCohort(bulk, aligned, truth, mean, common)
 
 

@@ -13,11 +13,12 @@ from mudata import MuData
 
 from scdeconv._data import keys
 
-from .describe import is_model
+from .describe import describe, is_model
 from .rules import Rule, either, wrong_type, wrong_value
 
 if TYPE_CHECKING:
     from scdeconv._data.checks.problems import Problems
+    from scdeconv._data.labels import Annotated
 
 # matplotlib.axes.Axes is not imported here: it takes half a second
 AXES_METHODS = ("get_window_extent", "plot")
@@ -39,7 +40,7 @@ def annotated(expected: str, modality: str, origin: str = "") -> Rule:
 
     def accept(value: Any) -> AnnData:
         if isinstance(value, AnnData):
-            return value
+            return _with_records(value)
         if isinstance(value, MuData) and value.mod:
             wrong_type(f"Pass one modality: mdata[{modality if modality in value.mod else next(iter(value.mod))!r}].")
         if isinstance(value, pd.DataFrame):
@@ -51,10 +52,25 @@ def annotated(expected: str, modality: str, origin: str = "") -> Rule:
     return Rule(expected, accept)
 
 
+def _with_records(value: Annotated) -> Annotated:
+    """Return an object whose ``uns["scdeconv"]`` has the records of scdeconv only; refuse others."""
+    records = value.uns.get(keys.UNS, {})
+    is_mapping = isinstance(records, Mapping)
+    wrong = [name for name, record in records.items() if not _is_record(name, record)] if is_mapping else []
+    if wrong or not is_mapping:
+        where = f"uns[{keys.UNS!r}]" + (f"[{wrong[0]!r}]" if wrong else "")
+        found = describe(records[wrong[0]] if wrong else records)
+        wrong_value(f"Its {where} must be a dictionary that scdeconv wrote, found {found}. Delete it.")
+    return value
+
+
+def _is_record(name: str, record: Any) -> bool:
+    return isinstance(record, str if name == keys.VALUES else Mapping)
+
+
 def _accept_samples(value: Any) -> AnnData:
     if isinstance(value, MuData) and keys.BULK in value.mod:
-        samples: AnnData = value[keys.BULK]
-        return samples
+        return _with_records(value[keys.BULK])
     return SAMPLES_ONLY.accept(value)
 
 
@@ -63,7 +79,8 @@ def _accept_paired(value: Any) -> MuData:
         bulk = value.mod.get(keys.BULK)
         if bulk is None or keys.DONOR not in bulk.obs or keys.MEASURED not in bulk.obsm:
             wrong_value("Make it from cells and bulk: mdata = scdeconv.pp.pair(cells, bulk).")
-        return value
+        _with_records(bulk)
+        return _with_records(value)
     if isinstance(value, (str, os.PathLike)):
         wrong_type("Read a file with mudata.read_h5mu, or make it with scdeconv.pp.pair(cells, bulk).")
     wrong_type("Make it from cells and bulk first: mdata = scdeconv.pp.pair(cells, bulk).")

@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 import numpy as np
 import pandas as pd
 
+from scdeconv._data import keys
+
 from .describe import describe
 
 # numpy.random.RandomState, which scikit-learn and Leiden use, accepts no larger seed
@@ -126,6 +128,8 @@ def _accept_key(value: Any) -> str:
     text = _accept_text(value)
     if not text or "/" in text:
         wrong_value("h5ad files do not support such keys. Choose another key.")
+    if text == keys.MEASURED:
+        wrong_value("Measured fractions are read from this key and would be lost. Choose another key.")
     return text
 
 
