@@ -122,6 +122,12 @@ def test_training_arguments_reach_the_training_loop(pairs, fits):
     assert fits[0]["arguments"]["max_steps"] == 12
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_many_hidden_layers_can_be_trained(pairs, dropout):
+    model = tl.train(pairs, "simplednn", hidden=(6, 6, 6, 6, 5), dropout=dropout, n_members=2, max_epochs=1)
+    assert model.predict(pairs["bulk"]).notna().all(axis=None)
+
+
 def test_no_hidden_layer_is_a_linear_model(pairs):
     model = tl.train(pairs, "simplednn", hidden=(), n_members=2, max_epochs=2)
     assert sum(isinstance(layer, BatchedLinear) for layer in model.module.perceptrons) == 1

@@ -39,8 +39,9 @@ class Networks:
         # lazy import: states of linear methods are read without torch
         from scdeconv._nn import Ensemble, with_weights
 
-        last = max(name for name in self.weights if name.startswith("perceptrons") and name.endswith("bias"))
-        n_members, _, n_types = self.weights[last].shape
+        # "perceptrons.12.bias" is after "perceptrons.9.bias"
+        last = max(int(name.split(".")[1]) for name in self.weights if name.startswith("perceptrons"))
+        n_members, _, n_types = self.weights[f"perceptrons.{last}.bias"].shape
         sizes = n_members, len(self.weights["reference"]), n_types
         n_inputs = len(self.weights["centre"]) if self.weights["centre"].ndim > 1 else None
         make = partial(Ensemble, *sizes, self.hidden, self.dropout, linear=self.linear, n_inputs=n_inputs)
