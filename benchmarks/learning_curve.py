@@ -73,7 +73,7 @@ MEANING = """- With single cells or profiles and up to a few dozen pairs, use {d
 - With pairs only, a network learns from real pairs, and mixtures of the donors help it in most cells of the tables. On the
   generated cohorts it is better than ridge with up to 16 or 32 pairs and worse from 64 pairs on; on the small real sets it is
   better on whole blood and worse on PBMC, with differences smaller than the range over seeds. Deep learning is no clear winner.
-  Compare
+  Scaden's larger networks, trained on the pairs, are slightly better on the arrays and worse on most other data. Compare
   {doc}`SimpleDNN <../methods/simplednn>` and {doc}`ridge <../methods/ridge>` on your own pairs with
   {func}`scdeconv.tl.benchmark`.
 - With few pairs, methods without a reference gain little: with four pairs, their error is at most a fifth smaller than that of the
@@ -267,7 +267,7 @@ def main(finished: Path, seeds: list[int], minutes: float, methods: list[str], o
         "composition. In the second one, the log expression of half of the genes changes with the log fraction of another "
         f"cell type (SD {INTERACTION_SD} per SD), so that bulk is not a sum over cell types. In the real data, the donors "
         "that are not drawn for training are the test donors. "
-        f"Scaden is trained for {SCADEN_STEPS:,} steps instead of 5,000. A dash was not run.",
+        f"Scaden is trained for {SCADEN_STEPS:,} steps instead of 5,000. A value without a range is of one seed. A dash was not run.",
         *tables(table),
         f"Median CPU time of a training: {times}.",
         provenance("cohorts of the library's generator; retina of Guo 2025, GSE20300, GSE65133", seeds),
