@@ -251,3 +251,12 @@ def test_without_reference_more_genes_are_selected(pairs, monkeypatch):
     for mdata in (large, pp.pair(bulk=large["bulk"])):
         tl.train(mdata, "ridge")
     assert asked == [50 * 4, 150 * 4]
+
+
+def test_network_gets_more_genes_with_more_pairs():
+    record = get_record("simplednn")
+    for n_pairs, per_type in ((4, 50), (25, 50), (30, 60), (80, 150)):
+        cohort = datasets.paired_cohort(
+            n_donors=n_pairs, n_genes=800, n_cell_types=4, cells_per_donor=(9, 10), n_bulk_only=0, n_reference_only=0
+        )
+        assert record.n_genes(pp.pair(*cohort)) == per_type * 4

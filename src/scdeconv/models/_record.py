@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Literal
 from scdeconv._data import keys
 from scdeconv._data.modalities import cell_types_of
 from scdeconv._stats.markers import GENES_PER_TYPE
-from scdeconv.pp import FEWEST_PAIRS
+from scdeconv.pp import FEWEST_PAIRS, paired_donors
 
 if TYPE_CHECKING:
     from mudata import MuData
 
-# variable genes for each cell type if there is no reference to find markers with: more genes than markers, because most of
-# them do not depend on the composition
-VARIABLE_GENES = 150
+# genes for each cell type with many pairs, and variable genes if there is no reference to find markers with: most of them do
+# not depend on the composition
+MANY_GENES = 150
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,9 @@ class Method:
     genes_per_type
         Number of marker genes selected for each cell type if the user selected none. Without a reference, the number of
         variable genes is the same for all methods.
+    genes_per_pair
+        Number of marker genes for each cell type and paired donor, if it is larger: with more pairs, a method can use more
+        genes. At most 150 for each cell type.
     fewest_pairs
         Minimum number of paired donors, for methods that need pairs.
 
@@ -66,6 +69,7 @@ class Method:
     stochastic: bool = False
     selects_genes: bool = False
     genes_per_type: int = GENES_PER_TYPE
+    genes_per_pair: int = 0
     fewest_pairs: int = FEWEST_PAIRS
 
     def n_genes(self, mdata: MuData) -> int:
@@ -80,7 +84,10 @@ class Method:
         -------
         At most the number of genes of the bulk.
         """
-        per_type = self.genes_per_type if keys.PROFILES in mdata.mod else VARIABLE_GENES
+        per_type = MANY_GENES
+        if keys.PROFILES in mdata.mod:
+            with_pairs = self.genes_per_pair * len(paired_donors(mdata)) if self.genes_per_pair else 0
+            per_type = max(self.genes_per_type, min(with_pairs, MANY_GENES))
         return min(per_type * len(cell_types_of(mdata)), mdata[keys.BULK].n_vars)
 
     def needed(self, train_on: str | None = None) -> tuple[str, ...]:

@@ -92,9 +92,10 @@ def trained(cohort):
 
 @pytest.fixture(scope="module")
 def alone(cohort):
-    """The members, trained on their own."""
+    """The members, trained on their own with the genes of the ensemble."""
     with redirect_stdout(StringIO()):
         mdata = pp.pair(*cohort)
+        pp.select_genes(mdata, WeightedEnsemble.record.n_genes(mdata))
         seeds = {"simplednn": {"seed": 3}}
         return {name: tl.train(mdata, name, **seeds.get(name, {})) for name in MEMBERS}
 

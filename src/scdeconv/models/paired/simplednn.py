@@ -115,6 +115,7 @@ class SimpleDNN(PairEnsemble):
         summary="network on pairs",
         reference="SimpleDNN paper (2025)",
         stochastic=True,
+        genes_per_pair=2,
     )
     state_type = SimpleDNNState
 
