@@ -71,7 +71,7 @@ MEANING = """- With single cells or profiles and up to a few dozen pairs, use {d
   is worth more than many pairs. If bulk is far from a sum over cell types, methods that learn from the pairs alone pass it
   from about 32 pairs.
 - With pairs only, a network learns from real pairs, and mixtures of the donors help it in most cells of the tables. On the
-  generated cohorts it is better than ridge with up to 16 or 32 pairs and worse from 64 pairs on; on the small real sets it is
+  generated cohorts it is better than ridge with up to 32 pairs and worse from 64 pairs on; on the small real sets it is
   better on whole blood and worse on PBMC, with differences smaller than the range over seeds. Deep learning is no clear winner.
   Scaden's larger networks, trained on the pairs, are slightly better on the arrays and worse on most other data. Compare
   {doc}`SimpleDNN <../methods/simplednn>` and {doc}`ridge <../methods/ridge>` on your own pairs with
