@@ -174,8 +174,8 @@ def read(finished: Path) -> pd.DataFrame:
 def draw(table: pd.DataFrame, path: Path) -> None:
     """Draw one panel for each data set."""
     names = [name for name in (ADDITIVE, NOT_ADDITIVE, *REAL) if name in set(table["data"])]
-    figure, axes = plt.subplots(1, len(names), figsize=(3.4 * len(names), 3.6), layout="constrained")
-    for ax, name in zip(np.atleast_1d(axes), names, strict=True):
+    figure, axes = plt.subplots(2, 3, figsize=(9, 6), layout="constrained")
+    for ax, name in zip(axes.flat, names, strict=False):
         panel = table[table["data"] == name]
         for method, (colour, marker, line) in STYLES.items():
             errors = panel[panel["method"] == method].groupby("n")["rmse"]
@@ -192,9 +192,11 @@ def draw(table: pd.DataFrame, path: Path) -> None:
         ax.set_xticks(sorted(set(panel["n"])), sorted(set(panel["n"])))
         ax.minorticks_off()
         ax.spines[["top", "right"]].set_visible(False)
-    first = np.atleast_1d(axes)[0]
-    first.set_ylabel("RMSE on unseen donors")
-    figure.legend(*first.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("RMSE on unseen donors")
+    for ax in axes.flat[len(names) :]:
+        ax.axis("off")
+    axes[-1, -1].legend(*axes[0, 0].get_legend_handles_labels(), loc="center", frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     plt.close(figure)
