@@ -199,7 +199,7 @@ def test_missing_fractions_are_an_error(make_estimate, tmp_path, without_figures
 def test_comparison_of_groups_is_shown_when_made(bulk, without_figures):
     assert "Comparison of groups" not in page_of(bulk)[1].text
     bulk.obs["state"] = ["ill", "well"] * 6
-    fractions = bulk.obsm["fractions"].to_numpy()
+    fractions = bulk.obsm["fractions"].to_numpy(copy=True)
     fractions[::2, 0] *= 4
     bulk.obsm["fractions"].iloc[:] = fractions / fractions.sum(axis=1, keepdims=True)
     table = tl.compare_fractions(bulk, "state")

@@ -91,7 +91,7 @@ def shared_genes(training: AnnData, test: AnnData) -> pd.Index:
 
 def repeated_samples(training: AnnData, test: AnnData) -> np.ndarray:
     """Return a mask of the test samples with the expression of a training sample; both have the same genes."""
-    first, second = (to_dense(adata[:, training.var_names].X).astype(float) for adata in (training, test))
+    first, second = (to_dense(subset(adata, genes=training.var_names).X).astype(float) for adata in (training, test))
     used = most_expressed(first)
     mask: np.ndarray = Fingerprints.of(first[:, used]).find(second[:, used]) >= 0
     return mask
@@ -122,7 +122,7 @@ def shift_genes(training: AnnData, test: AnnData, units: tuple[str, str]) -> Ann
             f"samples to learn the gene shifts from, found {test.n_obs} samples in {units[1]}. Use bulk in the same unit."
         )
         raise ValueError(msg)
-    expression = to_dense(test[:, training.var_names].X).astype(float)
+    expression = to_dense(subset(test, genes=training.var_names).X).astype(float)
     logs = [log_shares(to_dense(training.X).astype(float)), log_shares(expression)]
     shifted = np.expm1(np.maximum(logs[1] + logs[0].mean(axis=0) - logs[1].mean(axis=0), 0))
     totals = np.maximum(shifted.sum(axis=1, keepdims=True), np.finfo(float).tiny)
