@@ -82,7 +82,8 @@ def main(
             "## One change of the defaults",
             f"RMSE on held-out donors, {n_folds} folds, with one change of the defaults, mean and range over seeds. The "
             "defaults were chosen with a prototype on these data, four generated cohorts and the arrays of "
-            "{doc}`without_reference`, so the errors of the defaults are slightly too small.",
+            "{doc}`without_reference`, so the errors of the defaults are slightly too small. "
+            "The folds depend on the seed; ridge and the mean composition are of the first seed only.",
             markdown_table(single_changes(mdata, seeds, n_folds)),
         ]
     parts.append(provenance(data, seeds))
