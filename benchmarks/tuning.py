@@ -23,7 +23,7 @@ CHANGES = {
     "hidden layers of 128 and 64": {"hidden": (128, 64)},
     "dropout 0.3": {"dropout": 0.3},
     "learning rate 0.003": {"learning_rate": 3e-3},
-    "twice as many donors in a mixture": {"mix": 2.0},
+    "mixtures of about three donors instead of two": {"mix": 2.0},
     "no mixtures": {"mix": 0.0},
     "cross-entropy": {"loss": "cross_entropy"},
     "absolute error": {"loss": "l1"},

@@ -21,4 +21,4 @@ from scdeconv._nn.soft_assignment import (
     must_link_loss,
     target_distribution,
 )
-from scdeconv._nn.weights import weights_of, with_weights
+from scdeconv._nn.weights import last_bias, weights_of, with_weights

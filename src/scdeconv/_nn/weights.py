@@ -19,6 +19,13 @@ def weights_of(network: torch.nn.Module) -> dict[str, np.ndarray]:
     return {name: tensor.cpu().numpy() for name, tensor in network.state_dict().items()}
 
 
+def last_bias(weights: Mapping[str, np.ndarray], prefix: str) -> np.ndarray:
+    """Return the bias of the last layer of perceptrons, members × 1 × outputs, by the prefix of their names."""
+    names = [name for name in weights if name.startswith(prefix) and name.endswith("bias")]
+    # by number: "perceptrons.12.bias" is after "perceptrons.9.bias"
+    return weights[max(names, key=lambda name: int(name.split(".")[-2]))]
+
+
 def with_weights(make: Callable[[], Network], weights: Mapping[str, np.ndarray]) -> Network:
     """Return a network in evaluation mode whose weights share the memory of arrays.
 

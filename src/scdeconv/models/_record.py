@@ -86,8 +86,7 @@ class Method:
         """
         per_type = MANY_GENES
         if keys.PROFILES in mdata.mod:
-            with_pairs = self.genes_per_pair * len(paired_donors(mdata)) if self.genes_per_pair else 0
-            per_type = max(self.genes_per_type, min(with_pairs, MANY_GENES))
+            per_type = max(self.genes_per_type, min(self.genes_per_pair * len(paired_donors(mdata)), MANY_GENES))
         return min(per_type * len(cell_types_of(mdata)), mdata[keys.BULK].n_vars)
 
     def needed(self, train_on: str | None = None) -> tuple[str, ...]:

@@ -37,11 +37,9 @@ class Networks:
     def ensemble(self) -> Ensemble:
         """Return the networks. They share memory with the arrays."""
         # lazy import: states of linear methods are read without torch
-        from scdeconv._nn import Ensemble, with_weights
+        from scdeconv._nn import Ensemble, last_bias, with_weights
 
-        # "perceptrons.12.bias" is after "perceptrons.9.bias"
-        last = max(int(name.split(".")[1]) for name in self.weights if name.startswith("perceptrons"))
-        n_members, _, n_types = self.weights[f"perceptrons.{last}.bias"].shape
+        n_members, _, n_types = last_bias(self.weights, "perceptrons").shape
         sizes = n_members, len(self.weights["reference"]), n_types
         n_inputs = len(self.weights["centre"]) if self.weights["centre"].ndim > 1 else None
         make = partial(Ensemble, *sizes, self.hidden, self.dropout, linear=self.linear, n_inputs=n_inputs)

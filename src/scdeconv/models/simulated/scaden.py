@@ -19,6 +19,7 @@ from scdeconv._nn import (
     TrainingData,
     fit,
     inference,
+    last_bias,
     seeded,
     trainer_arguments,
     weights_of,
@@ -77,8 +78,7 @@ class ScadenState(State):
     @cached_property
     def network(self) -> ScadenNetwork:
         """Networks of the ensemble."""
-        last = max(name for name in self.weights if name.startswith("members.m256") and name.endswith("bias"))
-        sizes = self.weights["members.m256.0.weight"].shape[1], self.weights[last].shape[-1]
+        sizes = self.weights["members.m256.0.weight"].shape[1], last_bias(self.weights, "members.m256").shape[-1]
         network: ScadenNetwork = with_weights(partial(ScadenNetwork, *sizes), self.weights)
         return network
 
